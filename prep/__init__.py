@@ -1,0 +1,1 @@
+"""Preparation for weakly supervised referring segmentation: phrases, proposals and the store they live in."""

@@ -1,0 +1,51 @@
+"""Identities and content keys: pure hashes of what a thing is, never of where it stands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """``value`` as JSON with sorted keys and no spaces, so that equal settings have equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """SHA-256 (64 hex digits) of a mapping's canonical JSON."""
+    return hashlib.sha256(canonical_json(settings).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def row_id(
+    dataset: str,
+    split_by: str,
+    ref_id: int | None,
+    sent_id: int | None,
+    image: str | None,
+    text: str,
+    ordinal: int,
+) -> str:
+    """The identity of an expression (32 hex digits).
+
+    ``ordinal`` counts the entries of one dataset that are equal in everything else (0 for the first), so that
+    data without ids still has one identity per entry. The split is left out: the same sentence keeps its identity
+    when a tree is re-split.
+    """
+    parts = canonical_json([dataset, split_by, ref_id, sent_id, image, text, ordinal])
+    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def normalise_text(text: str) -> str:
+    """An expression as engines see it: NFC, control characters as spaces, white space folded, lower case."""
+    composed = unicodedata.normalize("NFC", text)
+    printable = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") else c for c in composed)
+    return " ".join(printable.lower().split())
+
+
+def answer_key(settings_fingerprint: str, text: str) -> str:
+    """The content key of an engine's answer (64 hex digits): settings and normalised text, nothing else."""
+    joined = f"{settings_fingerprint}\n{normalise_text(text)}"
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()

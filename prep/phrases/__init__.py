@@ -1,0 +1,1 @@
+"""Phrases: referring expressions broken into short target-related phrases."""

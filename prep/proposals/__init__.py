@@ -1,0 +1,1 @@
+"""Proposals: class-agnostic masks of an image, as run lengths."""

@@ -1,0 +1,66 @@
+"""The nouns that travel between the rooms: expressions, image references, phrase sets and proposals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One referring expression of a dataset.
+
+    ``row_id`` is its identity (see :func:`prep.cache.keys.row_id`); ``image`` the POSIX path of its image relative
+    to the data root or image folder; the integer ids are what the dataset says and may be absent. ``problem`` is
+    empty, or says why the dataset's entry cannot be used (its row then has ``status="error"``).
+    """
+
+    row_id: str
+    dataset: str
+    split_by: str
+    split: str
+    ref_id: int | None
+    sent_id: int | None
+    image_id: int | None
+    image: str | None
+    text: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image to propose masks for: its join key, its id if it has one, and where its file is."""
+
+    image: str
+    image_id: int | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseSet:
+    """What an expression was broken into, and by whom.
+
+    ``source`` is one of :data:`prep.cache.schema.PHRASE_SOURCES`; ``violations`` are the checks that ``phrases``
+    fail; ``rejected`` lists what was turned down before, as ``(source, violations)``.
+    """
+
+    phrases: tuple[str, ...]
+    source: str
+    violations: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One mask of an image, in pixels of the stored image (origin top left).
+
+    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY prompt that
+    made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is ``None``.
+    """
+
+    counts: str
+    area: int
+    bbox: tuple[float, float, float, float]
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    point: tuple[float, float] | None = None
+    crop_box: tuple[float, float, float, float] | None = None
