@@ -1,0 +1,88 @@
+"""The tensors of one training step and of what the model answers, with their shapes.
+
+Legend: B images of the step, L tokens a text, P phrases an expression, M proposals an image (zero padded),
+T texts that every image is scored against, K stages, h x w the response map's grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass
+class Batch:
+    """One training step's samples; a field that a recipe does not use may be ``None``.
+
+    ``images`` (B,3,H,W) float32, normalised; ``expression_ids`` (B,L) and ``phrase_ids`` (B,P,L) int64;
+    ``partner_*`` the same for another expression of the same image where ``same_image`` (B,) is true (elsewhere any
+    other text); ``grid`` (B,M,32,32) float32 0/1 proposals, all-zero rows being padding; ``negative_ids`` (B,n,L)
+    texts that do not describe the image's target; ``clip_scores`` (B,M) how well each proposal agrees with the
+    expression; ``row_ids`` names the samples for messages.
+    """
+
+    images: Tensor
+    expression_ids: Tensor
+    phrase_ids: Tensor
+    grid: Tensor
+    partner_expression_ids: Tensor | None = None
+    partner_phrase_ids: Tensor | None = None
+    same_image: Tensor | None = None
+    negative_ids: Tensor | None = None
+    clip_scores: Tensor | None = None
+    row_ids: tuple[str, ...] = ()
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def texts(self, partners: bool) -> dict[str, Tensor | None]:
+        """The model's text arguments; the partners' only where a loss compares against them."""
+        return {
+            "expression_ids": self.expression_ids,
+            "phrase_ids": self.phrase_ids,
+            "partner_expression_ids": self.partner_expression_ids if partners else None,
+            "partner_phrase_ids": self.partner_phrase_ids if partners else None,
+        }
+
+
+@dataclass
+class Outputs:
+    """Raw responses of a training step: ``logits[n]`` (B,T,h,w) is image i against text t at stage n.
+
+    ``own`` (B,) is the column of each image's own expression and ``partner`` (B,) that of its partner expression
+    (``None`` where none was given); ``image_size`` the (H,W) that maps are upsampled to.
+    """
+
+    logits: tuple[Tensor, ...]
+    own: Tensor
+    partner: Tensor | None
+    image_size: tuple[int, int]
+
+    def maps(self, stage: int) -> Tensor:
+        """(B,1,h,w) raw response of each image to its own expression."""
+        return _columns(self.logits[stage], self.own)
+
+    def partner_maps(self, stage: int) -> Tensor:
+        """(B,1,h,w) raw response of each image to its partner expression."""
+        if self.partner is None:
+            raise ValueError("these outputs were made without partner expressions")
+        return _columns(self.logits[stage], self.partner)
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of (B,C,h,w) maps to ``size`` (H,W), pixel centres aligned (not corners)."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def _columns(logits: Tensor, column: Tensor) -> Tensor:
+    index = column.view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:])
+    return logits.gather(1, index)

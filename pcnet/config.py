@@ -1,0 +1,175 @@
+"""What makes a model and a recipe: plain frozen settings, checked once and stored with every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from prep.errors import PrepError
+
+ENCODERS = ("RN50", "RN101", "tiny")
+COMPREHENSIONS = ("none", "paper", "released", "plus")
+RAS_FORMS = ("paper", "released", "previous")
+IAD_FORMS = ("paper", "released", "soft")
+POOLINGS = ("all", "union")
+MAX_STAGES = 4  # the released checkpoint holds four stages' weights; more phrases only repeat
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: its encoders, their projection width and its stages.
+
+    ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in ``clip``
+    (see :class:`ClipSizes`). ``hidden`` is the common width C. ``vocabulary`` is the tiny text encoder's.
+    """
+
+    encoder: str = "RN50"
+    comprehension: str = "paper"
+    stages: int = 3
+    hidden: int = 1024
+    gain: float = 0.1
+    vocabulary: int = 0
+    clip: ClipSizes | None = None
+
+    def __post_init__(self) -> None:
+        _among("encoder", self.encoder, (*ENCODERS, "clip"))
+        _among("comprehension", self.comprehension, COMPREHENSIONS)
+        if not 1 <= self.stages <= MAX_STAGES:
+            raise PrepError(f"stages = {self.stages}: the model has 1 to {MAX_STAGES}", "Set --stages in that range.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as stored in a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The settings that :meth:`as_dict` stored."""
+        known = _known(cls, values)
+        if isinstance(known.get("clip"), dict):
+            sizes = _known(ClipSizes, known["clip"])
+            known["clip"] = ClipSizes(**{**sizes, "vision_layers": tuple(sizes["vision_layers"])})
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class ClipSizes:
+    """The sizes of a CLIP with a ResNet image tower; the defaults are RN50's.
+
+    Attention heads follow from the widths, one for every 64 channels, as in every released CLIP.
+    """
+
+    embed_dim: int = 1024
+    image_resolution: int = 224
+    vision_layers: tuple[int, ...] = (3, 4, 6, 3)
+    vision_width: int = 64
+    context_length: int = 77
+    vocab_size: int = 49408
+    text_width: int = 512
+    text_layers: int = 12
+
+
+CLIP_SIZES = {
+    "RN50": ClipSizes(),
+    "RN101": ClipSizes(embed_dim=512, vision_layers=(3, 4, 23, 3)),
+}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The factor of each loss in the total; a loss of weight 0 is not computed.
+
+    The defaults are the paper's: classification, RaS and IaD, each once.
+    """
+
+    cls: float = 1.0
+    ras: float = 1.0
+    iad: float = 1.0
+    anchor: float = 0.0
+    fg: float = 0.0
+    cbs: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which stages, which losses and how much of each; see :mod:`pcnet.recipes` for the ones with a name.
+
+    ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum (``union``:
+    only inside the proposals); ``temperature`` sharpens the soft IaD; ``released_tokens`` cuts long texts as the
+    released code does, end token and all.
+    """
+
+    name: str = "paper"
+    comprehension: str = "paper"
+    stages: int = 3
+    gain: float = 0.1
+    ras: str = "paper"
+    iad: str = "paper"
+    pooling: str = "all"
+    temperature: float = 10.0
+    released_tokens: bool = False
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        _among("comprehension", self.comprehension, COMPREHENSIONS)
+        _among("ras", self.ras, RAS_FORMS)
+        _among("iad", self.iad, IAD_FORMS)
+        _among("pooling", self.pooling, POOLINGS)
+
+    @property
+    def needs_partners(self) -> bool:
+        """Whether a loss compares an expression with another one of the same image."""
+        return self.weights.iad != 0
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether a loss pushes the response away from other texts through CLIP."""
+        return self.weights.cbs != 0
+
+    @property
+    def needs_clip(self) -> bool:
+        """Whether a loss asks the calibrating CLIP (ViT-B/32)."""
+        return self.weights.cbs != 0 or self.weights.fg != 0
+
+    @property
+    def needs_clip_scores(self) -> bool:
+        """Whether a loss ranks proposals by their stored agreement with the text."""
+        return self.weights.anchor != 0 or (self.weights.ras != 0 and self.ras == "released")
+
+    def phrases_used(self, stages: int) -> int:
+        """How many phrases ``stages`` stages read."""
+        return {"none": 0, "released": stages - 1}.get(self.comprehension, stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as stored in a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe that :meth:`as_dict` stored."""
+        known = _known(cls, values)
+        weights = LossWeights(**_known(LossWeights, known.pop("weights", {})))
+        return cls(**known, weights=weights)
+
+    def override(self, weights: dict[str, float] | None = None, **changes: Any) -> Recipe:
+        """This recipe with some settings and some weights replaced; unknown names are refused."""
+        for name in changes:
+            _among("recipe setting", name, tuple(f.name for f in fields(self)))
+        for name in weights or {}:
+            _among("weight", name, tuple(f.name for f in fields(LossWeights)))
+        return replace(self, **changes, weights=replace(self.weights, **(weights or {})))
+
+
+def _among(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise PrepError(f"{what} {value!r} is not known", f"Choose one of: {', '.join(choices)}.")
+
+
+def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    strange = sorted(set(values) - names)
+    if strange:
+        raise PrepError(
+            f"setting {', '.join(strange)} of {cls.__name__} is not known to this version",
+            "The file was written by a newer version: update pcnet-prep.",
+        )
+    return dict(values)
