@@ -1,0 +1,49 @@
+"""The ladder: from a model's answers down to the expression itself, so that no valid expression is without phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prep.cache.keys import normalise_text
+from prep.phrases.checks import violations
+from prep.phrases.parse import parse
+from prep.phrases.rules import decompose, shorten
+from prep.records import PhraseSet
+
+
+def unusable(text: str) -> str:
+    """Why no phrases can be had from ``text`` (its row gets ``status="error"``); empty where they can."""
+    if not normalise_text(text):
+        return "the expression is empty"
+    if not any(c.isalnum() for c in text):
+        return "the expression has no letter and no digit"
+    return ""
+
+
+def needs_retry(text: str, raw: str) -> bool:
+    """Whether a model's first answer fails a check, so that a constrained second one is worth its time."""
+    return bool(violations(text, parse(raw)))
+
+
+def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
+    """The phrases of ``text`` given the model's answers: its first and, where there was one, that of the retry.
+
+    The first rung whose phrases pass every check gives the answer: ``llm``, ``retry``, ``rules``; if none does, the
+    rules' phrases stand with their violations, and where the rules find none, the expression itself. ``rejected``
+    holds the rungs turned down above. Never raises; a text that is :func:`unusable` has no phrases.
+    """
+    if unusable(text):
+        return PhraseSet((), "expression", ("count",))
+    rejected: list[tuple[str, tuple[str, ...]]] = []
+    for source, raw in zip(("llm", "retry"), raws, strict=False):
+        phrases = tuple(parse(raw))
+        failed = violations(text, phrases)
+        if not failed:
+            return PhraseSet(phrases, source, (), tuple(rejected))
+        rejected.append((source, failed))
+    phrases = decompose(text)
+    if phrases:
+        return PhraseSet(phrases, "rules", violations(text, phrases), tuple(rejected))
+    rejected.append(("rules", ("count",)))
+    phrases = (shorten(normalise_text(text)),)
+    return PhraseSet(phrases, "expression", violations(text, phrases), tuple(rejected))

@@ -1,0 +1,155 @@
+"""Read the phrases out of whatever a language model wrote: lists, JSON, fences, preambles, repeats, cut-off ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from prep.cache.keys import normalise_text
+
+MAX_CHARS = 20_000
+MAX_PHRASES = 32
+# A line of more words is a sentence about the answer, never a phrase of it.
+MAX_WORDS = 40
+
+_SPECIAL = re.compile(r"</?s>|\[/?INST\]|<\|[^|<>]{0,40}\|>|<(?:start|end)_of_turn>|</?think>", re.IGNORECASE)
+_FENCE = re.compile(r"^\s*(?:```|~~~)[\w+-]*\s*$")
+_MARKER = re.compile(
+    r"\s*(?:>\s*)?(?:(?:phrase|cue|line|step)\s*#?\d{1,2}\s*[.):\-–]\s*|\(?\d{1,2}\s*[.):]\)?(?!\d)\s*|\[\d{1,2}\]\s*"
+    r"|\(?[a-hA-H]\)\s+|[-*•‣◦▪·–—+]\s+|#{1,6}\s+)",
+    re.IGNORECASE,
+)
+_INLINE = re.compile(r"(?:(?<=\s)|(?<=[.;,]))(?=\(?\d{1,2}[.)]\s*[A-Za-z\"'*])")
+_PREAMBLE = re.compile(
+    r"(?:sure|certainly|of course|okay|ok|absolutely|yes|here(?:'s| is| are)|here you go|the (?:short )?phrases|"
+    r"phrases|output|answer|answers|result|response|decomposition|target(?= phrases))\b",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"(?:phrases|output|answer|response|result)\s*:\s*", re.IGNORECASE)
+_AFTERWORD = re.compile(
+    r"(?:\(?note\b|explanation\b|i hope\b|let me know\b|please (?:let|note)\b|in this\b|these phrases\b|"
+    r"this (?:expression|decomposition|answer)\b|if you\b|each phrase\b|as an ai\b|i(?:'m| am) (?:sorry|unable)\b|"
+    r"i (?:cannot|can't)\b)",
+    re.IGNORECASE,
+)
+# A model that runs on starts the next question by itself; what follows is not about this expression.
+_NEXT_QUESTION = re.compile(
+    r"[\s#*]*(?:expression|input|question|user|human|sentence|example)\s*\d*\s*:", re.IGNORECASE
+)
+_JSON_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"(\s*:)?')
+_QUOTES = "\"'`“”‘’„«»"
+_DANGLING = frozenset(
+    "a an the in on at of to with and or by from for who that which whose is are her his its".split()
+)
+
+
+def parse(raw: str) -> list[str]:
+    """The phrases in a model's answer, in order, lower case, without repeats; empty where there are none.
+
+    Never raises. What it returns is not checked: see :func:`prep.phrases.checks.violations`.
+    """
+    text = _SPECIAL.sub("\n", raw[:MAX_CHARS].replace("\r\n", "\n").replace("\r", "\n"))
+    found = _from_json(text)
+    items = found if found is not None else list(_from_lines(text))
+    phrases: dict[str, None] = {}
+    for item in items:
+        phrase = _clean(item)
+        if phrase and len(phrase.split()) <= MAX_WORDS:
+            phrases.setdefault(phrase)
+    result = list(phrases)[:MAX_PHRASES]
+    while len(result) > 1 and result[-1].split()[-1] in _DANGLING:
+        result.pop()
+    return result
+
+
+def _clean(item: str) -> str:
+    line = item.replace("**", "").replace("__", "").replace("`", "")
+    previous = None
+    while line != previous:
+        previous = line
+        line = line.strip().strip(_QUOTES).strip().rstrip(".,;:!*").lstrip(",;:.!*").strip()
+    phrase = normalise_text(line)
+    return phrase if any(c.isalnum() for c in phrase) else ""
+
+
+def _from_json(text: str) -> list[str] | None:
+    """The strings of a JSON answer, also of one that was cut off; None where the answer is not JSON."""
+    lines = [line for line in text.split("\n") if not _FENCE.match(line)]
+    body = "\n".join(lines).strip()
+    label = _LABEL.match(body)
+    body = body[label.end() :] if label else body
+    start = _json_start(body)
+    if start is None:
+        return None
+    body = body[start:]
+    try:
+        value, _ = json.JSONDecoder().raw_decode(body)
+    except (ValueError, RecursionError):
+        strings = [match[1] for match in _JSON_STRING.finditer(body) if not match[2]]
+        return [_unescape(s) for s in strings] or None
+    strings = list(_strings(value, 0))
+    return strings or None
+
+
+def _json_start(body: str) -> int | None:
+    """Where a JSON list or object starts: at the start, or on a line of its own, or after a preamble's colon."""
+    match = re.search(r'(?:^|\n|:)\s*(?=\[\s*["{\]]|\{\s*")', body)
+    return match.end() if match else None
+
+
+def _unescape(string: str) -> str:
+    try:
+        return str(json.loads(f'"{string}"'))
+    except ValueError:
+        return string
+
+
+def _strings(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth < 6 and isinstance(value, list):
+        for item in value:
+            yield from _strings(item, depth + 1)
+    elif depth < 6 and isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item, depth + 1)
+
+
+def _from_lines(text: str) -> Iterator[str]:
+    lines = _answer_lines(text)
+    marked = [(bool(m), line[m.end() :] if m else line) for line in lines for m in [_MARKER.match(line)]]
+    listed = sum(is_item for is_item, _ in marked)
+    # Beside a list, the lines outside it are remarks; one marked line among others is a phrase like them.
+    wanted = [line for is_item, line in marked if is_item or listed < 2]
+    if len(wanted) == 1 and ";" in wanted[0]:
+        wanted = wanted[0].split(";")
+    for line in wanted:
+        if line.strip() and not _AFTERWORD.match(line.strip()):
+            yield line
+
+
+def _answer_lines(text: str) -> list[str]:
+    """The lines that can hold phrases: no fences, no preamble, nothing from the next question on, lists unrolled."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        stripped = line.strip().lstrip("*#").strip()
+        if _FENCE.match(line) or not stripped:
+            continue
+        if _NEXT_QUESTION.match(line):
+            if lines:
+                break
+            continue
+        label = _LABEL.match(stripped)
+        if label:
+            line = stripped[label.end() :]
+        elif not lines and _PREAMBLE.match(stripped):
+            _, colon, line = stripped.partition(":")
+            if not colon:
+                continue
+        elif stripped.rstrip("*").endswith(":"):
+            continue
+        if line.strip(" *"):
+            lines.extend(part for part in _INLINE.split(line) if part.strip())
+    return lines
