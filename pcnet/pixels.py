@@ -1,0 +1,95 @@
+"""Images as the network takes them: decoded, resized, kept in memory up to a bound, normalised."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    import torch
+
+# The published code feeds CLIP with ImageNet's statistics, not with CLIP's own.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+DEFAULT_BUDGET = 2 << 30
+
+
+def read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """An image file as uint8 (3, size, size) RGB, resized bilinearly without keeping its aspect.
+
+    The stored orientation is kept: masks and annotations are in its frame.
+
+    :raises PrepError: naming the file, where it is missing or cannot be decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as handle:
+            image = handle.convert("RGB")
+    except FileNotFoundError as error:
+        raise PrepError(
+            f"there is no image {path}",
+            "--data names the folder that the store's image paths are relative to",
+        ) from error
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise PrepError(
+            f"{path} cannot be decoded: {error}", "replace the file, or prepare without it"
+        ) from error
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+class Pixels:
+    """The images of a sample table by number; what was decoded is kept until ``budget`` bytes are held.
+
+    Safe to call from several threads. Every call for one image returns equal values, kept or not.
+    """
+
+    def __init__(self, root: Path, images: Sequence[str], size: int, budget: int = DEFAULT_BUDGET) -> None:
+        self.root, self.images, self.size = root, images, size
+        self._room = budget
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, image: int) -> NDArray[np.uint8]:
+        kept = self._kept.get(image)
+        if kept is not None:
+            return kept
+        pixels = read_image(self.root / self.images[image], self.size)
+        with self._lock:
+            if self._room >= pixels.nbytes and image not in self._kept:
+                self._kept[image] = pixels
+                self._room -= pixels.nbytes
+        return pixels
+
+    @property
+    def fits(self) -> bool:
+        """Whether all images together stay within the budget."""
+        return len(self.images) * 3 * self.size**2 <= self._room + sum(k.nbytes for k in self._kept.values())
+
+    def stack(self, images: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Several images as uint8 (B, 3, size, size)."""
+        return np.stack([self[int(image)] for image in images])
+
+
+def normalise_pixels(
+    pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """uint8 (B, 3, H, W) in [0, 255] to floats ``(x / 255 - mean) / std``, on the device of ``pixels``."""
+    import torch
+
+    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=pixels.device).view(1, 3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device).view(
+        1, 3, 1, 1
+    )
+    floats = torch.addcmul(shift, pixels.float(), scale)
+    return floats if dtype is None else floats.to(dtype)

@@ -1,0 +1,238 @@
+"""The training set: rows of the store joined to images by key, and batches made from them.
+
+Nothing here reads an annotation: expressions, phrases, proposals and scores come from the store, pixels from
+the image files. Shapes: S samples, I images, B batch, L tokens a text, P phrases, M masks an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GRID_SIDE = 32
+_GRID_BYTES = GRID_SIDE * GRID_SIDE // 8
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows to read: a dataset, its split_by (where the store holds more than one) and a split."""
+
+    dataset: str
+    split: str | None = None
+    split_by: str | None = None
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """The samples of a selection, in the order of their ``row_id``.
+
+    ``image`` (S,) numbers each sample's image in ``images``; ``target`` (S,) numbers what it speaks of (-1
+    where the dataset gives no ref_id). ``grids`` (sum of masks, 128) uint8 are the packed 32x32 masks, those
+    of image i at ``grid_bounds[i]:grid_bounds[i + 1]``. ``scores`` has one float array per sample, aligned
+    with its image's masks, or is ``None`` where they were not asked for. ``skipped`` counts what was left
+    out, by reason.
+    """
+
+    row_ids: list[str]
+    expressions: list[str]
+    phrases: list[list[str]]
+    image: NDArray[np.int64]
+    target: NDArray[np.int64]
+    images: list[str]
+    grids: NDArray[np.uint8]
+    grid_bounds: NDArray[np.int64]
+    scores: list[NDArray[np.float32]] | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    @property
+    def max_masks(self) -> int:
+        """The most masks that any image has."""
+        return int(np.diff(self.grid_bounds).max(initial=0))
+
+    def masks(self, images: Sequence[int] | NDArray[np.int64], slots: int) -> tuple[NDArray[np.uint8], Any]:
+        """The masks of some images: uint8 (B, slots, 32, 32), zero-padded, and bool (B, slots), true where
+        real.
+        """
+        packed = np.zeros((len(images), slots, _GRID_BYTES), dtype=np.uint8)
+        real = np.zeros((len(images), slots), dtype=bool)
+        for row, image in enumerate(images):
+            own = self.grids[self.grid_bounds[image] : self.grid_bounds[image + 1]][:slots]
+            packed[row, : len(own)] = own
+            real[row, : len(own)] = True
+        unpacked = np.unpackbits(packed, axis=2, bitorder="big")
+        return unpacked.reshape(len(images), slots, GRID_SIDE, GRID_SIDE), real
+
+
+def _require(stage: str, reader: Any, store: str, command: str) -> None:
+    if not reader.exists or reader.num_rows == 0:
+        raise PrepError(f"the store {store} has no {stage} yet", f"make them first: {command}")
+
+
+def _where(selection: Selection) -> Any:
+    import pyarrow.compute as pc
+
+    condition = pc.field("dataset") == selection.dataset
+    if selection.split_by is not None:
+        condition = condition & (pc.field("split_by") == selection.split_by)
+    if selection.split is not None:
+        condition = condition & (pc.field("split") == selection.split)
+    return condition
+
+
+def read_phrases(store: Any, selection: Selection) -> pa.Table:
+    """The selection's phrase rows, sorted by ``row_id``.
+
+    :raises PrepError: where the stage or the selection is missing, or the store holds several split_by.
+    """
+    reader = store.stage("phrases").reader()
+    command = f"pcnet-prep phrases --dataset {selection.dataset} --out {store.uri}"
+    _require("phrases", reader, store.uri, command)
+    columns = ["row_id", "dataset", "split_by", "split", "ref_id", "image", "expression", "phrases", "status"]
+    table = reader.read(columns, _where(selection))
+    what = f"{selection.dataset}" + (f" split {selection.split}" if selection.split else "")
+    if table.num_rows == 0:
+        everything = reader.read(["dataset", "split_by", "split"]).group_by(["dataset", "split_by", "split"])
+        held = everything.aggregate([]).to_pylist()
+        names = ", ".join(sorted(f"{r['dataset']}/{r['split_by']} {r['split']}" for r in held))
+        raise PrepError(f"the store {store.uri} has no phrases of {what}; it holds {names}", f"run {command}")
+    kinds = sorted(set(table["split_by"].to_pylist()))
+    if len(kinds) > 1:
+        raise PrepError(
+            f"the store {store.uri} holds {what} by {' and by '.join(kinds)}",
+            f"choose one: --split-by {kinds[0]}",
+        )
+    return table.sort_by("row_id")
+
+
+def load_samples(store: Any, selection: Selection, *, with_scores: bool = False) -> SampleTable:
+    """Join a selection's phrases to its proposals by ``image`` and, if asked for, to its scores by
+    ``row_id``.
+
+    Rows with an error, without an image or whose image could not be read are skipped and counted. An image
+    that the proposals stage has not seen is an error: training on the rest would be silently partial.
+
+    :raises PrepError: for a missing stage or selection, with the command that makes it.
+    """
+    rows = read_phrases(store, selection)
+    skipped: dict[str, int] = {}
+    status, image_key = rows["status"].to_pylist(), rows["image"].to_pylist()
+    masks = _read_grids(
+        store, selection, {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}
+    )
+    kept: list[int] = []
+    for place, (state, key) in enumerate(zip(status, image_key, strict=True)):
+        reason = (
+            "phrases have an error"
+            if state != "ok"
+            else "no image"
+            if not key
+            else "image could not be read"
+            if masks[key] is None
+            else ""
+        )
+        if reason:
+            skipped[reason] = skipped.get(reason, 0) + 1
+        else:
+            kept.append(place)
+    if not kept:
+        raise PrepError(
+            f"no usable sample in {selection.dataset} of {store.uri}: {_counts(skipped)}",
+            "look at the columns status and error of its phrases and proposals",
+        )
+    rows = rows.take(kept)
+    return _assemble(store, rows, masks, skipped, with_scores)
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+
+
+def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
+    """Packed masks (masks, 128) of the wanted images; ``None`` for an image that could not be read."""
+    reader = store.stage("proposals").reader()
+    command = f"pcnet-prep sam --dataset {selection.dataset} --out {store.uri}"
+    _require("proposals", reader, store.uri, command)
+    found: dict[str, NDArray[np.uint8] | None] = {}
+    for batch in reader.batches(["image", "grid32", "status"]):
+        for key, grid, state in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
+            if key in wanted:
+                packed = np.frombuffer(grid, dtype=np.uint8)
+                if packed.size % _GRID_BYTES:
+                    raise PrepError(
+                        f"the grid of {key} in {store.uri} has {packed.size} bytes, not 128 a mask"
+                    )
+                found[key] = None if state == "error" else packed.reshape(-1, _GRID_BYTES)
+    missing = sorted(wanted - found.keys())
+    if missing:
+        raise PrepError(
+            f"{len(missing)} of {len(wanted)} images have no proposals in {store.uri}, e.g. {missing[0]}",
+            f"make them first: {command}" + (f" --split {selection.split}" if selection.split else ""),
+        )
+    return found
+
+
+def _assemble(
+    store: Any,
+    rows: pa.Table,
+    masks: Mapping[str, NDArray[np.uint8] | None],
+    skipped: dict[str, int],
+    with_scores: bool,
+) -> SampleTable:
+    keys = rows["image"].to_pylist()
+    images = sorted(set(keys))
+    number = {key: i for i, key in enumerate(images)}
+    parts = [masks[key] for key in images]
+    grids = [np.zeros((0, _GRID_BYTES), np.uint8) if part is None else part for part in parts]
+    bounds = np.concatenate([[0], np.cumsum([len(g) for g in grids])]).astype(np.int64)
+    row_ids = rows["row_id"].to_pylist()
+    refs = rows["ref_id"].to_pylist()
+    target_number = {ref: i for i, ref in enumerate(sorted({r for r in refs if r is not None}))}
+    return SampleTable(
+        row_ids=row_ids,
+        expressions=rows["expression"].to_pylist(),
+        phrases=rows["phrases"].to_pylist(),
+        image=np.array([number[key] for key in keys], dtype=np.int64),
+        target=np.array([-1 if r is None else target_number[r] for r in refs], dtype=np.int64),
+        images=images,
+        grids=np.concatenate(grids) if grids else np.zeros((0, _GRID_BYTES), np.uint8),
+        grid_bounds=bounds,
+        scores=_read_scores(store, row_ids, keys, dict(zip(images, np.diff(bounds), strict=True)))
+        if with_scores
+        else None,
+        skipped=skipped,
+    )
+
+
+def _read_scores(
+    store: Any, row_ids: Sequence[str], images: Sequence[str], counts: Mapping[str, int]
+) -> list[NDArray[np.float32]]:
+    """One array per row, aligned with the masks of its image."""
+    reader = store.stage("scores").reader()
+    command = f"pcnet-prep score --out {store.uri}"
+    _require("scores", reader, store.uri, command)
+    wanted = set(row_ids)
+    found: dict[str, NDArray[np.float32]] = {}
+    for batch in reader.batches(["row_id", "scores"]):
+        for key, values in zip(batch.column(0).to_pylist(), batch.column(1), strict=True):
+            if key in wanted:
+                found[key] = np.asarray(values.values, dtype=np.float32)
+    stale = [r for r, i in zip(row_ids, images, strict=True) if r not in found or len(found[r]) != counts[i]]
+    if stale:
+        raise PrepError(
+            f"{len(stale)} of {len(row_ids)} rows of {store.uri} have no scores for their present proposals, "
+            f"for example row {stale[0]}",
+            f"make them first: {command}",
+        )
+    return [found[r] for r in row_ids]
