@@ -1,0 +1,297 @@
+"""Reads pickles that hold nothing but containers, numbers and strings, and refuses every other one by name.
+
+A pickle is a program. Instead of running it with some names forbidden, this reader knows only the opcodes that
+build plain data, for protocols 0 to 5: none of them can import, call or set anything. Lengths are checked against
+what is left of the file and memo numbers are dictionary keys, so a short hostile file cannot ask for much memory
+either, which it can of the standard library's reader.
+"""
+
+from __future__ import annotations
+
+import gc
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prep.errors import PrepError
+
+MAX_BYTES = 1 << 30
+
+# The opcodes that would import or call something, with what each is called in the pickle protocol.
+CALLS = {
+    b"c": "GLOBAL", b"\x93": "STACK_GLOBAL", b"R": "REDUCE", b"b": "BUILD", b"i": "INST", b"o": "OBJ",
+    b"\x81": "NEWOBJ", b"\x92": "NEWOBJ_EX", b"P": "PERSID", b"Q": "BINPERSID",
+    b"\x82": "EXT1", b"\x83": "EXT2", b"\x84": "EXT4", b"\x97": "NEXT_BUFFER", b"\x98": "READONLY_BUFFER",
+}  # fmt: skip
+
+
+def load_pickle(path: Path) -> Any:
+    """The plain data pickled in ``path``; :class:`PrepError` if missing, broken or holding anything else."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise PrepError(
+                f"{path} has {size / 2**20:,.0f} MiB; a list of references has a few dozen.",
+                "Check that it is the file you meant.",
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return loads(data, str(path))
+
+
+def loads(data: bytes, name: str = "the pickle") -> Any:
+    """The plain data of the pickle ``data``; errors call it ``name``."""
+    if data.startswith(b"version https://git-lfs"):
+        raise PrepError(f"{name} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull")
+    # A list of references is a few million small objects and no garbage: collecting it only costs time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _Machine(data, name).run()
+    except PrepError:
+        raise
+    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise PrepError(
+            f"{name} is not a whole pickle: {reason}.",
+            "Download it again: it may be cut off or another kind of file.",
+        ) from error
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Mark:
+    """Where a container's items begin on the stack."""
+
+
+_MARK = _Mark()
+
+
+class _Machine:
+    """The pickle stack machine, with the data-building opcodes only (PEP 3154 and before)."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data, self.name, self.at = data, name, 0
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Execute until STOP; return the top of the stack."""
+        data, table, stack, memo = self.data, _OPCODES, self.stack, self.memo
+        while self.at < len(data):
+            opcode = data[self.at]
+            self.at += 1
+            # The memo opcodes are the most frequent of a protocol 2 file: no call through the table for them.
+            if opcode == 0x68:  # BINGET
+                stack.append(memo[data[self.at]])
+                self.at += 1
+            elif opcode in (0x71, 0x72):  # BINPUT, LONG_BINPUT
+                self.remember(self.unsigned(1 if opcode == 0x71 else 4))
+            elif opcode == 0x2E:  # STOP
+                return self._pop()
+            else:
+                action = table[opcode]
+                if action is None:
+                    self._refuse(bytes([opcode]))
+                else:
+                    action(self)
+        raise ValueError("it ends before its STOP")
+
+    def _refuse(self, opcode: bytes) -> None:
+        if opcode not in CALLS:
+            raise ValueError(f"byte {self.at - 1} is no pickle opcode ({opcode!r})")
+        wanted = CALLS[opcode]
+        if opcode in b"ci":
+            wanted = f"{self.line().decode('utf-8', 'replace')}.{self.line().decode('utf-8', 'replace')}"
+        elif opcode == b"\x93" and len(self.stack) >= 2:
+            wanted = f"{self.stack[-2]}.{self.stack[-1]}"
+        raise PrepError(
+            f"{self.name} is refused: it asks for {wanted[:200]!r} where only plain data belongs.",
+            "Do not load it with pickle: that would run code. Get the file from the dataset's own page.",
+        )
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        end = self.at + count
+        if count < 0 or end > len(self.data):
+            raise ValueError(f"byte {self.at}: {count} bytes asked for, {len(self.data) - self.at} left")
+        start, self.at = self.at, end
+        return self.data[start:end]
+
+    def line(self) -> bytes:
+        """The bytes up to the next newline, which is skipped."""
+        end = self.data.index(b"\n", self.at)
+        start, self.at = self.at, end + 1
+        return self.data[start:end]
+
+    def unsigned(self, size: int) -> int:
+        """The next ``size`` bytes as a little-endian unsigned integer."""
+        return int.from_bytes(self.take(size), "little")
+
+    def push(self, value: Any) -> None:
+        """Put a value on the stack."""
+        self.stack.append(value)
+
+    def _pop(self) -> Any:
+        value = self.stack.pop()
+        if value is _MARK:
+            raise ValueError(f"byte {self.at}: a mark where a value belongs")
+        return value
+
+    def to_mark(self) -> list[Any]:
+        """Pop and return the values above the last mark, and the mark."""
+        stack = self.stack
+        for at in range(len(stack) - 1, -1, -1):
+            if stack[at] is _MARK:
+                items = stack[at + 1 :]
+                del stack[at:]
+                return items
+        raise ValueError(f"byte {self.at}: no mark to go back to")
+
+    def top(self, kind: type) -> Any:
+        """The top of the stack, which must be a ``kind``."""
+        value = self.stack[-1]
+        if not isinstance(value, kind):
+            raise TypeError(f"byte {self.at}: {type(value).__name__} where {kind.__name__} belongs")
+        return value
+
+    def remember(self, number: int) -> None:
+        """Keep the top of the stack under a memo number."""
+        value = self.stack[-1]
+        if value is _MARK:
+            raise ValueError(f"byte {self.at}: a mark where a value belongs")
+        self.memo[number] = value
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def _old_string(raw: bytes) -> str:
+    # Python 2's str: ASCII in these files, and whatever the annotator typed otherwise.
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _quoted(m: _Machine) -> None:
+    line = m.line().strip()
+    if len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"":
+        raise ValueError(f"byte {m.at}: a string without its quotes")
+    m.push(_old_string(line[1:-1].decode("unicode-escape").encode("latin-1")))
+
+
+def _int_line(m: _Machine) -> None:
+    line = m.line()
+    m.push({b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line))
+
+
+def _append(m: _Machine) -> None:
+    value = m._pop()
+    m.top(list).append(value)
+
+
+def _extend(m: _Machine) -> None:
+    items = m.to_mark()
+    m.top(list).extend(items)
+
+
+def _set_item(m: _Machine) -> None:
+    value, key = m._pop(), m._pop()
+    m.top(dict)[key] = value
+
+
+def _set_items(m: _Machine) -> None:
+    items = m.to_mark()
+    m.top(dict).update(_pairs(items))
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    if len(items) % 2:
+        raise ValueError("a key without a value")
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _tuple(count: int) -> Callable[[_Machine], None]:
+    def action(m: _Machine) -> None:
+        items = [m._pop() for _ in range(count)]
+        m.push(tuple(reversed(items)))
+
+    return action
+
+
+def _push(value: Any) -> Callable[[_Machine], None]:
+    return lambda m: m.stack.append(value)
+
+
+def _sized(size: int, decode: Callable[[bytes], Any]) -> Callable[[_Machine], None]:
+    """An opcode whose argument is a length of ``size`` bytes and that many bytes."""
+    return lambda m: m.stack.append(decode(m.take(m.unsigned(size))))
+
+
+def _whole(raw: bytes) -> int:
+    return int.from_bytes(raw, "little", signed=True)
+
+
+_ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
+    # framing, stack and memo
+    b"\x80": lambda m: m.take(1),
+    b"\x95": lambda m: m.take(8),
+    b"(": _push(_MARK),
+    b"0": lambda m: m.stack.pop(),
+    b"1": lambda m: m.to_mark(),
+    b"2": lambda m: m.push(m.stack[-1]),
+    b"p": lambda m: m.remember(int(m.line())),
+    b"q": lambda m: m.remember(m.unsigned(1)),
+    b"r": lambda m: m.remember(m.unsigned(4)),
+    b"\x94": lambda m: m.remember(len(m.memo)),
+    b"g": lambda m: m.push(m.memo[int(m.line())]),
+    b"h": lambda m: m.push(m.memo[m.unsigned(1)]),
+    b"j": lambda m: m.push(m.memo[m.unsigned(4)]),
+    # constants and numbers
+    b"N": _push(None),
+    b"\x88": _push(True),
+    b"\x89": _push(False),
+    b"I": _int_line,
+    b"L": lambda m: m.push(int(m.line().rstrip(b"L"))),
+    b"J": lambda m: m.push(_whole(m.take(4))),
+    b"K": lambda m: m.push(m.unsigned(1)),
+    b"M": lambda m: m.push(m.unsigned(2)),
+    b"\x8a": _sized(1, _whole),
+    b"\x8b": _sized(4, _whole),
+    b"F": lambda m: m.push(float(m.line())),
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    # strings
+    b"S": _quoted,
+    b"U": _sized(1, _old_string),
+    b"T": _sized(4, _old_string),
+    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
+    b"\x8c": _sized(1, _text),
+    b"X": _sized(4, _text),
+    b"\x8d": _sized(8, _text),
+    b"C": _sized(1, bytes),
+    b"B": _sized(4, bytes),
+    b"\x8e": _sized(8, bytes),
+    # containers
+    b"]": lambda m: m.push([]),
+    b"l": lambda m: m.push(m.to_mark()),
+    b"a": _append,
+    b"e": _extend,
+    b"}": lambda m: m.push({}),
+    b"d": lambda m: m.push(_pairs(m.to_mark())),
+    b"s": _set_item,
+    b"u": _set_items,
+    b")": _push(()),
+    b"t": lambda m: m.push(tuple(m.to_mark())),
+    b"\x85": _tuple(1),
+    b"\x86": _tuple(2),
+    b"\x87": _tuple(3),
+    b"\x8f": lambda m: m.push(set()),
+    b"\x90": lambda m: m.top(set).update(m.to_mark()),
+    b"\x91": lambda m: m.push(frozenset(m.to_mark())),
+}
+_OPCODES: list[Callable[[_Machine], Any] | None] = [_ACTIONS.get(bytes([code])) for code in range(256)]
