@@ -1,0 +1,221 @@
+"""What an engine has already answered, by content key: for any settings, any run and any store that shares it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prep.cache.files import Files, explained, open_files
+from prep.cache.keyset import column_hashes, hash_keys
+from prep.cache.shards import ShardMeta, encode, is_shard, read_shard
+from prep.errors import PrepError
+
+COMMIT_FILE = ".commit.lock"
+KEY = "key"
+
+
+class AnswerCache:
+    """Answers of one engine under one set of settings, in ``<uri>/<stage>/<fingerprint>/part-*.parquet``.
+
+    ``schema`` has a string column ``key`` (the content key). The first committed answer of a key wins: a later one
+    is dropped, here and in every process that shares the folder. In memory there are 16 bytes per answer (its
+    key's hash and where it stands) and a bounded number of decoded shards, never the answers themselves. Rows whose
+    ``status`` column, where the schema has one, is ``"error"`` are not answers.
+
+    Pickles to its address, so that workers can open it to read.
+    """
+
+    def __init__(
+        self,
+        uri: str | Path,
+        stage: str,
+        fingerprint: str,
+        schema: pa.Schema,
+        *,
+        commit_seconds: float = 2.0,
+        memory_bytes: int = 128 << 20,
+    ) -> None:
+        self.uri, self.stage, self.fingerprint, self.schema = os.fspath(uri), stage, fingerprint, schema
+        self.files: Files = open_files(uri).folder(f"{stage}/{fingerprint}")
+        self._commit_seconds = commit_seconds
+        self._memory_bytes = memory_bytes
+        self._shards: list[str] = []
+        self._known: set[str] = set()
+        self._index = _Index()
+        self._decoded: OrderedDict[int, pa.Table] = OrderedDict()
+        self._decoded_bytes = 0
+        self._buffer: list[pa.Table] = []
+        self._buffered: dict[str, tuple[int, int]] = {}
+        self._last_commit = time.monotonic()
+        self.refresh()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AnswerCache, (self.uri, self.stage, self.fingerprint, self.schema)
+
+    def __len__(self) -> int:
+        """The number of answers, buffered ones included."""
+        return len(self._index) + len(self._buffered)
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def refresh(self) -> None:
+        """Take note of shards that other processes have committed since. A damaged shard is left out."""
+        for name in sorted(set(self.files.sizes()) - self._known):
+            if not is_shard(name):
+                continue
+            self._known.add(name)
+            columns = [KEY, "status"] if "status" in self.schema.names else [KEY]
+            try:
+                table = read_shard(self.files, name, columns)
+            except (PrepError, pa.ArrowInvalid):
+                continue
+            hashes = column_hashes(table.column(KEY))
+            rows = np.arange(len(hashes), dtype=np.uint32)
+            if "status" in columns:
+                good = pc.fill_null(pc.not_equal(table.column("status"), "error"), True)
+                keep = good.to_numpy(zero_copy_only=False).astype(bool)
+                hashes, rows = hashes[keep], rows[keep]
+            self._index.add(hashes, rows, len(self._shards))
+            self._shards.append(name)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The answer of a key as a row, or ``None``. For more than a few keys use :meth:`get_many`."""
+        return self.get_many([key]).get(key)
+
+    def contains(self, keys: Sequence[str]) -> np.ndarray:
+        """For each key whether it has an answer, bool of shape (number of keys,). Reads no shard."""
+        found = self._index.find(hash_keys(keys))[0] >= 0
+        return found | np.fromiter((key in self._buffered for key in keys), bool, len(keys))
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The answers that there are, as rows by key. Each shard needed is read once."""
+        answers: dict[str, dict[str, Any]] = {}
+        shards, rows = self._index.find(hash_keys(keys))
+        wanted: dict[int, list[tuple[str, int]]] = {}
+        for key, shard, row in zip(keys, shards.tolist(), rows.tolist(), strict=True):
+            if key in self._buffered:
+                table, position = self._buffered[key]
+                answers[key] = self._buffer[table].slice(position, 1).to_pylist()[0]
+            elif shard >= 0:
+                wanted.setdefault(shard, []).append((key, row))
+        for shard, places in wanted.items():
+            found = self._table(shard).take(pa.array([row for _, row in places])).to_pylist()
+            for (key, _), answer in zip(places, found, strict=True):
+                if answer[KEY] == key:  # else two keys share a hash: the answer is another key's
+                    answers[key] = answer
+        return answers
+
+    def put(self, table: pa.Table) -> None:
+        """Take answers; those whose key has one already, and rows with ``status="error"``, are dropped.
+
+        Committed every ``commit_seconds`` and by :meth:`flush`; readable here at once.
+        """
+        table = table.select(self.schema.names).cast(self.schema)
+        keys = table.column(KEY).to_pylist()
+        fresh = ~self.contains(keys)
+        if "status" in self.schema.names:
+            fresh &= np.array(
+                [status != "error" for status in table.column("status").to_pylist()], dtype=bool
+            )
+        chosen: dict[str, int] = {}
+        for row in np.flatnonzero(fresh).tolist():
+            chosen.setdefault(keys[row], row)
+        if chosen:
+            part = table.take(pa.array(list(chosen.values())))
+            for position, key in enumerate(chosen):
+                self._buffered[key] = (len(self._buffer), position)
+            self._buffer.append(part)
+        if time.monotonic() - self._last_commit >= self._commit_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is buffered, leaving out what another process has answered meanwhile."""
+        self._last_commit = time.monotonic()
+        if not self._buffer:
+            return
+        self.files.make()
+        with _one_committer(self.files):
+            self.refresh()
+            table = pa.concat_tables(self._buffer)
+            shards, _ = self._index.find(column_hashes(table.column(KEY)))
+            table = table.filter(pa.array(shards < 0))
+            if table.num_rows:
+                meta = ShardMeta(self.stage, "answers", {"fingerprint": self.fingerprint})
+                shard, data = encode(table, meta)
+                self.files.write(shard.name, data)
+            self._buffer, self._buffered = [], {}
+            self.refresh()
+
+    def _table(self, shard: int) -> pa.Table:
+        """A decoded shard, from memory if it was used lately."""
+        if shard in self._decoded:
+            self._decoded.move_to_end(shard)
+            return self._decoded[shard]
+        table = read_shard(self.files, self._shards[shard], self.schema.names)
+        self._decoded[shard] = table
+        self._decoded_bytes += table.nbytes
+        while self._decoded_bytes > self._memory_bytes and len(self._decoded) > 1:
+            self._decoded_bytes -= self._decoded.popitem(last=False)[1].nbytes
+        return table
+
+
+class _Index:
+    """Key hash -> (shard number, row): arrays sorted by hash, merged as they grow; the first entry of a key wins."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return sum(len(hashes) for hashes, _, _ in self._runs)
+
+    def add(self, hashes: np.ndarray, rows: np.ndarray, shard: int) -> None:
+        known = self.find(hashes)[0] >= 0
+        hashes, rows = hashes[~known], rows[~known]
+        hashes, first = np.unique(hashes, return_index=True)
+        if len(hashes):
+            self._runs.append((hashes, np.full(len(hashes), shard, dtype=np.int32), rows[first]))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) < 4 * len(self._runs[-1][0]):
+            last, before = self._runs.pop(), self._runs.pop()
+            joined = [np.concatenate(pair) for pair in zip(before, last, strict=True)]
+            order = np.argsort(joined[0], kind="stable")
+            self._runs.append((joined[0][order], joined[1][order], joined[2][order]))
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The shard number (-1: not there) and row of each hash."""
+        shards = np.full(len(hashes), -1, dtype=np.int32)
+        rows = np.zeros(len(hashes), dtype=np.uint32)
+        for known, where, row in self._runs:
+            at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+            hit = known[at] == hashes
+            shards[hit], rows[hit] = where[at[hit]], row[at[hit]]
+        return shards, rows
+
+
+@contextlib.contextmanager
+def _one_committer(files: Files) -> Iterator[None]:
+    """Hold off other processes that commit to the same local folder. On an object store the lowest name wins."""
+    if files.local is None:
+        yield
+        return
+    with explained("lock", files.where(COMMIT_FILE)):
+        descriptor = os.open(files.local / COMMIT_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: as on an object store
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,172 @@
+"""The few file operations a store needs, on local paths and on any pyarrow filesystem, with errors for people."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from prep.errors import PrepError
+
+_REMEDIES = {
+    errno.ENOSPC: "The disk is full. Free some space, then run the same command again: what is committed stays.",
+    errno.EFBIG: "A file-size limit stopped the write. Raise it (ulimit -f), then run the same command again.",
+    errno.EDQUOT: "Your quota is used up. Free some space, then run the same command again.",
+    errno.EROFS: "This file system is read-only. Choose another place with --out.",
+    errno.EACCES: "Check who owns it and its permissions, or choose another place with --out.",
+    errno.EPERM: "Check who owns it and its permissions, or choose another place with --out.",
+    errno.ENOENT: "It was there before: was the store moved or removed? Run the command again to start it anew.",
+}
+
+
+@contextlib.contextmanager
+def explained(doing: str, where: str) -> Iterator[None]:
+    """Turn an ``OSError`` into a :class:`PrepError` that says what was being done, where, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).split("\n", 1)[0]
+        remedy = _REMEDIES.get(
+            error.errno or 0, "Check the path and your access to it, then run the command again."
+        )
+        raise PrepError(f"Cannot {doing} {where}: {reason}", remedy) from error
+
+
+class Files:
+    """A folder on some filesystem. Names are POSIX paths below it; a whole file appears at once or not at all.
+
+    ``local`` is the folder's path on a local (or mounted) filesystem and ``None`` on an object store, where a
+    write is atomic by itself and nothing is ever renamed.
+    """
+
+    def __init__(self, filesystem: Any, root: str, uri: str) -> None:
+        self.filesystem = filesystem
+        self.root = root.rstrip("/") or "/"
+        self.uri = uri.rstrip("/") or "/"
+        self.local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_files, (self.uri,)
+
+    def path(self, name: str = "") -> str:
+        """``name`` as the filesystem knows it."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def where(self, name: str = "") -> str:
+        """``name`` as a person knows it."""
+        return f"{self.uri}/{name}" if name else self.uri
+
+    def folder(self, name: str) -> Files:
+        """The folder ``name`` below this one; it need not exist."""
+        head, query, options = self.uri.partition("?")
+        return Files(self.filesystem, self.path(name), f"{head.rstrip('/')}/{name}{query}{options}")
+
+    def make(self) -> None:
+        """Create the folder where folders exist; on object stores there is nothing to create."""
+        if self.local is not None:
+            with explained("create", self.uri):
+                self.local.mkdir(parents=True, exist_ok=True)
+
+    def exists(self, name: str = "") -> bool:
+        """Whether there is a file or folder ``name``."""
+        with explained("look for", self.where(name)):
+            info = self.filesystem.get_file_info(self.path(name))
+        return bool(info.type != pafs.FileType.NotFound)
+
+    def sizes(self) -> dict[str, int]:
+        """The files directly in this folder and their sizes in bytes; empty where the folder does not exist."""
+        with explained("list", self.uri):
+            found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
+        return {info.base_name: info.size for info in found if info.type == pafs.FileType.File}
+
+    def folders(self) -> list[str]:
+        """The names of the folders directly in this one, sorted."""
+        with explained("list", self.uri):
+            found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+    def read(self, name: str) -> bytes:
+        """A whole small file."""
+        with (
+            explained("read", self.where(name)),
+            self.filesystem.open_input_stream(self.path(name)) as stream,
+        ):
+            return bytes(stream.read())
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a whole file durably: after this returns it survives a crash, before that it is not there.
+
+        The folder must exist: one that was removed while we work is an error, not something to make again.
+        """
+        with explained("write", self.where(name)):
+            if self.local is None:
+                with self.filesystem.open_output_stream(self.path(name)) as stream:
+                    stream.write(data)
+                return
+            target = self.local / name
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
+            sync_folder(target.parent)
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is already gone is no error."""
+        with explained("remove", self.where(name)), contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path(name))
+
+    def link(self, name: str, target: Files) -> None:
+        """Make file ``name`` also appear in the folder ``target``: a hard link where possible, else a copy."""
+        if self.local is not None and target.local is not None:
+            try:
+                os.link(self.local / name, target.local / name)
+                return
+            except FileExistsError:
+                return
+            except OSError:
+                pass  # another device, or a file system without links
+        target.write(name, self.read(name))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_files(uri: str | Path) -> Files:
+    """The folder at a local path or at any URI pyarrow knows (``s3://``, ``gs://``, ``hdfs://``, ``file://``).
+
+    Credentials come from the environment, as each filesystem documents. Raises :class:`PrepError` for a URI that
+    no filesystem serves.
+    """
+    text = os.fspath(uri)
+    if "://" not in text:
+        full = os.path.abspath(os.path.expanduser(text))
+        return Files(pafs.LocalFileSystem(), full, full)
+    try:
+        filesystem, root = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise PrepError(
+            f"Cannot use {text}: {reason}",
+            "Give a local folder, or an s3:// or gs:// URI with its credentials set.",
+        ) from error
+    return Files(filesystem, root, root if isinstance(filesystem, pafs.LocalFileSystem) else text)

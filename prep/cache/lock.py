@@ -1,0 +1,168 @@
+"""One writer at a time: a lock that names its holder and outlives no process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from prep.cache.files import Files, explained
+from prep.errors import PrepError
+
+LOCK_FILE = ".writer.lock"
+HOLDER_FILE = ".writer.json"
+HEARTBEAT_SECONDS = 10.0
+TAKEOVER_SECONDS = 3 * HEARTBEAT_SECONDS
+
+# POSIX locks do not hold between threads of one process, so those are kept apart here.
+_held: set[str] = set()
+_held_guard = threading.Lock()
+
+
+def holder(files: Files) -> dict[str, Any] | None:
+    """Who last took the lock of this folder: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
+    try:
+        value = json.loads(files.read(HOLDER_FILE))
+    except (PrepError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class WriterLock:
+    """Holds a folder for one writer, from :meth:`acquire` to :meth:`release` or the death of the process.
+
+    Locally it is a POSIX record lock: the kernel drops it with the process, whatever killed it, and a forked child
+    does not inherit it. On an object store, or where the file system has no locks, it is a lease: an object that
+    its holder renews; one that has not changed for :data:`TAKEOVER_SECONDS` of the watcher's own monotonic clock
+    is dead and taken over. No two machines' clocks are ever compared.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self._descriptor: int | None = None
+        self._identity = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "token": secrets.token_hex(8),
+        }
+        self._beat = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, or raise :class:`PrepError` naming who holds it."""
+        with _held_guard:
+            if self.files.uri in _held:
+                raise self._refusal()
+            _held.add(self.files.uri)
+        try:
+            if not self._acquire_local():
+                self._acquire_lease()
+        except BaseException:
+            with _held_guard:
+                _held.discard(self.files.uri)
+            raise
+
+    def _acquire_local(self) -> bool:
+        """Take the POSIX lock; False where the file system has none."""
+        if self.files.local is None:
+            return False
+        path = self.files.local / LOCK_FILE
+        with explained("lock", str(path)):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise self._refusal() from None
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL):
+                return False
+            raise
+        self._descriptor = descriptor
+        self._write_holder()
+        return True
+
+    def _acquire_lease(self) -> None:
+        before = holder(self.files)
+        if before and before.get("token") and not self._is_dead(before):
+            raise self._refusal()
+        self._write_holder()
+        # Two that write at the same moment: the store keeps the last one, and after a pause both see which.
+        time.sleep(0.2)
+        self.check()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def _is_dead(self, seen: dict[str, Any]) -> bool:
+        """Whether the lease's holder is gone: by its pid on this machine, else by watching for a renewal."""
+        if seen.get("host") == socket.gethostname():
+            try:
+                os.kill(int(seen["pid"]), 0)
+            except ProcessLookupError:
+                return True
+            except (OSError, KeyError, ValueError):
+                pass
+            else:
+                return False
+        deadline = time.monotonic() + TAKEOVER_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(1.0)
+            if holder(self.files) != seen:
+                return False
+        return True
+
+    def _renew(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(PrepError):
+                current = holder(self.files)
+                if current is None or current.get("token") == self._identity["token"]:
+                    self._beat += 1
+                    self._write_holder()
+
+    def _write_holder(self) -> None:
+        self.files.write(HOLDER_FILE, json.dumps({**self._identity, "beat": self._beat}).encode())
+
+    def check(self) -> None:
+        """Raise :class:`PrepError` if another writer has taken a lease over; a local lock cannot be lost."""
+        if self._descriptor is None:
+            current = holder(self.files)
+            if current is None or current.get("token") != self._identity["token"]:
+                raise self._refusal()
+
+    def release(self) -> None:
+        """Give the lock back. Harmless when it is not held."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        mine = holder(self.files)
+        if mine is not None and mine.get("token") == self._identity["token"]:
+            with contextlib.suppress(PrepError):
+                self.files.delete(HOLDER_FILE)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        with _held_guard:
+            _held.discard(self.files.uri)
+
+    def _refusal(self) -> PrepError:
+        who = holder(self.files)
+        named = (
+            f"pid {who.get('pid')} on {who.get('host')} since {who.get('started')}"
+            if who
+            else "another process"
+        )
+        return PrepError(
+            f"{self.files.uri} is being written by {named}.",
+            "Wait for it, stop it, or choose another place with --out. A lock left by a dead process frees itself.",
+        )

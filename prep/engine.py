@@ -1,0 +1,102 @@
+"""The engine: hands units of work to a stage, in this process or on Ray actors, and yields their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a stage occupies: CPU cores and GPUs, as Ray counts them."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class Stage(Protocol):
+    """Work on units of items. Picklable until it is opened; every worker opens a copy of its own.
+
+    ``open`` loads the model, once. ``load`` does reading and CPU preparation and is called from another thread, one
+    unit ahead of ``process``; ``open`` and ``process`` are always called from one and the same thread. ``process``
+    returns the unit's rows, which must not depend on what else is in the unit. An item that cannot be done becomes
+    a row that says so; :class:`PrepError` is for an environment that a person has to put right.
+    """
+
+    resources: Resources
+
+    def open(self) -> None:
+        """Load what every unit needs."""
+
+    def load(self, unit: list[Any]) -> Any:
+        """Read and prepare one unit."""
+
+    def process(self, loaded: Any) -> pa.Table:
+        """The rows of one prepared unit."""
+
+
+def run(
+    stage: Stage,
+    units: Iterable[list[Item]],
+    *,
+    workers: int,
+    ray_address: str | None = None,
+    in_flight: int = 2,
+) -> Generator[tuple[list[Item], pa.Table], None, None]:
+    """Process every unit and yield it with its rows, in the order they get done.
+
+    With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise there are
+    up to ``workers`` Ray actors, each with at most ``in_flight`` units. Nothing is handed out between two
+    ``next()``: whoever consumes the rows sets the pace. A unit whose worker or node dies is given to another.
+    Raises :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
+    """
+    if workers < 1 or in_flight < 1:
+        raise ValueError("workers and in_flight are at least 1")
+    if workers == 1 and ray_address is None:
+        return _run_here(stage, units)
+    from prep.cluster import run_on_ray
+
+    return run_on_ray(stage, units, workers=workers, address=ray_address, in_flight=in_flight)
+
+
+def _run_here(
+    stage: Stage, units: Iterable[list[Item]]
+) -> Generator[tuple[list[Item], pa.Table], None, None]:
+    stage.open()
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
+        ahead: tuple[list[Item], Future[Any]] | None = None
+        for unit in units:
+            following = (unit, loader.submit(stage.load, unit))
+            if ahead is not None:
+                yield ahead[0], _finish(stage, *ahead)
+            ahead = following
+        if ahead is not None:
+            yield ahead[0], _finish(stage, *ahead)
+
+
+def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:
+    try:
+        return stage.process(loading.result())
+    except PrepError:
+        raise
+    except Exception as error:
+        raise stage_failure(unit, error) from error
+
+
+def stage_failure(unit: list[Any], error: BaseException) -> PrepError:
+    """The error for a stage that broke on a unit: a fault of the program, not of the data, so the run stops."""
+    first = repr(unit[0]) if unit else "nothing"
+    first = first if len(first) <= 200 else first[:200] + "..."
+    return PrepError(
+        f"A unit of {len(unit)} items, the first of which is {first}, failed: {type(error).__name__}: {error}",
+        "What was done before is kept. Run the same command again to go on once the cause is put right.",
+    )

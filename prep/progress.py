@@ -1,0 +1,55 @@
+"""A progress bar with rate and time left: on a terminal only, and on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Bar:
+    """Where a run reports how far it is. This one shows nothing."""
+
+    def update(self, done: int, reused: int = 0) -> None:
+        """``done`` rows were made by this run, ``reused`` were there before."""
+
+
+class _RichBar(Bar):
+    def __init__(self, display: Any, task: Any) -> None:
+        self._display, self._task = display, task
+        self._started = time.monotonic()
+
+    def update(self, done: int, reused: int = 0) -> None:
+        seconds = time.monotonic() - self._started
+        rate = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
+        self._display.update(self._task, completed=done + reused, rate=rate)
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Bar]:
+    """A bar for ``total`` rows (``None``: not known beforehand); silent where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield Bar()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as display:
+        yield _RichBar(display, display.add_task(label, total=total, rate=""))

@@ -1,0 +1,232 @@
+"""One stage's run: leave out what is done, cut the rest into units, process them, commit their rows, say how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prep.engine import Stage, run
+from prep.errors import PrepError
+from prep.progress import progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from prep.cache.writer import StageWriter
+
+Item = TypeVar("Item")
+
+MAX_REASONS = 20
+BLOCK = 1024
+
+
+class Interrupted(PrepError):
+    """The run was asked to stop (``signum``) and did, with everything that was finished committed."""
+
+    signum: int = signal.SIGINT
+
+    @property
+    def exit_code(self) -> int:
+        """What a program ended by this signal exits with."""
+        return 128 + self.signum
+
+
+@dataclass
+class Summary:
+    """How a run went, in rows: ``total`` = ``done`` (now) + ``reused`` (from before); ``failed`` of ``done`` have an error.
+
+    ``reasons`` counts the errors (:data:`MAX_REASONS` different ones), ``rate`` is done rows a second,
+    ``where`` the place of the shards. ``extra`` is the caller's.
+    """
+
+    stage: str
+    total: int = 0
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    rate: float = 0.0
+    where: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, rows: pa.Table) -> None:
+        """Add one unit's rows, and the errors among them."""
+        self.done += rows.num_rows
+        if "status" not in rows.column_names:
+            return
+        for status, error in zip(rows["status"].to_pylist(), rows["error"].to_pylist(), strict=True):
+            if status == "error":
+                self.failed += 1
+                reason = str(error).split("\n", 1)[0]
+                # Reasons may name files: beyond a bound, new ones are counted together.
+                known = reason in self.reasons or len(self.reasons) < MAX_REASONS
+                reason = reason if known else "(other reasons)"
+                self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def close(self, seen: int, reused: int, seconds: float) -> None:
+        """Enter what is known at the end."""
+        self.total, self.reused, self.seconds = seen, reused, seconds
+        self.rate = self.done / seconds if seconds > 0 else 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """What the manifest keeps of the run."""
+        counts = {"rows": self.done, "failed": self.failed, "reused": self.reused}
+        return {**counts, "seconds": round(self.seconds, 3), "rate": round(self.rate, 3)}
+
+
+def prepare(
+    stage: Stage,
+    items: Iterable[Item],
+    *,
+    key: Callable[[Item], str],
+    writer: StageWriter,
+    unit_size: int,
+    workers: int = 1,
+    ray_address: str | None = None,
+    label: str = "",
+    total: int | None = None,
+    selection: Mapping[str, Any] | None = None,
+    on_rows: Callable[[pa.Table], None] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Bring every item's row into the store, whatever part of them is there already.
+
+    ``key`` is an item's row key; items whose row is committed, or that come twice, are left out. ``selection`` says
+    what the items are (the inputs' hashes, dataset, splits): once all its rows are committed a re-run returns at
+    once without looking at ``items``. ``on_rows`` sees each unit's rows before they are written (for an answer
+    cache, say). ``arguments`` are kept in the manifest with the run's figures. SIGINT and SIGTERM end the run with
+    :class:`Interrupted` after committing what is finished.
+    """
+    summary = Summary(stage=writer.stage.name, where=writer.uri)
+    started = time.monotonic()
+    if selection is not None and writer.finished(selection):
+        summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
+        return summary
+    todo = _Todo(items, key, writer, unit_size)
+    with _stoppable() as stop:
+        try:
+            results = run(stage, todo.units(), workers=workers, ray_address=ray_address)
+            with progress(label or summary.stage, total) as bar, contextlib.closing(results):
+                for unit, rows in results:
+                    with stop.later():
+                        if on_rows is not None:
+                            on_rows(rows)
+                        writer.write(rows)
+                        todo.returned(unit)
+                    summary.count(rows)
+                    bar.update(done=summary.done, reused=todo.reused)
+            with stop.later():
+                summary.close(todo.seen, todo.reused, time.monotonic() - started)
+                writer.record_run(
+                    {**summary.figures(), "workers": workers, "arguments": dict(arguments or {})}
+                )
+                writer.flush()
+                if selection is not None:
+                    writer.finish(selection, summary.total)
+        except _Stop as signalled:
+            stop.ignore()
+            writer.flush()
+            raise _interrupted(signalled.signum, summary) from None
+    return summary
+
+
+class _Todo:
+    """The items that still need a row, in units; knows which are being worked on."""
+
+    def __init__(
+        self, items: Iterable[Any], key: Callable[[Any], str], writer: StageWriter, size: int
+    ) -> None:
+        self._items, self._key, self._writer, self._size = iter(items), key, writer, size
+        self._claimed: set[str] = set()
+        self.seen = self.reused = 0
+
+    def units(self) -> Iterator[list[Any]]:
+        """Cut what is left into units; a whole block is claimed before any of it is handed out."""
+        waiting: list[Any] = []
+        while block := list(itertools.islice(self._items, max(self._size, BLOCK))):
+            self.seen += len(block)
+            keys = [self._key(item) for item in block]
+            done = self._writer.done.contains(keys)
+            for item, key, is_done in zip(block, keys, done.tolist(), strict=True):
+                if is_done or key in self._claimed:
+                    self.reused += 1
+                else:
+                    self._claimed.add(key)
+                    waiting.append(item)
+            while len(waiting) >= self._size:
+                unit, waiting = waiting[: self._size], waiting[self._size :]
+                yield unit
+        if waiting:
+            yield waiting
+
+    def returned(self, unit: list[Any]) -> None:
+        """A unit's rows are written: its keys are among the done ones now."""
+        self._claimed.difference_update(map(self._key, unit))
+
+
+class _Stop(BaseException):
+    """Raised by a signal. Not an ``Exception``: a stage that turns exceptions into rows must not swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class _Stoppable:
+    """Turns SIGINT and SIGTERM into :class:`_Stop`, at once or, while rows are being committed, right after."""
+
+    def __init__(self) -> None:
+        self._deferred = 0
+        self._pending: int | None = None
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._deferred:
+            self._pending = signum
+        else:
+            raise _Stop(signum)
+
+    def ignore(self) -> None:
+        """We are stopping: further signals change nothing."""
+        self._deferred += 1
+
+    @contextlib.contextmanager
+    def later(self) -> Iterator[None]:
+        self._deferred += 1
+        try:
+            yield
+        finally:
+            self._deferred -= 1
+        if self._pending is not None and not self._deferred:
+            signum, self._pending = self._pending, None
+            raise _Stop(signum)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[_Stoppable]:
+    stop = _Stoppable()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals go to the main thread, whose business they are
+        return
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(signum: int, summary: Summary) -> Interrupted:
+    error = Interrupted(
+        f"Stopped by {signal.Signals(signum).name}: {summary.done} rows of this run are committed in {summary.where}.",
+        "Run the same command again to go on from there.",
+    )
+    error.signum = signum
+    return error
