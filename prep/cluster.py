@@ -1,4 +1,4 @@
-"""The engine on Ray: one actor per worker, a bounded number of units with each, and the dead ones replaced."""
+"""The engine on Ray: an actor per worker, a bounded number of units with each, the dead ones replaced."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One actor: ``load`` runs in its request threads, ``open`` and ``process`` in one thread of their own."""
+    """An actor. ``load`` runs in its request threads, ``open`` and ``process`` in one of their own."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -94,7 +94,7 @@ def _connect(resources: Resources, workers: int, address: str | None) -> bool:
         where = f"at {address}" if address else "on this machine"
         raise PrepError(
             f"Ray {where} cannot be used: {str(error).strip() or type(error).__name__}",
-            "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine alone.",
+            "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine.",
         ) from error
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if gpus < resources.gpus:
@@ -200,7 +200,7 @@ class _Pool:
                 actor.calls[actor.handle.work.remote(unit.items)] = unit
 
     def _pending(self) -> dict[Any, _Actor]:
-        """What can be waited for: the calls, and the starts of actors while there is something for them to do."""
+        """What can be waited for: the calls, and actors' starts while there is something for them to do."""
         pending = {call: actor for actor in self._actors for call, unit in actor.calls.items()}
         if not self._exhausted or self._again:
             pending.update({actor.opening: actor for actor in self._actors if not actor.ready})

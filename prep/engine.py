@@ -26,10 +26,11 @@ class Resources:
 class Stage(Protocol):
     """Work on units of items. Picklable until it is opened; every worker opens a copy of its own.
 
-    ``open`` loads the model, once. ``load`` does reading and CPU preparation and is called from another thread, one
-    unit ahead of ``process``; ``open`` and ``process`` are always called from one and the same thread. ``process``
-    returns the unit's rows, which must not depend on what else is in the unit. An item that cannot be done becomes
-    a row that says so; :class:`PrepError` is for an environment that a person has to put right.
+    ``open`` loads the model, once. ``load`` does reading and CPU preparation and is called from another
+    thread, one unit ahead of ``process``; ``open`` and ``process`` are always called from one and the same
+    thread. ``process`` returns the unit's rows, which must not depend on what else is in the unit. An item
+    that cannot be done becomes a row that says so; :class:`PrepError` is for an environment that a person has
+    to put right.
     """
 
     resources: Resources
@@ -54,10 +55,11 @@ def run(
 ) -> Generator[tuple[list[Item], pa.Table], None, None]:
     """Process every unit and yield it with its rows, in the order they get done.
 
-    With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise there are
-    up to ``workers`` Ray actors, each with at most ``in_flight`` units. Nothing is handed out between two
-    ``next()``: whoever consumes the rows sets the pace. A unit whose worker or node dies is given to another.
-    Raises :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
+    With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
+    there are up to ``workers`` Ray actors, each with at most ``in_flight`` units. Nothing is handed out
+    between two ``next()``: whoever consumes the rows sets the pace. A unit whose worker or node dies is given
+    to another. Raises :class:`PrepError` as a stage does, and for any other exception of a stage, naming the
+    unit.
     """
     if workers < 1 or in_flight < 1:
         raise ValueError("workers and in_flight are at least 1")
@@ -93,10 +95,10 @@ def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:
 
 
 def stage_failure(unit: list[Any], error: BaseException) -> PrepError:
-    """The error for a stage that broke on a unit: a fault of the program, not of the data, so the run stops."""
+    """The error for a stage that broke on a unit: the program's fault, not the data's, so the run stops."""
     first = repr(unit[0]) if unit else "nothing"
     first = first if len(first) <= 200 else first[:200] + "..."
     return PrepError(
-        f"A unit of {len(unit)} items, the first of which is {first}, failed: {type(error).__name__}: {error}",
-        "What was done before is kept. Run the same command again to go on once the cause is put right.",
+        f"A unit of {len(unit)} items, first {first}, failed: {type(error).__name__}: {error}",
+        "What was done before is kept. Once the cause is put right, run the same command again.",
     )

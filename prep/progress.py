@@ -29,7 +29,7 @@ class _RichBar(Bar):
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Bar]:
-    """A bar for ``total`` rows (``None``: not known beforehand); silent where standard error is no terminal."""
+    """A bar for ``total`` rows (``None``: not known); silent where standard error is no terminal."""
     if not sys.stderr.isatty():
         yield Bar()
         return

@@ -1,4 +1,4 @@
-"""One stage's run: leave out what is done, cut the rest into units, process them, commit their rows, say how it went."""
+"""One stage's run: what is not done yet is cut into units, processed, and its rows committed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Interrupted(PrepError):
 
 @dataclass
 class Summary:
-    """How a run went, in rows: ``total`` = ``done`` (now) + ``reused`` (from before); ``failed`` of ``done`` have an error.
+    """How a run went, in rows: ``total`` = ``done`` (now) + ``reused`` (from before); ``failed`` of ``done``
+    have an error.
 
     ``reasons`` counts the errors (:data:`MAX_REASONS` different ones), ``rate`` is done rows a second,
     ``where`` the place of the shards. ``extra`` is the caller's.
@@ -99,11 +100,11 @@ def prepare(
 ) -> Summary:
     """Bring every item's row into the store, whatever part of them is there already.
 
-    ``key`` is an item's row key; items whose row is committed, or that come twice, are left out. ``selection`` says
-    what the items are (the inputs' hashes, dataset, splits): once all its rows are committed a re-run returns at
-    once without looking at ``items``. ``on_rows`` sees each unit's rows before they are written (for an answer
-    cache, say). ``arguments`` are kept in the manifest with the run's figures. SIGINT and SIGTERM end the run with
-    :class:`Interrupted` after committing what is finished.
+    ``key`` is an item's row key; items whose row is committed, or that come twice, are left out.
+    ``selection`` says what the items are (the inputs' hashes, dataset, splits): once all its rows are
+    committed a re-run returns at once without looking at ``items``. ``on_rows`` sees each unit's rows before
+    they are written (for an answer cache, say). ``arguments`` are kept in the manifest with the run's
+    figures. SIGINT and SIGTERM end the run with :class:`Interrupted` after committing what is finished.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
     started = time.monotonic()
@@ -173,7 +174,7 @@ class _Todo:
 
 
 class _Stop(BaseException):
-    """Raised by a signal. Not an ``Exception``: a stage that turns exceptions into rows must not swallow it."""
+    """Raised by a signal. No ``Exception``: a stage that makes rows of those must not swallow it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -181,7 +182,7 @@ class _Stop(BaseException):
 
 
 class _Stoppable:
-    """Turns SIGINT and SIGTERM into :class:`_Stop`, at once or, while rows are being committed, right after."""
+    """Turns SIGINT and SIGTERM into :class:`_Stop`: at once or, while rows are committed, right after."""
 
     def __init__(self) -> None:
         self._deferred = 0
@@ -225,7 +226,7 @@ def _stoppable() -> Iterator[_Stoppable]:
 
 def _interrupted(signum: int, summary: Summary) -> Interrupted:
     error = Interrupted(
-        f"Stopped by {signal.Signals(signum).name}: {summary.done} rows of this run are committed in {summary.where}.",
+        f"Stopped by {signal.Signals(signum).name}; this run committed {summary.done} rows in {summary.where}.",
         "Run the same command again to go on from there.",
     )
     error.signum = signum

@@ -1,4 +1,4 @@
-"""What an engine has already answered, by content key: for any settings, any run and any store that shares it."""
+"""What an engine has already answered, by content key, for every run and store that shares the folder."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ KEY = "key"
 class AnswerCache:
     """Answers of one engine under one set of settings, in ``<uri>/<stage>/<fingerprint>/part-*.parquet``.
 
-    ``schema`` has a string column ``key`` (the content key). The first committed answer of a key wins: a later one
-    is dropped, here and in every process that shares the folder. In memory there are 16 bytes per answer (its
-    key's hash and where it stands) and a bounded number of decoded shards, never the answers themselves. Rows whose
-    ``status`` column, where the schema has one, is ``"error"`` are not answers.
+    ``schema`` has a string column ``key`` (the content key). The first committed answer of a key wins: a
+    later one is dropped, here and in every process that shares the folder. In memory there are 16 bytes per
+    answer (its key's hash and where it stands) and a bounded number of decoded shards, never the answers
+    themselves. Rows whose ``status`` column, where the schema has one, is ``"error"`` are not answers.
 
     Pickles to its address, so that workers can open it to read.
     """
@@ -98,8 +98,9 @@ class AnswerCache:
 
     def contains(self, keys: Sequence[str]) -> np.ndarray:
         """For each key whether it has an answer, bool of shape (number of keys,). Reads no shard."""
-        found = self._index.find(hash_keys(keys))[0] >= 0
-        return found | np.fromiter((key in self._buffered for key in keys), bool, len(keys))
+        found: np.ndarray = self._index.find(hash_keys(keys))[0] >= 0
+        found |= np.fromiter((key in self._buffered for key in keys), bool, len(keys))
+        return found
 
     def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The answers that there are, as rows by key. Each shard needed is read once."""
@@ -174,7 +175,7 @@ class AnswerCache:
 
 
 class _Index:
-    """Key hash -> (shard number, row): arrays sorted by hash, merged as they grow; the first entry of a key wins."""
+    """Key hash -> (shard number, row), in arrays sorted by hash; the first entry of a key wins."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -207,7 +208,7 @@ class _Index:
 
 @contextlib.contextmanager
 def _one_committer(files: Files) -> Iterator[None]:
-    """Hold off other processes that commit to the same local folder. On an object store the lowest name wins."""
+    """Hold off others that commit to the same local folder. On an object store the lowest name wins."""
     if files.local is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The few file operations a store needs, on local paths and on any pyarrow filesystem, with errors for people."""
+"""The few file operations a store needs, on local paths and object stores, with errors for people."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pyarrow.fs as pafs
 from prep.errors import PrepError
 
 _REMEDIES = {
-    errno.ENOSPC: "The disk is full. Free some space, then run the same command again: what is committed stays.",
-    errno.EFBIG: "A file-size limit stopped the write. Raise it (ulimit -f), then run the same command again.",
+    errno.ENOSPC: "The disk is full. Free some space and run the same command again: committed rows stay.",
+    errno.EFBIG: "A file-size limit stopped the write. Raise it (ulimit -f) and run the same command again.",
     errno.EDQUOT: "Your quota is used up. Free some space, then run the same command again.",
     errno.EROFS: "This file system is read-only. Choose another place with --out.",
     errno.EACCES: "Check who owns it and its permissions, or choose another place with --out.",
     errno.EPERM: "Check who owns it and its permissions, or choose another place with --out.",
-    errno.ENOENT: "It was there before: was the store moved or removed? Run the command again to start it anew.",
+    errno.ENOENT: "Was the store moved or removed? Run the command again to start it anew.",
 }
 
 
@@ -39,7 +39,8 @@ def explained(doing: str, where: str) -> Iterator[None]:
 
 
 class Files:
-    """A folder on some filesystem. Names are POSIX paths below it; a whole file appears at once or not at all.
+    """A folder on some filesystem. Names are POSIX paths below it; a whole file appears at once or not at
+    all.
 
     ``local`` is the folder's path on a local (or mounted) filesystem and ``None`` on an object store, where a
     write is atomic by itself and nothing is ever renamed.
@@ -80,7 +81,7 @@ class Files:
         return bool(info.type != pafs.FileType.NotFound)
 
     def sizes(self) -> dict[str, int]:
-        """The files directly in this folder and their sizes in bytes; empty where the folder does not exist."""
+        """The files directly in this folder with their sizes in bytes; empty where there is no folder."""
         with explained("list", self.uri):
             found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
         return {info.base_name: info.size for info in found if info.type == pafs.FileType.File}
@@ -129,7 +130,7 @@ class Files:
             self.filesystem.delete_file(self.path(name))
 
     def link(self, name: str, target: Files) -> None:
-        """Make file ``name`` also appear in the folder ``target``: a hard link where possible, else a copy."""
+        """Make file ``name`` also appear in folder ``target``: a hard link where possible, else a copy."""
         if self.local is not None and target.local is not None:
             try:
                 os.link(self.local / name, target.local / name)
@@ -152,10 +153,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_files(uri: str | Path) -> Files:
-    """The folder at a local path or at any URI pyarrow knows (``s3://``, ``gs://``, ``hdfs://``, ``file://``).
+    """The folder at a local path or at any URI pyarrow knows (``s3://``, ``gs://``, ``hdfs://``,
+    ``file://``).
 
-    Credentials come from the environment, as each filesystem documents. Raises :class:`PrepError` for a URI that
-    no filesystem serves.
+    Credentials come from the environment, as each filesystem documents. Raises :class:`PrepError` for a URI
+    that no filesystem serves.
     """
     text = os.fspath(uri)
     if "://" not in text:

@@ -12,7 +12,8 @@ import pyarrow as pa
 def hash_keys(keys: Iterable[str]) -> np.ndarray:
     """The first 64 bits of BLAKE2b of each key, uint64 of shape (number of keys,).
 
-    Two different keys share a hash with probability 2^-64: among 10^6 keys that any two do is below 3 in 10^8.
+    Two different keys share a hash with probability 2^-64: among 10^6 keys that any two do is below 3 in
+    10^8.
     """
     digests = [blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys]
     return np.frombuffer(b"".join(digests), dtype="<u8")

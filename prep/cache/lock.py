@@ -39,10 +39,10 @@ def holder(files: Files) -> dict[str, Any] | None:
 class WriterLock:
     """Holds a folder for one writer, from :meth:`acquire` to :meth:`release` or the death of the process.
 
-    Locally it is a POSIX record lock: the kernel drops it with the process, whatever killed it, and a forked child
-    does not inherit it. On an object store, or where the file system has no locks, it is a lease: an object that
-    its holder renews; one that has not changed for :data:`TAKEOVER_SECONDS` of the watcher's own monotonic clock
-    is dead and taken over. No two machines' clocks are ever compared.
+    Locally it is a POSIX record lock: the kernel drops it with the process, whatever killed it, and a forked
+    child does not inherit it. On an object store, or where the file system has no locks, it is a lease: an
+    object that its holder renews; one that has not changed for :data:`TAKEOVER_SECONDS` of the watcher's own
+    monotonic clock is dead and taken over. No two machines' clocks are ever compared.
     """
 
     def __init__(self, files: Files) -> None:
@@ -164,5 +164,5 @@ class WriterLock:
         )
         return PrepError(
             f"{self.files.uri} is being written by {named}.",
-            "Wait for it, stop it, or choose another place with --out. A lock left by a dead process frees itself.",
+            "Wait for it, stop it, or choose another place with --out. A dead process's lock frees itself.",
         )

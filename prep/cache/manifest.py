@@ -48,9 +48,9 @@ class Manifest:
     """The committed state of a stage.
 
     ``generation`` names this set of rows: ``--replace`` starts another, and a shard of an older one is never
-    mistaken for a row of this. ``finished`` maps a selection's fingerprint to the selection, its rows and time;
-    ``runs`` keeps the last :data:`MAX_RUNS` runs with their rates. ``folded`` is the last ledger entry that
-    ``shards`` already contains.
+    mistaken for a row of this. ``finished`` maps a selection's fingerprint to the selection, its rows and
+    time; ``runs`` keeps the last :data:`MAX_RUNS` runs with their rates. ``folded`` is the last ledger entry
+    that ``shards`` already contains.
     """
 
     stage: str
@@ -100,7 +100,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Manifest:
-        """Read a manifest's JSON. Raises :class:`PrepError` for another schema version or a broken document."""
+        """Read a manifest's JSON. Raises :class:`PrepError` for another schema version or broken JSON."""
         version = value.get("schema_version") if isinstance(value, dict) else None
         if version != SCHEMA_VERSION:
             raise PrepError(
@@ -168,7 +168,8 @@ def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
 
 
 def load_manifest(files: Files) -> Manifest | None:
-    """The committed state of the stage in this folder, ledger included; ``None`` where nothing was ever begun.
+    """The committed state of the stage in this folder, ledger included; ``None`` where nothing was ever
+    begun.
 
     Safe beside a writer: if it folds its ledger while we read, we read again.
     """

@@ -24,8 +24,9 @@ DEFAULT_ROW_GROUP_ROWS = 4_096
 
 # Columns with few distinct values. Masks, keys and text repeat too little for a dictionary to pay.
 _DICTIONARY_COLUMNS = (
-    "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "status", "error",
-    "violations.list.element", "rejected.list.element.source", "rejected.list.element.violations.list.element",
+    "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "status",
+    "error", "violations.list.element", "rejected.list.element.source",
+    "rejected.list.element.violations.list.element",
 )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardMeta:
-    """What a shard says of itself: its stage, the generation of rows it belongs to, and the settings behind them."""
+    """What a shard says of itself: its stage, its generation of rows, and the settings behind them."""
 
     stage: str
     generation: str
@@ -100,8 +101,8 @@ def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
 
 
 def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one shard, without its metadata. Raises ``PrepError`` for a file that is gone or not Parquet."""
-    with explained("read", files.where(name)):
-        with files.filesystem.open_input_file(files.path(name)) as source:
-            table = pq.ParquetFile(source).read(columns=None if columns is None else list(columns))
+    """The rows of one shard. Raises ``PrepError`` for a file that is gone or not Parquet."""
+    wanted = None if columns is None else list(columns)
+    with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
+        table = pq.ParquetFile(source).read(columns=wanted)
     return table.replace_schema_metadata(None)

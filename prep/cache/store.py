@@ -1,4 +1,4 @@
-"""The store: one folder per stage of committed Parquet shards, read by keys and written by one writer at a time."""
+"""The store: per stage a folder of committed Parquet shards, with many readers and one writer."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ class StageStore:
         """The stage's one writer, to be used as a context manager.
 
         ``settings`` is everything that can change a row, as JSON values. Entering takes the lock and raises
-        :class:`PrepError` if someone else holds it, or if the stage has other settings: with both values, unless
-        ``replace``, which retires the present rows and starts anew. With ``cache``, retired shards stay readable in
-        ``<cache>/<stage>/<fingerprint of their settings>`` (see ``AnswerCache``), and with ``share`` every shard
-        appears there as it is committed, for other stores to use. ``inputs`` (file name -> SHA-256) is added to
-        the manifest. Rows are committed every ``commit_seconds``.
+        :class:`PrepError` if someone else holds it, or if the stage has other settings: with both values,
+        unless ``replace``, which retires the present rows and starts anew. With ``cache``, retired shards
+        stay readable in ``<cache>/<stage>/<fingerprint of their settings>`` (see ``AnswerCache``), and with
+        ``share`` every shard appears there as it is committed, for other stores to use. ``inputs`` (file name
+        -> SHA-256) is added to the manifest. Rows are committed every ``commit_seconds``.
         """
         from prep.cache.writer import StageWriter
 
@@ -173,7 +173,7 @@ class StageReader:
 
 
 def read_manifest_file(path: Path) -> Manifest:
-    """A manifest from a file of its own, for ``--from-manifest``: its ``settings`` and ``runs`` tell a run anew."""
+    """A manifest from a file of its own, for ``--from-manifest``: its ``settings`` and ``runs``."""
     with explained("read", str(path)):
         text = path.read_text(encoding="utf-8")
     try:

@@ -38,9 +38,9 @@ FOLD_EVERY = 100
 class StageWriter:
     """Appends rows to a stage; made by ``StageStore.writer`` and used as a context manager.
 
-    A row counts once its shard has its final name. Rows handed to :meth:`write` are buffered and committed when
-    ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also by an exception: what a
-    unit has finished is never thrown away.
+    A row counts once its shard has its final name. Rows handed to :meth:`write` are buffered and committed
+    when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also by an
+    exception: what a unit has finished is never thrown away.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class StageWriter:
         return self._keys
 
     def finished(self, selection: Mapping[str, Any]) -> bool:
-        """Whether all rows of this selection (inputs' hashes, splits, ...) were committed by an earlier run."""
+        """Whether an earlier run committed all rows of this selection (inputs' hashes, splits, ...)."""
         return self.manifest.finished_rows(selection) is not None
 
     def finish(self, selection: Mapping[str, Any], rows: int) -> None:
@@ -154,7 +154,7 @@ class StageWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what is buffered. After this returns the rows survive anything that happens to the process."""
+        """Commit what is buffered: after this returns the rows survive whatever happens to the process."""
         if self._buffer:
             table = pa.concat_tables(self._buffer)
             self._lock.check()
@@ -181,7 +181,7 @@ class StageWriter:
         return ShardMeta(self.stage.name, self.manifest.generation, self.settings)
 
     def _open(self) -> None:
-        """Read the committed state, check it against this run, and put right what a killed run left behind."""
+        """Read the committed state, check it against this run, put right what a killed run left behind."""
         stored = load_manifest(self.files)
         names = self.files.sizes()
         if stored is None and any(is_shard(name) for name in names):
@@ -193,7 +193,7 @@ class StageWriter:
             raise PrepError(
                 f"{self.files.uri} was made with other settings:\n"
                 + "\n".join(differences(stored.settings, self.settings)),
-                "Choose another place with --out, or retire its rows with --replace (engine answers stay cached).",
+                "Choose another place with --out, or retire its rows with --replace (answers stay cached).",
             )
         if stored is None or self._replace:
             if stored is not None:
@@ -217,7 +217,7 @@ class StageWriter:
             self.files.link(name, folder)
 
     def _recover(self, names: Mapping[str, int]) -> None:
-        """Finish what a killed run began: adopt whole shards it did not list, remove everything else of it."""
+        """Finish what a killed run began: adopt whole shards it did not list, remove the rest of it."""
         manifest = self.manifest
         for shard in manifest.shards.values():
             if names.get(shard.name) != shard.bytes:
@@ -227,14 +227,15 @@ class StageWriter:
                     "`pcnet-prep verify --repair` redoes the rows that are lost.",
                 )
         for name in names:
-            if name.endswith(".tmp") or (is_shard(name) and name not in manifest.shards and not self._adopt(name)):
+            unlisted = is_shard(name) and name not in manifest.shards
+            if name.endswith(".tmp") or (unlisted and not self._adopt(name)):
                 self.files.delete(name)
         for sequence in ledger_sequences(names):
             if sequence <= manifest.folded:
                 self.files.delete(ledger_name(sequence))
 
     def _adopt(self, name: str) -> bool:
-        """List a shard that was renamed but not yet listed when its writer died; False if it is not one of ours."""
+        """List a shard that its writer could rename but not list; False if it is not one of ours."""
         described = describe(self.files, name)
         if described is None:
             return False
