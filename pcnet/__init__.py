@@ -1,1 +1,16 @@
 """PCNet: the network that grounds phrase after phrase, its losses, trainer and evaluator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that importing the package does not import torch.
+    if name == "load_model":
+        from pcnet.checkpoint import load_model
+
+        return load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

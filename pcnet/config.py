@@ -35,7 +35,16 @@ class ModelConfig:
         _among("encoder", self.encoder, (*ENCODERS, "clip"))
         _among("comprehension", self.comprehension, COMPREHENSIONS)
         if not 1 <= self.stages <= MAX_STAGES:
-            raise PrepError(f"stages = {self.stages}: the model has 1 to {MAX_STAGES}", "Set --stages in that range.")
+            raise PrepError(
+                f"stages = {self.stages}: the model has 1 to {MAX_STAGES}", "Set --stages in that range."
+            )
+        if self.comprehension == "none" and self.stages != 1:
+            raise PrepError("without comprehension there is one stage", "Set --stages 1.")
+
+    @property
+    def phrases_used(self) -> int:
+        """How many phrases of an expression the stages read; the released last stage reads the whole expression."""
+        return {"none": 0, "released": self.stages - 1}.get(self.comprehension, self.stages)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in a checkpoint."""
@@ -134,10 +143,6 @@ class Recipe:
     def needs_clip_scores(self) -> bool:
         """Whether a loss ranks proposals by their stored agreement with the text."""
         return self.weights.anchor != 0 or (self.weights.ras != 0 and self.ras == "released")
-
-    def phrases_used(self, stages: int) -> int:
-        """How many phrases ``stages`` stages read."""
-        return {"none": 0, "released": stages - 1}.get(self.comprehension, stages)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in a checkpoint."""

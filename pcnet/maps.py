@@ -1,0 +1,35 @@
+"""Response maps against proposals: normalising, resizing to the proposals' grid, and alignment scores."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+
+
+def normalised(response: Tensor) -> Tensor:
+    """R = Norm(ReLU(response)) in [0, 1]: (..., h, w) divided by its maximum; a map without positives stays zero."""
+    positive = response.relu()
+    return positive / positive.amax((-2, -1), keepdim=True).clamp(min=EPSILON)
+
+
+def on_grid(maps: Tensor, grid: Tensor) -> Tensor:
+    """(B,1,h,w) maps on the proposals' (B,M,g,g) grid, bilinear."""
+    return F.interpolate(maps, size=grid.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def alignment(response: Tensor, grid: Tensor) -> Tensor:
+    """s_p = max(R * m_p) (paper §3.3): (B,1,g,g) maps and (B,M,g,g) proposals -> (B,M)."""
+    return (response * grid).flatten(2).amax(-1)
+
+
+def real(grid: Tensor) -> Tensor:
+    """(B,M) bool, true where a proposal is not padding."""
+    return grid.flatten(2).any(-1)
+
+
+def inside_union(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,1,h,w) bool: places that some proposal touches; everywhere in an image without proposals."""
+    union = F.adaptive_max_pool2d(grid.amax(1, keepdim=True), size) > 0
+    return union | ~union.flatten(1).any(1).view(-1, 1, 1, 1)

@@ -1,0 +1,171 @@
+"""The recipes by name (``paper``, ``released``, ``plus``) and the losses of a step under one of them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import torch
+from torch import Tensor
+
+from pcnet import losses
+from pcnet.batch import Batch, Outputs, upsample
+from pcnet.calibration import Calibration
+from pcnet.config import LossWeights, ModelConfig, Recipe
+from pcnet.maps import inside_union
+from prep.errors import PrepError
+
+RECIPES = {
+    # The equations, every loss once. The paper writes no factor at the residuals; 0.1 is that of the released code.
+    "paper": Recipe(),
+    # The released code's operations and default weights, under which neither RaS (w2) nor IaD (div_loc) nor the
+    # anchor loss (w3) is trained. Its foreground calibration has weight 1 but is multiplied by 0 unless switched on:
+    # give --weight fg=1 to switch it on. Its default of one stage would read no phrase at all; three are the paper's.
+    "released": Recipe(
+        name="released",
+        comprehension="released",
+        ras="released",
+        iad="released",
+        released_tokens=True,
+        weights=LossWeights(cls=5.0, ras=0.0, iad=0.0, anchor=0.0, fg=0.0, cbs=2.0),
+    ),
+    # Ours: cumulative cues, progressive gate, maximum inside the union of proposals; RaS and IaD as written are out.
+    "plus": Recipe(
+        name="plus",
+        comprehension="plus",
+        ras="previous",
+        iad="soft",
+        pooling="union",
+        weights=LossWeights(ras=0.0, iad=0.0),
+    ),
+}
+
+
+def recipe(name: str, weights: dict[str, float] | None = None, **changes: object) -> Recipe:
+    """The recipe of that name with single weights and settings replaced; unknown names are refused."""
+    if name not in RECIPES:
+        raise PrepError(f"recipe {name!r} is not known", f"Choose one of: {', '.join(RECIPES)}.")
+    return RECIPES[name].override(weights, **changes)
+
+
+def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int | None = None) -> ModelConfig:
+    """The network that ``recipe`` trains on ``encoder``: CLIP's features are projected to 1024, the tiny ones to 64."""
+    return ModelConfig(
+        encoder=encoder,
+        comprehension=recipe.comprehension,
+        stages=recipe.stages,
+        hidden=hidden or (64 if encoder == "tiny" else 1024),
+        gain=recipe.gain,
+        vocabulary=vocabulary,
+    )
+
+
+def step_losses(
+    recipe: Recipe,
+    outputs: Outputs,
+    batch: Batch,
+    step: int = 0,
+    calibration: Calibration | None = None,
+    pairs: float | None = None,
+) -> dict[str, Tensor]:
+    """The losses that ``recipe`` weighs, each a mean over its stages, and their weighted sum as ``total``.
+
+    ``step`` draws the stage pair of the released RaS (a function of the step alone, so that a resumed run draws the
+    same); ``calibration`` is needed where ``recipe.needs_clip``; ``pairs`` is the number of same-image pairs a
+    process has on average, for data-parallel steps.
+    """
+    weights = recipe.weights
+    parts: dict[str, Tensor] = {}
+    if weights.cls:
+        parts["cls"] = _classification(recipe, outputs, batch)
+    if (weights.ras and recipe.ras == "released") or weights.anchor:
+        parts |= _released_overlaps(recipe, outputs, batch, step)
+    if weights.ras and recipe.ras != "released":
+        maps = [outputs.maps(stage) for stage in range(len(outputs.logits))]
+        parts["ras"] = losses.ras(maps, batch.grid, "own" if recipe.ras == "paper" else "previous")
+    if weights.iad:
+        parts["iad"] = _iad(recipe, outputs, batch, pairs)
+    if recipe.needs_clip:
+        parts |= _calibrations(recipe, outputs, batch, calibration)
+    terms = [getattr(weights, name) * value for name, value in parts.items() if getattr(weights, name)]
+    parts["total"] = torch.stack(terms).sum()
+    return parts
+
+
+def _classification(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
+    """TRIS' loss at every stage, against the batch's expressions (partners are no classes)."""
+    logits = outputs.logits
+    texts = logits[0].shape[1] // (1 if outputs.partner is None else 2)
+    inside = None
+    if recipe.pooling == "union":
+        inside = inside_union(batch.grid, (logits[0].shape[2], logits[0].shape[3]))
+    return torch.stack([losses.classification(one[:, :texts], outputs.own, inside) for one in logits]).mean()
+
+
+def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int) -> dict[str, Tensor]:
+    if batch.clip_scores is None:
+        raise PrepError(
+            f"recipe {recipe.name} ranks proposals by CLIP, and the batch has no scores",
+            "Run pcnet-prep scores first, or set --weight ras=0 --weight anchor=0.",
+        )
+    overlaps = [
+        losses.released_overlap(_image_maps(outputs, stage).relu(), batch.grid, batch.clip_scores)
+        for stage in range(len(outputs.logits))
+    ]
+    left, right = zip(*overlaps, strict=True)
+    parts = {"anchor": losses.anchor(left)} if recipe.weights.anchor else {}
+    if recipe.weights.ras and recipe.ras == "released":
+        pair = Random(step).randrange(max(1, len(right) - 1))
+        parts["ras"] = losses.released_ras(right, pair)
+    return parts
+
+
+def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) -> Tensor:
+    if batch.same_image is None or outputs.partner is None:
+        raise PrepError(
+            f"recipe {recipe.name} compares expressions of one image, and the batch has no partners",
+            "Set --weight iad=0, or draw partners.",
+        )
+    stages = []
+    for stage in range(len(outputs.logits)):
+        if recipe.iad == "released":
+            own, other = _image_maps(outputs, stage).relu(), _image_maps(outputs, stage, partner=True).relu()
+            stages.append(losses.released_iad(own, other, batch.grid, batch.same_image, pairs))
+            continue
+        own, other = outputs.maps(stage), outputs.partner_maps(stage)
+        if recipe.iad == "soft":
+            value = losses.iad_soft(own, other, batch.grid, batch.same_image, recipe.temperature, pairs)
+        else:
+            value = losses.iad(own, other, batch.grid, batch.same_image, pairs)
+        stages.append(value)
+    return torch.stack(stages).mean()
+
+
+def _calibrations(
+    recipe: Recipe, outputs: Outputs, batch: Batch, calibration: Calibration | None
+) -> dict[str, Tensor]:
+    if calibration is None:
+        raise PrepError(
+            f"recipe {recipe.name} asks CLIP ViT-B/32 about its maps, and it is not loaded",
+            "Use a CLIP encoder with its weights, or set --weight cbs=0 --weight fg=0.",
+        )
+    parts: dict[str, list[Tensor]] = {"fg": [], "cbs": []}
+    last = len(outputs.logits) - 1
+    for stage in range(last + 1):
+        seen = calibration.look(batch.images, _image_maps(outputs, stage))
+        if recipe.weights.fg:
+            text = batch.expression_ids if stage == last else batch.phrase_ids[:, stage]
+            parts["fg"].append(losses.calibration_foreground(calibration.agreement(seen, text.unsqueeze(1))))
+        if recipe.weights.cbs:
+            if batch.negative_ids is None:
+                raise PrepError(
+                    f"recipe {recipe.name} needs texts that do not describe the target, and the batch has none",
+                    "Draw at least one negative a sample, or set --weight cbs=0.",
+                )
+            parts["cbs"].append(losses.calibration_negatives(calibration.agreement(seen, batch.negative_ids)))
+    return {name: torch.stack(values).mean() for name, values in parts.items() if values}
+
+
+def _image_maps(outputs: Outputs, stage: int, partner: bool = False) -> Tensor:
+    """(B,1,H,W) raw responses at image size, on which the released losses work."""
+    maps = outputs.partner_maps(stage) if partner else outputs.maps(stage)
+    return upsample(maps, outputs.image_size)

@@ -1,0 +1,113 @@
+"""Text to token ids: CLIP's byte pairs cut to length with the end token kept, or whole words for the tiny encoder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from prep.errors import PrepError
+
+LENGTH = 20  # tokens a text, as the released code has it
+CLIP_CONTEXT = 77
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Tokenizer(Protocol):
+    """Texts to (M,L) int64 ids; ``as_dict`` is what a checkpoint stores of it."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(M,L) int64 ids, one row a text, padded with 0."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values from which :func:`from_dict` makes the same tokenizer."""
+        ...
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair encoding to ``length`` ids: start, the text, end, zeros.
+
+    A longer text loses its tail but keeps the end token, at which the text encoder reads. With ``released``, texts
+    are cut as in the released code: the 77-token row is sliced, so that a long text has no end token (its feature is
+    then read at the largest word id) and one beyond 77 tokens is refused.
+    """
+
+    def __init__(self, length: int = LENGTH, released: bool = False) -> None:
+        self.length = length
+        self.released = released
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(M,length) int64 ids."""
+        ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
+        pairs = _byte_pairs()
+        for row, text in enumerate(texts):
+            tokens = [pairs.sot_token_id, *pairs.encode(text), pairs.eot_token_id]
+            if self.released and len(tokens) > CLIP_CONTEXT:
+                raise PrepError(
+                    f"a text of {len(tokens)} tokens is beyond CLIP's {CLIP_CONTEXT}: {text[:60]!r}...",
+                    "The released recipe refuses it, as its code does; the other recipes shorten it.",
+                )
+            if len(tokens) > self.length:
+                tokens = tokens[: self.length]
+                if not self.released:
+                    tokens[-1] = pairs.eot_token_id
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        return ids
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"kind": "clip", "length": self.length, "released": self.released}
+
+
+class WordTokenizer:
+    """Lower-cased words and marks to ids: 0 pads, 1 stands for a word not seen in training."""
+
+    def __init__(self, words: Sequence[str], length: int = LENGTH) -> None:
+        self.words = tuple(words)
+        self.length = length
+        self._id = {word: index for index, word in enumerate(self.words, start=2)}
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], length: int = LENGTH, minimum: int = 1) -> WordTokenizer:
+        """The tokenizer of the words that occur ``minimum`` times or more, in alphabetical order."""
+        counts = Counter(word for text in texts for word in _WORD.findall(text.lower()))
+        return cls(sorted(word for word, count in counts.items() if count >= minimum), length)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are, padding and the unknown word included."""
+        return len(self.words) + 2
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(M,length) int64 ids; longer texts lose their tail, an empty one is the unknown word."""
+        ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
+        for row, text in enumerate(texts):
+            tokens = [self._id.get(word, 1) for word in _WORD.findall(text.lower())][: self.length] or [1]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        return ids
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"kind": "words", "length": self.length, "words": list(self.words)}
+
+
+def from_dict(values: dict[str, Any]) -> ClipTokenizer | WordTokenizer:
+    """The tokenizer that ``as_dict`` described."""
+    if values.get("kind") == "clip":
+        return ClipTokenizer(int(values["length"]), bool(values["released"]))
+    if values.get("kind") == "words":
+        return WordTokenizer(values["words"], int(values["length"]))
+    raise PrepError(f"tokenizer {values.get('kind')!r} is not known", "Update pcnet-prep, or train again.")
+
+
+@cache
+def _byte_pairs() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
