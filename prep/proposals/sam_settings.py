@@ -1,0 +1,137 @@
+"""What SAM's mask generator can be asked for: every official option, the presets, the checkpoints."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from prep.errors import PrepError
+
+# Usual file names of the released weights, on https://dl.fbaipublicfiles.com/segment_anything/.
+CHECKPOINTS = {
+    "vit_h": "sam_vit_h_4b8939.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_b": "sam_vit_b_01ec64.pth",
+}
+DOWNLOAD = "https://dl.fbaipublicfiles.com/segment_anything/"
+FIDELITIES = ("exact", "fast")
+
+
+@dataclass(frozen=True)
+class SamSettings:
+    """The options of ``segment_anything.SamAutomaticMaskGenerator`` under their official names and defaults.
+
+    ``model`` is one of :data:`CHECKPOINTS`; ``checkpoint`` a path, or ``None`` to look under the usual name;
+    ``device`` is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``. ``fidelity`` ``"exact"`` gives
+    the official masks; ``"fast"`` runs the image encoder in bfloat16 and reports how its masks differ.
+    ``point_grids`` replaces ``points_per_side`` by explicit grids, one per crop layer, of (x, y) in [0, 1].
+    ``images_per_batch`` (images encoded together) and ``threads`` (of the post-processing; 0 for as many as
+    torch has) change the speed, never a mask.
+    """
+
+    model: str = "vit_h"
+    checkpoint: str | None = None
+    device: str = "auto"
+    fidelity: str = "exact"
+    points_per_side: int | None = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    min_mask_region_area: int = 0
+    images_per_batch: int = 4
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("model", self.model, tuple(CHECKPOINTS))
+        _check_choice("fidelity", self.fidelity, FIDELITIES)
+        if (self.points_per_side is None) == (self.point_grids is None):
+            raise PrepError(
+                "give either points_per_side or point_grids, not both", "leave one of them out (None)"
+            )
+        if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
+            raise PrepError(
+                f"point_grids has {len(self.point_grids)} grids for {self.crop_n_layers + 1} crop layers",
+                "give one grid per layer, the whole image first",
+            )
+        at_least = {"points_per_batch": 1, "images_per_batch": 1, "crop_n_points_downscale_factor": 1}
+        at_least |= {"crop_n_layers": 0, "min_mask_region_area": 0, "threads": 0}
+        if self.points_per_side is not None:
+            at_least["points_per_side"] = 1
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise PrepError(f"{name} is {getattr(self, name)}", f"give a number of at least {least}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise PrepError(f"{field.name} is {value}", "give a finite number")
+
+    def key(self) -> dict[str, Any]:
+        """Every setting that can change a mask, for the content key (JSON values only)."""
+        values = asdict(self)
+        for name in ("checkpoint", "device", "images_per_batch", "threads"):
+            del values[name]
+        return values
+
+
+def preset(name: str, **changes: Any) -> SamSettings:
+    """The preset ``name`` with ``changes`` to it (official option names); PrepError for an unknown one."""
+    _check_choice("preset", name, tuple(PRESETS))
+    return replace(PRESETS[name], **changes)
+
+
+def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
+    """The weights file of ``model``: ``given`` if it is a file, else its usual name in the usual places.
+
+    The places are the current folder, ``checkpoints/`` and torch hub's cache. Raises PrepError with the
+    download line where there is none.
+    """
+    _check_choice("model", model, tuple(CHECKPOINTS))
+    name = CHECKPOINTS[model]
+    line = f"mkdir -p checkpoints && curl -L -o checkpoints/{name} {DOWNLOAD}{name}"
+    if given is not None:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            path = path / name
+        if not path.is_file():
+            raise PrepError(
+                f"there is no checkpoint {path}", f"download the weights of {model} with\n  {line}"
+            )
+        return path
+    places = [Path(), Path("checkpoints"), _hub_folder()]
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    looked = ", ".join(str(place / name) for place in places)
+    raise PrepError(
+        f"no weights for SAM {model}: looked for {looked}",
+        f"download them with\n  {line}\nor name the file with --checkpoint",
+    )
+
+
+def _hub_folder() -> Path:
+    """Where ``torch.hub`` keeps checkpoints, found without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise PrepError(f"{name} is {value!r}", f"choose one of {', '.join(choices)}")
+
+
+# The paper's settings (appendix D) and the official defaults.
+PRESETS: dict[str, SamSettings] = {
+    "pcnet": SamSettings(points_per_side=8, pred_iou_thresh=0.7, stability_score_thresh=0.7),
+    "sam": SamSettings(),
+}
