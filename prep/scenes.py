@@ -1,0 +1,212 @@
+"""Scenes of coloured shapes and what people would say to single one out, checked to fit only that one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, NamedTuple
+
+SIDE = 64
+KINDS = ("circle", "square", "triangle", "diamond", "cross", "star")
+COLOURS = {
+    "red": (214, 44, 40),
+    "green": (46, 160, 58),
+    "blue": (44, 84, 214),
+    "yellow": (238, 212, 46),
+    "orange": (240, 134, 30),
+    "purple": (138, 54, 176),
+    "pink": (244, 134, 184),
+    "white": (240, 240, 240),
+}
+RADII = {"small": 5.0, "medium": 7.5, "large": 11.0}
+# Two places differ for the eye when they are this many pixels apart.
+MARGIN = 5
+
+Type = Literal["attribute", "position", "relation"]
+TYPES: tuple[Type, ...] = ("attribute", "position", "relation")
+
+
+class Thing(NamedTuple):
+    """A shape; ``x`` and ``y`` are its centre in pixels, origin top left."""
+
+    size: str
+    colour: str
+    kind: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An expression for one thing; ``hard`` where its attributes alone fit more than that one."""
+
+    text: str
+    type: Type
+    hard: bool
+
+
+# Which of (size, colour, kind) are stated. A size alone is left out: nobody says it of three sizes.
+STATED = (
+    (False, False, True),
+    (False, True, False),
+    (True, False, True),
+    (False, True, True),
+    (False, True, True),
+    (True, True, False),
+    (True, True, True),
+)
+SIDES = {
+    "left": ("left {}", "{} on the left", "leftmost {}", "{} on the left side", "{} on the far left"),
+    "right": ("right {}", "{} on the right", "rightmost {}", "{} on the right side", "{} on the far right"),
+    "top": ("top {}", "{} at the top", "topmost {}", "upper {}", "{} on top"),
+    "bottom": ("bottom {}", "{} at the bottom", "lowest {}", "lower {}", "{} on the bottom"),
+    "middle": ("middle {}", "{} in the middle", "center {}", "{} in the center"),
+    "top left": ("top left {}", "{} in the top left corner", "{} at the upper left"),
+    "top right": ("top right {}", "{} in the top right corner", "{} at the upper right"),
+    "bottom left": ("bottom left {}", "{} in the bottom left corner", "{} at the lower left"),
+    "bottom right": ("bottom right {}", "{} in the bottom right corner", "{} at the lower right"),
+}
+RELATIONS = {
+    "left": ("{} left of {}", "{} to the left of {}"),
+    "right": ("{} right of {}", "{} to the right of {}"),
+    "top": ("{} above {}", "{} over {}"),
+    "bottom": ("{} below {}", "{} under {}"),
+    "near": ("{} closest to {}", "{} nearest to {}"),
+}
+
+
+def scene(random: Random) -> list[Thing]:
+    """Two to six things that do not touch, most of which share a colour or a kind with another."""
+    wanted, things = random.randint(2, 6), list[Thing]()
+    for _ in range(60):
+        size = random.choice(tuple(RADII))
+        reach = int(RADII[size]) + 2
+        x, y = random.randint(reach, SIDE - 1 - reach), random.randint(reach, SIDE - 1 - reach)
+        if all(_clear(x, y, RADII[size], other) for other in things):
+            colour, kind = random.choice(tuple(COLOURS)), random.choice(KINDS)
+            if things and random.random() < 0.7:
+                model, shared = random.choice(things), random.randrange(3)
+                colour = model.colour if shared != 0 else colour
+                kind = model.kind if shared != 1 else kind
+            things.append(Thing(size, colour, kind, x, y))
+            if len(things) == wanted:
+                break
+    return things if len(things) > 1 else scene(random)
+
+
+def _clear(x: int, y: int, radius: float, other: Thing) -> bool:
+    gap = radius + RADII[other.size] + 2
+    return bool((x - other.x) ** 2 + (y - other.y) ** 2 >= gap * gap)
+
+
+def say(random: Random, things: Sequence[Thing], target: Thing, kind: Type, tries: int = 24) -> Said | None:
+    """An expression of ``kind`` that fits ``target`` and nothing else, or None where none was found."""
+    maker = {"attribute": _attribute, "position": _position, "relation": _relation}[kind]
+    for _ in range(tries):
+        stated = random.choice(STATED)
+        fits = matching(things, target, stated)
+        text = maker(random, things, target, stated, fits)
+        if text:
+            article = random.random() < 0.3
+            return Said(f"the {text}" if article else text, kind, len(fits) > 1)
+    return None
+
+
+def matching(things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool]) -> list[Thing]:
+    """The things that have the stated ones of the target's attributes; the target is among them."""
+    return [
+        thing
+        for thing in things
+        if all(thing[i] == target[i] for i, is_stated in enumerate(stated) if is_stated)
+    ]
+
+
+def _describe(random: Random, thing: Thing, stated: tuple[bool, bool, bool]) -> str:
+    size = random.choice(("large", "big")) if thing.size == "large" else thing.size
+    words = [size] if stated[0] else []
+    words += [thing.colour] if stated[1] else []
+    return " ".join([*words, thing.kind if stated[2] else random.choice(("one", "shape"))])
+
+
+def _attribute(
+    random: Random, things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing]
+) -> str:
+    return _describe(random, target, stated) if len(fits) == 1 else ""
+
+
+def _position(
+    random: Random, things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing]
+) -> str:
+    # A place that tells things apart is worth more than one said in passing.
+    if len(fits) == 1 and random.random() < 0.6:
+        return ""
+    side = random.choice(tuple(SIDES))
+    others = [thing for thing in fits if thing is not target]
+    if not _is_at(target, side) or any(not _further(target, other, side) for other in others):
+        return ""
+    return random.choice(SIDES[side]).format(_describe(random, target, stated))
+
+
+def _is_at(thing: Thing, side: str) -> bool:
+    """Whether the thing lies on that side of the picture."""
+    middle = SIDE / 2
+    return all(_offset(thing, part) < -3 for part in side.split()) if side != "middle" else (
+        abs(thing.x - middle) < 9 and abs(thing.y - middle) < 9
+    )  # fmt: skip
+
+
+def _further(thing: Thing, other: Thing, side: str) -> bool:
+    """Whether ``thing`` fits ``side`` clearly better than ``other``."""
+    if side == "middle":
+        return not (abs(other.x - SIDE / 2) < 9 + MARGIN and abs(other.y - SIDE / 2) < 9 + MARGIN)
+    parts = side.split()
+    if len(parts) == 1:
+        return _offset(thing, side) < _offset(other, side) - MARGIN
+    # A corner is left to another thing only by its being on another side of the picture.
+    return any(_offset(other, part) > 3 for part in parts)
+
+
+def _offset(thing: Thing, side: str) -> float:
+    """How far from the picture's middle, against the direction ``side`` (negative: on that side)."""
+    return {
+        "left": thing.x - SIDE / 2,
+        "right": SIDE / 2 - thing.x,
+        "top": thing.y - SIDE / 2,
+        "bottom": SIDE / 2 - thing.y,
+    }[side]
+
+
+def _relation(
+    random: Random, things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing]
+) -> str:
+    if len(fits) == 1 and random.random() < 0.6:
+        return ""
+    anchor = random.choice([thing for thing in things if thing is not target])
+    anchor_stated = random.choice(STATED[2:])
+    if len(matching(things, anchor, anchor_stated)) > 1:
+        return ""
+    relation = random.choice(tuple(RELATIONS))
+    others = [thing for thing in fits if thing is not target and thing is not anchor]
+    if relation == "near":
+        reach = _distance(target, anchor) + MARGIN
+        # "Closest" of one thing alone would be said of nothing in particular.
+        if not others or any(_distance(other, anchor) < reach for other in others):
+            return ""
+    elif not _related(target, anchor, relation) or any(
+        _offset(other, relation) < _offset(anchor, relation) + 1 for other in others
+    ):
+        return ""
+    described = _describe(random, target, stated), f"the {_describe(random, anchor, anchor_stated)}"
+    return random.choice(RELATIONS[relation]).format(*described)
+
+
+def _related(thing: Thing, anchor: Thing, side: str) -> bool:
+    """Whether ``thing`` is on that side of ``anchor``, and more so than beside it."""
+    along = _offset(anchor, side) - _offset(thing, side)
+    across = abs(thing.y - anchor.y) if side in ("left", "right") else abs(thing.x - anchor.x)
+    return along > MARGIN and along >= across * 0.7
+
+
+def _distance(one: Thing, other: Thing) -> float:
+    return float(((one.x - other.x) ** 2 + (one.y - other.y) ** 2) ** 0.5)
