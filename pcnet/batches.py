@@ -88,10 +88,10 @@ def _ids(array: NDArray[np.int32]) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def finish(batch: Batch, device: torch.device, mean: Sequence[float], std: Sequence[float]) -> Batch:
+def finish(batch: Batch, device: torch.device) -> Batch:
     """The batch on ``device`` with its images as normalised floats; bytes travel, floats are made there."""
     moved = batch.to(device, non_blocking=True)
-    return replace(moved, images=normalise_pixels(moved.images, mean, std))
+    return replace(moved, images=normalise_pixels(moved.images))
 
 
 def ahead(make: Callable[[T], R], items: Iterable[T], threads: int, depth: int = 2) -> Iterator[R]:

@@ -15,9 +15,9 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     import torch
 
-# The published code feeds CLIP with ImageNet's statistics, not with CLIP's own.
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+# ImageNet's statistics of values in [0, 1], RGB: the published code feeds these to CLIP, not CLIP's own.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 DEFAULT_BUDGET = 2 << 30
 
@@ -81,15 +81,12 @@ class Pixels:
         return np.stack([self[int(image)] for image in images])
 
 
-def normalise_pixels(
-    pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """uint8 (B, 3, H, W) in [0, 255] to floats ``(x / 255 - mean) / std``, on the device of ``pixels``."""
+def normalise_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, 3, H, W) in [0, 255] to float32 ``(x / 255 - MEAN) / STD``, on the device of ``pixels``."""
     import torch
 
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=pixels.device).view(1, 3, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device).view(
+    scale = torch.tensor([1.0 / (255.0 * s) for s in STD], device=pixels.device).view(1, 3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)], device=pixels.device).view(
         1, 3, 1, 1
     )
-    floats = torch.addcmul(shift, pixels.float(), scale)
-    return floats if dtype is None else floats.to(dtype)
+    return torch.addcmul(shift, pixels.float(), scale)

@@ -1,0 +1,151 @@
+"""Data-parallel training: what the processes of one run tell each other. Alone, every operation is the
+identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows in rank order; backward sums what every process asks of the local rows."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local.contiguous())
+        ctx.rows = len(local)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        whole = grads[0].contiguous()
+        dist.all_reduce(whole)
+        start = dist.get_rank() * ctx.rows
+        return whole[start : start + ctx.rows]
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes; its gradient is the sum of what each does with it."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class Ranks:
+    """This process's place among those that train one model together."""
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.local = int(os.environ.get("LOCAL_RANK", "0"))
+
+    def join(self, device: torch.device) -> None:
+        """Meet the other processes (torchrun's environment says where); nothing to do alone."""
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    def leave(self) -> None:
+        """Part from the other processes."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def gather(self, local: Tensor) -> Tensor:
+        """(B, ...) of this process to (size * B, ...) of all, in rank order; gradients flow back to their
+        owner.
+        """
+        if self.size == 1:
+            return local
+        gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def sum(self, local: Tensor) -> Tensor:
+        """The sum over processes, differentiable."""
+        if self.size == 1:
+            return local
+        total: Tensor = _Sum.apply(local)  # type: ignore[no-untyped-call]
+        return total
+
+    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over processes, in one exchange; a missing one counts as
+        zero.
+        """
+        if self.size == 1:
+            return
+        owned = [p for p in parameters if p.requires_grad]
+        for parameter in owned:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [p.grad for p in owned if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for grad, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """The mean of each number over processes."""
+        if self.size == 1:
+            return values
+        packed = torch.tensor(list(values.values()), dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            packed = packed.cuda()
+        dist.all_reduce(packed)
+        return dict(zip(values, (packed / self.size).tolist(), strict=True))
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the statistics of all processes' images (torch's own runs on GPUs only)."""
+
+    ranks: Ranks
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape; running statistics move as torch's do."""
+        if not self.training:
+            return super().forward(input)
+        channels = input.shape[1]
+        count = input.numel() // channels * self.ranks.size
+        mean = self.ranks.sum(input.sum((0, 2, 3))) / count
+        centred = input - mean.view(1, -1, 1, 1)
+        variance = self.ranks.sum(centred.square().sum((0, 2, 3))) / count
+        if self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                weight = self.momentum if self.momentum is not None else 0.1
+                self.running_mean.lerp_(mean, weight)
+                self.running_var.lerp_(variance * count / max(count - 1, 1), weight)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1))
+
+
+def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
+    """Make every batch normalisation of ``model`` use all processes' statistics, in place; names stay as they
+    are.
+    """
+    if ranks.size == 1:
+        return
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm
+            module.ranks = ranks  # type: ignore[assignment]

@@ -1,0 +1,116 @@
+"""What a run leaves to read: losses.csv, TensorBoard events and, on a terminal, a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CSV_NAME = "losses.csv"
+_FLUSH_SECONDS = 2.0
+
+
+class RunLog:
+    """The log of one run's steps.
+
+    A resumed run first drops what was logged after its checkpoint, so that the file reads as if it had never
+    stopped. The wall time of each step is in the last column, apart from what is to be reproducible.
+    """
+
+    def __init__(
+        self, folder: Path, columns: Sequence[str], *, start: int, total: int, quiet: bool = False
+    ) -> None:
+        self.path = folder / CSV_NAME
+        self.columns = ("step", "epoch", "lr", *columns, "seconds")
+        _cut(self.path, self.columns, start)
+        self._file = self.path.open("a", newline="", encoding="utf-8")
+        self._csv = csv.writer(self._file)
+        self._board = _board(folder, start)
+        self._bar = _Bar(start, total, quiet=quiet or not sys.stderr.isatty())
+        self._last = self._flushed = time.monotonic()
+
+    def step(self, number: int, epoch: int, lr: float, losses: Mapping[str, float]) -> None:
+        """Log one finished step; ``number`` counts from 1."""
+        now = time.monotonic()
+        values = [losses[name] for name in self.columns[3:-1]]
+        self._csv.writerow([number, epoch, repr(lr), *(repr(v) for v in values), f"{now - self._last:.4f}"])
+        for name, value in losses.items():
+            self._board.add_scalar(f"loss/{name}", value, number)
+        self._board.add_scalar("lr", lr, number)
+        self._bar.advance(number, losses.get("total", 0.0))
+        self._last = now
+        if now - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def metrics(self, number: int, values: Mapping[str, Any]) -> None:
+        """Log a validation."""
+        for name, value in values.items():
+            if value is not None:
+                self._board.add_scalar(f"validation/{name}", float(value), number)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, before a checkpoint that counts on it."""
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Finish the files."""
+        self.flush()
+        self._file.close()
+        self._board.close()
+        self._bar.close()
+
+
+def _board(folder: Path, start: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)  # type: ignore[no-untyped-call]
+
+
+def _cut(path: Path, columns: Sequence[str], start: int) -> None:
+    """Keep the header and the rows of the first ``start`` steps."""
+    kept: list[list[str]] = []
+    if start and path.exists():
+        with path.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.reader(handle))[1:]
+        kept = [row for row in rows if len(row) == len(columns) and row[0].isdigit() and int(row[0]) <= start]
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(columns)
+        writer.writerows(kept)
+    os.replace(temporary, path)
+
+
+class _Bar:
+    """A progress bar with rate and time left; nothing where quiet."""
+
+    def __init__(self, start: int, total: int, quiet: bool) -> None:
+        self._progress: Any = None
+        if quiet:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.1f} steps/s"),
+            TimeRemainingColumn(),
+        )
+        self._start, self._began = start, time.monotonic()
+        self._task = self._progress.add_task("training", total=total, completed=start, loss=0.0, rate=0.0)
+        self._progress.start()
+
+    def advance(self, step: int, loss: float) -> None:
+        if self._progress is not None:
+            rate = (step - self._start) / max(time.monotonic() - self._began, 1e-9)
+            self._progress.update(self._task, completed=step, loss=loss, rate=rate)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
