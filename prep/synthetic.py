@@ -1,4 +1,4 @@
-"""Writes a synthetic referring dataset in RefCOCO's layout, so that the whole chain runs without a download."""
+"""Writes a synthetic referring dataset in RefCOCO's layout, so that the whole chain needs no download."""
 
 from __future__ import annotations
 
