@@ -18,10 +18,10 @@ class Batch:
     """One training step's samples; a field that a recipe does not use may be ``None``.
 
     ``images`` (B,3,H,W) float32, normalised; ``expression_ids`` (B,L) and ``phrase_ids`` (B,P,L) int64;
-    ``partner_*`` the same for another expression of the same image where ``same_image`` (B,) is true (elsewhere any
-    other text); ``grid`` (B,M,32,32) float32 0/1 proposals, all-zero rows being padding; ``negative_ids`` (B,n,L)
-    texts that do not describe the image's target; ``clip_scores`` (B,M) how well each proposal agrees with the
-    expression; ``row_ids`` names the samples for messages.
+    ``partner_*`` the same for another expression of the same image where ``same_image`` (B,) is true
+    (elsewhere any other text); ``grid`` (B,M,32,32) float32 0/1 proposals, all-zero rows being padding;
+    ``negative_ids`` (B,n,L) texts that do not describe the image's target; ``clip_scores`` (B,M) how well
+    each proposal agrees with the expression; ``row_ids`` names the samples for messages.
     """
 
     images: Tensor
@@ -58,8 +58,8 @@ class Batch:
 class Outputs:
     """Raw responses of a training step: ``logits[n]`` (B,T,h,w) is image i against text t at stage n.
 
-    ``own`` (B,) is the column of each image's own expression and ``partner`` (B,) that of its partner expression
-    (``None`` where none was given); ``image_size`` the (H,W) that maps are upsampled to.
+    ``own`` (B,) is the column of each image's own expression and ``partner`` (B,) that of its partner
+    expression (``None`` where none was given); ``image_size`` the (H,W) that maps are upsampled to.
     """
 
     logits: tuple[Tensor, ...]

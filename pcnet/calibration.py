@@ -14,7 +14,7 @@ SIZE = 224  # pixels a side, what ViT-B/32 reads
 
 
 class Calibration:
-    """Cosines between texts and images seen through a response map; ``clip`` is frozen and in evaluation mode."""
+    """Cosines between texts and images seen through a response map; ``clip`` is frozen."""
 
     def __init__(self, clip: nn.Module) -> None:
         self.clip: Any = clip
@@ -36,4 +36,4 @@ class Calibration:
         """(B,D) unit features and (B,n,L) token ids -> (B,n) cosines. The texts carry no gradient."""
         with torch.no_grad():
             texts = F.normalize(clip_text(self.clip, ids.flatten(0, 1)), dim=-1)
-        return torch.einsum("bd,bnd->bn", features, texts.unflatten(0, ids.shape[:2]))
+        return torch.einsum("bd,bnd->bn", features, texts.view(*ids.shape[:2], -1))

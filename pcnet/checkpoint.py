@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, read without running code, released files under their own names.
 
-A file is a dict with the state dict under ``model``, as the released code has it. Ours add ``format``, ``config``,
-``recipe`` and ``tokenizer`` (plain values) and whatever the trainer keeps; a file without ``recipe`` is a released one,
-whose sizes are read off its shapes.
+A file is a dict with the state dict under ``model``, as the released code has it. Ours add ``format``,
+``config``, ``recipe`` and ``tokenizer`` (plain values) and whatever the trainer keeps; a file without
+``recipe`` is a released one, whose sizes are read off its shapes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def save_checkpoint(
 ) -> None:
     """Write ``model`` with all that is needed to use it, and the trainer's ``extra`` entries.
 
-    The file appears under its name only when it is complete and on the disk; a reader sees the old one or the new one.
+    The file appears under its name only when it is complete and on the disk; a reader sees the old one or the
+    new one.
     """
     payload = {
         **(extra or {}),
@@ -57,7 +58,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The file's dict, with ``model`` checked to be a state dict; PrepError for a missing, cut or other file."""
+    """The file's dict, with ``model`` a state dict; PrepError for a missing, cut or other file."""
     if not path.is_file():
         raise PrepError(f"{path}: no such checkpoint", REMEDY)
     try:
@@ -80,9 +81,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_model(path: str | Path, stages: int | None = None, recipe: str | None = None) -> PCNet:
     """The model of a checkpoint, in evaluation mode, with its ``recipe`` and ``tokenizer`` as attributes.
 
-    ``stages`` defaults to what the file says, else 3. ``recipe`` is a name that replaces the file's; a file that says
-    none is ``released``. Raises PrepError where the file is not a checkpoint, lacks the weights of the recipe's stages
-    or holds fewer stages than asked for.
+    ``stages`` defaults to what the file says, else 3. ``recipe`` is a name that replaces the file's; a file
+    that says none is ``released``. Raises PrepError where the file is not a checkpoint, lacks the weights of
+    the recipe's stages or holds fewer stages than asked for.
     """
     path = Path(path)
     payload = read_checkpoint(path)
@@ -117,7 +118,7 @@ def _adjusted(
 
 
 def _fill(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> None:
-    """Load ``state``, leaving out the stages that ``model`` does not have; PrepError where anything else differs."""
+    """Load ``state``, less the stages that ``model`` does not have; PrepError where anything else differs."""
     wanted = model.state_dict()
     spare = re.compile(r"attn_fusion_vl\.(\d+)\.")
     used = {

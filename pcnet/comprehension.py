@@ -1,12 +1,11 @@
 """The stages between the features and the response maps: as in the paper, as in the released code, and ours.
 
-Legend: B images, R texts of an image (its own expression, and its partner's where given), T texts that an image is
-scored against, P phrases, N = h*w places, C channels. In training every image meets the texts of the whole batch,
-T = R*G with G the images of all processes: first every image's own text, then every partner's. In evaluation an
-image meets its own text alone, T = 1, so that no other image has a say.
+Legend: B images, R texts of an image (its own expression, and its partner's where given), T texts that an
+image is scored against, P phrases, N = h*w places, C channels. In training every image meets the texts of the
+whole batch, T = R*G with G the images of all processes: first every image's own text, then every partner's.
+In evaluation an image meets its own text alone, T = 1, so that no other image has a say.
 
-Each ``*_stages`` function takes the stage modules, the scale of the scores, (B,C,h,w) features, (R,B,C) expressions
-and (R,B,P,C) phrases, all projected to C, and returns the raw responses of every stage, (B,T,h,w) each.
+Each ``*_stages`` function returns the raw responses of every stage, (B,T,h,w) each.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ FLOOR = 0.05  # what the gate leaves of a place where the previous stage saw not
 class Scope:
     """Whom an image is compared with: the batch's texts (training) or its own alone (evaluation).
 
-    ``gather`` turns (B, ...) of this process into (G, ...) of all, in rank order; alone it is the identity. ``rank``
-    is this process's place in that order.
+    ``gather`` turns (B, ...) of this process into (G, ...) of all, in rank order; alone it is the identity.
+    ``rank`` is this process's place in that order.
     """
 
     pairwise: bool
@@ -50,11 +50,34 @@ class Scope:
         return rows.expand(images, *rows.shape) if self.pairwise else rows.unsqueeze(1)
 
 
-def single_stages(
-    stages: Sequence[nn.Module], scale: Tensor, visual: Tensor, text: Tensor, cues: Tensor, scope: Scope
-) -> tuple[Tensor, ...]:
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages read, all projected to C, and ``scale``, by which their scores are multiplied."""
+
+    scale: Tensor
+    visual: Tensor  # (B,C,h,w)
+    text: Tensor  # (R,B,C) whole expressions
+    cues: Tensor  # (R,B,P,C) phrases
+    scope: Scope
+
+    @property
+    def expressions(self) -> Tensor:
+        """(B,T,C) unit vectors: the whole expressions that each image is scored against."""
+        return _unit(self.scope.tokens(self.text))
+
+    def phrase(self, number: int) -> Tensor:
+        """(B,T,C) unit vectors: phrase ``number`` of each of them."""
+        return _unit(self.scope.tokens(self.cues[:, :, number]))
+
+    def score(self, places: Tensor, queries: Tensor) -> Tensor:
+        """scale * V Q^T of (B,N,C) places and (B,T,C) queries, as (B,T,h,w)."""
+        scores = self.scale * queries @ places.transpose(1, 2)
+        return scores.reshape(*scores.shape[:2], *self.visual.shape[2:])
+
+
+def single_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
     """No comprehension: every place's cosine with the whole expression, once."""
-    return (_score(_unit(_places(visual)), _unit(scope.tokens(text)), scale, visual),)
+    return (inputs.score(_unit(_places(inputs.visual)), inputs.expressions),)
 
 
 class PaperStage(nn.Module):
@@ -73,27 +96,26 @@ class PaperStage(nn.Module):
     def forward(self, visual: Tensor, query: Tensor, cue: Tensor) -> tuple[Tensor, Tensor]:
         """(B,N,C) places, (B,T,C) queries and cues -> the next places and queries.
 
-        The cues of other images are the negatives of equation 2, and are keys of equation 3 as seen by image i.
+        The cues of other images are the negatives of equation 2, and are keys of equation 3 as seen by image
+        i.
         """
         cue = cue + self.cue_from_visual(cue, visual)
         query = query + self.gain * self.query_from_cues(query, cue)
         return visual + self.gain * self.visual_from_query(visual, query), query
 
 
-def paper_stages(
-    stages: Sequence[nn.Module], scale: Tensor, visual: Tensor, text: Tensor, cues: Tensor, scope: Scope
-) -> tuple[Tensor, ...]:
-    """The paper: Q_0 is the whole expression, stage n refines it with phrase n and is scored as V_{n+1} Q_{n+1}^T."""
-    places, query = _unit(_places(visual)), _unit(scope.tokens(text))
+def paper_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """The paper: Q_0 is the whole expression, phrase n refines it, V_{n+1} Q_{n+1}^T is the response."""
+    places, query = _unit(_places(inputs.visual)), inputs.expressions
     responses = []
     for number, stage in enumerate(stages):
-        places, query = stage(places, query, _unit(scope.tokens(cues[:, :, number])))
-        responses.append(_score(_unit(places), _unit(query), scale, visual))
+        places, query = stage(places, query, inputs.phrase(number))
+        responses.append(inputs.score(_unit(places), _unit(query)))
     return tuple(responses)
 
 
 class PlusStage(nn.Module):
-    """One of our stages: the cue's own look at the image, and how far the previous response gates this one."""
+    """One of our stages: the cue's look at the image, and how far the previous response gates this one."""
 
     def __init__(self, channels: int, gain: float, first: bool) -> None:
         super().__init__()
@@ -107,24 +129,22 @@ class PlusStage(nn.Module):
         return _unit(query + self.gain * self.cue_from_visual(cue, places))
 
 
-def plus_stages(
-    stages: Sequence[nn.Module], scale: Tensor, visual: Tensor, text: Tensor, cues: Tensor, scope: Scope
-) -> tuple[Tensor, ...]:
+def plus_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
     """Ours: the query is the sum of the cues so far, and a place must have passed the stages before.
 
     Q_n = sum of q_0 to q_n (and the whole expression at the last stage) + gain * MLP(q_n's attention to V);
-    L_n = scale * V Q_n^T + 2 * gate_n * log(R_{n-1} + 0.05), with R the previous response in [0, 1], detached. The
-    product form keeps the peak from moving to whatever a later phrase names best, which in a relation ("the circle
-    left of the blue square") is the anchor and not the target.
+    L_n = scale * V Q_n^T + 2 * gate_n * log(R_{n-1} + 0.05), with R the previous response in [0, 1],
+    detached. The product form keeps the peak from moving to whatever a later phrase names best, which in a
+    relation ("the circle left of the blue square") is the anchor and not the target.
     """
-    places, total = _unit(_places(visual)), torch.zeros(())
+    places, total = _unit(_places(inputs.visual)), inputs.visual.new_zeros(())
     responses: list[Tensor] = []
     for number, stage in enumerate(stages):
-        cue = _unit(scope.tokens(cues[:, :, number]))
-        total = total + cue if number else cue
+        cue = inputs.phrase(number)
+        total = total + cue
         if number == len(stages) - 1:
-            total = total + _unit(scope.tokens(text))
-        response = _score(places, stage(places, _unit(total), cue), scale, visual)
+            total = total + inputs.expressions
+        response = inputs.score(places, stage(places, _unit(total), cue))
         if responses:
             before = normalised(responses[-1].detach())
             response = response + 2 * stage.gate * torch.log(before + FLOOR)
@@ -135,20 +155,21 @@ def plus_stages(
 class ReleasedStage(nn.Module):
     """One ``bilateral_prompt`` of the released code ([W] model/attn.py), with its parameter names.
 
-    One set of projections serves three attentions: t_proj1 makes every text query, t_proj2/3 every text key and
-    value, v_proj1/2/3 the visual ones; each ends in a single linear layer (the paper has separate ones and MLPs).
+    One set of projections serves three attentions: t_proj1 makes every text query, t_proj2/3 every text key
+    and value, v_proj1/2/3 the visual ones; each ends in a single linear layer (the paper has separate ones
+    and MLPs).
     """
 
     def __init__(self, channels: int, gain: float, first: bool) -> None:
         super().__init__()
         self.gain = gain
-        for name in ("v_proj1", "v_proj2", "v_proj3"):
-            norm = nn.InstanceNorm2d(channels, affine=True)
-            self.add_module(name, nn.Sequential(nn.Conv2d(channels, channels, 1), norm, nn.ReLU()))
-        for name in ("t_proj1", "t_proj2", "t_proj3"):
-            self.add_module(name, nn.Sequential(nn.Linear(channels, channels), nn.ReLU()))
-        norm = nn.InstanceNorm2d(channels, affine=True)
-        self.v_output = nn.Sequential(nn.Conv2d(channels, channels, 1), norm)
+        self.v_proj1, self.v_proj2, self.v_proj3 = (
+            nn.Sequential(*_normed(channels), nn.ReLU()) for _ in range(3)
+        )
+        self.t_proj1, self.t_proj2, self.t_proj3 = (
+            nn.Sequential(nn.Linear(channels, channels), nn.ReLU()) for _ in range(3)
+        )
+        self.v_output = nn.Sequential(*_normed(channels))
         self.t_output = nn.Sequential(nn.Linear(channels, channels))
 
     def text_from_visual(self, texts: Tensor, visual: Tensor) -> Tensor:
@@ -159,8 +180,8 @@ class ReleasedStage(nn.Module):
     def visual_from_text(self, visual: Tensor, texts: Tensor) -> Tensor:
         """(B,C,h,w) places look at (B,T,C) texts -> (B,C,h,w).
 
-        With one text (evaluation) the soft-max is 1 everywhere, so the map is constant and the instance norm leaves
-        only its bias: the visual update vanishes exactly where the model is used.
+        With one text (evaluation) the soft-max is 1 everywhere, so the map is constant and the instance norm
+        leaves only its bias: the visual update vanishes exactly where the model is used.
         """
         new = _attend(_places(self.v_proj1(visual)), self.t_proj2(texts), self.t_proj3(texts))
         return _tensor(self.v_output(_grid(new, visual)))
@@ -168,23 +189,28 @@ class ReleasedStage(nn.Module):
     def text_from_text(self, texts: Tensor, context: Tensor) -> Tensor:
         """(M,1,C) texts look at (G,T,C) cues -> (M,1,C).
 
-        Quirk: keys and values are reshaped where they should be transposed, so for T > 1 a "key" mixes the channels
-        of several cues. G*T*C numbers are dealt to M rows in memory order: where partners double the texts (M = 2G),
-        even rows get the own cues and odd rows the partners'. With one text (evaluation) it does nothing.
+        Quirk: keys and values are reshaped where they should be transposed, so for T > 1 a "key" mixes the
+        channels of several cues. G*T*C numbers are dealt to M rows in memory order: where partners double the
+        texts (M = 2G), even rows get the own cues and odd rows the partners'. With one text (evaluation) it
+        does nothing.
         """
         rows, _, channels = texts.shape
         keys = self.t_proj2(context).reshape(rows, channels, -1).transpose(1, 2)
         values = self.t_proj3(context).reshape(rows, channels, -1).transpose(1, 2)
         return _tensor(self.t_output(_attend(self.t_proj1(texts), keys, values)))
 
-    def forward(self, places: Tensor, main: Tensor, cue: Tensor, scope: Scope, grid: Tensor) -> _Refined:
-        """(B,N,C) places, (M,C) running queries, (R,B,C) local cues -> what the next stage and the score need.
+    def forward(
+        self, places: Tensor, main: Tensor, cue: Tensor, inputs: Inputs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,N,C) places, (M,C) running queries, (R,B,C) local cues -> new places, queries, and (B,T,C) to
+        score.
 
-        Quirk: cue j looks at image j only and is then shared with all images. The residuals are 0.1 of the update
-        (the paper writes none), and the queries are refined by the image once more before they are scored.
+        Quirk: cue j looks at image j only and is then shared with all images. The residuals are 0.1 of the
+        update (the paper writes none), and the queries are refined by the image once more before they are
+        scored.
         """
-        images = len(places)
-        visual, main = _grid(_unit(places), grid), _unit(main)
+        scope, images = inputs.scope, len(places)
+        visual, main = _grid(_unit(places), inputs.visual), _unit(main)
         context = scope.rows(self.text_from_visual(cue.transpose(0, 1), visual).transpose(0, 1))
         if scope.pairwise:
             context = context.expand(len(context) // len(cue), *context.shape)
@@ -194,32 +220,22 @@ class ReleasedStage(nn.Module):
         tokens = scope.spread(_unit(main), images)
         scored = tokens + self.gain * self.text_from_visual(tokens, visual)
         visual = visual + self.gain * self.visual_from_text(visual, tokens)
-        return _Refined(_places(visual), main, scored)
+        return _places(visual), main, scored
 
 
-@dataclass(frozen=True)
-class _Refined:
-    places: Tensor  # (B,N,C)
-    main: Tensor  # (M,C) running queries
-    scored: Tensor  # (B,T,C) queries that are scored at this stage
-
-
-def released_stages(
-    stages: Sequence[nn.Module], scale: Tensor, visual: Tensor, text: Tensor, cues: Tensor, scope: Scope
-) -> tuple[Tensor, ...]:
-    """The released code: stages 0 to K-2 take a phrase each, the last takes the whole expression as its cue."""
-    places, main, expression = _unit(_places(visual)), _unit(scope.rows(text)), _unit(text)
+def released_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """The released code: stages 0 to K-2 take a phrase each, the last the whole expression as its cue."""
+    places, main = _unit(_places(inputs.visual)), _unit(inputs.scope.rows(inputs.text))
     responses = []
     for number, stage in enumerate(stages):
-        cue = expression if number == len(stages) - 1 else _unit(cues[:, :, number])
-        refined = stage(places, main, cue, scope, visual)
-        places, main = refined.places, refined.main
-        responses.append(_score(places, refined.scored, scale, visual))
+        cue = inputs.text if number == len(stages) - 1 else inputs.cues[:, :, number]
+        places, main, scored = stage(places, main, _unit(cue), inputs)
+        responses.append(inputs.score(places, scored))
     return tuple(responses)
 
 
-STAGES: dict[str, tuple[type[nn.Module] | None, Callable[..., tuple[Tensor, ...]]]] = {
-    "none": (None, single_stages),
+STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ...]]]] = {
+    "none": (lambda *_, **__: nn.Identity(), single_stages),
     "paper": (PaperStage, paper_stages),
     "plus": (PlusStage, plus_stages),
     "released": (ReleasedStage, released_stages),
@@ -234,9 +250,10 @@ class _Attention(nn.Module):
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(channels, channels, bias=False)
         self.value = nn.Linear(channels, channels, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), last)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         return _tensor(self.mlp(_attend(self.query(queries), self.key(context), self.value(context))))
@@ -247,8 +264,13 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return torch.softmax(queries @ keys.transpose(-1, -2) / sqrt(queries.shape[-1]), -1) @ values
 
 
+def _normed(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(channels, channels, 1), nn.InstanceNorm2d(channels, affine=True)
+
+
 def _unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True)
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length
 
 
 def _places(grid: Tensor) -> Tensor:
@@ -259,11 +281,6 @@ def _grid(places: Tensor, like: Tensor) -> Tensor:
     return places.transpose(1, 2).reshape(like.shape)
 
 
-def _score(places: Tensor, queries: Tensor, scale: Tensor, like: Tensor) -> Tensor:
-    """scale * V Q^T as (B,T,h,w)."""
-    scores = scale * queries @ places.transpose(1, 2)
-    return scores.unflatten(2, like.shape[2:])
-
-
-def _tensor(value: object) -> Tensor:
-    return value  # type: ignore[return-value]
+def _tensor(value: Any) -> Tensor:
+    """The value, known to be a tensor: a module's call is untyped."""
+    return value  # type: ignore[no-any-return]

@@ -19,8 +19,9 @@ MAX_STAGES = 4  # the released checkpoint holds four stages' weights; more phras
 class ModelConfig:
     """The network: its encoders, their projection width and its stages.
 
-    ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in ``clip``
-    (see :class:`ClipSizes`). ``hidden`` is the common width C. ``vocabulary`` is the tiny text encoder's.
+    ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in
+    ``clip`` (see :class:`ClipSizes`). ``hidden`` is the common width C. ``vocabulary`` is the tiny text
+    encoder's.
     """
 
     encoder: str = "RN50"
@@ -43,7 +44,7 @@ class ModelConfig:
 
     @property
     def phrases_used(self) -> int:
-        """How many phrases of an expression the stages read; the released last stage reads the whole expression."""
+        """How many phrases the stages read; the released last stage reads the whole expression."""
         return {"none": 0, "released": self.stages - 1}.get(self.comprehension, self.stages)
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,9 +103,9 @@ class LossWeights:
 class Recipe:
     """Which stages, which losses and how much of each; see :mod:`pcnet.recipes` for the ones with a name.
 
-    ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum (``union``:
-    only inside the proposals); ``temperature`` sharpens the soft IaD; ``released_tokens`` cuts long texts as the
-    released code does, end token and all.
+    ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum
+    (``union``: only inside the proposals); ``temperature`` sharpens the soft IaD; ``released_tokens`` cuts
+    long texts as the released code does, end token and all.
     """
 
     name: str = "paper"
@@ -126,8 +127,8 @@ class Recipe:
 
     @property
     def needs_partners(self) -> bool:
-        """Whether a loss compares an expression with another one of the same image."""
-        return self.weights.iad != 0
+        """Whether an image meets its partner's texts; the released stages always have them as keys."""
+        return self.weights.iad != 0 or self.comprehension == "released"
 
     @property
     def needs_negatives(self) -> bool:

@@ -1,7 +1,9 @@
-"""The image and text encoders: CLIP with a ResNet tower (from open_clip) and a small one that trains from scratch.
+"""The image and text encoders: CLIP with a ResNet tower (from open_clip) and a small one that trains from
+scratch.
 
 Both offer ``encode_image`` (B,3,H,W) -> (B,Cv,h,w), ``encode_text`` (M,L) -> (M,Cl), and the widths ``Cv`` =
-``visual_channels`` and ``Cl`` = ``text_width``. Parameter names are those of a released checkpoint's ``backbone``.
+``visual_channels`` and ``Cl`` = ``text_width``. Parameter names are those of a released checkpoint's
+``backbone``.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder:
 class ClipEncoder(nn.Module):
     """CLIP's modified ResNet up to its last residual layer, and its text transformer.
 
-    The response map needs the grid of features, so the image tower's attention pooling is held (checkpoints have it)
-    but never run. Texts may be shorter than the context that CLIP was trained with: positions and the causal mask
-    are cut to the length given, and the text's feature is read at its largest id, the end token.
+    The response map needs the grid of features, so the image tower's attention pooling is held (checkpoints
+    have it) but never run. Texts may be shorter than the context that CLIP was trained with: positions and
+    the causal mask are cut to the length given, and the text's feature is read at its largest id, the end
+    token.
     """
 
     def __init__(self, sizes: ClipSizes) -> None:
@@ -65,11 +68,11 @@ class ClipEncoder(nn.Module):
 
 
 def clip_text(clip: Any, ids: Tensor) -> Tensor:
-    """(M,L) ids -> (M,D) text features of a CLIP, read at the largest id of each row, for any L up to its context."""
+    """(M,L) ids -> (M,D) text features of a CLIP, read at each row's largest id; L at most its context."""
     length = ids.shape[1]
     if length > clip.positional_embedding.shape[0]:
         raise PrepError(
-            f"texts of {length} tokens do not fit the text encoder's context of {clip.positional_embedding.shape[0]}",
+            f"texts of {length} tokens are beyond CLIP's {clip.positional_embedding.shape[0]}",
             "Tokenise them to a shorter length.",
         )
     x = clip.token_embedding(ids) + clip.positional_embedding[:length]
@@ -80,11 +83,12 @@ def clip_text(clip: Any, ids: Tensor) -> Tensor:
 
 
 class TinyEncoder(nn.Module):
-    """A small encoder that learns from scratch on small images: stride 4, receptive field 23 pixels, 64 channels.
+    """A small encoder that learns from scratch on small images: stride 4, receptive field 23 pixels, 64
+    channels.
 
-    The field is small on purpose: with a wide one the peak of a response falls beside the object. Position words need
-    the coordinates, which come in at the image (two extra channels) and on the map (a linear embedding). Texts go
-    through word embeddings and a GRU in both directions, id 0 being padding.
+    The field is small on purpose: with a wide one the peak of a response falls beside the object. Position
+    words need the coordinates, which come in at the image (two extra channels) and on the map (a linear
+    embedding). Texts go through word embeddings and a GRU in both directions, id 0 being padding.
     """
 
     visual_channels = 64
@@ -169,7 +173,8 @@ def _open_clip(sizes: ClipSizes) -> Any:
 
 
 def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "openai") -> None:
-    """Give ``encoder`` OpenAI's ``name`` (RN50, RN101) weights: by open_clip's own download, or from a local file.
+    """Give ``encoder`` OpenAI's ``name`` (RN50, RN101) weights: by open_clip's own download, or from a local
+    file.
 
     Raises PrepError where neither can be had or the file is of another model.
     """
@@ -200,7 +205,7 @@ def _frozen(clip: Any) -> nn.Module:
 
 
 def _clip_state(name: str, weights: str | Path) -> dict[str, Tensor]:
-    """The float32 state dict of a CLIP, from open_clip's download cache or a local file (plain or TorchScript)."""
+    """The float32 state dict of a CLIP, downloaded by open_clip or from a local file."""
     import open_clip
 
     source = str(weights)
@@ -210,12 +215,12 @@ def _clip_state(name: str, weights: str | Path) -> dict[str, Tensor]:
         )
     try:
         clip = open_clip.create_model(f"{name}-quickgelu", pretrained=source, precision="fp32")
-    except Exception as error:
+    except Exception as error:  # open_clip raises what its download and torch's reader raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise PrepError(
-            f"CLIP {name}: its weights ({source}) cannot be had: {str(error).strip().splitlines()[0][:200]}",
-            'Download them where there is a network (python -c "import open_clip; '
-            f"open_clip.create_model('{name}-quickgelu', pretrained='openai')\"), copy the file and name it with "
-            "--clip-weights FILE, or train from scratch with --encoder tiny.",
+            f"CLIP {name}: its weights ({source}) cannot be had: {reason}",
+            f"Run open_clip.create_model('{name}-quickgelu', pretrained='openai') where there is a network, copy "
+            "the file and name it with --clip-weights FILE, or train from scratch with --encoder tiny.",
         ) from error
     return {
         key: value.float() if value.is_floating_point() else value for key, value in clip.state_dict().items()

@@ -1,12 +1,14 @@
 """The losses, each a pure function of response maps and proposals with its equation.
 
 Legend: B images, T texts, M proposals (zero rows are padding), h x w the map's grid, H x W the image, g the
-proposals' grid. [W] names a file of the released code; its quirks are kept in the ``released_*`` functions only.
+proposals' grid. [W] names a file of the released code; its quirks are kept in the ``released_*`` functions
+only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,9 +23,9 @@ FOCAL_FLOOR = 0.01
 def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tensor:
     """TRIS' pooled scores y_ij of image i and text j: (B,T,h,w) raw responses -> (B,T).
 
-    y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a the mean over places of the soft-max over the texts and a
-    background channel of constant 1. With ``inside`` (B,1,h,w) bool the maximum is taken there only: an object is
-    somewhere in a proposal, a texture's response outside them is no evidence.
+    y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a the mean over places of the soft-max over the texts and
+    a background channel of constant 1. With ``inside`` (B,1,h,w) bool the maximum is taken there only: an
+    object is somewhere in a proposal, a texture's response outside them is no evidence.
     """
     background = torch.ones_like(logits[:, :1])
     share = torch.softmax(torch.cat([background, logits], 1), 1)[:, 1:].mean((-2, -1))
@@ -33,7 +35,8 @@ def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tenso
 
 
 def classification(logits: Tensor, own: Tensor, inside: Tensor | None = None) -> Tensor:
-    """L_Cls = -1/(BT) sum_ij [1_ij log s(y_ij) + (1 - 1_ij) log(1 - s(y_ij))], 1_ij where text j is image i's.
+    """L_Cls = -1/(BT) sum_ij [1_ij log s(y_ij) + (1 - 1_ij) log(1 - s(y_ij))], 1_ij where text j is image
+    i's.
 
     ``logits`` (B,T,h,w) of the T expressions, ``own`` (B,) each image's column.
     """
@@ -44,8 +47,8 @@ def classification(logits: Tensor, own: Tensor, inside: Tensor | None = None) ->
 def ambiguity(response: Tensor, grid: Tensor, foreground: Tensor) -> Tensor:
     """S_amb = 1 - (IoU(R, m_f) - IoU(R, m_b)) (paper eq. 6) -> (B,), in [0, 2].
 
-    ``response`` (B,1,g,g) in [0, 1], ``foreground`` (B,) the index of m_f; m_b is the union of all other proposals,
-    and IoU the soft one, sum(R m) / (sum(R) + sum(m) - sum(R m)).
+    ``response`` (B,1,g,g) in [0, 1], ``foreground`` (B,) the index of m_f; m_b is the union of all other
+    proposals, and IoU the soft one, sum(R m) / (sum(R) + sum(m) - sum(R m)).
     """
     chosen = F.one_hot(foreground, grid.shape[1]).bool()[:, :, None, None]
     front = (grid * chosen).amax(1)
@@ -63,7 +66,8 @@ def soft_iou(response: Tensor, mask: Tensor) -> Tensor:
 def best_proposal(response: Tensor, grid: Tensor) -> Tensor:
     """argmax_p max(R * m_p) -> (B,); among equal scores the smallest proposal, then the first.
 
-    The maximum of a normalised map is 1 in every proposal that holds its peak, so ties are the rule, not the exception.
+    The maximum of a normalised map is 1 in every proposal that holds its peak, so ties are the rule, not the
+    exception.
     """
     scores = alignment(response, grid)
     area = grid.flatten(2).sum(-1)
@@ -74,9 +78,10 @@ def best_proposal(response: Tensor, grid: Tensor) -> Tensor:
 def ras(maps: Sequence[Tensor], grid: Tensor, foreground: str = "own") -> Tensor:
     """L_RaS = 1/(N-1) sum_n max(0, S_amb(n+1) - S_amb(n)) (paper eq. 7), mean over images; 0 with one stage.
 
-    ``maps`` are the N stages' (B,1,h,w) raw responses to each image's own expression. m_f is the proposal with the
-    highest alignment score: each stage's own (``foreground="own"``, the paper), or that of the stage before
-    (``"previous"``), so that a stage is not merely confirmed in its own argmax. Images without proposals count 0.
+    ``maps`` are the N stages' (B,1,h,w) raw responses to each image's own expression. m_f is the proposal
+    with the highest alignment score: each stage's own (``foreground="own"``, the paper), or that of the stage
+    before (``"previous"``), so that a stage is not merely confirmed in its own argmax. Images without
+    proposals count 0.
     """
     responses = [on_grid(normalised(one), grid) for one in maps]
     chosen = [best_proposal(one.detach(), grid) for one in responses]
@@ -84,9 +89,7 @@ def ras(maps: Sequence[Tensor], grid: Tensor, foreground: str = "own") -> Tensor
         chosen = [chosen[max(0, number - 1)] for number in range(len(chosen))]
     steps = [ambiguity(response, grid, index) for response, index in zip(responses, chosen, strict=True)]
     some = grid.flatten(1).any(1)
-    rises = [
-        ((later - earlier).relu() * some).mean() for earlier, later in zip(steps, steps[1:], strict=False)
-    ]
+    rises = [((later - earlier).relu() * some).mean() for earlier, later in pairwise(steps)]
     return torch.stack(rises).mean() if rises else maps[0].new_zeros(())
 
 
@@ -96,13 +99,16 @@ def straight_through(scores: Tensor, surrogate: Tensor) -> Tensor:
     return hard + surrogate - surrogate.detach()
 
 
-def iad(own: Tensor, other: Tensor, grid: Tensor, same_image: Tensor, pairs: float | None = None) -> Tensor:
-    """L_IaD = 1 - |y_a - y_d|^2, y = one-hot(argmax S) + S - sg(S) (paper eq. 8, 9), mean over same-image pairs.
+def iad(
+    own: Tensor, other: Tensor, grid: Tensor, same_image: Tensor, *, pairs: float | None = None
+) -> Tensor:
+    """L_IaD = 1 - |y_a - y_d|^2, y = one-hot(argmax S) + S - sg(S) (paper eq. 8, 9), mean over same-image
+    pairs.
 
-    ``own`` and ``other`` (B,1,h,w) are the raw responses to an expression and to its partner. In [-1, 1]: -1 where
-    the two choose different proposals. Where they choose the same one y_a = y_d, and the gradient is exactly zero:
-    the very case the loss is for. ``pairs`` replaces the number of pairs divided by (a data-parallel step divides by
-    the mean over its processes).
+    ``own`` and ``other`` (B,1,h,w) are the raw responses to an expression and to its partner. In [-1, 1]: -1
+    where the two choose different proposals. Where they choose the same one y_a = y_d, and the gradient is
+    exactly zero: the very case the loss is for. ``pairs`` replaces the number of pairs divided by (a
+    data-parallel step divides by the mean over its processes).
     """
     first = alignment(on_grid(normalised(own), grid), grid)
     second = alignment(on_grid(normalised(other), grid), grid)
@@ -115,10 +121,12 @@ def iad_soft(
     other: Tensor,
     grid: Tensor,
     same_image: Tensor,
+    *,
     temperature: float,
     pairs: float | None = None,
 ) -> Tensor:
-    """sum_p softmax(t S_a)_p softmax(t S_d)_p, mean over same-image pairs: the chance that both choose one proposal.
+    """sum_p softmax(t S_a)_p softmax(t S_d)_p, mean over same-image pairs: the chance that both choose one
+    proposal.
 
     In [0, 1], and its gradient is largest where the written form has none. Padding takes no part.
     """
@@ -147,12 +155,13 @@ def released_response(maps: Tensor, grid: Tensor) -> Tensor:
 
 
 def released_overlap(maps: Tensor, grid: Tensor, clip_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(left, right): how far (B,1,H,W) maps after ReLU cover the foreground and the worst of the other proposals.
+    """(left, right): how far (B,1,H,W) maps after ReLU cover the foreground and the worst of the other
+    proposals.
 
-    Quirks: the foreground is the proposal that CLIP ranks first, not the response's own; the background is the single
-    other proposal with the highest overlap, not their union; "IoU" divides by the sum of both areas, so it ends at
-    0.5, and the mask that should leave out covered backgrounds (< 1) is always true. Left counts only images whose
-    map touches the foreground at all.
+    Quirks: the foreground is the proposal that CLIP ranks first, not the response's own; the background is
+    the single other proposal with the highest overlap, not their union; "IoU" divides by the sum of both
+    areas, so it ends at 0.5, and the mask that should leave out covered backgrounds (< 1) is always true.
+    Left counts only images whose map touches the foreground at all.
     """
     response = released_response(maps, grid)
     order = clip_scores.argsort(dim=1, descending=True)
@@ -170,10 +179,11 @@ def _half_dice(response: Tensor, grid: Tensor) -> Tensor:
 
 
 def released_ras(right: Sequence[Tensor], pair: int) -> Tensor:
-    """1 - (right[k] - right[k+1]) for the one pair k = ``pair`` ([W] model/model_prog_v5.py); 0 with one stage.
+    """1 - (right[k] - right[k+1]) for the one pair k = ``pair`` ([W] model/model_prog_v5.py); 0 with one
+    stage.
 
-    Quirks: one adjacent pair drawn a step instead of the mean over all, no hinge, no foreground term. Lowering it
-    lowers the later stage's background overlap but rewards a rise of the earlier one's.
+    Quirks: one adjacent pair drawn a step instead of the mean over all, no hinge, no foreground term.
+    Lowering it lowers the later stage's background overlap but rewards a rise of the earlier one's.
     """
     if len(right) < 2:
         return right[0].new_zeros(())
@@ -181,12 +191,12 @@ def released_ras(right: Sequence[Tensor], pair: int) -> Tensor:
 
 
 def anchor(left: Sequence[Tensor]) -> Tensor:
-    """mean_k (1 - left_k) of the released code; the paper has no such loss. At least 0.5, as left is at most 0.5."""
+    """mean_k (1 - left_k) of the released code; not in the paper; at least 0.5, as left is at most 0.5."""
     return (1 - torch.stack(list(left))).mean()
 
 
 def released_iad(
-    own: Tensor, other: Tensor, grid: Tensor, same_image: Tensor, pairs: float | None = None
+    own: Tensor, other: Tensor, grid: Tensor, same_image: Tensor, *, pairs: float | None = None
 ) -> Tensor:
     """1 - sum |y_a - y_d| / (2 pairs + 1e-4) over same-image pairs, for (B,1,H,W) maps after ReLU; in [0, 1].
 
@@ -202,10 +212,10 @@ def released_iad(
 
 
 def calibration_foreground(agreement: Tensor) -> Tensor:
-    """TRIS' foreground loss: -mean log cos, (B,) cosines of the masked image and its text held in [1e-4, 0.9999]."""
+    """TRIS' foreground loss: -mean log cos(masked image, its text), the cosine kept in [1e-4, 0.9999]."""
     return -agreement.clamp(1e-4, 0.9999).log().mean()
 
 
 def calibration_negatives(agreement: Tensor) -> Tensor:
-    """TRIS' background suppression: -mean log(1 - cos) over (B,n) cosines of the masked image and negative texts."""
+    """TRIS' suppression: -mean log(1 - cos), (B,n) cosines of the masked image and negative texts."""
     return -torch.log(1 - agreement).mean()

@@ -9,7 +9,7 @@ EPSILON = 1e-5
 
 
 def normalised(response: Tensor) -> Tensor:
-    """R = Norm(ReLU(response)) in [0, 1]: (..., h, w) divided by its maximum; a map without positives stays zero."""
+    """R = Norm(ReLU(response)) in [0, 1]: (..., h, w) over its maximum; a map without positives stays 0."""
     positive = response.relu()
     return positive / positive.amax((-2, -1), keepdim=True).clamp(min=EPSILON)
 

@@ -1,7 +1,7 @@
 """PCNet: an image, an expression and its phrases to one response map a stage.
 
-Legend: B images, L tokens a text, P phrases, T texts that an image is scored against, K stages, C the common width,
-(H,W) the image and (h,w) the feature grid.
+Legend: B images, L tokens a text, P phrases, T texts that an image is scored against, K stages, C the common
+width, (H,W) the image and (h,w) the feature grid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnet.batch import Outputs, upsample
-from pcnet.comprehension import STAGES, Scope
+from pcnet.comprehension import STAGES, Inputs, Scope
 from pcnet.config import MAX_STAGES, ModelConfig, Recipe
 from pcnet.encoders import build_encoder
 from pcnet.tokens import Tokenizer
@@ -22,9 +22,10 @@ from pcnet.tokens import Tokenizer
 class PCNet(nn.Module):
     """The network of the paper; which stages it has is ``config.comprehension``.
 
-    In evaluation mode ``model(images, expression_ids, phrase_ids)`` returns the last stage's response after ReLU at
-    image size, (B,1,H,W); an image's map does not depend on the others in the batch. In training mode it returns
-    :class:`pcnet.batch.Outputs`. Parameters carry the names of a released checkpoint; ``recipe`` is what it was built for.
+    In evaluation mode ``model(images, expression_ids, phrase_ids)`` returns the last stage's response after
+    ReLU at image size, (B,1,H,W); an image's map does not depend on the others in the batch. In training mode
+    it returns :class:`pcnet.batch.Outputs`. Parameters carry the names of a released checkpoint; ``recipe``
+    is what it was built for.
     """
 
     def __init__(self, config: ModelConfig, recipe: Recipe | None = None) -> None:
@@ -38,10 +39,11 @@ class PCNet(nn.Module):
         self.global_lan_project = nn.Linear(self.backbone.text_width, config.hidden)
         self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))
         stage, self._run = STAGES[config.comprehension]
-        # A released file holds four stages whatever number is used; the unused ones are kept, to be saved again.
+        # A released file holds four stages whatever number is used; the unused ones are kept, to be saved
+        # again.
         held = MAX_STAGES if config.comprehension == "released" else config.stages
         self.attn_fusion_vl = nn.ModuleList(
-            stage(config.hidden, config.gain, first=number == 0) for number in range(held if stage else 0)
+            stage(config.hidden, config.gain, first=number == 0) for number in range(held)
         )
         for unused in self.attn_fusion_vl[config.stages :].parameters():
             unused.requires_grad_(False)
@@ -83,21 +85,15 @@ class PCNet(nn.Module):
             )
         texts = torch.cat([expressions.unsqueeze(2), phrases[:, :, :used]], 2)
         encoded = self.global_lan_project(self.backbone.encode_text(texts.flatten(0, 2)))
-        encoded = encoded.unflatten(0, texts.shape[:3])
-        return self._run(
-            self.attn_fusion_vl[: self.config.stages],
-            self.logit_scale.exp(),
-            visual,
-            encoded[:, :, 0],
-            encoded[:, :, 1:],
-            scope,
-        )
+        encoded = encoded.view(*texts.shape[:3], -1)
+        inputs = Inputs(self.logit_scale.exp(), visual, encoded[:, :, 0], encoded[:, :, 1:], scope)
+        return self._run(self.attn_fusion_vl[: self.config.stages], inputs)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """(encoder, new layers), the two groups of the optimiser, without what is never trained.
 
-        Quirk: the released code leaves ``logit_scale`` out of both, so that the scores keep their first scale of
-        1/0.07; with the released stages it stays out here too.
+        Quirk: the released code leaves ``logit_scale`` out of both, so that the scores keep their first scale
+        of 1/0.07; with the released stages it stays out here too.
         """
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         known = {id(p) for p in self.backbone.parameters()}

@@ -15,11 +15,13 @@ from pcnet.maps import inside_union
 from prep.errors import PrepError
 
 RECIPES = {
-    # The equations, every loss once. The paper writes no factor at the residuals; 0.1 is that of the released code.
+    # The equations, every loss once. The paper writes no factor at the residuals; 0.1 is that of the released
+    # code.
     "paper": Recipe(),
-    # The released code's operations and default weights, under which neither RaS (w2) nor IaD (div_loc) nor the
-    # anchor loss (w3) is trained. Its foreground calibration has weight 1 but is multiplied by 0 unless switched on:
-    # give --weight fg=1 to switch it on. Its default of one stage would read no phrase at all; three are the paper's.
+    # The released code's operations and default weights, under which neither RaS (w2) nor IaD (div_loc) nor
+    # the anchor loss (w3) is trained. Its foreground calibration has weight 1 but is multiplied by 0 unless
+    # switched on: give --weight fg=1 to switch it on. Its default of one stage would read no phrase at all;
+    # three are the paper's.
     "released": Recipe(
         name="released",
         comprehension="released",
@@ -28,7 +30,8 @@ RECIPES = {
         released_tokens=True,
         weights=LossWeights(cls=5.0, ras=0.0, iad=0.0, anchor=0.0, fg=0.0, cbs=2.0),
     ),
-    # Ours: cumulative cues, progressive gate, maximum inside the union of proposals; RaS and IaD as written are out.
+    # Ours: cumulative cues, progressive gate, maximum inside the union of proposals; RaS and IaD as written
+    # are out.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
@@ -48,7 +51,7 @@ def recipe(name: str, weights: dict[str, float] | None = None, **changes: object
 
 
 def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int | None = None) -> ModelConfig:
-    """The network that ``recipe`` trains on ``encoder``: CLIP's features are projected to 1024, the tiny ones to 64."""
+    """The network that ``recipe`` trains on ``encoder``: CLIP's features go to 1024 channels."""
     return ModelConfig(
         encoder=encoder,
         comprehension=recipe.comprehension,
@@ -63,15 +66,16 @@ def step_losses(
     recipe: Recipe,
     outputs: Outputs,
     batch: Batch,
+    *,
     step: int = 0,
     calibration: Calibration | None = None,
     pairs: float | None = None,
 ) -> dict[str, Tensor]:
     """The losses that ``recipe`` weighs, each a mean over its stages, and their weighted sum as ``total``.
 
-    ``step`` draws the stage pair of the released RaS (a function of the step alone, so that a resumed run draws the
-    same); ``calibration`` is needed where ``recipe.needs_clip``; ``pairs`` is the number of same-image pairs a
-    process has on average, for data-parallel steps.
+    ``step`` draws the stage pair of the released RaS (a function of the step alone, so that a resumed run
+    draws the same); ``calibration`` is needed where ``recipe.needs_clip``; ``pairs`` is the number of
+    same-image pairs a process has on average, for data-parallel steps.
     """
     weights = recipe.weights
     parts: dict[str, Tensor] = {}
@@ -129,13 +133,15 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
     for stage in range(len(outputs.logits)):
         if recipe.iad == "released":
             own, other = _image_maps(outputs, stage).relu(), _image_maps(outputs, stage, partner=True).relu()
-            stages.append(losses.released_iad(own, other, batch.grid, batch.same_image, pairs))
+            stages.append(losses.released_iad(own, other, batch.grid, batch.same_image, pairs=pairs))
             continue
         own, other = outputs.maps(stage), outputs.partner_maps(stage)
         if recipe.iad == "soft":
-            value = losses.iad_soft(own, other, batch.grid, batch.same_image, recipe.temperature, pairs)
+            value = losses.iad_soft(
+                own, other, batch.grid, batch.same_image, temperature=recipe.temperature, pairs=pairs
+            )
         else:
-            value = losses.iad(own, other, batch.grid, batch.same_image, pairs)
+            value = losses.iad(own, other, batch.grid, batch.same_image, pairs=pairs)
         stages.append(value)
     return torch.stack(stages).mean()
 
@@ -158,7 +164,7 @@ def _calibrations(
         if recipe.weights.cbs:
             if batch.negative_ids is None:
                 raise PrepError(
-                    f"recipe {recipe.name} needs texts that do not describe the target, and the batch has none",
+                    f"recipe {recipe.name} needs texts of other targets, and the batch has none",
                     "Draw at least one negative a sample, or set --weight cbs=0.",
                 )
             parts["cbs"].append(losses.calibration_negatives(calibration.agreement(seen, batch.negative_ids)))

@@ -1,4 +1,4 @@
-"""Text to token ids: CLIP's byte pairs cut to length with the end token kept, or whole words for the tiny encoder."""
+"""Text to token ids: CLIP's byte pairs with the end token kept, or whole words for the tiny encoder."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Tokenizer(Protocol):
 class ClipTokenizer:
     """CLIP's byte-pair encoding to ``length`` ids: start, the text, end, zeros.
 
-    A longer text loses its tail but keeps the end token, at which the text encoder reads. With ``released``, texts
-    are cut as in the released code: the 77-token row is sliced, so that a long text has no end token (its feature is
-    then read at the largest word id) and one beyond 77 tokens is refused.
+    A longer text loses its tail but keeps the end token, at which the text encoder reads. With ``released``,
+    texts are cut as in the released code: the 77-token row is sliced, so that a long text has no end token
+    (its feature is then read at the largest word id) and one beyond 77 tokens is refused.
     """
 
     def __init__(self, length: int = LENGTH, released: bool = False) -> None:
