@@ -1,4 +1,4 @@
-"""The ladder: from a model's answers down to the expression itself, so that no valid expression is without phrases."""
+"""The ladder from a model's answers down to the expression itself: no valid expression is without phrases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prep.cache.keys import normalise_text
 from prep.phrases.checks import violations
 from prep.phrases.parse import parse
-from prep.phrases.rules import decompose, shorten
+from prep.phrases.rules import break_up, shorten
 from prep.records import PhraseSet
 
 
@@ -20,17 +20,31 @@ def unusable(text: str) -> str:
     return ""
 
 
+def decompose(text: str, llm: str = "rules") -> PhraseSet:
+    """The phrases of one expression, by the rules or by the model that ``llm`` names (see ``--llm``).
+
+    For many expressions use ``pcnet-prep phrases``, which asks once for equal texts and keeps the answers.
+    """
+    if llm == "rules":
+        return settle(text)
+    from prep.phrases.job import decompose_with
+
+    return decompose_with(text, llm)
+
+
 def needs_retry(text: str, raw: str) -> bool:
     """Whether a model's first answer fails a check, so that a constrained second one is worth its time."""
     return bool(violations(text, parse(raw)))
 
 
 def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
-    """The phrases of ``text`` given the model's answers: its first and, where there was one, that of the retry.
+    """The phrases of ``text`` given the model's answers: its first and, where there was one, that of the
+    retry.
 
-    The first rung whose phrases pass every check gives the answer: ``llm``, ``retry``, ``rules``; if none does, the
-    rules' phrases stand with their violations, and where the rules find none, the expression itself. ``rejected``
-    holds the rungs turned down above. Never raises; a text that is :func:`unusable` has no phrases.
+    The first rung whose phrases pass every check gives the answer: ``llm``, ``retry``, ``rules``; if none
+    does, the rules' phrases stand with their violations, and where the rules find none, the expression
+    itself. ``rejected`` holds the rungs turned down above. Never raises; a text that is :func:`unusable`
+    has no phrases.
     """
     if unusable(text):
         return PhraseSet((), "expression", ("count",))
@@ -41,7 +55,7 @@ def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
         if not failed:
             return PhraseSet(phrases, source, (), tuple(rejected))
         rejected.append((source, failed))
-    phrases = decompose(text)
+    phrases = break_up(text)
     if phrases:
         return PhraseSet(phrases, "rules", violations(text, phrases), tuple(rejected))
     rejected.append(("rules", ("count",)))

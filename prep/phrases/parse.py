@@ -17,22 +17,20 @@ MAX_WORDS = 40
 _SPECIAL = re.compile(r"</?s>|\[/?INST\]|<\|[^|<>]{0,40}\|>|<(?:start|end)_of_turn>|</?think>", re.IGNORECASE)
 _FENCE = re.compile(r"^\s*(?:```|~~~)[\w+-]*\s*$")
 _MARKER = re.compile(
-    r"\s*(?:>\s*)?(?:(?:phrase|cue|line|step)\s*#?\d{1,2}\s*[.):\-–]\s*|\(?\d{1,2}\s*[.):]\)?(?!\d)\s*|\[\d{1,2}\]\s*"
-    r"|\(?[a-hA-H]\)\s+|[-*•‣◦▪·–—+]\s+|#{1,6}\s+)",
-    re.IGNORECASE,
+    r"\s*(?:>\s*)?(?:(?:phrase|cue|line|step)\s*#?\d{1,2}\s*[.):\-–]\s*|\(?\d{1,2}\s*[.):]\)?(?!\d)\s*|\[\d{
+    1,2}\]\s*" r"|\(?[a-hA-H]\)\s+|[-*•‣◦▪·–—+]\s+|#{1,6}\s+)", re.IGNORECASE,
 )
 _INLINE = re.compile(r"(?:(?<=\s)|(?<=[.;,]))(?=\(?\d{1,2}[.)]\s*[A-Za-z\"'*])")
 _PREAMBLE = re.compile(
-    r"(?:sure|certainly|of course|okay|ok|absolutely|yes|here(?:'s| is| are)|here you go|the (?:short )?phrases|"
-    r"phrases|output|answer|answers|result|response|decomposition|target(?= phrases))\b",
+    r"(?:sure|certainly|of course|okay|ok|absolutely|yes|here(?:'s| is| are)|here you go|the (?:short
+    )?phrases|" r"phrases|output|answer|answers|result|response|decomposition|target(?= phrases))\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"(?:phrases|output|answer|response|result)\s*:\s*", re.IGNORECASE)
 _AFTERWORD = re.compile(
     r"(?:\(?note\b|explanation\b|i hope\b|let me know\b|please (?:let|note)\b|in this\b|these phrases\b|"
-    r"this (?:expression|decomposition|answer)\b|if you\b|each phrase\b|as an ai\b|i(?:'m| am) (?:sorry|unable)\b|"
-    r"i (?:cannot|can't)\b)",
-    re.IGNORECASE,
+    r"this (?:expression|decomposition|answer)\b|if you\b|each phrase\b|as an ai\b|i(?:'m| am)
+    (?:sorry|unable)\b|" r"i (?:cannot|can't)\b)", re.IGNORECASE,
 )
 # A model that runs on starts the next question by itself; what follows is not about this expression.
 _NEXT_QUESTION = re.compile(

@@ -18,7 +18,8 @@ SLOT = "{expression}"
 MAX_EXPRESSION_CHARS = 400
 MAX_PROMPT_CHARS = 20_000
 
-# What the retry's structured output must look like; :func:`prep.phrases.parse.parse` reads it like any other answer.
+# What the retry's structured output must look like; :func:`prep.phrases.parse.parse` reads it like any
+# other answer.
 ANSWER_SCHEMA: dict[str, Any] = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 100},
@@ -36,9 +37,9 @@ _STRUCTURAL = str.maketrans({**dict.fromkeys('<>[]{}|`\\"“”„«»', " "), *
 class Prompt:
     """A prompt that was read and checked.
 
-    ``prefix`` is what stands before the expression (the same for every one, so an engine can keep it in its prefix
-    cache), ``suffix`` what stands behind it. ``sha256`` is that of the file's bytes; it and ``version`` identify
-    the prompt in keys and manifests.
+    ``prefix`` is what stands before the expression (the same for every one, so an engine can keep it in its
+    prefix cache), ``suffix`` what stands behind it. ``sha256`` is that of the file's bytes; it and
+    ``version`` identify the prompt in keys and manifests.
     """
 
     version: str
@@ -67,9 +68,10 @@ def quotable(text: str) -> str:
 def load_prompt(path: Path | None = None) -> Prompt:
     """Read and check a prompt file; ``None`` is the one of this package.
 
-    The file starts with ``version: NAME``, then has the sections ``== instruction ==``, ``== constraints ==``,
-    ``== examples ==`` and ``== question ==`` in this order, each with text. The last holds ``{expression}`` once,
-    between double quotes; no other section holds it. Raises PrepError, naming the file and what is wrong in it.
+    The file starts with ``version: NAME``, then has the sections ``== instruction ==``, ``== constraints
+    ==``, ``== examples ==`` and ``== question ==`` in this order, each with text. The last holds
+    ``{expression}`` once, between double quotes; no other section holds it. Raises PrepError, naming the
+    file and what is wrong in it.
     """
     file = DEFAULT if path is None else path
     data = _read(file)

@@ -1,0 +1,88 @@
+"""How many tokens CLIP's text encoder makes of a text, exactly, without loading torch; each word is counted once."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import importlib.util
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from prep.errors import PrepError
+
+# The released code cuts at 20 with the start and the end token; 18 of a phrase's own keep the end token.
+MAX_TOKENS = 18
+
+_MERGES = 49152 - 256 - 2
+_ASCII = re.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
+_UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # of
+the regex package
+
+
+def count_tokens(text: str) -> int:
+    """The number of tokens of ``text`` by CLIP's byte-pair encoding, start and end token not counted.
+
+    Equal to ``len(open_clip.tokenizer.SimpleTokenizer().encode(text))``; the merges are read from that
+    package.
+    """
+    if not (text.isascii() and text.isprintable() and "&" not in text):
+        import ftfy
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return sum(map(_word, text.lower().split()))
+
+
+@lru_cache(maxsize=1 << 17)
+def _word(word: str) -> int:
+    """Tokens of one word without white space, which no token of CLIP crosses."""
+    if word.isascii():
+        parts = _ASCII.findall(word)
+    else:
+        import regex
+
+        parts = regex.findall(_UNICODE, word, regex.IGNORECASE)
+    return sum(1 if part in {"<start_of_text>", "<end_of_text>"} else _pieces(part) for part in parts)
+
+
+def _pieces(part: str) -> int:
+    ranks = _ranks()
+    symbols = [_byte_symbols()[byte] for byte in part.encode("utf-8", "replace")]
+    symbols[-1] += "</w>"
+    while len(symbols) > 1:
+        pairs = list(zip(symbols, symbols[1:], strict=False))
+        best = min(pairs, key=lambda pair: ranks.get(pair, _MERGES))
+        if best not in ranks:
+            break
+        merged: list[str] = []
+        i = 0
+        while i < len(symbols):
+            if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == best:
+                merged.append(symbols[i] + symbols[i + 1])
+                i += 2
+            else:
+                merged.append(symbols[i])
+                i += 1
+        symbols = merged
+    return len(symbols)
+
+
+@lru_cache(maxsize=1)
+def _ranks() -> dict[tuple[str, str], int]:
+    # find_spec of a top-level package does not import it: open_clip would load torch.
+    spec = importlib.util.find_spec("open_clip")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    files = [Path(folder) / "bpe_simple_vocab_16e6.txt.gz" for folder in folders]
+    for file in files:
+        if file.is_file():
+            lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
+            return {(first, second): rank for rank, (first, second) in enumerate(map(str.split, lines))}
+    raise PrepError("CLIP's vocabulary was not found in the package open_clip", "pip install open_clip_torch")
+
+
+@lru_cache(maxsize=1)
+def _byte_symbols() -> dict[int, str]:
+    """CLIP's printable stand-in for each byte: Latin-1's printable characters themselves, then 256 and up."""
+    plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return {byte: chr(byte) if byte in plain else chr(next(others)) for byte in range(256)}

@@ -1,0 +1,127 @@
+"""The rules' decomposer: an expression into the bare target and the target with one cue each, without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
+from prep.phrases.grammar import Cue, Frame, analyse
+from prep.phrases.tokens import read
+
+# Enters the key of every answer of the rules: change it with any change of what they answer.
+RULES_VERSION = "1"
+MAX_PHRASES = 5
+STAND_IN = "object"
+
+_NO_ARTICLE = frozenset(
+    "anyone someone everyone anybody somebody everybody anything something everything nothing nobody none".split()
+)
+_BREAKS = "IilwTFrR&x"
+
+
+def break_up(text: str) -> tuple[str, ...]:
+    """One to five phrases for ``text``, the first of which names the target; none where there is no word to
+    read.
+
+    Lower case. Every content word is one of the expression's, apart from "object" for a target that it does
+    not name. Deterministic; never raises.
+    """
+    words, tags = read(text)
+    frame = analyse(tags)
+    if not frame.head and not frame.cues:
+        return ()
+    cues = _split_long(words, tags, frame)
+    while len(cues) >= MAX_PHRASES:
+        cues = _merge_nearest(words, tags, frame.head, cues)
+    phrases = dict.fromkeys(_compose(words, tags, frame.head, cue) for cue in (Cue(()), *cues))
+    return tuple(dict.fromkeys(shorten(phrase) for phrase in phrases))
+
+
+def shorten(text: str, limit: int = MAX_TOKENS) -> str:
+    """``text`` cut at the last word that keeps it within ``limit`` CLIP tokens; a longer first word is cut itself."""
+    if count_tokens(text) <= limit:
+        return text
+    words = text.split()
+    low, high = 0, min(len(words), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count_tokens(" ".join(words[:middle])) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    if low:
+        return " ".join(words[:low])
+    word = words[0][: 4 * limit]
+    while count_tokens(word) > limit:
+        word = word[:-1]
+    return word
+
+
+def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
+    """The phrase of one cue: its words and the target's in the order of the expression."""
+    if not head:
+        return _headless(words, tags, cue)
+    first = cue.words[0] if cue.link else -1
+    parts: list[str] = []
+    for i in sorted({*head, *cue.words}):
+        if i == first:
+            parts.append(cue.link)
+        parts.append(words[i])
+    if not (tags[min((head[0], *cue.words[:1]))] in "hdx" or words[head[0]] in _NO_ARTICLE):
+        parts.insert(0, "the")
+    return _join(parts)
+
+
+def _headless(words: list[str], tags: str, cue: Cue) -> str:
+    parts = [words[i] for i in cue.words]
+    kinds = {tags[i] for i in cue.words}
+    if not parts:
+        return f"the {STAND_IN}"
+    if kinds <= {*"acjsom0ev"} and tags[cue.words[0]] != "V":
+        return _join(["the", *parts, STAND_IN])
+    if kinds <= {*"acjsom0eg"}:
+        return _join(
+            ["the", STAND_IN, "on" if words[cue.words[-1]].startswith("side") else "in", "the", *parts]
+        )
+    return _join(["the", STAND_IN, *([cue.link] if cue.link else []), *parts])
+
+
+def _join(parts: Sequence[str]) -> str:
+    line = " ".join(parts)
+    return line.replace(" 's", "'s").replace(" ,", ",") if "'" in line or "," in line else line
+
+
+def _merge_nearest(words: list[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
+    """Make one cue of the two neighbours that are shortest together, as tokens of the merged phrase."""
+    merged = [_merge(first, second) for first, second in zip(cues, cues[1:], strict=False)]
+    costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
+    i = costs.index(min(costs))
+    return [*cues[:i], merged[i], *cues[i + 2 :]]
+
+
+def _merge(first: Cue, second: Cue) -> Cue:
+    return Cue((*first.words, *second.words), first.link or "")
+
+
+def _split_long(words: list[str], tags: str, frame: Frame) -> list[Cue]:
+    """Cut cues whose phrase is too long for CLIP, where a phrase or clause starts inside them."""
+    cues: list[Cue] = []
+    waiting = list(frame.cues)
+    while waiting:
+        cue = waiting.pop(0)
+        if count_tokens(_compose(words, tags, frame.head, cue)) <= MAX_TOKENS:
+            cues.append(cue)
+            continue
+        breaks = [k for k in range(2, len(cue.words)) if tags[cue.words[k]] in _BREAKS]
+        fitting = [k for k in breaks if _fits(words, tags, frame.head, Cue(cue.words[:k], cue.link))]
+        at = fitting[-1] if fitting else (breaks[0] if breaks else 0)
+        if not at:
+            cues.append(cue)
+            continue
+        cues.append(Cue(cue.words[:at], cue.link))
+        waiting.insert(0, Cue(cue.words[at:]))
+    return cues
+
+
+def _fits(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
+    return count_tokens(_compose(words, tags, head, cue)) <= MAX_TOKENS

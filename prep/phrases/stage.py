@@ -1,0 +1,109 @@
+"""The rules as a stage: expressions in, rows of the phrases table out, with no model and no settings but a version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prep.cache.keys import answer_key, fingerprint
+from prep.phrases.ladder import settle, unusable
+from prep.phrases.rules import RULES_VERSION
+from prep.records import Expression, PhraseSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LLM = "rules"
+# Expressions repeat (28 % of RefCOCO's); what was settled is kept up to this many texts.
+_REMEMBERED = 1 << 16
+
+
+def rules_settings() -> dict[str, str]:
+    """What the phrases of the rules depend on, beside the text."""
+    return {"llm": LLM, "version": RULES_VERSION}
+
+
+def row(
+    item: Expression,
+    phrase_set: PhraseSet | None,
+    *,
+    llm: str,
+    prompt_version: str | None,
+    key: str,
+    error: str = "",
+    raw: str | None = None,
+) -> dict[str, Any]:
+    """One row of the phrases table; ``phrase_set`` None (or ``error``) makes it one of ``status="error"``."""
+    failed = bool(error) or phrase_set is None
+    return {
+        "row_id": item.row_id,
+        "dataset": item.dataset,
+        "split_by": item.split_by,
+        "split": item.split,
+        "ref_id": item.ref_id,
+        "sent_id": item.sent_id,
+        "image_id": item.image_id,
+        "image": item.image,
+        "expression": item.text,
+        "phrases": [] if failed or phrase_set is None else list(phrase_set.phrases),
+        "source": None if failed or phrase_set is None else phrase_set.source,
+        "llm": llm,
+        "prompt_version": prompt_version,
+        "key": key,
+        "violations": [] if failed or phrase_set is None else list(phrase_set.violations),
+        "rejected": []
+        if failed or phrase_set is None
+        else [{"source": source, "violations": list(names)} for source, names in phrase_set.rejected],
+        "status": "error" if failed else "ok",
+        "error": error or None,
+        "raw": raw,
+    }
+
+
+class OneCore(NamedTuple):
+    """One CPU core and no GPU."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class RulesStage:
+    """Breaks expressions with :mod:`prep.phrases.rules`; equal rows whatever the units, order or workers.
+
+    ``resources`` is what one worker holds, as :class:`prep.engine.Resources` says it.
+    """
+
+    def __init__(self, resources: Any = None) -> None:
+        self.resources = resources or OneCore()
+        self._fingerprint = fingerprint(rules_settings())
+        self._known: dict[str, tuple[PhraseSet | None, str, str]] = {}
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def load(self, unit: Sequence[Expression]) -> Sequence[Expression]:
+        """Nothing to read."""
+        return unit
+
+    def process(self, loaded: Sequence[Expression]) -> pa.Table:
+        """The unit's rows: phrases, or the reason why there are none."""
+        import pyarrow as pa
+
+        from prep.cache.schema import PHRASES
+
+        return pa.Table.from_pylist([self._row(item) for item in loaded], schema=PHRASES)
+
+    def _row(self, item: Expression) -> dict[str, Any]:
+        phrase_set, key, reason = self._settled(item.text)
+        error = item.problem or reason
+        return row(item, phrase_set, llm=LLM, prompt_version=None, key=key, error=error)
+
+    def _settled(self, text: str) -> tuple[PhraseSet | None, str, str]:
+        known = self._known.get(text)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            reason = unusable(text)
+            known = (None if reason else settle(text), answer_key(self._fingerprint, text), reason)
+            self._known[text] = known
+        return known

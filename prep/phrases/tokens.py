@@ -1,0 +1,202 @@
+"""An expression as words, their classes and their lemmas: looked up in the lexicon, guessed by ending, fixed in context."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from prep.cache.keys import normalise_text
+from prep.phrases.lexicon import CLASSES, COMPOUNDS, IRREGULAR, NOUNS, SHADES
+
+# What the rules read of an expression; the longest real one has fewer than half as many words.
+MAX_WORDS = 80
+
+_WORD = re.compile(r"w/|'s\b|[^\W_]+(?:['-][^\W_]+)*'?|[&,;:.!?()+@|=/]")
+_POSSESSIVE = re.compile(r"(?<=\w)'s$|(?<=s)'$")
+_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)")
+_CONTRACTED = frozenset({"that's", "who's", "it's", "he's", "she's", "there's", "what's"})
+_NOUNS = "npkgtf"
+_FRUIT = frozenset({"orange", "peach", "lime", "olive"})
+_VERB_OR_NOUN = frozenset(
+    """drinks covers brushes combs points cuts rests shows stands washes feeds pets poses works bends turns
+    crosses skis surfs skates catches plays looks hits catches swings walks runs rides reads waits wants
+    needs uses see reaches touches rest serves blows bites licks kicks hugs kisses swims drives reads raises
+    lay stares get go wear eat ride hold says""".split()
+)
+_KIN = frozenset("baby mother mom mama adult male female child papa father infant kid teenage teen".split())
+
+
+def _table() -> dict[str, str]:
+    words = {word: tag for tag, line in CLASSES.items() for word in line.split()}
+    words.update(dict.fromkeys(NOUNS, "n"))
+    words["head"] = "k"
+    words["ring"] = "k"
+    words["dress"] = "k"
+    words["guest"] = "p"
+    return words
+
+
+_TAGS = _table()
+_STARTS: dict[str, int] = {}
+for _phrase in COMPOUNDS:
+    _first, _, _rest = _phrase.partition(" ")
+    _STARTS[_first] = max(_STARTS.get(_first, 0), _phrase.count(" ") + 1)
+
+
+@lru_cache(maxsize=1 << 17)
+def guess(word: str) -> str:
+    """The class of a word by the lexicon or, where it is not there, by its ending and parts."""
+    known = _TAGS.get(word)
+    if known:
+        return known
+    if word.isdigit():
+        return "0"
+    if _ORDINAL.fullmatch(word):
+        return "o"
+    if "-" in word:
+        first, last = word.split("-", 1)[0], word.rsplit("-", 1)[1]
+        if guess(first) in "cjso0m" or last.endswith(("ed", "ing", "like", "free", "shaped")):
+            return "j"
+        return guess(last) if last else "n"
+    return _by_ending(word)
+
+
+def _by_ending(word: str) -> str:
+    size = len(word)
+    if size > 3 and word.endswith("s") and not word.endswith("ss"):
+        singular = _TAGS.get(word[:-1], "")
+        if singular and singular in "npkgtfj":
+            return "n" if singular == "j" else singular
+    if size > 4 and word.endswith("ing"):
+        return "v"
+    if size > 4 and word.endswith("ed"):
+        return "e"
+    if size > 5 and word.endswith("est"):
+        return "m"
+    if size > 5 and word.endswith(("less", "ful", "like", "ish")):
+        return "j"
+    if size > 5 and word.endswith("ly") and not word.endswith(("lly", "fly", "ily")):
+        return "a"
+    if size > 6 and word.endswith(("woman", "women")):
+        return "p"
+    return "n"
+
+
+@lru_cache(maxsize=1 << 17)
+def stem(word: str) -> str:
+    """The lemma by which words are compared: number, tense and the comparing endings taken off ("wearing":
+    "wear").
+
+    It is a key, not always a word: "riding" and "ride" both become "rid".
+    """
+    known = IRREGULAR.get(word)
+    if known:
+        word = known
+    size = len(word)
+    if size > 4 and word.endswith("ies"):
+        word = word[:-3] + "y"
+    elif size > 4 and word.endswith(("ches", "shes", "sses", "xes", "zes")):
+        word = word[:-2]
+    elif size > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    elif size > 5 and word.endswith("ing"):
+        word = _undouble(word[:-3])
+    elif size > 4 and word.endswith("ed"):
+        word = _undouble(word[:-2])
+    word = IRREGULAR.get(word, word)
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word
+
+
+def _undouble(word: str) -> str:
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
+        return word[:-1]
+    return word
+
+
+def read(text: str) -> tuple[list[str], str]:
+    """The words of ``text`` (lower case; compounds such as "next to" are one) and their classes, a letter each."""
+    line = normalise_text(text)
+    if not line.isascii():
+        line = (
+            line.replace("\u2019", "'").replace("\u2018", "'").replace("\u2014", ",").replace("\u2013", ",")
+        )
+    if " ' " in line or " - " in line:
+        line = line.replace(" ' s ", "'s ").replace(" ' ", "' ").replace(" - ", " ")
+    words = _split(_WORD.findall(line)[: 2 * MAX_WORDS])
+    tags = [_TAGS.get(word) or COMPOUNDS.get(word) or guess(word) for word in words]
+    for i, word in enumerate(words):
+        if word in _CONTEXT or tags[i] == "p":
+            tags[i] = _in_context(word, tags, words, i)
+    return words, "".join(tags)
+
+
+def _split(found: list[str]) -> list[str]:
+    """Possessive marks apart, compounds joined."""
+    words: list[str] = []
+    for word in found:
+        if "'" in word and word not in _CONTRACTED and len(word) > 2:
+            mark = _POSSESSIVE.search(word)
+            if mark:
+                words.append(word[: mark.start()])
+                words.append("'s")
+                continue
+            word = word.rstrip("'")
+        words.append(word)
+    if not any(word in _STARTS for word in words):
+        return words[:MAX_WORDS]
+    joined: list[str] = []
+    i, n = 0, len(words)
+    while i < n:
+        longest = _STARTS.get(words[i], 1)
+        for size in range(min(longest, n - i), 1, -1):
+            phrase = " ".join(words[i : i + size])
+            if phrase in COMPOUNDS:
+                joined.append(phrase)
+                i += size
+                break
+        else:
+            joined.append(words[i])
+            i += 1
+    return joined[:MAX_WORDS]
+
+
+_CONTEXT = frozenset(
+    {"that", "one", "top", "back", "half", "can", "'s", *SHADES, *_FRUIT, *_VERB_OR_NOUN, *_KIN}
+)
+
+
+def _in_context(word: str, tags: list[str], words: list[str], i: int) -> str:
+    """The class of a word that has several, by its neighbours' classes (those before it are settled)."""
+    before = tags[i - 1] if i else ""
+    after = tags[i + 1] if i + 1 < len(tags) else ""
+    if word == "'s":
+        return "'"
+    if word == "that":
+        return "r" if before and before in "npkgtfucsomeq0" else "d"
+    if word == "one":
+        return "0" if after and after in "npkgt" and before not in {*"djcsom0"} else "f"
+    if word in SHADES:
+        if after == "c" or (i + 1 < len(words) and words[i + 1] in SHADES):
+            return "a"
+        return "j" if after and after in _NOUNS else SHADES[word]
+    if word in _FRUIT:
+        return "c" if (after and after in "npkgtfc&") or (before and before in "Ic&pa") else "n"
+    if word == "top":
+        return "k" if before and before in "ce" and (not after or after not in "npkgtfsO") else "s"
+    if word == "back":
+        return "k" if before and before in "h'" else "s"
+    if word == "half":
+        return "a" if after == "e" else ("t" if after in {"O", "d"} else "j")
+    if word == "can":
+        return "n" if before and before in "dcjn" else "b"
+    if word in _VERB_OR_NOUN:
+        return "z" if before and before in "prRq&fu" and i else ("n" if word != "lay" else "v")
+    return _creature(word, before, after)
+
+
+def _creature(word: str, before: str, after: str) -> str:
+    if word in _KIN and after == "p":
+        return "j"
+    if after == "k" or (after == "n" and word.endswith("s") and stem(word) != word):
+        return "G"
+    return "p"
