@@ -219,8 +219,8 @@ def _clip_state(name: str, weights: str | Path) -> dict[str, Tensor]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise PrepError(
             f"CLIP {name}: its weights ({source}) cannot be had: {reason}",
-            f"Run open_clip.create_model('{name}-quickgelu', pretrained='openai') where there is a network, copy "
-            "the file and name it with --clip-weights FILE, or train from scratch with --encoder tiny.",
+            f"Run open_clip.create_model('{name}-quickgelu', pretrained='openai') where there is a "
+            "network, and name its file with --clip-weights FILE, or train from scratch with --encoder tiny.",
         ) from error
     return {
         key: value.float() if value.is_floating_point() else value for key, value in clip.state_dict().items()
