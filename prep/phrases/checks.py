@@ -1,4 +1,4 @@
-"""What can be wrong with a phrase set, each as a small pure function with the name that ``violations`` gives it."""
+"""What can be wrong with a phrase set: small pure functions, each with a name for ``violations``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from prep.phrases.tokens import read, stem
 MAX_PHRASES = 5
 
 _FUNCTION = "dhubxOTFNwIlirR&,'yqV"
-_FILLERS = frozenset(map(stem, "object objects thing things one ones item items".split()))
+_FILLERS = frozenset(map(stem, ("object", "objects", "thing", "things", "one", "ones", "item", "items")))
 # Words that say where: the prepositions that are content too, and lose the place where they are lost.
-_PLACES = frozenset(
-    """behind near nearby beside below beneath under underneath above between among against opposite
-    alongside over across around before after beyond next close front top bottom back side inside outside
-    left right middle center corner edge background foreground""".split()
-)
+_PLACES = {
+    *("behind", "near", "nearby", "beside", "below", "beneath", "under", "underneath", "above", "between"),
+    *("among", "against", "opposite", "alongside", "over", "across", "around", "before", "after", "beyond"),
+    *("next", "close", "front", "top", "bottom", "back", "side", "inside", "outside", "left", "right"),
+    *("middle", "center", "corner", "edge", "background", "foreground"),
+}
 
 
 class Reading(NamedTuple):
-    """A text as the checks see it: its stems by kind, the stems that name its target, and its number of cues."""
+    """A text as the checks see it: its stems by kind, those that name its target, how many cues it has."""
 
     content: frozenset[str]
     negations: frozenset[str]
@@ -76,7 +77,7 @@ def distinct(text: str, phrases: Sequence[str]) -> bool:
 
 
 def too_long(text: str, phrases: Sequence[str]) -> bool:
-    """No phrase has more than 18 CLIP tokens, so that the end token survives the released code's cut at 20."""
+    """No phrase has more than 18 CLIP tokens, so that the end token survives a cut at 20."""
     return all(count_tokens(phrase) <= MAX_TOKENS for phrase in phrases)
 
 
@@ -99,13 +100,13 @@ def _about(first: Reading, other: Reading) -> bool:
 
 
 def one_cue(text: str, phrases: Sequence[str]) -> bool:
-    """Each phrase after the first has one cue; more only where there are five phrases, the most there may be."""
+    """Each phrase after the first has one cue; more only where five phrases cannot hold the cues."""
     counts = [reading(phrase).cues for phrase in phrases[1:]]
     return all(n <= 1 for n in counts) or (len(phrases) == MAX_PHRASES and reading(text).cues >= MAX_PHRASES)
 
 
 def extractive(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the phrases, by lemma, is in the expression; "object", "thing" and "one" may be added."""
+    """Every content word of the phrases, by lemma, is in the expression; "object" and the like may be added."""
     there = reading(text).all
     for phrase in phrases:
         said = reading(phrase)
@@ -116,7 +117,7 @@ def extractive(text: str, phrases: Sequence[str]) -> bool:
 
 
 def covering(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the expression is in some phrase (negation, numbers, colours, places: see the next)."""
+    """Every content word of the expression is in some phrase; the next checks are about those it leaves out."""
     return _kept(reading(text).content, phrases)
 
 

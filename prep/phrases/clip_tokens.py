@@ -1,4 +1,4 @@
-"""How many tokens CLIP's text encoder makes of a text, exactly, without loading torch; each word is counted once."""
+"""How many tokens CLIP's text encoder makes of a text: exact, without torch, each word counted once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import html
 import importlib.util
 import re
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from prep.errors import PrepError
@@ -16,8 +17,8 @@ MAX_TOKENS = 18
 
 _MERGES = 49152 - 256 - 2
 _ASCII = re.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
-_UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # of
-the regex package
+# The same over all letters and digits; for the regex package.
+_UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def count_tokens(text: str) -> int:
@@ -39,7 +40,7 @@ def _word(word: str) -> int:
     if word.isascii():
         parts = _ASCII.findall(word)
     else:
-        import regex
+        import regex  # type: ignore[import-untyped]
 
         parts = regex.findall(_UNICODE, word, regex.IGNORECASE)
     return sum(1 if part in {"<start_of_text>", "<end_of_text>"} else _pieces(part) for part in parts)
@@ -50,7 +51,7 @@ def _pieces(part: str) -> int:
     symbols = [_byte_symbols()[byte] for byte in part.encode("utf-8", "replace")]
     symbols[-1] += "</w>"
     while len(symbols) > 1:
-        pairs = list(zip(symbols, symbols[1:], strict=False))
+        pairs = list(pairwise(symbols))
         best = min(pairs, key=lambda pair: ranks.get(pair, _MERGES))
         if best not in ranks:
             break

@@ -15,7 +15,7 @@ _A = "[ajcsom0e]"
 _ADJECTIVES = f"(?:(?:{_A}|(?<!c)v)+(?:[&,](?:{_A})+)*)"
 _NOUN = "[npkgtfG]"
 _CORE = f"[dh]*{_ADJECTIVES}?{_NOUN}+(?:'{_ADJECTIVES}?{_NOUN}*)*"
-_BARE = f"(?:[dh]*[ajcsom0]+(?:&[ajcsom0]+)*|[uh])"
+_BARE = "(?:[dh]*[ajcsom0]+(?:&[ajcsom0]+)*|[uh])"
 NP = re.compile(f"(?:{_CORE}|{_BARE})(?:O(?:{_CORE}|{_BARE}))*")
 HEAD = re.compile(f"([dhx]*)((?:(?:{_A}|v|(?<=d)V)+(?:[&,](?:{_A}|v)+)*)?)({_NOUN}+)")
 # "left", "on the far right side", "in back", "in the top left corner": nothing that these could belong to
@@ -27,14 +27,14 @@ LEAD_IN = re.compile(r"(?:[ud]b+|uz|zi(?=[dhnpjcso])|[rR](?=[dhV])|[&,NOq])")
 
 
 class Cue(NamedTuple):
-    """One cue: the words it is made of, and the word to put before the first ("in", "with") where it has none."""
+    """One cue: its words, and the word to put before them ("in", "with") where the expression has none."""
 
     words: tuple[int, ...]
     link: str = ""
 
 
 class Frame(NamedTuple):
-    """An expression's analysis: the words that name the target (none where it is headless) and the cues, in order."""
+    """An expression's analysis: the words that name the target, none where it has no noun, and the cues."""
 
     head: tuple[int, ...]
     cues: tuple[Cue, ...]
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 
 @lru_cache(maxsize=1 << 16)
 def analyse(tags: str) -> Frame:
-    """The frame of an expression whose words have these classes. Word indices count all words, chatter included."""
+    """The frame of an expression whose words have these classes; indices count all words, also chatter."""
     kept = [i for i, tag in enumerate(tags) if tag != "y"]
     reader = _Reader("".join(tags[i] for i in kept))
     reader.run()
@@ -91,7 +91,7 @@ class _Reader:
     # ------------------------------------------------------------------------------------------------
 
     def _head(self) -> bool:
-        """Read the noun phrase that names the target at the cursor, with the cues that stand before its noun."""
+        """Read the noun phrase at the cursor as the target's, with the cues that stand before its noun."""
         start = self.at
         cues: list[Cue] = []
         while True:
@@ -120,13 +120,13 @@ class _Reader:
         return True
 
     def _before_noun(self, match: re.Match[str]) -> list[Cue]:
-        """The cues of determiners and adjectives; adjectives that belong together ("black and white") are one."""
+        """The cues of determiners and adjectives; those that belong together ("black and white") are one."""
         cues = [Cue((i,)) for i in range(match.start(1), match.end(1)) if self.tags[i] in "hx"]
         cues.extend(_adjectives(self.tags, match.start(2), match.end(2)))
         return cues
 
     def _noun(self, match: re.Match[str], cues: list[Cue]) -> tuple[int, ...]:
-        """The words of the name; nouns before it that are cues ("red shirt guy", "giraffe neck") join ``cues``."""
+        """The words of the name; nouns before it that are cues ("red shirt guy") join ``cues``."""
         first, last = match.start(3), match.end(3) - 1
         run = match[3]
         cut = first
@@ -134,14 +134,14 @@ class _Reader:
             i = first + offset
             following = run[offset + 1]
             if tag == "G":
-                owned = [w for cue in cues for w in cue.words if self.tags[w] not in "hx" or True]
-                cues[:] = [Cue(tuple([*owned, *range(cut, i + 1)]))]
+                owned = [w for cue in cues for w in cue.words]
+                cues[:] = [Cue((*owned, *range(cut, i + 1)))]
                 cut = i + 1
             elif tag == "g" or (tag in "kn" and following == "f") or (tag == "k" and following == "p"):
                 bound: list[int] = []
                 while cues and self._binds(cues[-1], tag):
                     bound = [*cues.pop().words, *bound]
-                cues.append(Cue(tuple([*bound, *range(cut, i + 1)])))
+                cues.append(Cue((*bound, *range(cut, i + 1))))
                 cut = i + 1
         return tuple(range(cut, last + 1))
 
@@ -212,7 +212,7 @@ class _Reader:
         self._noun_segment()
 
     def _coordinate(self) -> None:
-        """ "and": a new cue where a predicate follows; with the lead word again where only a noun phrase follows."""
+        """After "and": a new cue; with the lead word again where only a noun phrase follows."""
         self.at += 1
         if self._tag() in "VvezbxrRIilwTFsm$,&":
             return
@@ -341,7 +341,7 @@ class _Reader:
         return j
 
     def _low(self, i: int, match: re.Match[str]) -> int:
-        """Where the phrase of the preposition at ``i`` ends, with all that describes the noun phrase ``match``."""
+        """Where the phrase of the preposition at ``i`` ends, with all that describes its noun phrase."""
         tags = self.tags
         lead = tags[i]
         j = match.end()
@@ -423,7 +423,7 @@ def _adjectives(tags: str, start: int, end: int) -> list[Cue]:
             if joined:
                 words.append(i)
             continue
-        same = tag == kind and tag in "sc" or joined or (kind == "a") or (kind in "om" and tag == "s")
+        same = (tag == kind and tag in "sc") or joined or (kind == "a") or (kind in "om" and tag == "s")
         same = same or (kind == "s" and tag in "so") or (kind == "c" and tag == "e")
         if words and not same:
             cues.append(Cue(tuple(words)))

@@ -1,4 +1,4 @@
-"""Read the phrases out of whatever a language model wrote: lists, JSON, fences, preambles, repeats, cut-off ends."""
+"""Read the phrases out of whatever a language model wrote: lists, JSON, preambles, cut-off ends."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ MAX_WORDS = 40
 _SPECIAL = re.compile(r"</?s>|\[/?INST\]|<\|[^|<>]{0,40}\|>|<(?:start|end)_of_turn>|</?think>", re.IGNORECASE)
 _FENCE = re.compile(r"^\s*(?:```|~~~)[\w+-]*\s*$")
 _MARKER = re.compile(
-    r"\s*(?:>\s*)?(?:(?:phrase|cue|line|step)\s*#?\d{1,2}\s*[.):\-–]\s*|\(?\d{1,2}\s*[.):]\)?(?!\d)\s*|\[\d{
-    1,2}\]\s*" r"|\(?[a-hA-H]\)\s+|[-*•‣◦▪·–—+]\s+|#{1,6}\s+)", re.IGNORECASE,
+    r"\s*(?:>\s*)?(?:(?:phrase|cue|line|step)\s*#?\d{1,2}\s*[.):\-–]\s*|\(?\d{1,2}\s*[.):]\)?(?!\d)\s*|\[\d{1,2}\]\s*"
+    r"|\(?[a-hA-H]\)\s+|[-*•‣◦▪·–—+]\s+|#{1,6}\s+)",
+    re.IGNORECASE,
 )
 _INLINE = re.compile(r"(?:(?<=\s)|(?<=[.;,]))(?=\(?\d{1,2}[.)]\s*[A-Za-z\"'*])")
 _PREAMBLE = re.compile(
-    r"(?:sure|certainly|of course|okay|ok|absolutely|yes|here(?:'s| is| are)|here you go|the (?:short
-    )?phrases|" r"phrases|output|answer|answers|result|response|decomposition|target(?= phrases))\b",
+    r"(?:sure|certainly|of course|okay|ok|absolutely|yes|here(?:'s| is| are)|here you go|"
+    r"the (?:short )?phrases|phrases|output|answers?|result|response|decomposition|target(?= phrases))\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"(?:phrases|output|answer|response|result)\s*:\s*", re.IGNORECASE)
 _AFTERWORD = re.compile(
     r"(?:\(?note\b|explanation\b|i hope\b|let me know\b|please (?:let|note)\b|in this\b|these phrases\b|"
-    r"this (?:expression|decomposition|answer)\b|if you\b|each phrase\b|as an ai\b|i(?:'m| am)
-    (?:sorry|unable)\b|" r"i (?:cannot|can't)\b)", re.IGNORECASE,
+    r"this (?:expression|decomposition|answer)\b|if you\b|each phrase\b|as an ai\b|"
+    r"i(?:'m| am) (?:sorry|unable)\b|"
+    r"i (?:cannot|can't)\b)",
+    re.IGNORECASE,
 )
 # A model that runs on starts the next question by itself; what follows is not about this expression.
 _NEXT_QUESTION = re.compile(
@@ -38,9 +41,10 @@ _NEXT_QUESTION = re.compile(
 )
 _JSON_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"(\s*:)?')
 _QUOTES = "\"'`“”‘’„«»"
-_DANGLING = frozenset(
-    "a an the in on at of to with and or by from for who that which whose is are her his its".split()
-)
+_DANGLING = {
+    *("a", "an", "the", "her", "his", "its", "in", "on", "at", "of", "to", "with", "by", "from", "for"),
+    *("and", "or", "who", "that", "which", "whose", "is", "are"),
+}
 
 
 def parse(raw: str) -> list[str]:
@@ -92,7 +96,7 @@ def _from_json(text: str) -> list[str] | None:
 
 
 def _json_start(body: str) -> int | None:
-    """Where a JSON list or object starts: at the start, or on a line of its own, or after a preamble's colon."""
+    """Where a JSON list or object starts: at the start, on a line of its own or after a colon."""
     match = re.search(r'(?:^|\n|:)\s*(?=\[\s*["{\]]|\{\s*")', body)
     return match.end() if match else None
 
@@ -129,9 +133,10 @@ def _from_lines(text: str) -> Iterator[str]:
 
 
 def _answer_lines(text: str) -> list[str]:
-    """The lines that can hold phrases: no fences, no preamble, nothing from the next question on, lists unrolled."""
+    """The lines that can hold phrases: no fences or preamble, nothing of a next question, lists unrolled."""
     lines: list[str] = []
-    for line in text.split("\n"):
+    for whole in text.split("\n"):
+        line = whole
         stripped = line.strip().lstrip("*#").strip()
         if _FENCE.match(line) or not stripped:
             continue

@@ -1,4 +1,4 @@
-"""The prompt: a text file of four parts, read, checked, and joined with one expression that cannot break out of it."""
+"""The prompt: a text file of four parts, checked, and joined with an expression that cannot break out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Prompt:
 
 
 def quotable(text: str) -> str:
-    """``text`` as it may stand between double quotes in a prompt: one line, lower case, no markup, bounded length."""
+    """``text`` as it may stand between double quotes: one line, lower case, no markup, bounded length."""
     line = " ".join(normalise_text(text).translate(_STRUCTURAL).split())
     if len(line) <= MAX_EXPRESSION_CHARS:
         return line

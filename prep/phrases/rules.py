@@ -1,8 +1,9 @@
-"""The rules' decomposer: an expression into the bare target and the target with one cue each, without any model."""
+"""The rules: an expression into its bare target and the target with one cue each, without any model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
 from prep.phrases.grammar import Cue, Frame, analyse
@@ -13,9 +14,10 @@ RULES_VERSION = "1"
 MAX_PHRASES = 5
 STAND_IN = "object"
 
-_NO_ARTICLE = frozenset(
-    "anyone someone everyone anybody somebody everybody anything something everything nothing nobody none".split()
-)
+_NO_ARTICLE = {
+    *("anyone", "someone", "everyone", "anybody", "somebody", "everybody", "anything", "something"),
+    *("everything", "nothing", "nobody", "none"),
+}
 _BREAKS = "IilwTFrR&x"
 
 
@@ -38,7 +40,7 @@ def break_up(text: str) -> tuple[str, ...]:
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:
-    """``text`` cut at the last word that keeps it within ``limit`` CLIP tokens; a longer first word is cut itself."""
+    """``text`` cut behind the last word that ``limit`` CLIP tokens can hold; a longer first word is cut itself."""
     if count_tokens(text) <= limit:
         return text
     words = text.split()
@@ -93,7 +95,7 @@ def _join(parts: Sequence[str]) -> str:
 
 def _merge_nearest(words: list[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
     """Make one cue of the two neighbours that are shortest together, as tokens of the merged phrase."""
-    merged = [_merge(first, second) for first, second in zip(cues, cues[1:], strict=False)]
+    merged = [_merge(first, second) for first, second in pairwise(cues)]
     costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
     i = costs.index(min(costs))
     return [*cues[:i], merged[i], *cues[i + 2 :]]

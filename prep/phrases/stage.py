@@ -1,4 +1,4 @@
-"""The rules as a stage: expressions in, rows of the phrases table out, with no model and no settings but a version."""
+"""The rules as a stage: expressions in, rows of the phrases table out."""
 
 from __future__ import annotations
 

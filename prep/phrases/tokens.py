@@ -1,4 +1,4 @@
-"""An expression as words, their classes and their lemmas: looked up in the lexicon, guessed by ending, fixed in context."""
+"""An expression as words, classes and lemmas: looked up, guessed by ending, settled by neighbours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from prep.cache.keys import normalise_text
-from prep.phrases.lexicon import CLASSES, COMPOUNDS, IRREGULAR, NOUNS, SHADES
+from prep.phrases.lexicon import IRREGULAR, SHADES, lexicon
 
 # What the rules read of an expression; the longest real one has fewer than half as many words.
 MAX_WORDS = 80
@@ -17,36 +17,35 @@ _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)")
 _CONTRACTED = frozenset({"that's", "who's", "it's", "he's", "she's", "there's", "what's"})
 _NOUNS = "npkgtf"
 _FRUIT = frozenset({"orange", "peach", "lime", "olive"})
-_VERB_OR_NOUN = frozenset(
-    """drinks covers brushes combs points cuts rests shows stands washes feeds pets poses works bends turns
-    crosses skis surfs skates catches plays looks hits catches swings walks runs rides reads waits wants
-    needs uses see reaches touches rest serves blows bites licks kicks hugs kisses swims drives reads raises
-    lay stares get go wear eat ride hold says""".split()
-)
-_KIN = frozenset("baby mother mom mama adult male female child papa father infant kid teenage teen".split())
-
-
-def _table() -> dict[str, str]:
-    words = {word: tag for tag, line in CLASSES.items() for word in line.split()}
-    words.update(dict.fromkeys(NOUNS, "n"))
-    words["head"] = "k"
-    words["ring"] = "k"
-    words["dress"] = "k"
-    words["guest"] = "p"
-    return words
-
-
-_TAGS = _table()
-_STARTS: dict[str, int] = {}
-for _phrase in COMPOUNDS:
-    _first, _, _rest = _phrase.partition(" ")
-    _STARTS[_first] = max(_STARTS.get(_first, 0), _phrase.count(" ") + 1)
+_VERB_OR_NOUN = {
+    *(
+        "drinks",
+        "covers",
+        "brushes",
+        "combs",
+        "points",
+        "cuts",
+        "rests",
+        "shows",
+        "stands",
+        "washes",
+        "feeds",
+    ),
+    *("pets", "poses", "works", "bends", "turns", "crosses", "skis", "surfs", "skates", "catches", "plays"),
+    *("looks", "hits", "swings", "walks", "runs", "rides", "reads", "waits", "wants", "needs", "uses", "see"),
+    *("reaches", "touches", "rest", "serves", "blows", "bites", "licks", "kicks", "hugs", "kisses", "swims"),
+    *("drives", "raises", "lay", "stares", "get", "go", "wear", "eat", "ride", "hold", "says"),
+}
+_KIN = {
+    *("baby", "mother", "mom", "mama", "adult", "male", "female", "child", "papa", "father", "infant", "kid"),
+    *("teenage", "teen"),
+}
 
 
 @lru_cache(maxsize=1 << 17)
 def guess(word: str) -> str:
     """The class of a word by the lexicon or, where it is not there, by its ending and parts."""
-    known = _TAGS.get(word)
+    known = lexicon().words.get(word) or lexicon().compounds.get(word)
     if known:
         return known
     if word.isdigit():
@@ -64,7 +63,7 @@ def guess(word: str) -> str:
 def _by_ending(word: str) -> str:
     size = len(word)
     if size > 3 and word.endswith("s") and not word.endswith("ss"):
-        singular = _TAGS.get(word[:-1], "")
+        singular = lexicon().words.get(word[:-1], "")
         if singular and singular in "npkgtfj":
             return "n" if singular == "j" else singular
     if size > 4 and word.endswith("ing"):
@@ -89,9 +88,10 @@ def stem(word: str) -> str:
 
     It is a key, not always a word: "riding" and "ride" both become "rid".
     """
-    known = IRREGULAR.get(word)
-    if known:
-        word = known
+    return _regular_stem(IRREGULAR.get(word, word))
+
+
+def _regular_stem(word: str) -> str:
     size = len(word)
     if size > 4 and word.endswith("ies"):
         word = word[:-3] + "y"
@@ -114,7 +114,7 @@ def _undouble(word: str) -> str:
 
 
 def read(text: str) -> tuple[list[str], str]:
-    """The words of ``text`` (lower case; compounds such as "next to" are one) and their classes, a letter each."""
+    """The words of ``text``, lower case, compounds such as "next to" as one; and a class letter for each."""
     line = normalise_text(text)
     if not line.isascii():
         line = (
@@ -123,7 +123,7 @@ def read(text: str) -> tuple[list[str], str]:
     if " ' " in line or " - " in line:
         line = line.replace(" ' s ", "'s ").replace(" ' ", "' ").replace(" - ", " ")
     words = _split(_WORD.findall(line)[: 2 * MAX_WORDS])
-    tags = [_TAGS.get(word) or COMPOUNDS.get(word) or guess(word) for word in words]
+    tags = [guess(word) for word in words]
     for i, word in enumerate(words):
         if word in _CONTEXT or tags[i] == "p":
             tags[i] = _in_context(word, tags, words, i)
@@ -133,7 +133,8 @@ def read(text: str) -> tuple[list[str], str]:
 def _split(found: list[str]) -> list[str]:
     """Possessive marks apart, compounds joined."""
     words: list[str] = []
-    for word in found:
+    for token in found:
+        word = token
         if "'" in word and word not in _CONTRACTED and len(word) > 2:
             mark = _POSSESSIVE.search(word)
             if mark:
@@ -142,15 +143,15 @@ def _split(found: list[str]) -> list[str]:
                 continue
             word = word.rstrip("'")
         words.append(word)
-    if not any(word in _STARTS for word in words):
+    _, compounds, longest = lexicon()
+    if not any(word in longest for word in words):
         return words[:MAX_WORDS]
     joined: list[str] = []
     i, n = 0, len(words)
     while i < n:
-        longest = _STARTS.get(words[i], 1)
-        for size in range(min(longest, n - i), 1, -1):
+        for size in range(min(longest.get(words[i], 1), n - i), 1, -1):
             phrase = " ".join(words[i : i + size])
-            if phrase in COMPOUNDS:
+            if phrase in compounds:
                 joined.append(phrase)
                 i += size
                 break
