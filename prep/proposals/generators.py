@@ -1,0 +1,68 @@
+"""One interface to every way of proposing masks, and the names they are asked for by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.errors import PrepError
+from prep.records import Proposal
+
+NAMES = ("sam", "segments", "hf:<id or folder>")
+
+
+class Generator(Protocol):
+    """Makes class-agnostic masks of images.
+
+    Built cheaply and picklable before ``open``, which loads the weights, once in each worker. ``settings``
+    and ``weights_sha256`` (``None`` where there are no weights) are known before ``open`` and determine every
+    mask: they are what a row's key is made of.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is asked for by; the ``generator`` column."""
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """SHA-256 of the weights (64 hex digits), or ``None`` for a generator that has none."""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the weights that the masks depend on, as plain JSON values."""
+
+    def open(self) -> None:
+        """Load what ``propose`` needs."""
+
+    def propose(self, images: list[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
+        """The masks of each H x W x 3 RGB image, in the generator's order; it may find none."""
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
+    """The generator called ``name``, not yet opened; ``options`` replace its own defaults.
+
+    ``sam`` takes the fields of :class:`prep.proposals.sam.SamSettings`, ``segments`` those of
+    :class:`prep.proposals.segments.SegmentSettings` and ``hf:...`` those of
+    :class:`prep.proposals.hf.HfSettings`.
+    """
+    given = dict(options or {})
+    try:
+        if name == "segments":
+            from prep.proposals.segments import SegmentGenerator, SegmentSettings
+
+            return SegmentGenerator(SegmentSettings(**given))
+        if name == "sam":
+            from prep.proposals.sam import SamGenerator, SamSettings
+
+            return SamGenerator(SamSettings(**given))
+        if name.startswith("hf:") and len(name) > len("hf:"):
+            from prep.proposals.hf import HfGenerator, HfSettings
+
+            return HfGenerator(name[len("hf:") :], HfSettings(**given))
+    except TypeError as error:
+        raise PrepError(
+            f"the generator {name!r} has no such option: {error}", "see `pcnet-prep sam --help`"
+        ) from error
+    raise PrepError(f"no generator is called {name!r}", f"one of: {', '.join(NAMES)}")

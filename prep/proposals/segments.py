@@ -1,0 +1,182 @@
+"""The generator that needs no weights: classical segmentation, merged into at most 40 masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.errors import PrepError
+from prep.records import Proposal
+
+VERSION = 1  # part of every key: raise it when the masks change
+
+# Histogram, colour, edge, size, fill (see `prep.proposals.merging.Weights`): trees that err in different
+# ways.
+STRATEGIES = (
+    (1.0, 0.5, 0.5, 2.0, 2.0),
+    (1.0, 0.0, 0.0, 1.0, 1.0),
+    (0.0, 1.0, 1.0, 0.5, 0.5),
+)
+COLOUR_BINS = 16
+TEXTURE_BINS = 17
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSettings:
+    """``max_side``: longer side, in pixels, that images are reduced to (never enlarged); ``scale`` and
+    ``sigma``: coarseness and blur of the first segmentation (Felzenszwalb and Huttenlocher, 2004, by
+    scikit-image); ``min_region``: its smallest region, as a share of the image; ``min_mask`` and
+    ``max_mask``: bounds of a mask's share; ``max_overlap``: masks with a greater IoU are one; ``max_masks``:
+    how many to keep.
+    """
+
+    max_side: int = 256
+    scale: float = 100.0
+    sigma: float = 0.8
+    min_region: float = 0.001
+    min_mask: float = 0.003
+    max_mask: float = 0.95
+    max_overlap: float = 0.7
+    max_masks: int = 40
+
+    def __post_init__(self) -> None:
+        if self.max_side < 1 or self.max_masks < 1 or self.scale <= 0:
+            raise PrepError(f"segments: settings out of range: {asdict(self)}", "use the defaults")
+
+
+class SegmentGenerator:
+    """Regions of a colour segmentation and of the trees they merge into; the same masks for the same
+    pixels.
+    """
+
+    name = "segments"
+    weights_sha256: str | None = None
+
+    def __init__(self, settings: SegmentSettings | None = None) -> None:
+        self._settings = settings or SegmentSettings()
+
+    def settings(self) -> dict[str, Any]:
+        """The settings and the version of the method."""
+        return {"version": VERSION, **asdict(self._settings)}
+
+    def open(self) -> None:
+        """Compile the merging (numba keeps it on disk for the next process)."""
+        self.propose([np.zeros((8, 8, 3), np.uint8)])
+
+    def propose(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
+        """The masks of each H x W x 3 RGB image, the coarsest first."""
+        return [_propose(image, self._settings) for image in images]
+
+
+def _propose(image: npt.NDArray[np.uint8], settings: SegmentSettings) -> list[Proposal]:
+    height, width = image.shape[:2]
+    small = _reduce(image, settings.max_side)
+    labels, trees = _trees(small, settings)
+    sizes = np.bincount(labels.ravel()).astype(np.float64)
+    chosen = _choose([_ranked(tree, sizes, settings) for tree in trees], sizes, settings)
+    rows = np.arange(height) * small.shape[0] // height
+    columns = np.arange(width) * small.shape[1] // width
+    full = labels[np.ix_(rows, columns)]
+    return [_proposal(members[full]) for members in chosen]
+
+
+def _reduce(image: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8]:
+    """The image at no more than ``max_side`` pixels a side, by averaging."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    ratio = max_side / max(height, width)
+    if ratio >= 1:
+        return image
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _trees(
+    image: npt.NDArray[np.uint8], settings: SegmentSettings
+) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.bool_]]]:
+    """The first regions (H x W labels) and, per strategy, the tree's nodes: which regions each holds, (nodes,
+    n).
+    """
+    from skimage.color import rgb2lab
+    from skimage.segmentation import felzenszwalb
+
+    from prep.proposals.merging import Regions, Weights, describe, merge
+
+    pixels = image.shape[0] * image.shape[1]
+    smallest = max(4, int(settings.min_region * pixels))
+    labels = felzenszwalb(image, scale=settings.scale, sigma=settings.sigma, min_size=smallest)
+    labels = labels.astype(np.int64)
+    count = int(labels.max()) + 1
+    lab = rgb2lab(image)
+    bins = _bins(lab)
+    regions = describe(lab, bins, 3 * COLOUR_BINS + TEXTURE_BINS, labels, count)
+    trees = []
+    for strategy in STRATEGIES:
+        copy = Regions(*(part.copy() for part in regions))
+        children, _ = merge(copy, float(pixels), bins.shape[2], Weights(*strategy))
+        members = np.zeros((count + len(children), count), bool)
+        members[np.arange(count), np.arange(count)] = True
+        for step, (left, right) in enumerate(children):
+            members[count + step] = members[left] | members[right]
+        trees.append(members)
+    return labels, trees
+
+
+def _bins(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Histogram bins of each pixel's lightness, a, b and texture (direction and strength of the gradient)."""
+    from scipy.ndimage import gaussian_filter
+
+    top = COLOUR_BINS - 0.01
+    lightness = (lab[..., 0] / 100 * top).astype(np.int64)
+    chroma = (np.clip((lab[..., 1:] + 64) / 128, 0, 1) * top).astype(np.int64)
+    smooth = gaussian_filter(lab[..., 0], 0.8)
+    down = np.gradient(smooth, axis=0) if lab.shape[0] > 1 else np.zeros_like(smooth)
+    right = np.gradient(smooth, axis=1) if lab.shape[1] > 1 else np.zeros_like(smooth)
+    strength = np.hypot(down, right)
+    direction = (np.arctan2(down, right) / np.pi * 4 + 4).astype(np.int64) % 8
+    texture = np.where(strength < 1.5, 0, 1 + direction + 8 * (strength > 6))
+    parts = [lightness, chroma[..., 0], chroma[..., 1], texture]
+    return np.stack([part + i * COLOUR_BINS for i, part in enumerate(parts)], axis=-1)
+
+
+def _ranked(
+    tree: npt.NDArray[np.bool_], sizes: npt.NDArray[np.float64], settings: SegmentSettings
+) -> npt.NDArray[np.bool_]:
+    """A tree's nodes whose size is within bounds, the last merged first."""
+    share = tree @ sizes / sizes.sum()
+    kept = np.flatnonzero((share >= settings.min_mask) & (share <= settings.max_mask))
+    return tree[kept[::-1]]
+
+
+def _choose(
+    ranked: list[npt.NDArray[np.bool_]], sizes: npt.NDArray[np.float64], settings: SegmentSettings
+) -> list[npt.NDArray[np.bool_]]:
+    """Take the trees' nodes in turn, leaving out those that overlap one already taken, until there are
+    enough.
+    """
+    taken = np.zeros((0, sizes.size), bool)
+    for place in range(max((len(nodes) for nodes in ranked), default=0)):
+        for nodes in ranked:
+            if place >= len(nodes):
+                continue
+            node = nodes[place]
+            inside = taken @ (node * sizes)
+            union = taken @ sizes + node @ sizes - inside
+            if not (inside > settings.max_overlap * union).any():
+                taken = np.concatenate([taken, node[None]])
+            if len(taken) == settings.max_masks:
+                return list(taken)
+    return list(taken)
+
+
+def _proposal(mask: npt.NDArray[np.bool_]) -> Proposal:
+    from pycocotools import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    x, y, w, h = (float(v) for v in coco.toBbox(encoded))
+    return Proposal(encoded["counts"].decode("ascii"), int(coco.area(encoded)), (x, y, w, h))

@@ -1,0 +1,277 @@
+"""The proposals stage: images in, one row per image out, however bad the image."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from prep.cache.keys import fingerprint
+from prep.cache.schema import PROPOSALS
+from prep.errors import PrepError
+from prep.proposals.generators import Generator
+from prep.proposals.grid import grid32
+from prep.proposals.images import (
+    Pixels,
+    UnreadableImage,
+    check_name,
+    decode,
+    header_pixels,
+    read_bytes,
+)
+from prep.proposals.select import Selection, select
+from prep.records import ImageRef, Proposal
+
+PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, whatever the images' sizes and the unit's
+REMEMBERED = 256  # images whose masks a worker keeps for the next copy of the same bytes
+
+
+class Answer(NamedTuple):
+    """What a generator and a selection made of one image's bytes."""
+
+    height: int
+    width: int
+    masks: list[dict[str, Any]]
+    grid32: bytes
+
+
+class Answers(Protocol):
+    """Where answers outlive a worker: found by the SHA-256 of an image's bytes, for one key of the stage."""
+
+    def get(self, sha256: str) -> Answer | None:
+        """The answer for these bytes, if it is there."""
+
+    def put(self, sha256: str, answer: Answer) -> None:
+        """Keep an answer; the first one of a hash stays."""
+
+
+class Recent:
+    """The last answers of this worker, by the bytes' SHA-256; safe between its two threads."""
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self._size, self._lock = size, threading.Lock()
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+
+    def get(self, sha256: str) -> Answer | None:
+        """The answer for these bytes, if it is still there."""
+        with self._lock:
+            return self._answers.get(sha256)
+
+    def put(self, sha256: str, answer: Answer) -> None:
+        """Keep an answer, forgetting the oldest."""
+        with self._lock:
+            self._answers.setdefault(sha256, answer)
+            while len(self._answers) > self._size:
+                self._answers.popitem(last=False)
+
+
+@dataclass(slots=True)
+class _Image:
+    """One image of a unit on its way: bytes, then pixels, then an answer or an error."""
+
+    ref: ImageRef
+    sha256: str | None = None
+    data: bytes | None = None
+    pixels: Pixels | None = None
+    answer: Answer | None = None
+    error: str | None = None
+
+
+class ProposalStage:
+    """Decode, propose, select, sample: :class:`prep.records.ImageRef` items to rows of the proposals schema.
+
+    ``resources`` is what one worker holds (:class:`prep.engine.Resources`); ``threads`` decode at once. Equal
+    bytes are proposed for once: within a unit, among a worker's recent images and, with ``answers``, across
+    workers.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        selection: Selection,
+        *,
+        resources: Any = None,
+        threads: int = 2,
+        answers: Answers | None = None,
+    ) -> None:
+        self.generator = generator
+        self.selection = selection
+        self.resources = resources
+        self.threads = threads
+        self.answers = answers
+        self.key = fingerprint(self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on beside the image: the store's setting and, hashed, half of each ``key``."""
+        return {
+            "generator": self.generator.name,
+            "settings": self.generator.settings(),
+            "weights_sha256": self.generator.weights_sha256,
+            "selection": self.selection.settings(),
+        }
+
+    def open(self) -> None:
+        """Load the generator; once in each worker."""
+        self._recent = Recent()
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        self.generator.open()
+
+    def load(self, unit: list[ImageRef]) -> list[list[_Image]]:
+        """Read and hash a unit's files, and decode as many as may be in memory at once.
+
+        Returns the unit cut into batches of at most ``PIXELS_AT_ONCE`` pixels (or one image); only the first
+        is decoded here, ahead of ``process``.
+        """
+        images = list(self._pool.map(self._read, unit))
+        batches = _batches(images)
+        self._decode(batches[0])
+        return batches
+
+    def process(self, loaded: list[list[_Image]]) -> pa.Table:
+        """The unit's rows, in the unit's order."""
+        rows: list[dict[str, Any]] = []
+        for number, batch in enumerate(loaded):
+            if number:
+                self._decode(batch)
+            self._propose(batch)
+            rows.extend(self._row(image) for image in batch)
+            for image in batch:
+                image.pixels = image.data = None
+        return pa.Table.from_pylist(rows, schema=PROPOSALS)
+
+    def _read(self, ref: ImageRef) -> _Image:
+        image = _Image(ref)
+        try:
+            check_name(ref.image)
+            file = read_bytes(ref.path)
+        except UnreadableImage as error:
+            image.error = str(error)
+            return image
+        image.sha256, image.data = file.sha256, file.data
+        image.answer = self._known(file.sha256)
+        return image
+
+    def _known(self, sha256: str) -> Answer | None:
+        found = self._recent.get(sha256)
+        if found is None and self.answers is not None:
+            found = self.answers.get(sha256)
+        return found
+
+    def _keep(self, image: _Image) -> None:
+        if image.sha256 is not None and image.answer is not None:
+            self._recent.put(image.sha256, image.answer)
+            if self.answers is not None:
+                self.answers.put(image.sha256, image.answer)
+
+    def _decode(self, batch: Sequence[_Image]) -> None:
+        """Fill in the pixels of the images that need them, each distinct file once."""
+        wanted = [i for i in _first_of_each(batch) if i.answer is None and i.error is None]
+        for image, (pixels, error) in zip(wanted, self._pool.map(_decoded, wanted), strict=True):
+            image.pixels, image.error = pixels, error
+
+    def _propose(self, batch: Sequence[_Image]) -> None:
+        """Fill in the answers (or errors) of a batch."""
+        for image in batch:  # the unit before may have made it since this one was loaded
+            if image.answer is None and image.sha256 is not None:
+                image.answer = self._known(image.sha256)
+        todo = [i for i in batch if i.answer is None and i.pixels is not None]
+        pixels = [i.pixels for i in todo if i.pixels is not None]
+        for image, shape, masks in zip(todo, [p.shape for p in pixels], self._generate(pixels), strict=True):
+            if isinstance(masks, str):
+                image.error = masks
+                continue
+            height, width = shape[:2]
+            image.answer = answer(select(masks, self.selection, height, width), height, width)
+            self._keep(image)
+        leaders = {i.sha256: i for i in reversed(batch)}
+        for image in batch:
+            if image.answer is None and image.error is None:
+                image.answer, image.error = leaders[image.sha256].answer, leaders[image.sha256].error
+
+    def _generate(self, pixels: list[Pixels]) -> list[list[Proposal] | str]:
+        """Each image's masks, or the reason there are none; a failing image costs only itself."""
+        if not pixels:
+            return []
+        try:
+            return list(self.generator.propose(pixels))
+        except PrepError:
+            raise
+        except Exception as error:
+            if len(pixels) == 1:
+                return [f"the generator failed: {type(error).__name__}: {error}"]
+        return [self._generate([one])[0] for one in pixels]
+
+    def _row(self, image: _Image) -> dict[str, Any]:
+        found = image.answer
+        return {
+            "image": image.ref.image,
+            "image_id": image.ref.image_id,
+            "image_sha256": image.sha256,
+            "height": found.height if found else None,
+            "width": found.width if found else None,
+            "masks": found.masks if found else [],
+            "grid32": found.grid32 if found else b"",
+            "generator": self.generator.name,
+            "key": content_key(self.key, image.sha256 or ""),
+            "status": "error" if found is None else "ok" if found.masks else "empty",
+            "error": image.error if found is None else None,
+        }
+
+
+def content_key(settings_fingerprint: str, image_sha256: str) -> str:
+    """The content key of an image's masks (64 hex digits): settings and the file's bytes, nothing else."""
+    return hashlib.sha256(f"{settings_fingerprint}\n{image_sha256}".encode("ascii")).hexdigest()
+
+
+def answer(masks: Iterable[Proposal], height: int, width: int) -> Answer:
+    """The columns of a row that say what an image's masks are."""
+    kept = list(masks)
+    return Answer(
+        height, width, [mask_struct(m) for m in kept], grid32([m.counts for m in kept], height, width)
+    )
+
+
+def mask_struct(mask: Proposal) -> dict[str, Any]:
+    """A proposal as one element of the ``masks`` column."""
+    return {
+        "counts": mask.counts,
+        "area": mask.area,
+        "bbox": list(mask.bbox),
+        "predicted_iou": mask.predicted_iou,
+        "stability_score": mask.stability_score,
+        "point": None if mask.point is None else list(mask.point),
+        "crop_box": None if mask.crop_box is None else list(mask.crop_box),
+    }
+
+
+def _decoded(image: _Image) -> tuple[Pixels | None, str | None]:
+    assert image.data is not None
+    try:
+        return decode(image.data), None
+    except UnreadableImage as error:
+        return None, str(error)
+
+
+def _first_of_each(batch: Sequence[_Image]) -> list[_Image]:
+    """The first image of each distinct content."""
+    return list({i.sha256: i for i in reversed(batch) if i.sha256 is not None}.values())[::-1]
+
+
+def _batches(images: list[_Image]) -> list[list[_Image]]:
+    """Cut a unit so that no batch holds more than ``PIXELS_AT_ONCE`` pixels, unless one image alone does."""
+    batches: list[list[_Image]] = [[]]
+    pixels = 0
+    for image in images:
+        size = 0 if image.data is None or image.answer is not None else header_pixels(image.data)
+        if batches[-1] and pixels + size > PIXELS_AT_ONCE:
+            batches.append([])
+            pixels = 0
+        batches[-1].append(image)
+        pixels += size
+    return batches

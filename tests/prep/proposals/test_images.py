@@ -1,0 +1,226 @@
+"""Decoding: what each kind of file becomes, and that every bad one has its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prep.proposals import images
+from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
+
+GRADIENT = np.add.outer(np.arange(6) * 30, np.arange(9) * 10).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_rgb_is_lossless() -> None:
+    pixels = np.stack([GRADIENT, 255 - GRADIENT, GRADIENT // 2], axis=2)
+    out = decode(encoded(Image.fromarray(pixels)))
+    assert out.dtype == np.uint8
+    assert out.flags.c_contiguous
+    np.testing.assert_array_equal(out, pixels)
+
+
+def test_grey_is_repeated() -> None:
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(GRADIENT))), np.dstack([GRADIENT] * 3))
+
+
+def test_sixteen_bit_keeps_the_high_byte() -> None:
+    deep = GRADIENT.astype(np.uint16) * 256 + 200
+    for kind in ("PNG", "TIFF"):
+        out = decode(encoded(Image.fromarray(deep), kind))
+        np.testing.assert_array_equal(out, np.dstack([GRADIENT] * 3))
+
+
+def test_bilevel() -> None:
+    bits = GRADIENT > 100
+    out = decode(encoded(Image.fromarray(bits)))
+    np.testing.assert_array_equal(out, np.dstack([bits * np.uint8(255)] * 3))
+
+
+def test_palette_and_transparent_palette() -> None:
+    colours = np.zeros((6, 9, 3), np.uint8)
+    colours[2:, 4:] = (200, 30, 90)
+    palette = Image.fromarray(colours).quantize(4)
+    np.testing.assert_array_equal(decode(encoded(palette)), colours)
+    hidden = palette.getpixel((8, 5))
+    np.testing.assert_array_equal(decode(encoded(palette, transparency=hidden)), colours)
+
+
+def test_alpha_is_dropped_not_blended() -> None:
+    rgba = np.dstack([GRADIENT, GRADIENT, GRADIENT, np.zeros_like(GRADIENT)])
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(rgba))), rgba[..., :3])
+    grey_alpha = Image.fromarray(rgba[..., 2:], mode="LA")
+    np.testing.assert_array_equal(decode(encoded(grey_alpha)), rgba[..., :3])
+
+
+def test_cmyk_is_close_to_the_rgb_it_came_from() -> None:
+    pixels = np.full((16, 16, 3), (180, 90, 40), np.uint8)
+    out = decode(encoded(Image.fromarray(pixels).convert("CMYK"), "JPEG", quality=100))
+    assert np.abs(out.astype(int) - pixels).max() <= 4
+
+
+def test_orientation_tag_is_not_applied() -> None:
+    image = Image.fromarray(np.dstack([GRADIENT] * 3))
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    plain, turned = encoded(image, "JPEG"), encoded(image, "JPEG", exif=tag)
+    assert plain != turned
+    np.testing.assert_array_equal(decode(plain), decode(turned))
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data), np.full((4, 5, 3), (255, 0, 0), np.uint8))
+
+
+def test_float_samples_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match="float"):
+        decode(encoded(Image.fromarray(GRADIENT.astype(np.float32)), "TIFF"))
+
+
+def test_truncated_anywhere_is_an_error() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for kind in ("JPEG", "PNG"):
+        data = encoded(noise, kind)
+        for share in (0.02, 0.3, 0.6, 0.9):
+            with pytest.raises(UnreadableImage):
+                decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger", "ignore:Corrupt EXIF", "ignore:Image size")
+def test_flipped_bytes_never_escape_as_another_error() -> None:
+    rng = np.random.default_rng(1)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"):
+        whole = encoded(Image.fromarray(np.dstack([GRADIENT] * 3)), kind)
+        for _ in range(60):
+            data = bytearray(whole)
+            for place in rng.integers(0, len(data), 4):
+                data[place] = rng.integers(0, 256)
+            try:
+                out = decode(bytes(data))
+            except UnreadableImage:
+                continue
+            assert out.ndim == 3
+            assert out.shape[2] == 3
+
+
+def test_limit_of_pixels_is_read_from_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.new("L", (300, 200)))
+    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 200)
+    assert decode(data).shape == (200, 300, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 200 - 1)
+    with pytest.raises(UnreadableImage, match="300x200"):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (b'{"message": "Not Found"}', "JSON"),
+        (b"\x00\x01\x02", "3 bytes"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no decoder"),
+    ],
+)
+def test_what_is_not_an_image_says_what_it_looks_like(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=reason):
+        decode(data)
+
+
+def test_reading_files(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"abc")
+    found = read_bytes(file)
+    assert found.data == b"abc"
+    assert found.sha256 == hashlib.sha256(b"abc").hexdigest()
+    (tmp_path / "empty.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, reason in [
+        ("none.jpg", "not found"),
+        ("empty.jpg", "empty"),
+        ("pipe.jpg", "not a file"),
+        (".", "not a file"),
+        ("x" * 400, "cannot read|not found"),
+    ]:
+        with pytest.raises(UnreadableImage, match=reason):
+            read_bytes(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["train2014/a.jpg", "a.jpg", "..a/b..jpg", "ünïcode/写真.jpg", "a b/c.jpg"])
+def test_names_inside_the_root(name: str) -> None:
+    check_name(name)
+
+
+OUTSIDE = ["", "/etc/passwd", "../a.jpg", "a/../../b.jpg", "a\\..\\b.jpg", "C:/a.jpg", "a\0b"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_leave_the_root(name: str) -> None:
+    with pytest.raises(UnreadableImage):
+        check_name(name)
+
+
+# What each file of the folder of bad inputs becomes: its height and width, or words of the reason.
+EXPECTED: dict[str, tuple[int, int] | str] = {
+    "16bit.tif": (64, 64),
+    "animated.gif": (245, 245),
+    "broken_data_stream.png": "cannot decode",
+    "cmyk.jpg": (100, 100),
+    "cmyk_coco.jpg": (120, 160),
+    "decompression_bomb.gif": "decompression bomb",
+    "exif_orientation_3.jpg": (128, 128),
+    "exif_orientation_6.jpg": (128, 128),
+    "grey.jpg": (128, 128),
+    "html_not_image.jpg": "HTML",
+    "icc_after_sof.jpg": (10, 10),
+    "invalid_1551.jpg": (58, 61),
+    "invalid_1713.jpg": (500, 49),
+    "invalid_exif.jpg": (200, 200),
+    "junk_jpeg_header.jpg": (768, 1024),
+    "landscape_6.jpg": (600, 450),  # as stored; a viewer that applies the tag shows 450 x 600
+    "landscape_8.jpg": (600, 450),
+    "one_pixel.jpg": (1, 1),
+    "palette16.png": (128, 128),
+    "png_named.jpg": (120, 160),
+    "rgba.png": (150, 162),
+    "truncated.jpg": "truncated",
+    "zero_byte.jpg": "empty",
+}
+
+
+def test_every_bad_input_is_listed(shared: Path) -> None:
+    assert set(EXPECTED) == {p.name for p in (shared / "data" / "bad_inputs" / "images").iterdir()}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_bad_input_has_a_defined_result(shared: Path, name: str) -> None:
+    path, wanted = shared / "data" / "bad_inputs" / "images" / name, EXPECTED[name]
+    if isinstance(wanted, tuple):
+        assert decode(read_bytes(path).data).shape == (*wanted, 3)
+    else:
+        with pytest.raises(UnreadableImage, match=wanted):
+            decode(read_bytes(path).data)
+
+
+def test_stored_pixels_match_coco_annotations(shared: Path) -> None:
+    import json
+
+    coco = shared / "data" / "coco"
+    listed = json.loads((coco / "annotations" / "instances_train2014.json").read_text())["images"]
+    for image in listed[::4]:
+        pixels = decode(read_bytes(coco / "train2014" / image["file_name"]).data)
+        assert pixels.shape == (image["height"], image["width"], 3)
