@@ -1,0 +1,124 @@
+"""Shared by the model's tests: small networks, random batches and the numbers of the released code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pcnet.batch import Batch
+from pcnet.config import ClipSizes, ModelConfig
+from pcnet.model import PCNet
+
+SMALL_CLIP = ClipSizes(
+    embed_dim=48,
+    image_resolution=64,
+    vision_layers=(1, 1, 1, 1),
+    vision_width=8,
+    context_length=24,
+    vocab_size=64,
+    text_width=64,
+    text_layers=1,
+)
+
+
+class ReleasedNumbers:
+    """The arrays that the released code computed, as tensors by key."""
+
+    def __init__(self, path: Path) -> None:
+        self.arrays = np.load(path)
+
+    def __getitem__(self, key: str) -> Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): self[key] for key in self.arrays.files if key.startswith(prefix)}
+
+    def batch(self) -> Batch:
+        given = self.under("input/")
+        return Batch(
+            images=given["img"],
+            expression_ids=given["word_ids"],
+            phrase_ids=given["llm_word_ids"],
+            grid=given["zs_mask"],
+            partner_expression_ids=given["diff_word_ids"],
+            partner_phrase_ids=given["diff_llm_word_ids"],
+            same_image=given["same_img_mark"],
+            negative_ids=given["neg_word_ids"],
+            clip_scores=given["clip_score"],
+        )
+
+
+@pytest.fixture(scope="session")
+def released(shared: Path) -> ReleasedNumbers:
+    """The numbers of the released code beside the checkout; skips where they are absent."""
+    path = shared / "conformance" / "pcnet_released_small.npz"
+    if not path.is_file():
+        pytest.skip("the released code's numbers (../shared/conformance) are absent")
+    return ReleasedNumbers(path)
+
+
+@pytest.fixture
+def small_model() -> Any:
+    """``make(comprehension, stages=3, encoder="clip", gain=0.1)``: a seeded random network of 16 channels."""
+
+    def make(comprehension: str, stages: int = 3, encoder: str = "clip", gain: float = 0.1) -> PCNet:
+        torch.manual_seed(0)
+        clip = SMALL_CLIP if encoder == "clip" else None
+        model = PCNet(ModelConfig(encoder, comprehension, stages, 16, gain, vocabulary=40, clip=clip))
+        with torch.no_grad():  # the stages start as the identity; give them something to do
+            for name, parameter in model.attn_fusion_vl.named_parameters():
+                if name.endswith("mlp.2.weight"):
+                    parameter.normal_(std=0.3)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def random_batch() -> Any:
+    """``make(size=3, side=64, proposals=5)``: a seeded batch of random images, texts and proposals."""
+
+    def make(size: int = 3, side: int = 64, proposals: int = 5) -> Batch:
+        generator = torch.Generator().manual_seed(1)
+
+        def texts(*shape: int) -> Tensor:
+            ids = torch.randint(2, 38, (*shape, 7), generator=generator)
+            ids[..., -1] = 39
+            return ids
+
+        grid = torch.zeros(size, proposals, 32, 32)
+        for image in range(size):
+            for proposal in range(proposals - 1):  # the last one is padding
+                x, y = torch.randint(0, 22, (2,), generator=generator).tolist()
+                grid[image, proposal, y : y + 6 + 2 * proposal, x : x + 8] = 1
+        return Batch(
+            images=torch.randn(size, 3, side, side, generator=generator),
+            expression_ids=texts(size),
+            phrase_ids=texts(size, 4),
+            grid=grid,
+            partner_expression_ids=texts(size),
+            partner_phrase_ids=texts(size, 4),
+            same_image=torch.arange(size) != 1,
+            negative_ids=texts(size, 2),
+            clip_scores=torch.rand(size, proposals, generator=generator),
+            row_ids=tuple(map(str, range(size))),
+        )
+
+    return make
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    """max |d| / (1 + |t|), the measure of the released numbers."""
+    ours = ours.detach()
+    return float(((ours - theirs).abs() / (1 + theirs.abs())).max())
+
+
+@pytest.fixture
+def deviation() -> Any:
+    """:func:`error` as a fixture: test folders are no packages."""
+    return error

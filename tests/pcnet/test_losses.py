@@ -1,0 +1,262 @@
+"""Every loss against numbers worked out by hand or by plain loops, and against the released code's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pcnet import losses
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_classification_scores_by_loops() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 2, 2) * 3
+    got = losses.classification_scores(logits)
+    for i in range(2):
+        for j in range(3):
+            values = logits[i, j].flatten().tolist()
+            share = 0.0
+            for place in range(4):
+                row = [1.0, *logits[i, :, place // 2, place % 2].tolist()]
+                share += math.exp(row[j + 1]) / sum(map(math.exp, row)) / 4
+            focal = (1 - share) ** 3 * math.log(0.01 + share)
+            assert got[i, j] == pytest.approx(sum(values) / 4 + max(values) + focal, rel=1e-5)
+
+
+def test_classification_is_the_mean_log_loss() -> None:
+    logits = torch.tensor([[[[2.0]], [[-1.0]]], [[[0.5]], [[0.0]]]])
+    scores = losses.classification_scores(logits)
+    total = 0.0
+    for i in range(2):
+        for j in range(2):
+            y = float(scores[i, j])
+            total -= math.log(sigmoid(y)) if i == j else math.log(1 - sigmoid(y))
+    assert losses.classification(logits, torch.arange(2)) == pytest.approx(total / 4, rel=1e-6)
+
+
+def test_the_own_text_may_be_any_column() -> None:
+    logits = torch.randn(2, 4, 3, 3)
+    order = torch.tensor([2, 3, 0, 1])
+    moved = losses.classification(logits[:, order], torch.tensor([2, 3]))
+    assert moved == pytest.approx(float(losses.classification(logits, torch.tensor([0, 1]))), rel=1e-5)
+
+
+def test_the_maximum_is_taken_inside_only() -> None:
+    logits = torch.tensor([[[[9.0, 1.0], [2.0, -3.0]]]])
+    inside = torch.tensor([[[[False, True], [False, True]]]])
+    free, held = losses.classification_scores(logits), losses.classification_scores(logits, inside)
+    assert float(free - held) == pytest.approx(9 - 1)
+
+
+def test_soft_iou_by_hand() -> None:
+    response = torch.tensor([[1.0, 0.5], [0.0, 0.25]])
+    mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert losses.soft_iou(response, mask) == pytest.approx(1.25 / (1.75 + 3 - 1.25))
+    assert losses.soft_iou(torch.zeros(2, 2), torch.zeros(2, 2)) == 0
+
+
+def test_ambiguity_by_hand() -> None:
+    # Three proposals of a 2x2 grid: top row, bottom row, right column. The foreground is the top row, so the
+    # background is everything but the top left.
+    grid = torch.tensor([[[[1, 1], [0, 0]], [[0, 0], [1, 1]], [[0, 1], [0, 1]]]]).float()
+    response = torch.tensor([[[[1.0, 0.5], [0.0, 0.5]]]])
+    front, back = 1.5 / (2 + 2 - 1.5), 1.0 / (2 + 3 - 1)
+    assert losses.ambiguity(response, grid, torch.tensor([0])) == pytest.approx(1 - (front - back))
+
+
+def test_best_proposal_breaks_ties_by_area_and_never_takes_padding() -> None:
+    grid = torch.zeros(1, 4, 4, 4)
+    grid[0, 0] = 1
+    grid[0, 1, :2, :2] = 1
+    grid[0, 2, 2:, 2:] = 1
+    response = torch.zeros(1, 1, 4, 4)
+    response[..., 0, 0] = 1
+    assert losses.best_proposal(response, grid) == 1
+    response[..., 3, 3] = 2
+    assert losses.best_proposal(response, grid) == 2
+    assert losses.best_proposal(torch.zeros(1, 1, 4, 4), grid) != 3
+
+
+def ramp(peak: tuple[int, int], floor: float) -> torch.Tensor:
+    maps = torch.full((1, 1, 4, 4), floor)
+    maps[0, 0, peak[0], peak[1]] = 1.0
+    return maps
+
+
+def test_ras_counts_rises_of_ambiguity_only() -> None:
+    grid = torch.zeros(1, 2, 4, 4)
+    grid[0, 0, :2] = 1
+    grid[0, 1, 2:] = 1
+    sharp, blurred = ramp((0, 0), 0.0), ramp((0, 0), 0.8)
+    steps = [losses.ambiguity(one, grid, torch.tensor([0])).item() for one in (sharp, blurred)]
+    assert steps[1] > steps[0]
+    assert losses.ras([sharp, blurred], grid) == pytest.approx(steps[1] - steps[0], rel=1e-6)
+    assert losses.ras([blurred, sharp], grid) == 0
+    three = losses.ras([blurred, sharp, blurred], grid)
+    assert three == pytest.approx((0 + steps[1] - steps[0]) / 2, rel=1e-6)
+
+
+def test_ras_is_zero_with_one_stage_and_without_proposals() -> None:
+    maps = torch.rand(2, 1, 4, 4, requires_grad=True)
+    grid = torch.zeros(2, 3, 4, 4)
+    assert losses.ras([maps], grid) == 0
+    value = losses.ras([maps, maps * 2 + 0.3], grid)
+    assert value == 0
+    value.backward()
+
+
+def test_ras_may_take_the_previous_stage_foreground() -> None:
+    grid = torch.zeros(1, 2, 4, 4)
+    grid[0, 0, :2] = 1
+    grid[0, 1, 2:] = 1
+    top, bottom = ramp((0, 0), 0.1), ramp((3, 3), 0.1)
+    assert losses.ras([top, bottom], grid) == pytest.approx(0, abs=1e-6)
+    moved = losses.ambiguity(bottom, grid, torch.tensor([0])) - losses.ambiguity(top, grid, torch.tensor([0]))
+    assert losses.ras([top, bottom], grid, "previous") == pytest.approx(float(moved), rel=1e-6)
+
+
+def halves() -> torch.Tensor:
+    grid = torch.zeros(1, 3, 4, 4)
+    grid[0, 0, :2] = 1
+    grid[0, 1, 2:] = 1
+    return grid
+
+
+def test_iad_as_written_has_no_gradient_in_a_collision() -> None:
+    yes = torch.tensor([True])
+    own, other = ramp((0, 0), 0.2).requires_grad_(), ramp((1, 3), 0.3).requires_grad_()
+    value = losses.iad(own, other, halves(), yes)
+    value.backward()
+    assert value == 1
+    assert own.grad is not None
+    assert not own.grad.any()
+    apart = losses.iad(ramp((0, 0), 0.2), ramp((3, 3), 0.2), halves(), yes)
+    assert apart == pytest.approx(1 - 2)
+
+
+def test_iad_gradient_is_that_of_the_scores() -> None:
+    own, other = ramp((0, 0), 0.2).requires_grad_(), ramp((3, 3), 0.4)
+    losses.iad(own, other, halves(), torch.tensor([True])).backward()
+    # y_a - y_d = (1, -1, 0): d/dS_a = -2 (1, -1, 0). S_a of the second proposal is the largest value in its half.
+    assert own.grad is not None
+    assert float(own.grad[0, 0, 2:].sum()) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_iad_soft_has_a_gradient_in_a_collision() -> None:
+    own, other = ramp((0, 0), 0.2).requires_grad_(), ramp((1, 3), 0.3)
+    value = losses.iad_soft(own, other, halves(), torch.tensor([True]), temperature=10)
+    value.backward()
+    chances = [torch.softmax(10 * torch.tensor([1.0, low]), 0) for low in (0.2, 0.3)]
+    assert value.item() == pytest.approx(float(chances[0] @ chances[1]), rel=1e-5)
+    assert own.grad is not None
+    assert own.grad.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("loss", ["iad", "released_iad", "iad_soft"])
+def test_only_pairs_of_one_image_count(loss: str) -> None:
+    own, other = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
+    grid = (torch.rand(3, 5, 4, 4) > 0.5).float()
+    more: dict[str, Any] = {"temperature": 10} if loss == "iad_soft" else {}
+    function = getattr(losses, loss)
+    masked = function(own, other, grid, torch.tensor([True, False, True]), **more)
+    alone = function(own[[0, 2]], other[[0, 2]], grid[[0, 2]], torch.tensor([True, True]), **more)
+    assert masked == pytest.approx(float(alone), rel=1e-6)
+    none = function(own, other, grid, torch.zeros(3, dtype=torch.bool), **more)
+    assert none == (1 if loss == "released_iad" else 0)
+    # Two processes with two and one pairs: the mean of their losses is that of all three together.
+    yes = torch.tensor([True, True, True])
+    parts = [function(own[s], other[s], grid[s], yes[s], pairs=1.5, **more) for s in (slice(2), slice(2, 3))]
+    together = function(own, other, grid, yes, **more)
+    assert float(sum(parts) / 2) == pytest.approx(float(together), rel=1e-4)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_ranges(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    own, other = (torch.randn(2, 1, 6, 6, generator=generator) for _ in range(2))
+    grid = (torch.rand(2, 4, 8, 8, generator=generator) > 0.6).float()
+    grid[:, -1] = 0
+    yes = torch.tensor([True, True])
+    assert -1 <= losses.iad(own, other, grid, yes) <= 1
+    assert 0 <= losses.iad_soft(own, other, grid, yes, temperature=10) <= 1
+    assert 0 <= losses.released_iad(own.relu(), other.relu(), grid, yes) <= 1
+    assert 0 <= losses.ras([own, other, own], grid) <= 2
+    left, right = losses.released_overlap(own.relu(), grid, torch.rand(2, 4, generator=generator))
+    assert 0 <= left <= 0.5
+    assert 0 <= right <= 0.5
+
+
+def test_released_overlap_by_loops() -> None:
+    torch.manual_seed(3)
+    maps = torch.rand(2, 1, 4, 4)
+    grid = (torch.rand(2, 3, 4, 4) > 0.5).float()
+    scores = torch.tensor([[0.1, 0.9, 0.2], [0.7, 0.3, 0.1]])
+    left, right = losses.released_overlap(maps, grid, scores)
+    lefts, rights = [], []
+    for image, best in ((0, 1), (1, 0)):
+        response = (maps[image, 0] / (maps[image].max() + 1e-5) - 1e-5).clamp(min=0)
+        shares = [
+            float((response * mask).sum() / (response.sum() + mask.sum() + 2e-5)) for mask in grid[image]
+        ]
+        lefts.append(shares.pop(best))
+        rights.append(max(shares))
+    assert left == pytest.approx(sum(lefts) / (2 + 1e-4), rel=1e-5)
+    assert right == pytest.approx(sum(rights) / (2 + 1e-4), rel=1e-5)
+
+
+def test_released_ras_and_anchor() -> None:
+    right, left = torch.tensor([0.3, 0.1, 0.4]), torch.tensor([0.2, 0.4, 0.5])
+    assert losses.released_ras(right.unbind(), 0) == pytest.approx(0.8)
+    assert losses.released_ras(right.unbind(), 1) == pytest.approx(1.3)
+    assert losses.released_ras(right[:1].unbind(), 0) == 0
+    assert losses.anchor(left.unbind()) == pytest.approx((0.8 + 0.6 + 0.5) / 3)
+
+
+def test_released_iad_takes_the_gradient_of_the_soft_max() -> None:
+    own, other = ramp((0, 0), 0.2).requires_grad_(), ramp((3, 3), 0.4)
+    value = losses.released_iad(own, other, halves(), torch.tensor([True]))
+    value.backward()
+    assert value.item() == pytest.approx(1 - 2 / 2.0001)
+    low = 0.2 / (1 + 1e-5) - 1e-5
+    chances = torch.softmax(torch.tensor([1 - 2e-5, low, 0.0]), 0)
+    # d|y|/dS_2 = sum_k sign_k p_k (1[k=2] - p_2) with signs (1, -1, 0); the loss is minus half of it.
+    wanted = -(chances[0] * -chances[1] - chances[1] * (1 - chances[1])) / 2.0001 / (1 + 1e-5)
+    assert own.grad is not None
+    assert float(own.grad[0, 0, 2:].sum()) == pytest.approx(float(wanted), rel=1e-3)
+
+
+def test_calibration_by_hand() -> None:
+    cosines = torch.tensor([0.5, -0.2])
+    wanted = -(math.log(0.5) + math.log(1e-4)) / 2
+    assert losses.calibration_foreground(cosines) == pytest.approx(wanted, rel=1e-6)
+    table = torch.tensor([[0.5, 0.0], [-1.0, 0.2]])
+    wanted = -(math.log(0.5) + math.log(2.0) + math.log(0.8)) / 4
+    assert losses.calibration_negatives(table) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_single_functions_match_the_released_code(released: Any, deviation: Any) -> None:
+    batch = released.batch()
+    cam = released["loss/cam"].requires_grad_()
+    left, right = losses.released_overlap(cam, batch.grid, batch.clip_scores)
+    assert deviation(left, released["loss/left_iou"]) <= 1e-6
+    assert deviation(right, released["loss/right_iou"]) <= 1e-6
+    (gradient,) = torch.autograd.grad(right - left, cam)
+    assert deviation(gradient, released["loss/grad_right_minus_left"]) <= 1e-6
+    value = losses.released_iad(cam, released["loss/cam_diff"], batch.grid, batch.same_image)
+    assert deviation(value, released["loss/diversify"]) <= 1e-6
+    (gradient,) = torch.autograd.grad(value, cam)
+    assert deviation(gradient, released["loss/grad_diversify"]) <= 1e-6
+    logits = released["loss/score"].transpose(1, 2).unflatten(2, (3, 3))
+    assert deviation(losses.classification_scores(logits), released["loss/cls_out"]) <= 1e-6
+    value = losses.classification(logits, torch.arange(4))
+    assert deviation(value, released["loss/multilabel"]) <= 1e-6
