@@ -40,6 +40,8 @@ def row_id(
 
 def normalise_text(text: str) -> str:
     """An expression as engines see it: NFC, control characters as spaces, white space folded, lower case."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.lower().split())
     composed = unicodedata.normalize("NFC", text)
     printable = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") else c for c in composed)
     return " ".join(printable.lower().split())

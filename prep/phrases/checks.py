@@ -12,7 +12,7 @@ from prep.phrases.tokens import read, stem
 
 MAX_PHRASES = 5
 
-_FUNCTION = "dhubxOTFNwIlirR&,'yqV"
+_FUNCTION = "dhubOTFNwIlirR&,'yq"
 _FILLERS = frozenset(map(stem, ("object", "objects", "thing", "things", "one", "ones", "item", "items")))
 # Words that say where: the prepositions that are content too, and lose the place where they are lost.
 _PLACES = {
@@ -24,46 +24,43 @@ _PLACES = {
 
 
 class Reading(NamedTuple):
-    """A text as the checks see it: its stems by kind, those that name its target, how many cues it has."""
+    """A text as the checks see it.
 
-    content: frozenset[str]
-    negations: frozenset[str]
-    numbers: frozenset[str]
-    colours: frozenset[str]
-    places: frozenset[str]
-    all: frozenset[str]
+    ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
+    colour, ``s`` place, or empty for function words and fillers. ``target`` are the lemmas that name the target,
+    ``cues`` is the number of cues.
+    """
+
+    stems: dict[str, str]
     target: frozenset[str]
-    name: str
     cues: int
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 15)
 def reading(text: str) -> Reading:
     """``text`` read once for all checks."""
     words, tags = read(text)
-    frame = analyse(tags)
-    kinds: dict[str, set[str]] = {
-        "content": set(),
-        "x": set(),
-        "0": set(),
-        "c": set(),
-        "s": set(),
-        "all": set(),
-    }
+    stems: dict[str, str] = {}
     for word, tag in zip(words, tags, strict=True):
-        for part in word.replace("-", " ").split():
-            key = stem(part)
-            kinds["all"].add(key)
-            if part in _PLACES or tag in "sg":
-                kinds["s"].add(key)
-            elif tag in "x0c":
-                kinds[tag].add(key)
-            elif (tag not in _FUNCTION or tag == "V") and key not in _FILLERS:
-                kinds["content"].add(key)
-    target = frozenset(stem(words[i]) for i in frame.head if tags[i] not in "O&dh")
-    name = stem(words[frame.head[-1]]) if frame.head else ""
-    sets = [frozenset(kinds[kind]) for kind in ("content", "x", "0", "c", "s", "all")]
-    return Reading(sets[0], sets[1], sets[2], sets[3], sets[4], sets[5], target, name, len(frame.cues))
+        stems.update(_kinds(word, tag))
+    frame = analyse(tags)
+    target = frozenset([stem(words[i]) for i in frame.head if tags[i] not in "O&dh"])
+    return Reading(stems, target, len(frame.cues))
+
+
+@lru_cache(maxsize=1 << 15)
+def _kinds(word: str, tag: str) -> dict[str, str]:
+    """The lemma and kind of each part of a word or compound."""
+    kinds = {}
+    for part in word.replace("-", " ").split():
+        key = stem(part)
+        if part in _PLACES or tag in "sg":
+            kinds[key] = "s"
+        elif tag in "x0c":
+            kinds[key] = tag
+        else:
+            kinds[key] = "" if key in _FILLERS or tag in _FUNCTION else "w"
+    return kinds
 
 
 def count(text: str, phrases: Sequence[str]) -> bool:
@@ -83,10 +80,10 @@ def too_long(text: str, phrases: Sequence[str]) -> bool:
 
 def target_first(text: str, phrases: Sequence[str]) -> bool:
     """The first phrase names the expression's target and nothing else of it."""
-    first, whole = reading(phrases[0]), reading(text)
-    if not whole.target:
-        return not first.content - whole.content and first.cues == 0
-    return bool(first.target & whole.target) and first.cues == 0
+    first, target = reading(phrases[0]), reading(text).target
+    if target:
+        return first.cues == 0 and bool(first.target & target)
+    return first.cues == 0 and not any(first.stems.values())
 
 
 def target_kept(text: str, phrases: Sequence[str]) -> bool:
@@ -107,49 +104,44 @@ def one_cue(text: str, phrases: Sequence[str]) -> bool:
 
 def extractive(text: str, phrases: Sequence[str]) -> bool:
     """Every content word of the phrases, by lemma, is in the expression; "object" and the like may be added."""
-    there = reading(text).all
-    for phrase in phrases:
-        said = reading(phrase)
-        for words in (said.content, said.negations, said.numbers, said.colours, said.places):
-            if not words <= there and words - there - _FILLERS:
-                return False
-    return True
+    there = reading(text).stems
+    return not any(
+        kind and key not in there for phrase in phrases for key, kind in reading(phrase).stems.items()
+    )
 
 
 def covering(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the expression is in some phrase; the next checks are about those it leaves out."""
-    return _kept(reading(text).content, phrases)
+    """Every content word of the expression is in some phrase; the next checks are on those it leaves out."""
+    return _kept("w", text, phrases)
 
 
 def negation_kept(text: str, phrases: Sequence[str]) -> bool:
     """Words such as "not" and "without" are not lost."""
-    return _kept(reading(text).negations, phrases)
+    return _kept("x", text, phrases)
 
 
 def number_kept(text: str, phrases: Sequence[str]) -> bool:
     """Numbers are not lost."""
-    return _kept(reading(text).numbers, phrases)
+    return _kept("0", text, phrases)
 
 
 def colour_kept(text: str, phrases: Sequence[str]) -> bool:
     """Colours are not lost."""
-    return _kept(reading(text).colours, phrases)
+    return _kept("c", text, phrases)
 
 
 def place_kept(text: str, phrases: Sequence[str]) -> bool:
     """Words that say where are not lost."""
-    return _kept(reading(text).places, phrases)
+    return _kept("s", text, phrases)
 
 
-def _kept(wanted: frozenset[str], phrases: Sequence[str]) -> bool:
-    if not wanted:
+def _kept(wanted: str, text: str, phrases: Sequence[str]) -> bool:
+    """Whether each word of one kind in the expression is in some phrase."""
+    stems = reading(text).stems
+    if wanted not in stems.values():
         return True
-    missing = set(wanted)
-    for phrase in phrases:
-        missing -= reading(phrase).all
-        if not missing:
-            return True
-    return False
+    said = [reading(phrase).stems for phrase in phrases]
+    return all(kind != wanted or any(key in one for one in said) for key, kind in stems.items())
 
 
 Check = Callable[[str, Sequence[str]], bool]

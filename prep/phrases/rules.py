@@ -22,8 +22,7 @@ _BREAKS = "IilwTFrR&x"
 
 
 def break_up(text: str) -> tuple[str, ...]:
-    """One to five phrases for ``text``, the first of which names the target; none where there is no word to
-    read.
+    """One to five phrases for ``text``, the first of which names the target; none where there is no word to read.
 
     Lower case. Every content word is one of the expression's, apart from "object" for a target that it does
     not name. Deterministic; never raises.
@@ -32,11 +31,16 @@ def break_up(text: str) -> tuple[str, ...]:
     frame = analyse(tags)
     if not frame.head and not frame.cues:
         return ()
-    cues = _split_long(words, tags, frame)
+    cues = list(frame.cues)
+    phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
+    if any(count_tokens(phrase) > MAX_TOKENS for phrase in phrases):
+        cues = _split_long(words, tags, frame)
     while len(cues) >= MAX_PHRASES:
         cues = _merge_nearest(words, tags, frame.head, cues)
-    phrases = dict.fromkeys(_compose(words, tags, frame.head, cue) for cue in (Cue(()), *cues))
-    return tuple(dict.fromkeys(shorten(phrase) for phrase in phrases))
+    if len(cues) != len(phrases):
+        phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
+    phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
+    return tuple(dict.fromkeys([shorten(phrase) for phrase in phrases]))
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:
