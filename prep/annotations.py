@@ -20,7 +20,7 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What ``instances.json`` says of an image; ``height`` and ``width`` in pixels, 0 where it does not say."""
+    """What ``instances.json`` says of an image; ``height`` and ``width`` in pixels, 0 where not said."""
 
     file_name: str
     height: int

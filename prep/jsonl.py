@@ -79,7 +79,7 @@ class JsonlDataset:
         next(self._lines(), None)
 
     def _lines(self) -> Iterator[_Line]:
-        """Every line that is not blank. One that is no JSON object has a problem; if the first, it is refused."""
+        """Every line that is not blank. One that is no JSON object has a problem; the first is refused so."""
         number = offset = good = 0
         try:
             with self.path.open("rb") as file:

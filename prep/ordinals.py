@@ -11,9 +11,9 @@ import numpy.typing as npt
 class Ordinals:
     """Says of each identity how often it came before.
 
-    Eight bytes are kept per distinct identity, and a dictionary entry only for one that came twice. That two
-    different ones share a hash has a probability of about n**2 / 2**65 (3e-6 for ten million); it does no harm
-    but to give one of them the ordinal 1.
+    Eight bytes are kept per distinct identity, and a dictionary entry only for one that came twice. That
+    two different ones share a hash has a probability of about n**2 / 2**65 (3e-6 for ten million); it does
+    no harm but to give one of them the ordinal 1.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ def clean_text(value: str) -> str:
 
 def text_problem(text: str) -> str:
     """Why ``text`` cannot be an expression, or an empty string."""
-    return "" if normalise_text(text) else "the expression is empty"
+    return "" if normalise_text(text.replace("\ufffd", " ")) else "the expression is empty"
 
 
 def identify(drafts: Iterable[Draft]) -> Iterator[tuple[Draft, str]]:

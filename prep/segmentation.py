@@ -22,7 +22,7 @@ class BadSegmentation(ValueError):
 
 
 def decode(segmentation: Any, height: int, width: int) -> Mask:
-    """The bool H x W mask of polygons ``[[x, y, ...], ...]``, or of one RLE or a list of them (as in RefClef).
+    """The bool H x W mask of polygons ``[[x, y, ...], ...]``, or of an RLE or a list of them (as in RefClef).
 
     An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. What
     covers no pixel of the image is refused too: an object that cannot be hit is a mistake in the data.

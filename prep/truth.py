@@ -28,7 +28,7 @@ class Truth:
         self.problems: dict[str, str] = {}
 
     def mask(self, expression: Expression) -> Mask | None:
-        """The bool H x W union of the targets, all False where there are none; None without a usable truth."""
+        """The bool H x W union of the targets, all False if there are none; None without a usable truth."""
         try:
             if expression.problem:
                 raise BadSegmentation(expression.problem)
@@ -130,5 +130,4 @@ def _mask_file(root: Path, name: str) -> Mask:
             pixels = np.asarray(plain)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadSegmentation(f"the mask file {name[:80]} cannot be read: {error}") from error
-    filled: Mask = pixels.reshape(*pixels.shape[:2], -1).any(axis=2)
-    return filled
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2), dtype=bool)

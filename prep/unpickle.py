@@ -1,9 +1,9 @@
 """Reads pickles that hold nothing but containers, numbers and strings, and refuses every other one by name.
 
-A pickle is a program. Instead of running it with some names forbidden, this reader knows only the opcodes that
-build plain data, for protocols 0 to 5: none of them can import, call or set anything. Lengths are checked against
-what is left of the file and memo numbers are dictionary keys, so a short hostile file cannot ask for much memory
-either, which it can of the standard library's reader.
+A pickle is a program. Instead of running it with some names forbidden, this reader knows only the opcodes
+that build plain data, for protocols 0 to 5: none of them can import, call or set anything. Lengths are
+checked against what is left of the file and memo numbers are dictionary keys, so a short hostile file
+cannot ask for much memory either, which it can of the standard library's reader.
 """
 
 from __future__ import annotations
@@ -210,6 +210,11 @@ def _set_items(m: _Machine) -> None:
     m.top(dict).update(_pairs(items))
 
 
+def _add_items(m: _Machine) -> None:
+    items = m.to_mark()
+    m.top(set).update(items)
+
+
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise ValueError("a key without a value")
@@ -291,7 +296,7 @@ _ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x86": _tuple(2),
     b"\x87": _tuple(3),
     b"\x8f": lambda m: m.push(set()),
-    b"\x90": lambda m: m.top(set).update(m.to_mark()),
+    b"\x90": _add_items,
     b"\x91": lambda m: m.push(frozenset(m.to_mark())),
 }
 _OPCODES: list[Callable[[_Machine], Any] | None] = [_ACTIONS.get(bytes([code])) for code in range(256)]
