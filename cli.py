@@ -1,1 +1,657 @@
-"""x."""
+"""The only door of both programs: parses the flags of ``pcnet-prep`` and ``pcnet``, calls a room, sets the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from prep.dataset import Dataset
+    from prep.runner import Summary
+
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": None,  # plain help and usage errors: a few lines, no boxes
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110},
+}
+prep_app = typer.Typer(
+    help="Prepare weakly supervised referring segmentation: phrases, proposals, and the store they live in.",
+    **_SETTINGS,
+)
+pcnet_app = typer.Typer(help="Train and evaluate PCNet on prepared phrases and proposals.", **_SETTINGS)
+
+
+class DatasetName(str, Enum):
+    """The datasets whose trees are read as they are published."""
+
+    refcoco = "refcoco"
+    refcoco_plus = "refcoco+"
+    refcocog = "refcocog"
+    grefcoco = "grefcoco"
+    refclef = "refclef"
+
+
+class SamModel(str, Enum):
+    """SAM's backbones."""
+
+    vit_h = "vit_h"
+    vit_l = "vit_l"
+    vit_b = "vit_b"
+
+
+class Preset(str, Enum):
+    """Named settings of the mask generator: PCNet's paper, or SAM's own defaults."""
+
+    pcnet = "pcnet"
+    sam = "sam"
+
+
+class Fidelity(str, Enum):
+    """How close to the official generator: its masks bit for bit, or a faster encoder that reports how it differs."""
+
+    exact = "exact"
+    fast = "fast"
+
+
+class Layout(str, Enum):
+    """Where masks made elsewhere come from."""
+
+    coco = "coco"
+    sa1b = "sa1b"
+    official = "official"
+
+
+class Encoder(str, Enum):
+    """What turns pixels and words into features."""
+
+    rn50 = "RN50"
+    rn101 = "RN101"
+    tiny = "tiny"
+
+
+class Recipe(str, Enum):
+    """What is trained: the paper's equations, the released code's, or ours."""
+
+    paper = "paper"
+    released = "released"
+    plus = "plus"
+
+
+# The options that several commands share; each command names its own defaults.
+Data = Annotated[
+    Path, typer.Option("--data", help="Data root in the standard layout (refer/<dataset>/, train2014/).")
+]
+Datasets = Annotated[
+    list[DatasetName], typer.Option("--dataset", help="Dataset to read; give it again for several.")
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option("--split-by", help="Whose split: unc, umd, google, berkeley. Default: the standard one."),
+]
+Splits = Annotated[
+    list[str] | None, typer.Option("--split", help="Only this split; give it again for several.")
+]
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        help="Your own expressions as JSONL, in place of --data and --dataset.",
+        metavar="FILE.jsonl",
+    ),
+]
+ImageRoot = Annotated[
+    Path | None, typer.Option("--image-root", help="Folder that the images of --input are relative to.")
+]
+Out = Annotated[
+    str, typer.Option("--out", help="The store: a folder, or an object store such as s3://bucket/prepared.")
+]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", help="Answers already given, by content, shared between stores. Default: in --out."
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Replace what the store holds of this stage when its settings differ."),
+]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", min=0, help="GPUs to use. Default: all visible ones, else the CPU.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers. Default: one, or one a GPU.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address", help="Run on this Ray cluster (auto, or ray://host:port).", metavar="ADDRESS"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Store = Annotated[str, typer.Option("--store", help="The store that pcnet-prep filled.")]
+
+
+def _print_version(program: str, wanted: bool) -> None:
+    if wanted:
+        print(f"{program} {version('pcnet-prep')}")
+        raise typer.Exit
+
+
+def _prep_version(wanted: bool) -> None:
+    _print_version("pcnet-prep", wanted)
+
+
+def _pcnet_version(wanted: bool) -> None:
+    _print_version("pcnet", wanted)
+
+
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@prep_app.callback()
+def _prep_callback(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_prep_version, is_eager=True)
+    ] = False,
+    debug: _Debug = False,
+) -> None:
+    """Prepare weakly supervised referring segmentation: phrases, proposals, and the store they live in."""
+
+
+@pcnet_app.callback()
+def _pcnet_callback(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_pcnet_version, is_eager=True)
+    ] = False,
+    debug: _Debug = False,
+) -> None:
+    """Train and evaluate PCNet on prepared phrases and proposals."""
+
+
+@prep_app.command()
+def phrases(
+    llm: Annotated[
+        str,
+        typer.Option(
+            help="Who decomposes: mistral-7b, any Hugging Face id or model folder (vLLM), openai:URL#MODEL, or rules "
+            "(no model)."
+        ),
+    ] = "mistral-7b",
+    data: Data = Path("coco"),
+    dataset: Datasets = [DatasetName.refcoco],  # noqa: B006 - typer copies it
+    split_by: SplitBy = None,
+    split: Splits = None,
+    input: Input = None,
+    image_root: ImageRoot = None,
+    out: Out = "prepared",
+    cache: Cache = None,
+    replace: Replace = False,
+    prompt: Annotated[Path | None, typer.Option(help="Your own prompt file in place of ours.")] = None,
+    revision: Annotated[
+        str, typer.Option(help="Branch, tag or commit of the model on Hugging Face.")
+    ] = "main",
+    quantization: Annotated[
+        str | None, typer.Option(help="Quantise the model as it is loaded (fp8).")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="The model's number type: auto, bfloat16, float16, float32.")
+    ] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that one model is spread over.")] = 1,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=128, help="Tokens of prompt and answer. Default: measured.")
+    ] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(min=1, help="Expressions in a batch. Default: measured.")
+    ] = None,
+    gpu_memory: Annotated[
+        float, typer.Option(min=0.05, max=1.0, help="Share of a GPU's memory vLLM may take.")
+    ] = 0.9,
+    batch_invariant: Annotated[
+        bool, typer.Option(help="Make an answer independent of the batch it is in (slower; enters the key).")
+    ] = False,
+    keep_raw: Annotated[bool, typer.Option(help="Keep the model's raw answers in the rows.")] = False,
+    gpus: Gpus = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
+    """Break every referring expression into short phrases about its target.
+
+    Reads the dataset's texts, never its images; writes <out>/phrases.
+    """
+    from prep.cache.store import open_store
+    from prep.phrases import job
+
+    sources = _sources(data, dataset, split_by, input, image_root)
+    arguments = _arguments(locals())
+    engine = job.EngineOptions(
+        prompt=prompt,
+        revision=revision,
+        quantization=quantization,
+        dtype=dtype,
+        tensor_parallel=tensor_parallel,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        gpu_memory=gpu_memory,
+        batch_invariant=batch_invariant,
+        gpus=_gpus(gpus, ray_address) if llm != "rules" else 0,
+        workers=workers,
+        ray_address=ray_address,
+    )
+    summaries = job.run_phrases(
+        llm,
+        sources,
+        open_store(out, create=True),
+        options=engine,
+        splits=split,
+        cache=cache,
+        replace=replace,
+        keep_raw=keep_raw,
+        arguments=arguments,
+    )
+    _report(summaries, as_json)
+
+
+@prep_app.command()
+def sam(
+    generator: Annotated[
+        str,
+        typer.Option(
+            help="sam (segment-anything), segments (no weights), or hf:<id or folder> (transformers)."
+        ),
+    ] = "sam",
+    model: Annotated[SamModel, typer.Option(help="SAM's backbone.")] = SamModel.vit_h,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="SAM's weights. Default: the usual name in ., checkpoints/ and the torch hub cache."
+        ),
+    ] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="Settings to start from: PCNet's paper or SAM's defaults.")
+    ] = Preset.pcnet,
+    fidelity: Annotated[
+        Fidelity,
+        typer.Option(help="The official masks bit for bit, or a bf16 encoder that reports how it differs."),
+    ] = Fidelity.exact,
+    data: Data = Path("coco"),
+    dataset: Datasets = [DatasetName.refcoco],  # noqa: B006 - typer copies it
+    split_by: SplitBy = None,
+    split: Splits = None,
+    input: Input = None,
+    image_root: ImageRoot = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="A plain folder of images, in place of a dataset.", metavar="DIR"),
+    ] = None,
+    out: Out = "prepared",
+    cache: Cache = None,
+    replace: Replace = False,
+    points_per_side: Annotated[
+        int | None, typer.Option(min=1, help="Points along one side of the grid.")
+    ] = None,
+    points_per_batch: Annotated[int | None, typer.Option(min=1, help="Points decoded together.")] = None,
+    pred_iou_thresh: Annotated[
+        float | None, typer.Option(help="Keep masks of a higher predicted IoU.")
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None, typer.Option(help="Keep masks at least this stable.")
+    ] = None,
+    stability_score_offset: Annotated[
+        float | None, typer.Option(help="Shift of the threshold for stability.")
+    ] = None,
+    box_nms_thresh: Annotated[
+        float | None, typer.Option(help="Box IoU above which the worse mask is dropped.")
+    ] = None,
+    crop_n_layers: Annotated[
+        int | None, typer.Option(min=0, help="Layers of image crops to run as well.")
+    ] = None,
+    crop_nms_thresh: Annotated[
+        float | None, typer.Option(help="Box IoU for duplicates between crops.")
+    ] = None,
+    crop_overlap_ratio: Annotated[
+        float | None, typer.Option(help="Overlap of crops, a share of the image.")
+    ] = None,
+    crop_n_points_downscale_factor: Annotated[
+        int | None, typer.Option(min=1, help="Divides the points per side in each crop layer.")
+    ] = None,
+    min_mask_region_area: Annotated[
+        int | None, typer.Option(min=0, help="Remove islands and holes smaller than this many pixels.")
+    ] = None,
+    min_area: Annotated[
+        int | None, typer.Option(min=0, help="Drop masks of fewer pixels; 0: off. Default: the preset's.")
+    ] = None,
+    max_overlap: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off."),
+    ] = None,
+    max_masks: Annotated[
+        int | None, typer.Option(min=0, help="Keep this many of the largest masks; 0: off.")
+    ] = None,
+    gpus: Gpus = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
+    """Propose masks for every image (the proposals stage).
+
+    Reads the images; writes <out>/proposals.
+    """
+    from prep.cache.store import open_store
+    from prep.dataset import open_image_folder
+    from prep.engine import Resources
+    from prep.proposals import generators, sam_settings
+    from prep.proposals.job import run_proposals
+    from prep.proposals.select import PAPER, Selection
+    from prep.proposals.stage import ProposalStage
+
+    arguments = _arguments(locals())
+    uses_gpu = generator != "segments"
+    devices = _gpus(gpus, ray_address) if uses_gpu else 0
+    official = {
+        name: value
+        for name, value in {
+            "points_per_side": points_per_side,
+            "points_per_batch": points_per_batch,
+            "pred_iou_thresh": pred_iou_thresh,
+            "stability_score_thresh": stability_score_thresh,
+            "stability_score_offset": stability_score_offset,
+            "box_nms_thresh": box_nms_thresh,
+            "crop_n_layers": crop_n_layers,
+            "crop_nms_thresh": crop_nms_thresh,
+            "crop_overlap_ratio": crop_overlap_ratio,
+            "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+            "min_mask_region_area": min_mask_region_area,
+        }.items()
+        if value is not None
+    }
+    if generator == "sam":
+        settings = sam_settings.preset(
+            preset.value,
+            **official,
+            model=model.value,
+            checkpoint=checkpoint,
+            fidelity=fidelity.value,
+            device="cuda" if devices else "cpu",
+        )
+        maker = generators.build("sam", vars(settings))
+    elif official and generator == "segments":
+        raise PrepError(
+            f"--generator segments has no option --{next(iter(official)).replace('_', '-')}.", "Leave it out."
+        )
+    else:
+        maker = generators.build(generator, official)
+    usual = Selection() if preset is Preset.sam else PAPER
+    selection = Selection(
+        min_area=usual.min_area if min_area is None else min_area,
+        max_overlap=usual.max_overlap if max_overlap is None else max_overlap,
+        max_masks=usual.max_masks if max_masks is None else max_masks,
+    )
+    sources: list[Any] = (
+        [open_image_folder(images)]
+        if images is not None
+        else _sources(data, dataset, split_by, input, image_root)
+    )
+    summaries = run_proposals(
+        ProposalStage(maker, selection, resources=Resources(cpus=1, gpus=1 if devices else 0)),
+        sources,
+        open_store(out, create=True),
+        splits=split,
+        cache=cache,
+        replace=replace,
+        unit_size=_unit_size(generator, devices),
+        workers=workers or max(1, devices),
+        ray_address=ray_address,
+        arguments=arguments,
+        count=sys.stderr.isatty(),
+    )
+    _report(summaries, as_json)
+
+
+@pcnet_app.command()
+def train(
+    store: Store = "prepared",
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder that the store's image paths are relative to.")
+    ] = Path("coco"),
+    dataset: Annotated[
+        str, typer.Option(help="Dataset to train on, as the store's rows name it.")
+    ] = "refcoco",
+    split_by: SplitBy = None,
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    input: Input = None,
+    image_root: ImageRoot = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/<dataset>.")] = None,
+    encoder: Annotated[
+        Encoder, typer.Option(help="CLIP's encoders, or tiny: a small one from scratch.")
+    ] = Encoder.rn50,
+    clip_weights: Annotated[
+        str, typer.Option(help="CLIP's weights: open_clip's name for them, a local file, or random.")
+    ] = "openai",
+    recipe: Annotated[
+        Recipe, typer.Option(help="The paper's losses, the released code's, or ours.")
+    ] = Recipe.paper,
+    stages: Annotated[
+        int | None, typer.Option(min=1, max=4, help="Stages, one phrase each. Default: the recipe's.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="Set a loss weight, as in --weight iad=0.5; may be given again.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Image side in pixels. Default: the encoder's.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the split.")] = 15,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Length in optimiser steps, in place of --epochs.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, help="Expressions a step, over all GPUs. Default: 36.")
+    ] = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
+    lr: Annotated[float | None, typer.Option(help="First learning rate. Default: the encoder's.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the initial weights and the order of the samples.")] = 0,
+    val_split: Annotated[
+        str | None,
+        typer.Option(help="Choose best.pt on this split; reads its ground truth. Default: best = last."),
+    ] = None,
+    gpus: Gpus = None,
+    restart: Annotated[bool, typer.Option(help="Begin anew where --out holds a run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train PCNet stage by stage on a store's phrases and proposals.
+
+    Reads the store and the images, no ground truth (but for --val-split); writes checkpoints and logs to --out.
+    """
+    from pcnet.train import TrainConfig
+    from pcnet.train import train as run
+
+    if input is not None:
+        dataset, data = input.stem, image_root or input.parent
+    devices = _gpus(gpus, None)
+    config = TrainConfig(
+        store=store,
+        data=str(data),
+        dataset=dataset,
+        split=split,
+        split_by=split_by,
+        out=str(out or Path("runs") / dataset),
+        encoder=encoder.value,
+        clip_weights=clip_weights,
+        recipe=recipe.value,
+        stages=stages,
+        weights=_weights(weight or []),
+        size=size,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        lr=lr,
+        seed=seed,
+        val_split=val_split,
+        device="auto" if devices else "cpu",
+        restart=restart,
+        quiet=as_json,
+    )
+    validate = None
+    if val_split is not None:
+        from pcnet.evaluate import validator
+
+        source = _sources(data, [DatasetName(dataset)] if input is None else [], split_by, input, image_root)[
+            0
+        ]
+        validate = validator(source, store=store, split=val_split, size=config.resolved().size)
+    trained = run(config, validate)
+    if as_json:
+        print(json.dumps({"last": str(trained.last), "best": str(trained.best), "steps": trained.steps}))
+        return
+    print(f"{trained.steps:,} steps in {_duration(trained.seconds)}: {trained.best}")
+    if validate is None:
+        print("best.pt is last.pt: choosing a better one needs ground truth (--val-split).")
+
+
+def _sources(
+    data: Path,
+    datasets: Sequence[DatasetName],
+    split_by: str | None,
+    input: Path | None,
+    image_root: Path | None,
+) -> list[Dataset]:
+    """What --data and --dataset, or --input and --image-root, name."""
+    from prep.dataset import open_dataset, open_jsonl
+
+    if input is not None:
+        return [open_jsonl(input, image_root)]
+    return [open_dataset(data, name.value, split_by) for name in datasets]
+
+
+def _gpus(asked: int | None, ray_address: str | None) -> int:
+    """How many GPUs to use; on a Ray cluster the driver's own do not count, so they must be asked for."""
+    from prep.devices import visible_gpus
+
+    if asked is not None or ray_address is not None:
+        return asked or 0
+    return visible_gpus()
+
+
+def _unit_size(generator: str, gpus: int) -> int:
+    """Images between two commits: enough to fill a GPU's batch, few enough that a kill costs seconds."""
+    if generator == "segments":
+        return 16
+    return 8 if gpus else 1
+
+
+def _weights(pairs: Sequence[str]) -> dict[str, float]:
+    """``name=number`` pairs as a mapping."""
+    weights = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise PrepError(
+                f"--weight {pair} is not NAME=NUMBER.", "Write, for example, --weight iad=0.5"
+            ) from None
+    return weights
+
+
+def _arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """A command's flags as plain JSON values, for the manifest."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Enum):
+            return value.value
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {
+        name: plain(value)
+        for name, value in values.items()
+        if isinstance(value, str | int | float | list | Path | Enum)
+    }
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _report(summaries: Sequence[Summary], as_json: bool) -> None:
+    """Say how a run went: rows done, reused, failed and why, the rate, and where the results are."""
+    if as_json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(summary) for summary in summaries]))
+        return
+    for summary in summaries:
+        print(
+            f"{summary.stage}: {summary.total:,} rows = {summary.done:,} done + {summary.reused:,} reused; "
+            f"{summary.failed:,} with an error; {_duration(summary.seconds)}, {summary.rate:,.1f}/s"
+        )
+        for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
+            print(f"  {count:,} x {reason}")
+        for name, value in summary.extra.items():
+            print(f"  {name}: {value}")
+    if summaries:
+        print(f"in {summaries[0].where}")
+
+
+def _run(app: typer.Typer) -> None:
+    """Run a program; every error ends in a few lines on standard error and a non-zero exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+    except PrepError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = getattr(error, "exit_code", 1)
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        if hasattr(
+            error, "format_message"
+        ):  # a usage error: click's own class, which typer may carry a copy of
+            shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program's name alone
+            print(f"{'' if shows_help else 'error: '}{error.format_message()}", file=sys.stderr)
+            context = getattr(error, "ctx", None)
+            if context is not None and not shows_help:
+                print(f"see: {context.command_path} --help", file=sys.stderr)
+            code = 2
+        else:
+            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+            print(
+                "This is a fault of the program: run it again with --debug before the command's name.",
+                file=sys.stderr,
+            )
+            code = 70
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def prep_main() -> None:
+    """Entry point of ``pcnet-prep``."""
+    _run(prep_app)
+
+
+def pcnet_main() -> None:
+    """Entry point of ``pcnet``."""
+    _run(pcnet_app)

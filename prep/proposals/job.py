@@ -1,0 +1,120 @@
+"""One run of the proposals stage: images of a dataset or folder into a store, answers reused by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from prep.cache.answers import AnswerCache
+from prep.cache.keys import fingerprint
+from prep.cache.schema import PROPOSALS
+from prep.proposals.stage import Answer, ProposalStage, content_key
+from prep.runner import Summary, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prep.cache.store import Store
+    from prep.records import ImageRef
+
+
+class Images(Protocol):
+    """What a dataset or a folder offers to this stage."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's or folder's name."""
+
+    @property
+    def split_by(self) -> str:
+        """Who split it, or an empty string."""
+
+    def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
+        """The images of ``splits`` (None: every one), each once."""
+
+    def inputs(self) -> dict[str, str]:
+        """File name -> SHA-256 of the annotation files read."""
+
+
+class CachedAnswers:
+    """What an :class:`~prep.cache.answers.AnswerCache` of proposals rows knows, by the SHA-256 of an image's bytes.
+
+    It only reads: rows reach the cache when the store's writer shares or retires its shards.
+    """
+
+    def __init__(self, cache: AnswerCache, settings_fingerprint: str) -> None:
+        self._cache = cache
+        self._fingerprint = settings_fingerprint
+
+    def get(self, sha256: str) -> Answer | None:
+        """The masks that these bytes were given under the same settings, in any run that shares the cache."""
+        row = self._cache.get(content_key(self._fingerprint, sha256))
+        if row is None:
+            return None
+        return Answer(row["height"], row["width"], row["masks"], row["grid32"])
+
+    def put(self, sha256: str, answer: Answer) -> None:
+        """Nothing: the store's writer keeps what was answered."""
+
+
+def run_proposals(
+    stage: ProposalStage,
+    sources: Collection[Images],
+    store: Store,
+    *,
+    splits: Collection[str] | None = None,
+    cache: str | Path | None = None,
+    replace: bool = False,
+    unit_size: int = 8,
+    workers: int = 1,
+    ray_address: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    count: bool = False,
+    on_summary: Callable[[Images, Summary], None] | None = None,
+) -> list[Summary]:
+    """Propose masks for every image of ``sources`` that the store has no row for; one summary a source.
+
+    ``cache`` is a folder of answers that several stores share (default: inside the store). ``count`` goes through
+    the images beforehand, so that progress has a total. Raises :class:`~prep.errors.PrepError` where the stage was
+    begun with other settings and ``replace`` is not given.
+    """
+    settings = stage.settings()
+    where = store.cache_uri if cache is None else cache
+    stage.answers = CachedAnswers(
+        AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS), stage.key
+    )
+    summaries = []
+    with store.stage("proposals").writer(
+        settings, replace=replace, cache=where, share=cache is not None
+    ) as writer:
+        for source in sources:
+            inputs = source.inputs()
+            selection = {
+                "name": source.name,
+                "split_by": source.split_by,
+                "splits": sorted(splits or []),
+                "inputs": inputs,
+            }
+            summary = prepare(
+                stage,
+                source.images(splits),
+                key=_join_key,
+                writer=writer,
+                unit_size=unit_size,
+                workers=workers,
+                ray_address=ray_address,
+                label=f"proposals {source.name}",
+                total=sum(1 for _ in source.images(splits)) if count else None,
+                # A folder's listing has no hash: it is looked through each time.
+                selection=selection if inputs else None,
+                arguments=arguments,
+            )
+            summaries.append(summary)
+            if on_summary is not None:
+                on_summary(source, summary)
+    return summaries
+
+
+def _join_key(ref: ImageRef) -> str:
+    return ref.image
