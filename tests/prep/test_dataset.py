@@ -302,7 +302,7 @@ def test_a_bad_line_is_a_row_with_its_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\x89PNG\r\n", "line 1 is not JSON"), (b"[\n1]", "line 1"), (b"version https://git-lfs", "LFS pointer"),
+    [(b"\x89PNG\r\n", "line 1 is not JSON"), (b"[\n1]", "line 1"), (b"version https://git-lfs", "LFS"),
      ('{"sent": "a"}'.encode("utf-16"), "line 1 is not JSON"), (b'"text"', "line 1 is a str")],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
