@@ -1,4 +1,4 @@
-"""The only door of both programs: parses the flags of ``pcnet-prep`` and ``pcnet``, calls a room, sets the exit code."""
+"""The only door of both programs: parses their flags, calls a room, sets the exit code."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Preset(str, Enum):
 
 
 class Fidelity(str, Enum):
-    """How close to the official generator: its masks bit for bit, or a faster encoder that reports how it differs."""
+    """The official masks bit for bit, or a faster encoder that reports how its masks differ."""
 
     exact = "exact"
     fast = "fast"
@@ -181,8 +181,8 @@ def phrases(
     llm: Annotated[
         str,
         typer.Option(
-            help="Who decomposes: mistral-7b, any Hugging Face id or model folder (vLLM), openai:URL#MODEL, or rules "
-            "(no model)."
+            help="Who decomposes: mistral-7b, any Hugging Face id or model folder (vLLM), openai:URL#MODEL, "
+            "or rules (no model)."
         ),
     ] = "mistral-7b",
     data: Data = Path("coco"),
@@ -468,7 +468,7 @@ def train(
 ) -> None:
     """Train PCNet stage by stage on a store's phrases and proposals.
 
-    Reads the store and the images, no ground truth (but for --val-split); writes checkpoints and logs to --out.
+    Reads the store and the images, no ground truth (but for --val-split); writes the run to --out.
     """
     from pcnet.train import TrainConfig
     from pcnet.train import train as run

@@ -7,7 +7,7 @@ import subprocess
 
 
 def visible_gpus() -> int:
-    """The number of NVIDIA GPUs this process sees: ``CUDA_VISIBLE_DEVICES`` where it is set, else what the driver lists."""
+    """How many NVIDIA GPUs this process sees: ``CUDA_VISIBLE_DEVICES`` if set, else what the driver lists."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return len([device for device in named.split(",") if device.strip() not in ("", "-1")])

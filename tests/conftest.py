@@ -17,7 +17,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real photos, expressions and reference numbers beside the checkout; skips where it is absent."""
+    """The real photos, expressions and reference numbers beside the checkout; skips where they are absent."""
     folder = REPOSITORY.parent / "shared"
     if not (folder / "data" / "README.md").is_file():
         pytest.skip("the folder of real data beside the checkout (../shared) is absent")

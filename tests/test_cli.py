@@ -1,4 +1,4 @@
-"""The programs from outside: help without heavy imports, options that explain themselves, errors a person can act on."""
+"""The programs from outside: light help, options that explain themselves, errors a person can act on."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Images(Protocol):
 
 
 class CachedAnswers:
-    """What an :class:`~prep.cache.answers.AnswerCache` of proposals rows knows, by the SHA-256 of an image's bytes.
+    """What a cache of proposals rows knows, by the SHA-256 of an image's bytes.
 
     It only reads: rows reach the cache when the store's writer shares or retires its shards.
     """
@@ -75,9 +75,9 @@ def run_proposals(
 ) -> list[Summary]:
     """Propose masks for every image of ``sources`` that the store has no row for; one summary a source.
 
-    ``cache`` is a folder of answers that several stores share (default: inside the store). ``count`` goes through
-    the images beforehand, so that progress has a total. Raises :class:`~prep.errors.PrepError` where the stage was
-    begun with other settings and ``replace`` is not given.
+    ``cache`` is a folder of answers that several stores share (default: inside the store). ``count`` goes
+    through the images beforehand, so that progress has a total. Raises :class:`~prep.errors.PrepError` where
+    the stage was begun with other settings and ``replace`` is not given.
     """
     settings = stage.settings()
     where = store.cache_uri if cache is None else cache
