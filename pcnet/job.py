@@ -189,6 +189,7 @@ def build_model(config: TrainConfig, job: Job) -> PCNet:
     ``random``).
     """
     model = PCNet(job.network, job.recipe)
+    model.tokenizer = job.tokenizer
     if isinstance(model.backbone, ClipEncoder) and config.clip_weights != "random":
         load_clip_weights(model.backbone, config.encoder, config.clip_weights)
     return model

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Masks = Sequence[Mask] | NDArray[np.bool_]  # (P, H, W), or a list of P masks
 Response = NDArray[np.floating]
 
 RELEASED_THRESHOLD = (
@@ -74,7 +75,7 @@ def box_iou(a: tuple[int, int, int, int] | None, b: tuple[int, int, int, int] | 
     return shared / (total - shared)
 
 
-def proposal_under_peak(response: Response, proposals: Sequence[Mask]) -> int | None:
+def proposal_under_peak(response: Response, proposals: Masks) -> int | None:
     """Index of the proposal that the response chooses, or ``None`` where there is none to choose.
 
     Among the proposals that contain the peak, the one whose soft IoU with the normalised response is largest;
@@ -99,7 +100,7 @@ def proposal_under_peak(response: Response, proposals: Sequence[Mask]) -> int | 
     return max(under or range(len(proposals)), key=merit)
 
 
-def oracle_proposal(truth: Mask, proposals: Sequence[Mask]) -> int | None:
+def oracle_proposal(truth: Mask, proposals: Masks) -> int | None:
     """Index of the proposal with the best IoU to the truth: the bound that the proposals set."""
     if not len(proposals):
         return None
@@ -135,7 +136,7 @@ class SampleScore:
 def score_sample(
     response: Response,
     truth: Mask,
-    proposals: Sequence[Mask] | None = None,
+    proposals: Masks | None = None,
     threshold: float = RELEASED_THRESHOLD,
 ) -> SampleScore:
     """Every figure of one expression.

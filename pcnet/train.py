@@ -145,7 +145,7 @@ class _Run:
         sums: dict[str, float] = {}
         for batch in batches:
             losses = self._losses(batch)
-            values = {name: float(value) for name, value in losses.items()}
+            values = {name: float(value.detach()) for name, value in losses.items()}
             if not math.isfinite(values["total"]):
                 raise _not_a_number(self.step, values, batch.row_ids)
             (losses["total"] / len(batches)).backward()  # type: ignore[no-untyped-call]
@@ -169,7 +169,9 @@ class _Run:
         # The maps are normalised and pooled in full precision: bf16 has 8 bits, and a peak is a matter of
         # less.
         outputs = replace(outputs, logits=tuple(one.float() for one in outputs.logits))
-        return step_losses(recipe, outputs, batch, self.step, self.calibration, pairs)
+        return step_losses(
+            recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs
+        )
 
     def _set_rate(self) -> float:
         config = self.config

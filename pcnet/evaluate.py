@@ -1,0 +1,233 @@
+"""Runs a model over a split and scores its response maps: the only part of the trainer's side that opens
+truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pcnet.batch import upsample
+from pcnet.batches import ahead, pad_phrases
+from pcnet.evalset import EvalSet, Item, Rle, decode
+from pcnet.metrics import (
+    RELEASED_THRESHOLD,
+    Metrics,
+    SampleScore,
+    binarise,
+    normalise,
+    proposal_under_peak,
+    score_sample,
+    summarise,
+)
+from pcnet.model import PCNet
+from pcnet.pixels import Pixels, normalise_pixels
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How maps become figures.
+
+    ``threshold`` on the normalised map makes the mask (1e-9 as published; 0.5 is the other usual one);
+    ``size`` is the side of the network's input; ``save_cam`` and ``save_pseudo`` are folders for maps and
+    masks.
+    """
+
+    threshold: float = RELEASED_THRESHOLD
+    size: int = 320
+    batch_size: int = 32
+    threads: int = 2
+    save_cam: Path | None = None
+    save_pseudo: Path | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of a run.
+
+    ``metrics`` are over the expressions with a target, ``groups`` the same by kind of expression.
+    ``no_target`` counts the expressions without one (gRefCOCO): ``n``, and ``silent``, how many of them got a
+    map without any positive response. ``rows`` are the figures of every expression, ``skipped`` counts what
+    was not scored.
+    """
+
+    metrics: Metrics
+    groups: dict[str, Metrics]
+    no_target: dict[str, int]
+    rows: list[dict[str, Any]]
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures without the rows, as JSON values; those of ``metrics`` on the top level."""
+        return {
+            **self.metrics.as_dict(),
+            "groups": {name: metrics.as_dict() for name, metrics in self.groups.items()},
+            "no_target": self.no_target,
+            "skipped": self.skipped,
+        }
+
+
+def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Report:
+    """Score every item of ``evalset``; the model's mode is restored afterwards."""
+    rows: list[dict[str, Any]] = []
+    scores: list[tuple[Item, SampleScore]] = []
+    silent: list[bool] = []
+    masks = _Masks(evalset)
+    for item, response in responses(model, evalset, settings):
+        proposals = masks(item)
+        score = score_sample(response, item.mask(), proposals, settings.threshold)
+        if item.truth is None:
+            silent.append(score.empty)
+        else:
+            scores.append((item, score))
+        rows.append(_row(item, score))
+        _save(item, response, proposals, settings)
+    names = sorted({name for item, _ in scores for name in item.groups})
+    return Report(
+        metrics=summarise(score for _, score in scores),
+        groups={name: summarise(s for item, s in scores if name in item.groups) for name in names},
+        no_target={"n": len(silent), "silent": sum(silent)},
+        rows=rows,
+        skipped=evalset.skipped,
+    )
+
+
+def validator(evalset: EvalSet, settings: EvalSettings) -> Callable[[nn.Module], Metrics]:
+    """``evaluate`` as the trainer takes it: a model to the figures over all expressions with a target."""
+
+    def validate(model: nn.Module) -> Metrics:
+        if not isinstance(model, PCNet):
+            raise TypeError(f"a {type(model).__name__} is no PCNet")
+        return evaluate(model, evalset, settings).metrics
+
+    return validate
+
+
+def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterator[tuple[Item, Map]]:
+    """Each item with its raw response (H, W) at the size of its image: the last stage's, before any ReLU."""
+    images = sorted({item.image for item in evalset.items})
+    number = {image: i for i, image in enumerate(images)}
+    # Items of an image follow each other, so a decoded image is wanted again at once or never.
+    pixels = Pixels(evalset.root, images, settings.size, budget=256 << 20)
+    starts = range(0, len(evalset.items), settings.batch_size)
+    chunks = [evalset.items[start : start + settings.batch_size] for start in starts]
+
+    def load(chunk: Sequence[Item]) -> Tensor:
+        return torch.from_numpy(pixels.stack([number[item.image] for item in chunk]))
+
+    training = model.training
+    model.eval()
+    try:
+        for chunk, batch in zip(chunks, ahead(load, chunks, settings.threads), strict=True):
+            for item, raw in zip(chunk, _run(model, batch, chunk), strict=True):
+                sized = upsample(raw[None], item.size)[0, 0]
+                yield item, sized.float().cpu().numpy()
+    finally:
+        model.train(training)
+
+
+@torch.inference_mode()
+def _run(model: PCNet, pixels: Tensor, items: Sequence[Item]) -> Tensor:
+    """uint8 (B, 3, S, S) and their items to raw responses (B, 1, S, S)."""
+    device = model.logit_scale.device
+    expressions, phrases = encode_items(model, [(item.text, item.phrases) for item in items])
+    images = normalise_pixels(pixels.to(device))
+    maps = model.responses(images, expressions.to(device), phrases.to(device))[-1]
+    return upsample(maps, (pixels.shape[2], pixels.shape[3]))
+
+
+def encode_items(model: PCNet, texts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Tensor, Tensor]:
+    """Expressions with their phrases to ids (B, L) and (B, P, L), by the model's own tokenizer."""
+    if model.tokenizer is None:
+        raise ValueError("the model has no tokenizer: load it with pcnet.load_model")
+    count = model.config.phrases_used
+    expressions = model.tokenizer([text for text, _ in texts])
+    flat = [phrase for _, own in texts for phrase in pad_phrases(own, count)]
+    phrases = model.tokenizer(flat).reshape(len(texts), count, expressions.shape[1])
+    return expressions, phrases
+
+
+class _Masks:
+    """The proposals of an item as bool (P, H, W), ``None`` where they were not asked for; the last image's
+    kept.
+    """
+
+    def __init__(self, evalset: EvalSet) -> None:
+        self._coded = evalset.proposals
+        self._image, self._masks = "", np.zeros((0, 1, 1), dtype=bool)
+
+    def __call__(self, item: Item) -> NDArray[np.bool_] | None:
+        if self._coded is None:
+            return None
+        if item.image != self._image:
+            coded: list[Rle] = [m for m in self._coded[item.image] if tuple(m["size"]) == item.size]
+            masks = [decode(one) for one in coded]
+            self._masks = np.stack(masks) if masks else np.zeros((0, *item.size), dtype=bool)
+            self._image = item.image
+        return self._masks
+
+
+def _row(item: Item, score: SampleScore) -> dict[str, Any]:
+    """An expression's line of the per-sample table."""
+    return {
+        "row_id": item.row_id,
+        "ref_id": item.ref_id,
+        "sent_id": item.sent_id,
+        "image": item.image,
+        "expression": item.text,
+        "groups": list(item.groups),
+        "no_target": item.truth is None,
+        **asdict(score),
+    }
+
+
+def _save(item: Item, response: Map, proposals: NDArray[np.bool_] | None, settings: EvalSettings) -> None:
+    """Maps and pseudo masks as a second-stage segmentor reads them: ``<image stem>_<ref_id>_<sentence>.npy``.
+
+    A map is float32 (H, W) in [0, 1]; a pseudo mask uint8 (H, W) in {0, 1}: the proposal under the peak where
+    there are proposals, else the thresholded map.
+    """
+    name = (
+        f"{Path(item.image).stem}_{item.row_id if item.ref_id is None else item.ref_id}_{item.sentence}.npy"
+    )
+    if settings.save_cam is not None:
+        soft = normalise(response).astype(np.float32)
+        _replace(settings.save_cam / name, lambda path: np.save(path, soft))
+    if settings.save_pseudo is not None:
+        chosen = None if proposals is None else proposal_under_peak(response, proposals)
+        mask = (
+            binarise(response, settings.threshold)
+            if chosen is None or proposals is None
+            else proposals[chosen]
+        )
+        _replace(settings.save_pseudo / name, lambda path: np.save(path, mask.astype(np.uint8)))
+
+
+def write_report(report: Report, settings: EvalSettings, folder: Path) -> None:
+    """``metrics.json`` and ``samples.parquet`` in ``folder``, so that two runs can be compared row by row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
+    text = json.dumps({**report.as_dict(), "settings": told}, indent=2, sort_keys=True)
+    _replace(folder / "metrics.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    _replace(folder / "samples.parquet", lambda path: pq.write_table(pa.Table.from_pylist(report.rows), path))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, then rename: the file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    write(temporary)
+    os.replace(temporary, path)
