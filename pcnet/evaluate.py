@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from pcnet.batch import upsample
 from pcnet.batches import ahead, pad_phrases
-from pcnet.evalset import EvalSet, Item, Rle, decode
+from pcnet.checkpoint import load_model, read_checkpoint
+from pcnet.evalset import EvalSet, Item, Rle, decode, load_evalset
 from pcnet.metrics import (
     RELEASED_THRESHOLD,
     Metrics,
@@ -31,6 +32,8 @@ from pcnet.metrics import (
 )
 from pcnet.model import PCNet
 from pcnet.pixels import Pixels, normalise_pixels
+from prep.cache.store import open_store
+from prep.dataset import Dataset
 
 Map = NDArray[np.float32]
 
@@ -45,7 +48,7 @@ class EvalSettings:
     """
 
     threshold: float = RELEASED_THRESHOLD
-    size: int = 320
+    size: int | None = None
     batch_size: int = 32
     threads: int = 2
     save_cam: Path | None = None
@@ -103,15 +106,64 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Report:
     )
 
 
-def validator(evalset: EvalSet, settings: EvalSettings) -> Callable[[nn.Module], Metrics]:
-    """``evaluate`` as the trainer takes it: a model to the figures over all expressions with a target."""
+def validator(
+    dataset: Dataset, *, store: str, split: str, size: int | None
+) -> Callable[[nn.Module], Metrics]:
+    """What the trainer is handed to choose ``best.pt``: a model to its figures over ``split``.
+
+    The split's truth is read at once, so that what is missing shows before the first step.
+    """
+    evalset = load_evalset(dataset, open_store(store), split)
 
     def validate(model: nn.Module) -> Metrics:
         if not isinstance(model, PCNet):
             raise TypeError(f"a {type(model).__name__} is no PCNet")
-        return evaluate(model, evalset, settings).metrics
+        return evaluate(model, evalset, EvalSettings(size=size or 320)).metrics
 
     return validate
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    dataset: Dataset,
+    *,
+    store: str,
+    split: str | None,
+    settings: EvalSettings | None = None,
+    sentences: str = "all",
+    refine: bool = False,
+    recipe: str | None = None,
+    stages: int | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> Report:
+    """Score a checkpoint over a split, as ``pcnet eval`` does.
+
+    ``sentences`` is ``all`` or ``first``; with ``refine`` masks are also replaced by the stored proposals;
+    ``recipe`` and ``stages`` replace the checkpoint's own. ``settings.size`` of ``None`` is the side it was
+    trained with. With ``out`` the figures and one row per expression are written there.
+
+    :raises PrepError: for a file that is no checkpoint, or rows that the store or the dataset lack.
+    """
+    settings = settings or EvalSettings()
+    model = load_model(checkpoint, stages, recipe)
+    settings = replace(settings, size=settings.size or input_size(checkpoint, model))
+    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, proposals=refine)
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    report = evaluate(model.to(where), evalset, settings)
+    if out is not None:
+        write_report(report, settings, out)
+    return report
+
+
+def input_size(checkpoint: Path, model: PCNet) -> int:
+    """The side of the images that a checkpoint was trained on; the published 320 where the file does not
+    say.
+    """
+    usual = 64 if model.config.encoder == "tiny" else 320
+    told = read_checkpoint(checkpoint).get("training", {})
+    size = told.get("config", {}).get("size") if isinstance(told, dict) else None
+    return int(size or usual)
 
 
 def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterator[tuple[Item, Map]]:
@@ -119,7 +171,7 @@ def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterato
     images = sorted({item.image for item in evalset.items})
     number = {image: i for i, image in enumerate(images)}
     # Items of an image follow each other, so a decoded image is wanted again at once or never.
-    pixels = Pixels(evalset.root, images, settings.size, budget=256 << 20)
+    pixels = Pixels(evalset.root, images, settings.size or 320, budget=256 << 20)
     starts = range(0, len(evalset.items), settings.batch_size)
     chunks = [evalset.items[start : start + settings.batch_size] for start in starts]
 
