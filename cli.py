@@ -15,6 +15,7 @@ import typer
 from prep.errors import PrepError
 
 if TYPE_CHECKING:
+    from pcnet.metrics import Metrics
     from prep.dataset import Dataset
     from prep.runner import Summary
 
@@ -77,6 +78,13 @@ class Encoder(str, Enum):
     rn50 = "RN50"
     rn101 = "RN101"
     tiny = "tiny"
+
+
+class Sentences(str, Enum):
+    """Which sentences of a reference count."""
+
+    all = "all"
+    first = "first"
 
 
 class Recipe(str, Enum):
@@ -515,6 +523,93 @@ def train(
     print(f"{trained.steps:,} steps in {_duration(trained.seconds)}: {trained.best}")
     if validate is None:
         print("best.pt is last.pt: choosing a better one needs ground truth (--val-split).")
+
+
+@pcnet_app.command(name="eval")
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Option(help="The checkpoint to score: a run's best.pt, or a released one.")
+    ],
+    store: Store = "prepared",
+    data: Data = Path("coco"),
+    dataset: Annotated[DatasetName, typer.Option(help="Dataset to evaluate on.")] = DatasetName.refcoco,
+    split_by: SplitBy = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to evaluate on. Default: val, or all of --input.")
+    ] = None,
+    input: Input = None,
+    image_root: ImageRoot = None,
+    recipe: Annotated[
+        Recipe | None,
+        typer.Option(help="Read the checkpoint as this recipe's. Default: what it says of itself."),
+    ] = None,
+    stages: Annotated[
+        int | None, typer.Option(min=1, max=4, help="Stages to run. Default: the checkpoint's.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="A pixel belongs to the mask above this share of the response's maximum.")
+    ] = 1e-9,
+    sentences: Annotated[
+        Sentences, typer.Option(help="Every sentence (the standard protocol) or the first of each reference.")
+    ] = Sentences.all,
+    refine: Annotated[
+        bool, typer.Option(help="Also score the proposal under the peak, and the best proposal there is.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Image side in pixels. Default: as trained.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Expressions a forward pass.")] = 32,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the figures (JSON) and one row per expression (Parquet).")
+    ] = None,
+    save_cam: Annotated[Path | None, typer.Option(help="Folder for the response maps.")] = None,
+    save_pseudo: Annotated[Path | None, typer.Option(help="Folder for the masks as pseudo labels.")] = None,
+    gpus: Gpus = None,
+    as_json: Json = False,
+) -> None:
+    """Score a checkpoint: mIoU, oIoU and PointM over a split.
+
+    Reads the store, the images and the ground truth; prints percentages.
+    """
+    from pcnet.evaluate import EvalSettings, evaluate_checkpoint
+
+    if not checkpoint.is_file():
+        raise PrepError(f"There is no checkpoint {checkpoint}.", "`pcnet train` writes best.pt and last.pt.")
+    report = evaluate_checkpoint(
+        checkpoint,
+        _sources(data, [dataset], split_by, input, image_root)[0],
+        store=store,
+        split=split or ("val" if input is None else None),
+        settings=EvalSettings(
+            threshold=threshold, size=size, batch_size=batch_size, save_cam=save_cam, save_pseudo=save_pseudo
+        ),
+        sentences=sentences.value,
+        refine=refine,
+        recipe=recipe.value if recipe else None,
+        stages=stages,
+        device="auto" if _gpus(gpus, None) else "cpu",
+        out=out,
+    )
+    if as_json:
+        print(json.dumps(report.as_dict()))
+        return
+    figures = report.metrics
+    print(_figures(figures))
+    if figures.proposal_miou is not None and figures.oracle_miou is not None:
+        print(
+            f"by proposal: mIoU {figures.proposal_miou:.2f}, of {figures.oracle_miou:.2f} with the best one"
+        )
+    for name, group in report.groups.items():
+        print(f"  {name}: {_figures(group)}")
+    if report.no_target["n"]:
+        print("no target: n {n:,}, of them answered by an empty map {silent:,}".format(**report.no_target))
+    for reason, count in report.skipped.items():
+        print(f"left out: {count:,} x {reason}")
+
+
+def _figures(metrics: Metrics) -> str:
+    """The three figures of the field, in per cent, and what they are over."""
+    return f"mIoU {metrics.miou:.2f}  oIoU {metrics.oiou:.2f}  PointM {metrics.pointm:.2f}  n {metrics.n:,}"
 
 
 def _sources(
