@@ -424,6 +424,32 @@ def sam(
     _report(summaries, as_json)
 
 
+@prep_app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo: data, store, run and index.html.")] = Path(
+        "demo"
+    ),
+    images: Annotated[int, typer.Option(min=2, help="Synthetic scenes to make.")] = 5000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Decides the scenes and the training.")] = 0,
+    shown: Annotated[int, typer.Option(min=1, help="Samples on the page.")] = 12,
+) -> None:
+    """Run the whole chain on synthetic data: no GPU, no download.
+
+    Makes a small referring dataset in the RefCOCO layout, runs the public commands on it and writes a page with
+    pictures.
+    """
+    from prep.demo import DemoConfig
+    from prep.demo import demo as run
+
+    run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=_say)
+
+
+def _say(line: str) -> None:
+    """Print at once, so that lines stay in order with those of the programs that are run."""
+    print(line, flush=True)
+
+
 @pcnet_app.command()
 def train(
     store: Store = "prepared",
