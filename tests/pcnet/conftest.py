@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pycocotools import mask as coco
 from torch import Tensor
 
 from pcnet.batch import Batch
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.model import PCNet
+from prep import synthetic
+from prep.cache.schema import PHRASES, PROPOSALS
+from prep.cache.store import open_store
+from prep.dataset import open_dataset
+from prep.records import Expression, ImageRef
 
 SMALL_CLIP = ClipSizes(
     embed_dim=48,
@@ -122,3 +132,73 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 def deviation() -> Any:
     """:func:`error` as a fixture: test folders are no packages."""
     return error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A synthetic dataset with its store: exact masks as proposals, the head word and the whole text as
+    phrases.
+    """
+
+    data: Path
+    store: str
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """60 small images in RefCOCO's layout and the rows that the two stages would make of them."""
+    folder = tmp_path_factory.mktemp("prepared")
+    data = synthetic.write(folder, images=60, seed=5)
+    dataset = open_dataset(data, "refcoco")
+    told = json.loads((data / "refer" / "refcoco" / "instances.json").read_text())
+    coded: dict[int, list[dict[str, Any]]] = {}
+    for annotation in told["annotations"]:
+        coded.setdefault(annotation["image_id"], []).append(annotation)
+    expressions = list(dataset.expressions())
+    random.Random(1).shuffle(expressions)  # rows are joined by key: their order must not matter
+    store = open_store(folder / "store", create=True)
+    with store.stage("phrases").writer({"llm": "rules"}) as writer:
+        writer.write(pa.Table.from_pylist([phrase_row(e) for e in expressions], schema=PHRASES))
+    with store.stage("proposals").writer({"generator": "exact"}) as writer:
+        rows = [proposal_row(image, coded[image.image_id or 0]) for image in dataset.images()]
+        writer.write(pa.Table.from_pylist(rows[::-1], schema=PROPOSALS))
+    return Prepared(data, store.uri)
+
+
+def phrase_row(expression: Expression) -> dict[str, Any]:
+    """A row of the phrases stage."""
+    words = expression.text.split()
+    return {
+        **{name: getattr(expression, name) for name in ("row_id", "dataset", "split_by", "split", "ref_id")},
+        **{name: getattr(expression, name) for name in ("sent_id", "image_id", "image")},
+        "expression": expression.text,
+        "phrases": [words[0], expression.text] if len(words) > 1 else [expression.text],
+        "source": "rules",
+        "llm": "rules",
+        "key": "k",
+        "violations": [],
+        "rejected": [],
+        "status": "ok",
+    }
+
+
+def proposal_row(image: ImageRef, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the proposals stage: the image's own masks."""
+    sides = np.arange(32) * 2
+    decoded = np.stack([coco.decode(a["segmentation"]) for a in annotations])
+    packed = np.packbits(decoded[:, sides][:, :, sides].reshape(len(decoded), -1), axis=1, bitorder="big")
+    plain = {"predicted_iou": None, "stability_score": None, "point": None, "crop_box": None}
+    return {
+        "image": image.image,
+        "image_id": image.image_id,
+        "height": 64,
+        "width": 64,
+        "masks": [
+            {"counts": a["segmentation"]["counts"], "area": a["area"], "bbox": a["bbox"], **plain}
+            for a in annotations
+        ],
+        "grid32": packed.tobytes(),
+        "generator": "exact",
+        "key": "k",
+        "status": "ok",
+    }
