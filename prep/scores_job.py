@@ -1,0 +1,153 @@
+"""One run of the scores stage: a store's expressions and proposals, joined by image, into its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prep.errors import PrepError
+from prep.proposals.images import UnreadableImage, check_name
+from prep.runner import Summary, prepare
+from prep.scores import ImageTexts, ScoreStage, Text
+
+if TYPE_CHECKING:
+    from prep.cache.store import StageReader, Store
+
+
+def run_scores(
+    stage: ScoreStage,
+    store: Store,
+    root: Path,
+    *,
+    datasets: Collection[str] | None = None,
+    splits: Collection[str] | None = None,
+    replace: bool = False,
+    unit_size: int = 4,
+    workers: int = 1,
+    ray_address: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Score every expression of ``store`` against its image's proposals; images are found under ``root``.
+
+    ``datasets`` and ``splits`` limit the expressions (None: all). Left out and counted in the summary's
+    ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
+    read when its masks were made. An image that the proposals stage has not seen is a
+    :class:`~prep.errors.PrepError`, as is a stage begun with another model or on other proposals (unless
+    ``replace``).
+    """
+    proposals = _reader(store, "proposals", "pcnet-prep sam")
+    wanted, skipped = _expressions(_reader(store, "phrases", "pcnet-prep phrases"), datasets, splits)
+    settings = {**stage.settings.key(), "proposals": proposals.fingerprint}
+    with store.stage("scores").writer(settings, replace=replace) as writer:
+        total = sum(map(len, wanted.values()))
+        _leave_out_done(wanted, writer)
+        left = sum(map(len, wanted.values()))
+        for image in _unreadable(proposals, wanted, store.uri):
+            _count(skipped, "image could not be read", len(wanted.pop(image)))
+        summary = prepare(
+            stage,
+            _items(proposals, wanted, root),
+            key=lambda item: item.texts[0].row_id,
+            writer=writer,
+            unit_size=unit_size,
+            workers=workers,
+            ray_address=ray_address,
+            label="scores",
+            total=sum(map(len, wanted.values())),
+            arguments=arguments,
+        )
+    summary.total, summary.reused = total, total - left
+    summary.extra["skipped"] = skipped
+    return summary
+
+
+def _reader(store: Store, name: str, command: str) -> StageReader:
+    reader = store.stage(name).reader()
+    if not reader.exists:
+        raise PrepError(f"{store.uri} has no {name} yet", f"make them first: {command} --out {store.uri}")
+    return reader
+
+
+def _expressions(
+    reader: StageReader, datasets: Collection[str] | None, splits: Collection[str] | None
+) -> tuple[dict[str, list[Text]], dict[str, int]]:
+    """Image -> its expressions, and how many are left out for which reason."""
+    wanted: dict[str, list[Text]] = {}
+    skipped: dict[str, int] = {}
+    columns = ["row_id", "split_by", "image", "expression", "status", "dataset", "split"]
+    for batch in reader.batches(columns):
+        for row in batch.to_pylist():
+            if datasets is not None and row["dataset"] not in datasets:
+                continue
+            if splits is not None and row["split"] not in splits:
+                continue
+            if row["status"] == "error":
+                _count(skipped, "phrases have an error")
+            elif not row["image"]:
+                _count(skipped, "no image")
+            else:
+                text = Text(row["row_id"], row["split_by"], row["expression"])
+                wanted.setdefault(row["image"], []).append(text)
+    if not wanted:
+        raise PrepError(
+            f"nothing to score in dataset {_names(datasets)}, split {_names(splits)}; left out: {skipped}",
+            "see what the store holds with `pcnet-prep status`",
+        )
+    return wanted, skipped
+
+
+def _leave_out_done(wanted: dict[str, list[Text]], writer: Any) -> None:
+    for image in list(wanted):
+        done = writer.done.contains([text.row_id for text in wanted[image]]).tolist()
+        wanted[image] = [text for text, is_done in zip(wanted[image], done, strict=True) if not is_done]
+        if not wanted[image]:
+            del wanted[image]
+
+
+def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> list[str]:
+    """The wanted images that could not be read; raises PrepError where some have no row at all."""
+    missing, unreadable = set(wanted), []
+    for batch in proposals.batches(["image", "status"]):
+        for image, status in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            missing.discard(image)
+            if status == "error" and image in wanted:
+                unreadable.append(image)
+    if missing:
+        raise PrepError(
+            f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}",
+            f"make them first: pcnet-prep sam --out {uri}",
+        )
+    return unreadable
+
+
+def _items(proposals: StageReader, wanted: Mapping[str, list[Text]], root: Path) -> Iterator[ImageTexts]:
+    """The wanted images as work, in the store's order, read as they are asked for."""
+    columns = ["image", "image_sha256", "height", "width", "masks", "key"]
+    for batch in proposals.batches(columns):
+        for row, image in enumerate(batch.column(0).to_pylist()):
+            if image not in wanted:
+                continue
+            values = batch.slice(row, 1).to_pylist()[0]
+            try:
+                check_name(image)
+            except UnreadableImage as error:
+                raise PrepError(f"{image!r}: {error}", "make the store again") from error
+            yield ImageTexts(
+                image=image,
+                path=str(root / image),
+                sha256=values["image_sha256"],
+                height=values["height"],
+                width=values["width"],
+                counts=tuple(mask["counts"] for mask in values["masks"]),
+                proposals_key=values["key"],
+                texts=tuple(wanted[image]),
+            )
+
+
+def _count(reasons: dict[str, int], reason: str, number: int = 1) -> None:
+    reasons[reason] = reasons.get(reason, 0) + number
+
+
+def _names(values: Collection[str] | None) -> str:
+    return "(any)" if values is None else ", ".join(sorted(values))
