@@ -188,14 +188,7 @@ def test_a_batch_is_the_same_for_any_number_of_threads_and_for_cached_images(pre
         assert torch.equal(first.expression_ids, tokenizer([table.expressions[r] for r in rows]))
         for other in batches[1:]:
             assert other.row_ids == first.row_ids
-            for name in (
-                "images",
-                "phrase_ids",
-                "grid",
-                "partner_expression_ids",
-                "negative_ids",
-                "same_image",
-            ):
+            for name in tensors:
                 assert torch.equal(getattr(first, name), getattr(other, name))
 
 
