@@ -44,7 +44,7 @@ class EvalSettings:
 
     ``threshold`` on the normalised map makes the mask (1e-9 as published; 0.5 is the other usual one);
     ``size`` is the side of the network's input; ``save_cam`` and ``save_pseudo`` are folders for maps and
-    masks.
+    masks, ``save_stages`` one for the raw maps of every stage.
     """
 
     threshold: float = RELEASED_THRESHOLD
@@ -53,6 +53,7 @@ class EvalSettings:
     threads: int = 2
     save_cam: Path | None = None
     save_pseudo: Path | None = None
+    save_stages: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,10 @@ def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterato
     model.eval()
     try:
         for chunk, batch in zip(chunks, ahead(load, chunks, settings.threads), strict=True):
-            for item, raw in zip(chunk, _run(model, batch, chunk), strict=True):
+            maps = _run(model, batch, chunk)
+            whole = upsample(maps[:, -1:], (batch.shape[2], batch.shape[3]))
+            for item, raw, stages in zip(chunk, whole, maps, strict=True):
+                _save_stages(item, stages, settings)
                 sized = upsample(raw[None], item.size)[0, 0]
                 yield item, sized.float().cpu().numpy()
     finally:
@@ -191,12 +195,11 @@ def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterato
 
 @torch.inference_mode()
 def _run(model: PCNet, pixels: Tensor, items: Sequence[Item]) -> Tensor:
-    """uint8 (B, 3, S, S) and their items to raw responses (B, 1, S, S)."""
+    """uint8 (B, 3, S, S) and their items to the raw responses of every stage, (B, stages, h, w)."""
     device = model.logit_scale.device
     expressions, phrases = encode_items(model, [(item.text, item.phrases) for item in items])
     images = normalise_pixels(pixels.to(device))
-    maps = model.responses(images, expressions.to(device), phrases.to(device))[-1]
-    return upsample(maps, (pixels.shape[2], pixels.shape[3]))
+    return torch.cat(model.responses(images, expressions.to(device), phrases.to(device)), dim=1)
 
 
 def encode_items(model: PCNet, texts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Tensor, Tensor]:
@@ -264,6 +267,13 @@ def _save(item: Item, response: Map, proposals: NDArray[np.bool_] | None, settin
             else proposals[chosen]
         )
         _replace(settings.save_pseudo / name, lambda path: np.save(path, mask.astype(np.uint8)))
+
+
+def _save_stages(item: Item, stages: Tensor, settings: EvalSettings) -> None:
+    """An item's raw responses as ``<row_id>.npy``, float16 (stages, h, w) at the maps' own resolution."""
+    if settings.save_stages is not None:
+        maps = stages.float().cpu().numpy().astype(np.float16)
+        _replace(settings.save_stages / f"{item.row_id}.npy", lambda path: np.save(path, maps))
 
 
 def write_report(report: Report, settings: EvalSettings, folder: Path) -> None:

@@ -90,7 +90,8 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     store, run = str(config.out / "prepared"), config.out / "run"
     source = ["--data", str(data), "--dataset", "refcoco"]
     training = ["--steps", str(config.steps), "--seed", str(config.seed), "--out", str(run)]
-    evaluation = ["--split", "val", "--out", str(config.out / "evaluation")]
+    scored = config.out / "evaluation"
+    evaluation = ["--split", "val", "--refine", "--out", str(scored), "--save-stages", str(scored / "stages")]
     return [
         ("phrases", ["pcnet-prep", "phrases", "--llm", "rules", *source, "--out", store]),
         (

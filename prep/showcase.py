@@ -58,7 +58,7 @@ def write_page(
         for row in spread(expressions, kinds, config.shown)
     ]
     lead = (
-        f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions, from pairs of image "
+        f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: pairs of image "
         "and text and proposals alone: no mask and no box was seen. Recipe plus, an encoder from scratch. "
         f"mIoU {metrics['miou']:.1f} %; of the proposal under the brightest point "
         f"{metrics.get('proposal_miou') or 0:.1f} %, of the best one {metrics.get('oracle_miou') or 0:.1f} %."
