@@ -590,6 +590,7 @@ def evaluate(
     ] = None,
     save_cam: Annotated[Path | None, typer.Option(help="Folder for the response maps.")] = None,
     save_pseudo: Annotated[Path | None, typer.Option(help="Folder for the masks as pseudo labels.")] = None,
+    save_stages: Annotated[Path | None, typer.Option(help="Folder for the raw maps of every stage.")] = None,
     gpus: Gpus = None,
     as_json: Json = False,
 ) -> None:
@@ -607,7 +608,12 @@ def evaluate(
         store=store,
         split=split or ("val" if input is None else None),
         settings=EvalSettings(
-            threshold=threshold, size=size, batch_size=batch_size, save_cam=save_cam, save_pseudo=save_pseudo
+            threshold=threshold,
+            size=size,
+            batch_size=batch_size,
+            save_cam=save_cam,
+            save_pseudo=save_pseudo,
+            save_stages=save_stages,
         ),
         sentences=sentences.value,
         refine=refine,
