@@ -78,8 +78,8 @@ def small_model() -> Any:
 
     def make(comprehension: str, stages: int = 3, encoder: str = "clip", gain: float = 0.1) -> PCNet:
         torch.manual_seed(0)
-        clip = SMALL_CLIP if encoder == "clip" else None
-        model = PCNet(ModelConfig(encoder, comprehension, stages, 16, gain, vocabulary=40, clip=clip))
+        sizes: dict[str, Any] = {"clip": SMALL_CLIP} if encoder == "clip" else {"vocabulary": 40}
+        model = PCNet(ModelConfig(encoder, comprehension, stages, 16, gain, **sizes))
         with torch.no_grad():  # the stages start as the identity; give them something to do
             for name, parameter in model.attn_fusion_vl.named_parameters():
                 if name.endswith("mlp.2.weight"):
