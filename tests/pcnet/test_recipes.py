@@ -18,7 +18,7 @@ from prep.errors import PrepError
 
 
 class FakeClip(nn.Module):
-    """Stands in for the calibrating CLIP where its answers do not matter: colour means, a token's embedding."""
+    """Stands in for the calibrating CLIP where its answers do not matter: colour means, one token each."""
 
     def __init__(self) -> None:
         super().__init__()
