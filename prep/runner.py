@@ -112,7 +112,7 @@ def prepare(
         summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
         return summary
     todo = _Todo(items, key, writer, unit_size)
-    with _stoppable() as stop:
+    with stoppable() as stop:
         try:
             results = run(stage, todo.units(), workers=workers, ray_address=ray_address)
             with progress(label or summary.stage, total) as bar, contextlib.closing(results):
@@ -132,10 +132,10 @@ def prepare(
                 writer.flush()
                 if selection is not None:
                     writer.finish(selection, summary.total)
-        except _Stop as signalled:
+        except Stop as signalled:
             stop.ignore()
             writer.flush()
-            raise _interrupted(signalled.signum, summary) from None
+            raise interrupted(signalled.signum, summary) from None
     return summary
 
 
@@ -173,7 +173,7 @@ class _Todo:
         self._claimed.difference_update(map(self._key, unit))
 
 
-class _Stop(BaseException):
+class Stop(BaseException):
     """Raised by a signal. No ``Exception``: a stage that makes rows of those must not swallow it."""
 
     def __init__(self, signum: int) -> None:
@@ -181,8 +181,8 @@ class _Stop(BaseException):
         self.signum = signum
 
 
-class _Stoppable:
-    """Turns SIGINT and SIGTERM into :class:`_Stop`: at once or, while rows are committed, right after."""
+class Stoppable:
+    """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, while rows are committed, right after."""
 
     def __init__(self) -> None:
         self._deferred = 0
@@ -192,7 +192,7 @@ class _Stoppable:
         if self._deferred:
             self._pending = signum
         else:
-            raise _Stop(signum)
+            raise Stop(signum)
 
     def ignore(self) -> None:
         """We are stopping: further signals change nothing."""
@@ -207,12 +207,12 @@ class _Stoppable:
             self._deferred -= 1
         if self._pending is not None and not self._deferred:
             signum, self._pending = self._pending, None
-            raise _Stop(signum)
+            raise Stop(signum)
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[_Stoppable]:
-    stop = _Stoppable()
+def stoppable() -> Iterator[Stoppable]:
+    stop = Stoppable()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals go to the main thread, whose business they are
         return
@@ -224,9 +224,9 @@ def _stoppable() -> Iterator[_Stoppable]:
             signal.signal(number, handler)
 
 
-def _interrupted(signum: int, summary: Summary) -> Interrupted:
+def interrupted(signum: int, summary: Summary) -> Interrupted:
     error = Interrupted(
-        f"Stopped by {signal.Signals(signum).name}; this run committed {summary.done} rows in {summary.where}.",
+        f"Stopped by {signal.Signals(signum).name}; {summary.done} rows of this run are in {summary.where}.",
         "Run the same command again to go on from there.",
     )
     error.signum = signum

@@ -1,0 +1,1 @@
+"""The engines that answer the phrase prompt: vLLM, or any OpenAI-compatible endpoint."""

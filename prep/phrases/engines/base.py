@@ -1,0 +1,124 @@
+"""What every engine is asked and answers: sampling settings, an answer per key, the table of a unit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from prep.cache.keys import canonical_json
+from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
+
+# One row per key. An error is no answer: it is reported in the rows that wanted it and asked again
+# another time.
+ANSWERS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("first", pa.string()),
+        pa.field("retry", pa.string()),
+        pa.field("finish", pa.string()),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("cached_tokens", pa.int32(), nullable=False),
+        pa.field("output_tokens", pa.int32(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+
+# The turn that asks again, after the first answer; its reply is held to ANSWER_SCHEMA by structured
+# outputs.
+RETRY = (
+    "That breaks a rule above. Name the target first, give every cue once, use only words of the expression, "
+    "at most five phrases. Answer again with nothing but a JSON list of strings."
+)
+MAX_QUOTED_ANSWER = 400
+
+
+class Question(NamedTuple):
+    """An expression to ask about: its content key and its normalised text."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn: greedily at ``temperature`` 0. ``max_tokens`` bounds one answer."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 96
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an engine said about one question: the first answer, that of the retry if any, the cost."""
+
+    question: Question
+    first: str | None = None
+    retry: str | None = None
+    finish: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    error: str | None = None
+
+
+def answer_settings(
+    model: dict[str, str], prompt: Prompt, sampling: Sampling, **engine: Any
+) -> dict[str, Any]:
+    """Everything that an answer depends on beside the expression: its fingerprint opens every content key.
+
+    ``engine`` holds what changes the numbers a model computes with (quantization, batch invariance, a
+    data type other than the model's own); values that are ``None`` or ``False`` are left out, so that a
+    new option leaves old keys as they are.
+    """
+    retry = hashlib.sha256(canonical_json([RETRY, ANSWER_SCHEMA]).encode()).hexdigest()
+    drawn = asdict(sampling)
+    if sampling.temperature == 0:
+        drawn = {"temperature": 0.0, "max_tokens": sampling.max_tokens}
+    return {
+        **model,
+        "prompt_version": prompt.version,
+        "prompt_sha256": prompt.sha256,
+        "retry_sha256": retry,
+        "sampling": drawn,
+        **{name: value for name, value in engine.items() if value},
+    }
+
+
+def whole_lines(raw: str, finish: str | None) -> str:
+    """``raw`` without its last line where the token limit cut that line off."""
+    if finish == "length" and "\n" in raw.strip():
+        return raw.rstrip("\n").rsplit("\n", 1)[0]
+    return raw
+
+
+def quoted_answer(raw: str) -> str:
+    """The first answer as the retry's conversation repeats it: bounded, never empty."""
+    return raw.strip()[:MAX_QUOTED_ANSWER].strip() or "-"
+
+
+def answers_table(answers: Iterable[Answer]) -> pa.Table:
+    """A unit's answers in the columns of :data:`ANSWERS`."""
+    rows = [
+        {
+            "key": a.question.key,
+            "text": a.question.text,
+            "first": a.first,
+            "retry": a.retry,
+            "finish": a.finish,
+            "prompt_tokens": a.prompt_tokens,
+            "cached_tokens": a.cached_tokens,
+            "output_tokens": a.output_tokens,
+            "status": "error" if a.error else "ok",
+            "error": a.error,
+        }
+        for a in answers
+    ]
+    return pa.Table.from_pylist(rows, schema=ANSWERS)

@@ -1,0 +1,111 @@
+"""Prompts as token ids: template and fixed part tokenised once, padded to whole prefix-cache blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from prep.phrases.engines.base import RETRY, quoted_answer
+from prep.phrases.prompt import Prompt
+
+# A multiple of the prefix cache's block sizes: 16 tokens on GPUs, 32 on CPUs.
+BLOCK = 32
+
+_CONTENT, _ANSWER, _AGAIN = "PROMPT-GOES-HERE", "ANSWER-GOES-HERE", "RETRY-GOES-HERE"
+# Variables that some templates read: no hidden reasoning before the answer, and no date of today in the
+# prompt.
+_TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "01 Jan 2025"}
+
+
+class ChatTokens:
+    """Turns expressions into token ids for one tokenizer and one prompt. Safe to use from several threads.
+
+    The ids of a first question are ``prefix`` + its own few. ``prefix`` (template head, instruction,
+    constraints, examples and the start of the question) is the same for all and a whole number of
+    :data:`BLOCK`-token blocks: blank lines are put before the question's last line until it is.
+    Expressions and answers are tokenised as plain text, so that a special token written in one stays
+    letters.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._lock = threading.Lock()
+        head, tail = self._template([_CONTENT])
+        _, _, again, end = self._template([_CONTENT, _ANSWER, _AGAIN])
+        cut = prompt.prefix.rfind("\n") + 1
+        fixed, self._line = prompt.prefix[:cut], prompt.prefix[cut:]
+        start = [*self._ids(head, special=True), *self._ids([fixed])[0]]
+        self._newline = self._ids(["\n"])[0]
+        self._tail = self._ids(tail, special=True)
+        self._again = self._ids(again + RETRY + end, special=True)
+        shared = self._shared_start()
+        pad = -(len(start) + len(shared)) % BLOCK
+        blank = self._newline[-1:]
+        self._start = [*start, *blank * pad] if blank else start
+        self.prefix: list[int] = [*self._start, *shared]
+
+    def questions(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each expression's first question."""
+        return [[*self._start, *ids, *self._tail] for ids in self._last_lines(texts)]
+
+    def retries(self, texts: Sequence[str], raws: Sequence[str]) -> list[list[int]]:
+        """The token ids of the conversation that asks again: question, first answer, what was wrong."""
+        answers = self._ids([quoted_answer(raw) for raw in raws])
+        lines = self._last_lines(texts)
+        return [
+            [*self._start, *line, *self._tail, *answer, *self._again]
+            for line, answer in zip(lines, answers, strict=True)
+        ]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of token ids, without special tokens."""
+        with self._lock:
+            return list(self._tokenizer.batch_decode([list(i) for i in ids], skip_special_tokens=True))
+
+    def _last_lines(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of the question's last line of each expression, as they would follow a line break."""
+        anchor = self._newline
+        lines = ["\n" + self._line + self._prompt.question(text) for text in texts]
+        found = []
+        for ids, line in zip(self._ids(lines), lines, strict=True):
+            if ids[: len(anchor)] == anchor:
+                found.append(ids[len(anchor) :])
+            else:  # a tokenizer that joins the line break with what follows
+                found.append(self._ids([line[1:]])[0])
+        return found
+
+    def _shared_start(self) -> list[int]:
+        """The ids that every question's last line starts with."""
+        first, *others = self._last_lines(["a man", "the second", "two", "zebra", "on left", "8"])
+        length = 0
+        while all(ids[: length + 1] == first[: length + 1] for ids in others) and length < len(first):
+            length += 1
+        return first[:length]
+
+    def _ids(self, texts: str | list[str], *, special: bool = False) -> Any:
+        """Token ids of a text or of each of several; ``special`` reads special tokens as such."""
+        if not texts:
+            return []
+        with self._lock:
+            encoded = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=not special)
+        return encoded["input_ids"]
+
+    def _template(self, contents: list[str]) -> list[str]:
+        """The chat template's text before, between and after the contents of a conversation."""
+        roles = ["user", "assistant", "user"]
+        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
+        if getattr(self._tokenizer, "chat_template", None):
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **_TEMPLATE_VARIABLES
+            )
+        else:  # a model without a template reads and continues plain text
+            text = (self._tokenizer.bos_token or "") + "".join(f"{content}\n" for content in contents)
+        parts = []
+        for content in contents:
+            before, found, text = text.partition(content)
+            if not found:
+                raise ValueError("the model's chat template leaves out a message of the conversation")
+            parts.append(before)
+        return [*parts, text]

@@ -1,0 +1,155 @@
+"""The vLLM engine as a stage: units of questions in, tables of answers out, two units in flight."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from prep.errors import PrepError
+from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
+from prep.phrases.engines.vllm_engine import Batch, Engine, Request, VllmOptions
+from prep.phrases.ladder import needs_retry
+from prep.phrases.models import Model
+from prep.phrases.prompt import Prompt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Deaths of the engine process with no answer in between, after which a run gives up.
+MAX_DEATHS = 3
+
+
+class VllmStage:
+    """Asks a model through vLLM. Items are :class:`Question`, rows those of ``engines.base.ANSWERS``.
+
+    ``load`` hands a unit's prompts to the engine and ``process`` waits for them, so while one unit's last
+    answers come in the next one already fills the batch. A first answer that fails the checks is asked
+    again under a JSON schema, in the same batch. If the engine's process dies a fresh one takes over what
+    was not answered. ``resources`` is what a worker occupies (:class:`prep.engine.Resources`).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        options: VllmOptions | None = None,
+        *,
+        resources: Any = None,
+    ) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.sampling = sampling or Sampling()
+        self.options = options or VllmOptions()
+        self.resources = resources
+        self.deaths = 0
+        self._deaths_in_a_row = 0
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def settings(self) -> dict[str, Any]:
+        """Everything an answer depends on beside the expression."""
+        return answer_settings(self.model.settings(), self.prompt, self.sampling, **self.options.settings())
+
+    def open(self) -> None:
+        """Load the model; does nothing where it is loaded. Raises PrepError where it cannot be."""
+        if self._engine is None:
+            self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
+
+    def close(self) -> None:
+        """End the engine's process."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def load(self, unit: list[Question]) -> Batch:
+        """Tokenise a unit and hand it to the engine."""
+        batch = Batch([Answer(question) for question in unit])
+        engine = self._opened()
+        ids = engine.chat.questions([question.text for question in unit])
+        self._ask(batch, engine, [Request(batch, i, False, prompt) for i, prompt in enumerate(ids)])
+        return batch
+
+    def process(self, loaded: Batch) -> pa.Table:
+        """Wait for a unit's answers and ask again where they fail."""
+        while loaded.waiting:
+            arrived = [loaded.finished.get()]
+            while not loaded.finished.empty():
+                arrived.append(loaded.finished.get())
+            outputs = [entry for entry in arrived if entry is not None and entry[0][1:3] in loaded.waiting]
+            self._take(loaded, outputs)
+            if len(outputs) < len(arrived) and loaded.engine is not None and loaded.engine.dead:
+                self._take_over(loaded)
+        return answers_table(loaded.answers)
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("VllmStage.open() comes before load() and process()")
+        return self._engine
+
+    def _ask(self, batch: Batch, engine: Engine, requests: list[Request]) -> None:
+        """Send prompts; one that is too long for the engine becomes an error of its own question."""
+        batch.engine = engine
+        fitting = []
+        for request in requests:
+            answer, room = batch.answers[request.number], engine.max_model_len - self.sampling.max_tokens
+            if len(request.ids) <= room:
+                fitting.append(request)
+                batch.waiting[request.number, request.retry] = request
+            elif not request.retry:
+                answer.error = (
+                    f"prompt_too_long: {len(request.ids)} tokens where the engine has room for {room}"
+                )
+        engine.submit(fitting)
+
+    def _take(self, batch: Batch, outputs: list[tuple[Request, Any]]) -> None:
+        """Note what came back, and ask again where a first answer fails."""
+        if not outputs:
+            return
+        self._deaths_in_a_row = 0
+        engine = self._opened()
+        raws = engine.chat.decode([output.outputs[0].token_ids for _, output in outputs])
+        again: list[tuple[int, str, str]] = []
+        for (request, output), raw in zip(outputs, raws, strict=True):
+            del batch.waiting[request.number, request.retry]
+            answer, finish = batch.answers[request.number], str(output.outputs[0].finish_reason)
+            answer.prompt_tokens += len(request.ids)
+            answer.cached_tokens += output.num_cached_tokens or 0
+            answer.output_tokens += len(output.outputs[0].token_ids)
+            if request.retry:
+                answer.retry = raw
+                continue
+            answer.first, answer.finish = whole_lines(raw, finish), finish
+            if needs_retry(answer.question.text, answer.first):
+                again.append((request.number, answer.question.text, answer.first))
+        if again:
+            ids = engine.chat.retries([text for _, text, _ in again], [raw for _, _, raw in again])
+            requests = [
+                Request(batch, index, True, prompt) for (index, *_), prompt in zip(again, ids, strict=True)
+            ]
+            self._ask(batch, engine, requests)
+
+    def _take_over(self, batch: Batch) -> None:
+        """Go on with a fresh engine where the batch's own has died."""
+        with self._lock:
+            if self._engine is batch.engine:
+                dead = self._opened()
+                self.deaths += 1
+                self._deaths_in_a_row += 1
+                if self._deaths_in_a_row >= MAX_DEATHS:
+                    raise PrepError(
+                        f"vLLM's engine process died {MAX_DEATHS} times without an answer in between "
+                        f"(the last time: {dead.cause}).",
+                        "What was answered before is kept. Look at its log above; with little memory lower "
+                        "--max-num-seqs or --gpu-memory-utilization. Then run the same command again.",
+                    )
+                dead.close()
+                self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
+        self._ask(batch, self._opened(), list(batch.waiting.values()))

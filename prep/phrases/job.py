@@ -1,0 +1,353 @@
+"""The phrases job: every different expression is asked once, and every row assembled from the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from prep.cache.answers import AnswerCache
+from prep.cache.keys import answer_key, canonical_json, fingerprint, normalise_text
+from prep.cache.keyset import KeySet
+from prep.cache.schema import PHRASES
+from prep.engine import Resources, Stage, run
+from prep.errors import PrepError
+from prep.phrases.engines.base import ANSWERS, Question, Sampling
+from prep.phrases.ladder import settle, unusable
+from prep.phrases.models import Model, resolve
+from prep.phrases.prompt import Prompt, load_prompt
+from prep.phrases.report import Clock, Report
+from prep.phrases.stage import RulesStage, row
+from prep.progress import progress
+from prep.records import Expression, PhraseSet
+from prep.runner import Stop, Summary, interrupted, prepare, stoppable
+
+if TYPE_CHECKING:
+    from prep.cache.writer import StageWriter
+    from prep.phrases.engines.vllm_engine import VllmOptions
+
+# Expressions looked up at a time.
+BLOCK = 4096
+# Phrase sets of recent answers that are kept, for expressions that repeat.
+REMEMBERED = 1 << 16
+# The folder of a cache that holds engines' answers.
+ANSWER_STAGE = "answers"
+RULES_UNIT = 4096
+
+
+class AnswerStage(Stage, Protocol):
+    """A stage that answers :class:`Question` items with rows of ``engines.base.ANSWERS``."""
+
+    model: Model
+    prompt: Prompt
+
+    def settings(self) -> dict[str, Any]:
+        """Everything an answer depends on beside the expression."""
+
+    def close(self) -> None:
+        """Free what ``open`` took."""
+
+
+def run_rules(
+    expressions: Iterable[Expression],
+    *,
+    writer: StageWriter,
+    workers: int = 1,
+    ray_address: str | None = None,
+    label: str = "phrases",
+    total: int | None = None,
+    selection: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Bring every expression's row into the store by rules (``writer`` with ``stage.rules_settings()``).
+
+    The summary's ``extra["report"]`` holds the figures of :class:`prep.phrases.report.Report`.
+    """
+    report = Report()
+
+    def count(rows: Any) -> None:
+        for phrase_set in _phrase_sets(rows.select(["source", "violations", "rejected"]).to_pydict()):
+            report.add_row(phrase_set)
+
+    summary = prepare(
+        cast(Stage, RulesStage(Resources())),
+        expressions,
+        key=lambda expression: expression.row_id,
+        writer=writer,
+        unit_size=RULES_UNIT,
+        workers=workers,
+        ray_address=ray_address,
+        label=label,
+        total=total,
+        selection=selection,
+        on_rows=count,
+        arguments=arguments,
+    )
+    figures = report.figures(Clock("rows"))
+    summary.extra["report"] = {name: figures[name] for name in ("sources", "rungs")}
+    return summary
+
+
+def open_stage(
+    model: Model,
+    prompt: Prompt,
+    *,
+    sampling: Sampling | None = None,
+    options: VllmOptions | None = None,
+    concurrency: int = 32,
+    resources: Any = None,
+) -> AnswerStage:
+    """The stage that asks ``model``: vLLM with ``options``, or an endpoint with ``concurrency`` requests."""
+    if model.kind == "openai":
+        from prep.phrases.engines.openai import OpenAIStage
+
+        return OpenAIStage(model, prompt, sampling, concurrency=concurrency, resources=resources)
+    from prep.phrases.engines.vllm import VllmStage
+
+    return VllmStage(model, prompt, sampling, options, resources=resources)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(llm: str) -> AnswerStage:
+    stage = open_stage(resolve(llm), load_prompt())
+    stage.open()
+    return stage
+
+
+def decompose_with(text: str, llm: str) -> PhraseSet:
+    """The phrases of one expression by the model that ``llm`` names, which stays loaded for the next call."""
+    if llm == "rules" or unusable(text):
+        return settle(text)
+    stage = _opened(llm)
+    table = stage.process(stage.load([Question("", normalise_text(text))]))
+    answer = table.to_pylist()[0]
+    if answer["error"]:
+        raise PrepError(f"{llm} gives no answer: {answer['error']}")
+    return settle(
+        normalise_text(text), [raw for raw in (answer["first"], answer["retry"]) if raw is not None]
+    )
+
+
+def _phrase_sets(columns: Mapping[str, list[Any]]) -> Iterator[PhraseSet | None]:
+    for source, violations, rejected in zip(*columns.values(), strict=True):
+        if source is None:
+            yield None
+        else:
+            turned_down = tuple((r["source"], tuple(r["violations"])) for r in rejected)
+            yield PhraseSet((), source, tuple(violations), turned_down)
+
+
+def run_llm(
+    expressions: Iterable[Expression],
+    *,
+    stage: AnswerStage,
+    writer: StageWriter,
+    cache: str | Path,
+    workers: int = 1,
+    ray_address: str | None = None,
+    unit_size: int = 1024,
+    keep_raw: bool = False,
+    label: str = "phrases",
+    total: int | None = None,
+    selection: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Bring every expression's row into the store with the answers of a model.
+
+    ``writer`` has the settings ``stage.settings()``; ``cache`` is the place of the answer cache, which
+    other stores and runs may share. Expressions that are equal once normalised are asked once; the first
+    committed answer of a key stays its answer. Answers are committed before the rows made of them, so a
+    run that is killed anywhere asks nothing twice that it had committed. Memory does not grow with
+    ``expressions``. ``selection``, ``arguments`` and signals are treated as by
+    :func:`prep.runner.prepare`. ``summary.extra["report"]``, also kept in the manifest, holds the figures
+    of :class:`prep.phrases.report.Report`. The engine is not started where there is nothing to ask, and
+    is left open: closing it is the caller's business.
+    """
+    summary = Summary(stage=writer.stage.name, where=writer.uri)
+    started = time.monotonic()
+    if selection is not None and writer.finished(selection):
+        summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
+        return summary
+    with stoppable() as stop, progress(label, total) as bar:
+        job = _Job(expressions, stage, writer, cache, unit_size, keep_raw, summary, stop, bar)
+        try:
+            job.ask(workers, ray_address)
+            with stop.later():
+                summary.close(job.seen, job.done_before, time.monotonic() - started)
+                report = job.report.figures(job.clock, deaths=getattr(stage, "deaths", 0))
+                summary.extra["report"] = report
+                figures = {**summary.figures(), "workers": workers, "report": report}
+                writer.record_run({**figures, "arguments": dict(arguments or {})})
+                writer.flush()
+                if selection is not None:
+                    writer.finish(selection, summary.total)
+        except Stop as signalled:
+            stop.ignore()
+            writer.flush()
+            raise interrupted(signalled.signum, summary) from None
+    return summary
+
+
+class _Job:
+    """One run: looks expressions up, asks about those nobody has asked about, writes their rows."""
+
+    def __init__(
+        self,
+        expressions: Iterable[Expression],
+        stage: AnswerStage,
+        writer: StageWriter,
+        cache: str | Path,
+        unit_size: int,
+        keep_raw: bool,
+        summary: Summary,
+        stop: Any,
+        bar: Any,
+    ) -> None:
+        self.expressions = iter(expressions)
+        self.stage, self.writer, self.unit_size, self.keep_raw = stage, writer, unit_size, keep_raw
+        self.summary, self.stop, self.bar = summary, stop, bar
+        self.fingerprint = fingerprint(stage.settings())
+        # Answers are committed unit by unit, before the rows that are made of them.
+        self.cache = AnswerCache(cache, ANSWER_STAGE, self.fingerprint, ANSWERS, commit_seconds=0.0)
+        self.waiting: dict[str, list[Expression]] = {}
+        self.claimed: set[str] = set()
+        self.keys = KeySet()
+        self.settled: dict[str, PhraseSet] = {}
+        self.seen = self.done_before = 0
+        self.report, self.clock = Report(), Clock("read")
+
+    def ask(self, workers: int, ray_address: str | None) -> None:
+        """Run everything. Without a question to ask, no engine is opened."""
+        units = self.units()
+        first = next(units, None)
+        if first is None:
+            return
+        self.clock.to("engine")
+        results = run(self.stage, itertools.chain([first], units), workers=workers, ray_address=ray_address)
+        with contextlib.closing(results):  # type: ignore[type-var]
+            for unit, table in results:
+                self.answered(unit, table)
+                self.clock.to("engine")
+
+    def units(self) -> Iterator[list[Question]]:
+        """Units of questions; the rows of answers that are there already are written on the way."""
+        questions: list[Question] = []
+        while True:
+            self.clock.to("read")
+            block = list(itertools.islice(self.expressions, BLOCK))
+            if not block:
+                break
+            self.clock.to("look up")
+            questions += self.look_up(block)
+            while len(questions) >= self.unit_size:
+                unit, questions = questions[: self.unit_size], questions[self.unit_size :]
+                self.clock.to("engine")
+                yield unit
+        if questions:
+            self.clock.to("engine")
+            yield questions
+        self.clock.to("engine")
+
+    def look_up(self, block: list[Expression]) -> list[Question]:
+        """Sort a block: rows that are done, rows that can be written now, and new questions."""
+        self.seen += len(block)
+        done = self.writer.done.contains([expression.row_id for expression in block])
+        fresh: list[tuple[Expression, str]] = []
+        rows: list[dict[str, Any]] = []
+        for expression, is_done in zip(block, done.tolist(), strict=True):
+            if is_done or expression.row_id in self.claimed:
+                self.done_before += 1
+                continue
+            self.claimed.add(expression.row_id)
+            key = answer_key(self.fingerprint, expression.text)
+            reason = expression.problem or unusable(expression.text)
+            if reason:
+                rows.append(self.row(expression, key, None, error=reason))
+            else:
+                fresh.append((expression, key))
+        new_keys = len(self.keys)
+        self.keys.add(key for _, key in fresh)
+        self.report.repeats += len(fresh) - (len(self.keys) - new_keys)
+        known = self.cache.get_many(list({key for _, key in fresh if key not in self.waiting}))
+        questions = []
+        for expression, key in fresh:
+            if key in self.waiting:
+                self.waiting[key].append(expression)
+                self.report.reused += 1
+            elif key in known:
+                rows.append(self.row(expression, key, known[key]))
+                self.report.reused += 1
+            else:
+                self.waiting[key] = [expression]
+                questions.append(Question(key, normalise_text(expression.text)))
+        with self.stop.later():
+            self.write(rows)
+        return questions
+
+    def answered(self, unit: list[Question], table: Any) -> None:
+        """Commit a unit's answers, then write the rows that waited for them."""
+        self.clock.to("commit answers")
+        columns = table.to_pydict()
+        self.report.add_answers(columns)
+        with self.stop.later():
+            self.cache.put(table)
+            answers = self.cache.get_many(columns["key"])
+            self.clock.to("settle")
+            rows = []
+            for number, key in enumerate(columns["key"]):
+                answer = answers.get(key) or {name: values[number] for name, values in columns.items()}
+                rows += [self.row(e, key, answer) for e in self.waiting.pop(key, ())]
+            self.write(rows)
+        missing = [question.key for question in unit if question.key in self.waiting]
+        if missing:
+            raise PrepError(f"The engine left {len(missing)} of {len(unit)} questions without an answer row.")
+
+    def row(
+        self, expression: Expression, key: str, answer: Mapping[str, Any] | None, error: str = ""
+    ) -> dict[str, Any]:
+        """One expression's row: from an answer, or with the reason why there is none."""
+        phrase_set = None if answer is None else self.settle(key, expression.text, answer)
+        self.report.add_row(None if error else phrase_set)
+        raw = None
+        if self.keep_raw and answer is not None:
+            raw = canonical_json([answer["first"], answer["retry"]])
+        return row(
+            expression,
+            phrase_set,
+            llm=self.stage.model.name,
+            prompt_version=self.stage.prompt.version,
+            key=key,
+            error=error,
+            raw=raw,
+        )
+
+    def settle(self, key: str, text: str, answer: Mapping[str, Any]) -> PhraseSet:
+        """The phrases of an answer; what the engine itself refused counts as a rung turned down."""
+        known = self.settled.get(key)
+        if known is None:
+            raws = [raw for raw in (answer["first"], answer["retry"]) if raw is not None]
+            known = settle(normalise_text(text), raws)
+            if answer["error"]:
+                refused = ("llm", (answer["error"].split(":", 1)[0],))
+                known = PhraseSet(known.phrases, known.source, known.violations, (refused, *known.rejected))
+            if len(self.settled) >= REMEMBERED:
+                self.settled.clear()
+            self.settled[key] = known
+        return known
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Write finished rows."""
+        import pyarrow as pa
+
+        if not rows:
+            return
+        self.clock.to("write")
+        table = pa.Table.from_pylist(rows, schema=PHRASES)
+        self.writer.write(table)
+        self.claimed.difference_update(entry["row_id"] for entry in rows)
+        self.summary.count(table)
+        self.bar.update(done=self.summary.done, reused=self.done_before)

@@ -1,0 +1,91 @@
+"""What a phrases run reports: how valid each rung's phrases were, what repeated, what the engine cost."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prep.records import PhraseSet
+
+
+class Clock:
+    """Seconds by step of one thread's work: exactly one step is running at any time."""
+
+    def __init__(self, step: str) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._step, self._since = step, time.monotonic()
+
+    def to(self, step: str) -> None:
+        """The running step ends here and ``step`` begins."""
+        now = time.monotonic()
+        self.seconds[self._step] += now - self._since  # type: ignore[assignment]
+        self._step, self._since = step, now
+
+
+class Report:
+    """Counts over a run's rows and answers; :meth:`figures` turns them into shares and rates."""
+
+    def __init__(self) -> None:
+        self.rows = self.repeats = self.reused = self.errors = 0
+        self.tried: Counter[str] = Counter()
+        self.valid: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.failed: dict[str, Counter[str]] = {}
+        self.asked = self.retried = 0
+        self.tokens: Counter[str] = Counter()
+
+    def add_row(self, phrase_set: PhraseSet | None) -> None:
+        """One row and the rungs that were tried for it; ``None`` for a row without phrases."""
+        self.rows += 1
+        if phrase_set is None:
+            self.errors += 1
+            return
+        self.sources[phrase_set.source] += 1
+        for source, names in (*phrase_set.rejected, (phrase_set.source, phrase_set.violations)):
+            self.tried[source] += 1
+            self.valid[source] += not names
+            self.failed.setdefault(source, Counter()).update(names)
+
+    def add_answers(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """A unit's answers, as the columns of ``engines.base.ANSWERS``."""
+        self.asked += len(columns["key"])
+        self.retried += sum(raw is not None for raw in columns["retry"])
+        for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
+            self.tokens[name] += sum(columns[name])
+
+    def figures(self, clock: Clock, *, deaths: int = 0) -> dict[str, Any]:
+        """The report as JSON values. Shares are of the rows for which the rung was tried."""
+        rungs = {
+            source: {
+                "tried": tried,
+                "valid": self.valid[source],
+                "share_valid": _ratio(self.valid[source], tried),
+                "violations": {
+                    name: _ratio(count, tried) for name, count in self.failed[source].most_common()
+                },
+            }
+            for source, tried in self.tried.items()
+        }
+        waited = clock.seconds["engine"]
+        tokens = self.tokens["prompt_tokens"] + self.tokens["output_tokens"]
+        return {
+            "sources": dict(self.sources),
+            "rungs": rungs,
+            "repeats": {"found": self.repeats, "answers_reused": self.reused},
+            "engine": {
+                "asked": self.asked,
+                "retried": self.retried,
+                "deaths": deaths,
+                **dict(self.tokens),
+                "expressions_per_second": _ratio(self.asked, waited),
+                "tokens_per_second": _ratio(tokens, waited),
+                "prefix_cache_hit_rate": _ratio(self.tokens["cached_tokens"], self.tokens["prompt_tokens"]),
+            },
+            "seconds": {step: round(seconds, 3) for step, seconds in clock.seconds.items()},
+        }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return round(part / whole, 4) if whole else 0.0
