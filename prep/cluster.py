@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -20,7 +23,7 @@ from prep.errors import PrepError
 # An actor that fails to start this often, with no unit finished in between, ends the run with its own error.
 MAX_FAILED_STARTS = 3
 # A unit that was with this many workers as they died is taken to kill them.
-MAX_UNIT_DEATHS = 4
+MAX_UNIT_DEATHS = 3
 # Near the end an idle worker repeats a unit that has taken this many times the usual, and at least this long.
 SLOW_FACTOR = 4.0
 SLOW_SECONDS = 20.0
@@ -72,6 +75,8 @@ def run_on_ray(
     pool = _Pool(stage, iter(units), workers, in_flight)
     try:
         yield from pool.results()
+    except ray.exceptions.RayError as error:
+        raise _unusable(address, str(error)) from error
     finally:
         pool.close()
         if started:
@@ -80,30 +85,47 @@ def run_on_ray(
 
 def _connect(resources: Resources, workers: int, address: str | None) -> bool:
     """Join the Ray at ``address``, or start one on this machine; whether that was done here."""
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
+    started = not ray.is_initialized()
+    if started:
+        _reach(address)
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is not None:
-            ray.init(address=address, **options)
-            return True
-        # Cores may be shared by more workers than there are: that is what --workers asked for.
-        cpus = max(os.cpu_count() or 1, -(-int(1000 * workers * resources.cpus) // 1000))
-        ray.init(num_cpus=cpus, include_dashboard=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"at {address}" if address else "on this machine"
-        raise PrepError(
-            f"Ray {where} cannot be used: {str(error).strip() or type(error).__name__}",
-            "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine.",
-        ) from error
+            options["address"] = address
+        else:
+            # Workers may share cores: so many of them are what --workers asked for.
+            options["num_cpus"] = max(os.cpu_count() or 1, math.ceil(workers * resources.cpus))
+            options["include_dashboard"] = False
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise _unusable(address, str(error).strip() or type(error).__name__) from error
     gpus = ray.cluster_resources().get("GPU", 0.0)
-    if gpus < resources.gpus:
-        ray.shutdown()
+    if address is None and gpus < resources.gpus:  # a cluster may grow, this machine does not
+        if started:
+            ray.shutdown()
         raise PrepError(
             f"A worker of this stage needs {resources.gpus:g} GPU; Ray sees {gpus:g} on this machine.",
             "Give --gpus 0 to run on the CPU, or --ray-address to use a cluster that has GPUs.",
         )
-    return True
+    return started
+
+
+def _reach(address: str | None) -> None:
+    """Knock at ``host:port`` first: Ray itself waits for minutes for a cluster that is not there."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise _unusable(address, error.strerror or str(error)) from error
+
+
+def _unusable(address: str | None, reason: str) -> PrepError:
+    where = f"at {address}" if address else "on this machine"
+    return PrepError(
+        f"Ray {where} cannot be used: {reason}",
+        "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine.",
+    )
 
 
 class _Pool:
@@ -112,7 +134,7 @@ class _Pool:
     def __init__(self, stage: Stage, units: Iterator[list[Any]], workers: int, in_flight: int) -> None:
         self._units = units
         self._exhausted = False
-        self._again: deque[_Unit] = deque()
+        self._queue: deque[_Unit] = deque()
         self._in_flight = in_flight
         self._workers = workers
         self._stage = ray.put(stage)
@@ -155,24 +177,28 @@ class _Pool:
 
     def _staff(self) -> None:
         """Keep as many actors as there is work for. Those that Ray has no room for yet wait to be placed."""
-        if self._exhausted and not self._again:
-            for actor in [a for a in self._actors if a.ready and not a.calls and not self._slow()]:
-                self._actors.remove(actor)
-                ray.kill(actor.handle)
-            return
-        while len(self._actors) < self._workers:
+        while not self._exhausted and len(self._queue) < self._workers:
+            self._fetch()
+        while len(self._actors) < min(self._workers, self._busy() + len(self._queue)):
             handle = self._class.remote(self._stage)
             self._actors.append(_Actor(handle, handle.open.remote()))
 
+    def _busy(self) -> int:
+        return sum(bool(actor.calls) for actor in self._actors)
+
+    def _fetch(self) -> None:
+        for items in itertools.islice(self._units, 1):
+            self._queue.append(_Unit(items))
+            return
+        self._exhausted = True
+
     def _next(self) -> _Unit | None:
-        while self._again:
-            unit = self._again.popleft()
+        if not self._queue and not self._exhausted:
+            self._fetch()
+        while self._queue:
+            unit = self._queue.popleft()
             if not unit.done:
                 return unit
-        if not self._exhausted:
-            for items in self._units:
-                return _Unit(items)
-            self._exhausted = True
         return None
 
     def _slow(self) -> _Unit | None:
@@ -200,9 +226,11 @@ class _Pool:
                 actor.calls[actor.handle.work.remote(unit.items)] = unit
 
     def _pending(self) -> dict[Any, _Actor]:
-        """What can be waited for: the calls, and actors' starts while there is something for them to do."""
-        pending = {call: actor for actor in self._actors for call, unit in actor.calls.items()}
-        if not self._exhausted or self._again:
+        """What is worth waiting for: calls, and actors' starts while there is something for them to do."""
+        more = bool(self._queue) or not self._exhausted
+        calls = [(call, unit, actor) for actor in self._actors for call, unit in actor.calls.items()]
+        pending = {call: actor for call, unit, actor in calls if more or not unit.done}
+        if more:
             pending.update({actor.opening: actor for actor in self._actors if not actor.ready})
         return pending
 
@@ -253,4 +281,4 @@ class _Pool:
             if unit.deaths >= MAX_UNIT_DEATHS:
                 raise stage_failure(unit.items, error) from error
             if not unit.done and not unit.holders:
-                self._again.append(unit)
+                self._queue.append(unit)

@@ -1,0 +1,101 @@
+"""The answer cache gives back what was committed first, to everyone who shares the folder."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prep.cache.answers import AnswerCache
+
+SCHEMA = pa.schema([("key", pa.string()), ("answer", pa.string()), ("status", pa.string())])
+
+
+def answers(*pairs: tuple[str, str], status: str = "ok") -> pa.Table:
+    return pa.Table.from_pylist([{"key": k, "answer": a, "status": status} for k, a in pairs], schema=SCHEMA)
+
+
+def cache(folder: Path, **options: float) -> AnswerCache:
+    return AnswerCache(folder, "phrases", "f" * 64, SCHEMA, **options)
+
+
+def test_an_answer_is_there_at_once_and_after_reopening(tmp_path: Path) -> None:
+    first = cache(tmp_path, commit_seconds=1e9)
+    assert first.get("k") is None
+    first.put(answers(("k", "a"), ("l", "b")))
+    assert first.get("k") == {"key": "k", "answer": "a", "status": "ok"}
+    assert cache(tmp_path).get("k") is None  # not committed yet
+    first.flush()
+    again = cache(tmp_path)
+    assert again.get_many(["l", "m", "k"]) == first.get_many(["l", "m", "k"])
+    assert again.contains(["k", "m"]).tolist() == [True, False]
+    assert len(again) == 2
+
+
+def test_the_first_committed_answer_wins(tmp_path: Path) -> None:
+    one, two = cache(tmp_path, commit_seconds=1e9), cache(tmp_path, commit_seconds=1e9)
+    one.put(answers(("k", "one"), ("k", "again")))
+    two.put(answers(("k", "two"), ("l", "two")))
+    two.flush()
+    one.flush()
+    for reader in (one, two, cache(tmp_path)):
+        reader.refresh()
+        assert reader.get("k") == {"key": "k", "answer": "two", "status": "ok"}
+        assert len(reader) == 2
+    one.put(answers(("k", "late")))
+    assert one.get("k")["answer"] == "two"
+    assert sum(pq.read_metadata(path).num_rows for path in one.files.local.glob("*.parquet")) == 2
+
+
+def test_settings_and_stages_have_folders_of_their_own(tmp_path: Path) -> None:
+    with cache(tmp_path) as mine:
+        mine.put(answers(("k", "a")))
+    assert AnswerCache(tmp_path, "phrases", "0" * 64, SCHEMA).get("k") is None
+    assert AnswerCache(tmp_path, "proposals", "f" * 64, SCHEMA).get("k") is None
+
+
+def test_an_error_is_no_answer(tmp_path: Path) -> None:
+    with cache(tmp_path) as mine:
+        mine.put(answers(("k", "oh"), status="error"))
+        mine.put(answers(("l", "fine")))
+        assert mine.get("k") is None
+        mine.put(answers(("k", "now")))
+    assert cache(tmp_path).get("k")["answer"] == "now"
+
+
+def test_a_damaged_shard_is_left_out(tmp_path: Path) -> None:
+    with cache(tmp_path) as mine:
+        mine.put(answers(("k", "a")))
+    (path,) = mine.files.local.glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert cache(tmp_path).get("k") is None
+
+
+def test_it_travels_by_its_address_and_holds_no_answers_in_memory(tmp_path: Path) -> None:
+    with cache(tmp_path, commit_seconds=0, memory_bytes=1) as mine:
+        for number in range(20):
+            mine.put(answers((f"k{number}", "x" * 1000)))
+    copy = pickle.loads(pickle.dumps(mine))
+    assert copy.get("k7")["answer"] == "x" * 1000
+    assert len(mine.get_many([f"k{number}" for number in range(20)])) == 20
+    assert len(mine._decoded) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=6), max_size=8))
+def test_it_is_a_dict_that_never_overwrites(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, str]]]
+) -> None:
+    folder, reference = tmp_path_factory.mktemp("a"), {}
+    with cache(folder, commit_seconds=0) as mine:
+        for batch in batches:
+            mine.put(answers(*batch))
+            for key, answer in batch:
+                reference.setdefault(key, answer)
+    found = cache(folder).get_many(list(reference))
+    assert {key: row["answer"] for key, row in found.items()} == reference
