@@ -23,15 +23,20 @@ FOCAL_FLOOR = 0.01
 def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tensor:
     """TRIS' pooled scores y_ij of image i and text j: (B,T,h,w) raw responses -> (B,T).
 
-    y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a the mean over places of the soft-max over the texts and
+    y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a = shares(x) the mean over places of the soft-max over the texts and
     a background channel of constant 1. With ``inside`` (B,1,h,w) bool the maximum is taken there only: an
     object is somewhere in a proposal, a texture's response outside them is no evidence.
     """
-    background = torch.ones_like(logits[:, :1])
-    share = torch.softmax(torch.cat([background, logits], 1), 1)[:, 1:].mean((-2, -1))
+    share = shares(logits)
     focal = (1 - share) ** FOCAL_POWER * torch.log(FOCAL_FLOOR + share)
     peak = logits if inside is None else logits.masked_fill(~inside, float("-inf"))
     return logits.mean((-2, -1)) + peak.amax((-2, -1)) + focal
+
+
+def shares(logits: Tensor) -> Tensor:
+    """(B,T,h,w) raw responses -> (B,T): the mean over places of the soft-max over texts and a background of 1."""
+    background = torch.ones_like(logits[:, :1])
+    return torch.softmax(torch.cat([background, logits], 1), 1)[:, 1:].mean((-2, -1))
 
 
 def classification(logits: Tensor, own: Tensor, inside: Tensor | None = None) -> Tensor:

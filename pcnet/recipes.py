@@ -52,6 +52,11 @@ def recipe(name: str, weights: dict[str, float] | None = None, **changes: object
 
 def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int | None = None) -> ModelConfig:
     """The network that ``recipe`` trains on ``encoder``: CLIP's features go to 1024 channels."""
+    if encoder == "tiny" and recipe.needs_clip:
+        raise PrepError(
+            f"recipe {recipe.name} asks CLIP about its texts, and the tiny encoder's words are not CLIP's tokens",
+            "Set --weight cbs=0 --weight fg=0, or use a CLIP encoder.",
+        )
     return ModelConfig(
         encoder=encoder,
         comprehension=recipe.comprehension,

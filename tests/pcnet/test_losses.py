@@ -258,5 +258,6 @@ def test_single_functions_match_the_released_code(released: Any, deviation: Any)
     assert deviation(gradient, released["loss/grad_diversify"]) <= 1e-6
     logits = released["loss/score"].transpose(1, 2).unflatten(2, (3, 3))
     assert deviation(losses.classification_scores(logits), released["loss/cls_out"]) <= 1e-6
+    assert deviation(losses.shares(logits).diagonal(), released["loss/cls_fg"]) <= 1e-6
     value = losses.classification(logits, torch.arange(4))
     assert deviation(value, released["loss/multilabel"]) <= 1e-6

@@ -135,6 +135,12 @@ def test_what_is_missing_is_named(small_model: Any, random_batch: Any) -> None:
         step_losses(chosen, outputs, batch)
 
 
+def test_the_tiny_encoder_cannot_ask_clip() -> None:
+    with pytest.raises(PrepError, match="not CLIP's tokens"):
+        model_config(RECIPES["released"], "tiny", vocabulary=9)
+    assert model_config(RECIPES["released"], "RN101").hidden == 1024
+
+
 def test_needs() -> None:
     assert RECIPES["paper"].needs_partners
     assert not RECIPES["plus"].needs_partners
@@ -150,7 +156,7 @@ def test_needs() -> None:
 
 def test_settings_survive_a_checkpoint() -> None:
     for name in RECIPES:
-        chosen = recipe(name, {"ras": 0.3}, stages=2)
+        chosen = recipe(name, {"ras": 0.3, "cbs": 0.0}, stages=2)
         assert Recipe.from_dict(chosen.as_dict()) == chosen
         config = model_config(chosen, "tiny", vocabulary=9)
         assert ModelConfig.from_dict(config.as_dict()) == config
