@@ -202,8 +202,7 @@ class ReleasedStage(nn.Module):
     def forward(
         self, places: Tensor, main: Tensor, cue: Tensor, inputs: Inputs
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,N,C) places, (M,C) running queries, (R,B,C) local cues -> new places, queries, and (B,T,C) to
-        score.
+        """(B,N,C) places, (M,C) queries, (R,B,C) local cues -> the next of both, and (B,T,C) to score.
 
         Quirk: cue j looks at image j only and is then shared with all images. The residuals are 0.1 of the
         update (the paper writes none), and the queries are refined by the image once more before they are

@@ -1,5 +1,4 @@
-"""The image and text encoders: CLIP with a ResNet tower (from open_clip) and a small one that trains from
-scratch.
+"""The image and text encoders: CLIP with a ResNet tower (open_clip), and a small one from scratch.
 
 Both offer ``encode_image`` (B,3,H,W) -> (B,Cv,h,w), ``encode_text`` (M,L) -> (M,Cl), and the widths ``Cv`` =
 ``visual_channels`` and ``Cl`` = ``text_width``. Parameter names are those of a released checkpoint's
@@ -83,8 +82,7 @@ def clip_text(clip: Any, ids: Tensor) -> Tensor:
 
 
 class TinyEncoder(nn.Module):
-    """A small encoder that learns from scratch on small images: stride 4, receptive field 23 pixels, 64
-    channels.
+    """A small encoder that learns from scratch: stride 4, receptive field 23 pixels, 64 channels.
 
     The field is small on purpose: with a wide one the peak of a response falls beside the object. Position
     words need the coordinates, which come in at the image (two extra channels) and on the map (a linear
@@ -173,8 +171,7 @@ def _open_clip(sizes: ClipSizes) -> Any:
 
 
 def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "openai") -> None:
-    """Give ``encoder`` OpenAI's ``name`` (RN50, RN101) weights: by open_clip's own download, or from a local
-    file.
+    """Give ``encoder`` OpenAI's ``name`` (RN50, RN101) weights, downloaded by open_clip or from a local file.
 
     Raises PrepError where neither can be had or the file is of another model.
     """

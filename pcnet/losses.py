@@ -23,9 +23,8 @@ FOCAL_FLOOR = 0.01
 def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tensor:
     """TRIS' pooled scores y_ij of image i and text j: (B,T,h,w) raw responses -> (B,T).
 
-    y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a = shares(x) the mean over places of the soft-max over the texts and
-    a background channel of constant 1. With ``inside`` (B,1,h,w) bool the maximum is taken there only: an
-    object is somewhere in a proposal, a texture's response outside them is no evidence.
+    y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a = shares(x). With ``inside`` (B,1,h,w) bool the maximum
+    is taken there only: an object is somewhere in a proposal, a texture's response outside them is no evidence.
     """
     share = shares(logits)
     focal = (1 - share) ** FOCAL_POWER * torch.log(FOCAL_FLOOR + share)
@@ -34,14 +33,13 @@ def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tenso
 
 
 def shares(logits: Tensor) -> Tensor:
-    """(B,T,h,w) raw responses -> (B,T): the mean over places of the soft-max over texts and a background of 1."""
+    """(B,T,h,w) raw responses -> (B,T): the soft-max over texts and a background of 1, mean over places."""
     background = torch.ones_like(logits[:, :1])
     return torch.softmax(torch.cat([background, logits], 1), 1)[:, 1:].mean((-2, -1))
 
 
 def classification(logits: Tensor, own: Tensor, inside: Tensor | None = None) -> Tensor:
-    """L_Cls = -1/(BT) sum_ij [1_ij log s(y_ij) + (1 - 1_ij) log(1 - s(y_ij))], 1_ij where text j is image
-    i's.
+    """L_Cls = -1/(BT) sum_ij [1_ij log s(y_ij) + (1 - 1_ij) log(1 - s(y_ij))], 1_ij: text j is of image i.
 
     ``logits`` (B,T,h,w) of the T expressions, ``own`` (B,) each image's column.
     """
@@ -107,8 +105,7 @@ def straight_through(scores: Tensor, surrogate: Tensor) -> Tensor:
 def iad(
     own: Tensor, other: Tensor, grid: Tensor, same_image: Tensor, *, pairs: float | None = None
 ) -> Tensor:
-    """L_IaD = 1 - |y_a - y_d|^2, y = one-hot(argmax S) + S - sg(S) (paper eq. 8, 9), mean over same-image
-    pairs.
+    """L_IaD = 1 - |y_a - y_d|^2, y = one-hot(argmax S) + S - sg(S) (paper eq. 8, 9), over same-image pairs.
 
     ``own`` and ``other`` (B,1,h,w) are the raw responses to an expression and to its partner. In [-1, 1]: -1
     where the two choose different proposals. Where they choose the same one y_a = y_d, and the gradient is
@@ -130,10 +127,10 @@ def iad_soft(
     temperature: float,
     pairs: float | None = None,
 ) -> Tensor:
-    """sum_p softmax(t S_a)_p softmax(t S_d)_p, mean over same-image pairs: the chance that both choose one
-    proposal.
+    """sum_p softmax(t S_a)_p softmax(t S_d)_p over same-image pairs: the chance of both choosing one proposal.
 
-    In [0, 1], and its gradient is largest where the written form has none. Padding takes no part.
+    In [0, 1]. Where both choose the same proposal the written form has no gradient; this one has, the more the
+    nearer another proposal comes. Padding takes no part.
     """
     there = real(grid)
     chances = [
@@ -160,8 +157,7 @@ def released_response(maps: Tensor, grid: Tensor) -> Tensor:
 
 
 def released_overlap(maps: Tensor, grid: Tensor, clip_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(left, right): how far (B,1,H,W) maps after ReLU cover the foreground and the worst of the other
-    proposals.
+    """(left, right): how far (B,1,H,W) maps after ReLU cover the foreground, and the worst other proposal.
 
     Quirks: the foreground is the proposal that CLIP ranks first, not the response's own; the background is
     the single other proposal with the highest overlap, not their union; "IoU" divides by the sum of both
@@ -184,8 +180,7 @@ def _half_dice(response: Tensor, grid: Tensor) -> Tensor:
 
 
 def released_ras(right: Sequence[Tensor], pair: int) -> Tensor:
-    """1 - (right[k] - right[k+1]) for the one pair k = ``pair`` ([W] model/model_prog_v5.py); 0 with one
-    stage.
+    """1 - (right[k] - right[k+1]), k = ``pair`` ([W] model/model_prog_v5.py); 0 with one stage.
 
     Quirks: one adjacent pair drawn a step instead of the mean over all, no hinge, no foreground term.
     Lowering it lowers the later stage's background overlap but rewards a rise of the earlier one's.

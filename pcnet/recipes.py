@@ -54,7 +54,7 @@ def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int 
     """The network that ``recipe`` trains on ``encoder``: CLIP's features go to 1024 channels."""
     if encoder == "tiny" and recipe.needs_clip:
         raise PrepError(
-            f"recipe {recipe.name} asks CLIP about its texts, and the tiny encoder's words are not CLIP's tokens",
+            f"recipe {recipe.name} asks CLIP about texts, and the tiny encoder's words are not CLIP's tokens",
             "Set --weight cbs=0 --weight fg=0, or use a CLIP encoder.",
         )
     return ModelConfig(
