@@ -24,7 +24,7 @@ def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tenso
     """TRIS' pooled scores y_ij of image i and text j: (B,T,h,w) raw responses -> (B,T).
 
     y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a = shares(x). With ``inside`` (B,1,h,w) bool the maximum
-    is taken there only: an object is somewhere in a proposal, a texture's response outside them is no evidence.
+    is taken there only: an object is in some proposal, a texture's response outside them is no evidence.
     """
     share = shares(logits)
     focal = (1 - share) ** FOCAL_POWER * torch.log(FOCAL_FLOOR + share)
@@ -127,10 +127,10 @@ def iad_soft(
     temperature: float,
     pairs: float | None = None,
 ) -> Tensor:
-    """sum_p softmax(t S_a)_p softmax(t S_d)_p over same-image pairs: the chance of both choosing one proposal.
+    """sum_p softmax(t S_a)_p softmax(t S_d)_p over same-image pairs: the chance that both choose one.
 
-    In [0, 1]. Where both choose the same proposal the written form has no gradient; this one has, the more the
-    nearer another proposal comes. Padding takes no part.
+    In [0, 1]. Where both choose the same proposal the written form has no gradient; this one has, and the
+    more the nearer another proposal comes. Padding takes no part.
     """
     there = real(grid)
     chances = [
