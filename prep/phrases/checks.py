@@ -27,8 +27,8 @@ class Reading(NamedTuple):
     """A text as the checks see it.
 
     ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
-    colour, ``s`` place, or empty for function words and fillers. ``target`` are the lemmas that name the target,
-    ``cues`` is the number of cues.
+    colour, ``s`` place, or empty for function words and fillers. ``target`` are the lemmas that name the
+    target, ``cues`` is the number of cues.
     """
 
     stems: dict[str, str]
@@ -81,19 +81,21 @@ def too_long(text: str, phrases: Sequence[str]) -> bool:
 def target_first(text: str, phrases: Sequence[str]) -> bool:
     """The first phrase names the expression's target and nothing else of it."""
     first, target = reading(phrases[0]), reading(text).target
+    named = {key for key, kind in first.stems.items() if kind}
     if target:
-        return first.cues == 0 and bool(first.target & target)
-    return first.cues == 0 and not any(first.stems.values())
+        return bool(named and named <= target) or (first.cues == 0 and bool(first.target & target))
+    return first.cues == 0 and not named
 
 
 def target_kept(text: str, phrases: Sequence[str]) -> bool:
     """Every phrase is about what the first one names."""
     first = reading(phrases[0])
-    return all(_about(first, reading(phrase)) for phrase in phrases[1:])
-
-
-def _about(first: Reading, other: Reading) -> bool:
-    return bool(first.target & other.target) or (not first.target and not other.target)
+    target = first.target or {key for key, kind in first.stems.items() if kind}
+    for phrase in phrases[1:]:
+        other = reading(phrase)
+        if not (target & other.target if other.target else target <= other.stems.keys()):
+            return False
+    return True
 
 
 def one_cue(text: str, phrases: Sequence[str]) -> bool:
@@ -103,7 +105,7 @@ def one_cue(text: str, phrases: Sequence[str]) -> bool:
 
 
 def extractive(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the phrases, by lemma, is in the expression; "object" and the like may be added."""
+    """Every content word of the phrases, by lemma, is in the expression; "object" may be added."""
     there = reading(text).stems
     return not any(
         kind and key not in there for phrase in phrases for key, kind in reading(phrase).stems.items()

@@ -27,12 +27,12 @@ IRREGULAR = {
     word: lemma
     for line in (
         "men:man women:woman children:child people:person ppl:person feet:foot teeth:tooth geese:goose",
-        "mice:mouse knives:knife leaves:leaf shelves:shelf loaves:loaf wolves:wolf calves:calf halves:half wore:wear",
-        "worn:wear held:hold sat:sit stood:stand rode:ride ridden:ride ate:eat eaten:eat ran:run lay:lie",
-        "laid:lie lying:lie laying:lie lies:lie lays:lie threw:throw thrown:throw caught:catch took:take taken:take",
-        "made:make seen:see saw:see shown:show drew:draw drawn:draw has:have had:have having:have tied:tie",
-        "tying:tie ties:tie lit:light broken:break gray:grey centre:center colour:color coloured:color",
-        "colored:color",
+        "mice:mouse knives:knife leaves:leaf shelves:shelf loaves:loaf wolves:wolf calves:calf",
+        "halves:half wore:wear worn:wear held:hold sat:sit stood:stand rode:ride ridden:ride ate:eat",
+        "eaten:eat ran:run lay:lie laid:lie lying:lie laying:lie lies:lie lays:lie threw:throw",
+        "thrown:throw caught:catch took:take taken:take made:make seen:see saw:see shown:show drew:draw",
+        "drawn:draw has:have had:have having:have tied:tie tying:tie ties:tie lit:light broken:break",
+        "gray:grey centre:center colour:color coloured:color colored:color",
     )
     for word, _, lemma in (pair.partition(":") for pair in line.split())
 }

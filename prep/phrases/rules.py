@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
-from prep.phrases.grammar import Cue, Frame, analyse
+from prep.phrases.grammar import analyse
+from prep.phrases.shapes import Cue, Frame
 from prep.phrases.tokens import read
 
 # Enters the key of every answer of the rules: change it with any change of what they answer.
@@ -18,11 +19,30 @@ _NO_ARTICLE = {
     *("anyone", "someone", "everyone", "anybody", "somebody", "everybody", "anything", "something"),
     *("everything", "nothing", "nobody", "none"),
 }
+# What a person has rather than wears: the word to add before it is "with".
+_HAS = {
+    *(
+        "hair",
+        "beard",
+        "mustache",
+        "moustache",
+        "goatee",
+        "ponytail",
+        "braid",
+        "braids",
+        "bun",
+        "dreads",
+        "afro",
+    ),
+    *("face", "eyes", "nose", "mouth", "ears", "head", "arms", "arm", "hands", "hand", "legs", "leg", "feet"),
+    *("tail", "tusks", "horns", "mane", "wings", "beak", "tattoo", "tattoos", "skin", "butt", "glasses"),
+    *("backpack", "purse", "handbag", "watch", "umbrella", "headphones", "earrings", "necklace", "belly"),
+}
 _BREAKS = "IilwTFrR&x"
 
 
 def break_up(text: str) -> tuple[str, ...]:
-    """One to five phrases for ``text``, the first of which names the target; none where there is no word to read.
+    """One to five phrases for ``text``, the first of which names the target; none where it has no word.
 
     Lower case. Every content word is one of the expression's, apart from "object" for a target that it does
     not name. Deterministic; never raises.
@@ -44,7 +64,7 @@ def break_up(text: str) -> tuple[str, ...]:
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:
-    """``text`` cut behind the last word that ``limit`` CLIP tokens can hold; a longer first word is cut itself."""
+    """``text`` cut behind the last word that ``limit`` CLIP tokens hold; a longer first word is cut itself."""
     if count_tokens(text) <= limit:
         return text
     words = text.split()
@@ -69,11 +89,15 @@ def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> st
         return _headless(words, tags, cue)
     first = cue.words[0] if cue.link else -1
     parts: list[str] = []
-    for i in sorted({*head, *cue.words}):
+    order = sorted({*head, *cue.words})
+    if cue.words and tags[cue.words[0]] in "IiTFl" and cue.words[-1] < head[0]:
+        # "on the left man": the name comes first.
+        order = [*head, *cue.words]
+    for i in order:
         if i == first:
-            parts.append(cue.link)
+            parts.append("with" if words[cue.words[-1]] in _HAS else cue.link)
         parts.append(words[i])
-    if not (tags[min((head[0], *cue.words[:1]))] in "hdx" or words[head[0]] in _NO_ARTICLE):
+    if not (tags[order[0]] in "hx" or words[head[0]] in _NO_ARTICLE):
         parts.insert(0, "the")
     return _join(parts)
 
@@ -83,9 +107,9 @@ def _headless(words: list[str], tags: str, cue: Cue) -> str:
     kinds = {tags[i] for i in cue.words}
     if not parts:
         return f"the {STAND_IN}"
-    if kinds <= {*"acjsom0ev"} and tags[cue.words[0]] != "V":
+    if kinds <= {*"acjsom0&"} or (len(parts) == 1 and kinds <= {"e", "v"}):
         return _join(["the", *parts, STAND_IN])
-    if kinds <= {*"acjsom0eg"}:
+    if kinds <= {*"acjsom0g"}:
         return _join(
             ["the", STAND_IN, "on" if words[cue.words[-1]].startswith("side") else "in", "the", *parts]
         )
