@@ -17,6 +17,7 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     from pcnet.metrics import Metrics
     from prep.dataset import Dataset
+    from prep.phrases.job import AnswerStage
     from prep.runner import Summary
 
 _SETTINGS: dict[str, Any] = {
@@ -214,11 +215,15 @@ def phrases(
     ] = "auto",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that one model is spread over.")] = 1,
     max_model_len: Annotated[
-        int | None, typer.Option(min=128, help="Tokens of prompt and answer. Default: measured.")
-    ] = None,
+        int, typer.Option(min=0, help="Tokens of prompt and answer; 0: as many as the prompt needs.")
+    ] = 0,
     max_num_seqs: Annotated[
-        int | None, typer.Option(min=1, help="Expressions in a batch. Default: measured.")
+        int | None, typer.Option(min=1, help="Expressions in a batch. Default: by the device.")
     ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens in a step of the engine. Default: by the device.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight to an openai: endpoint.")] = 32,
     gpu_memory: Annotated[
         float, typer.Option(min=0.05, max=1.0, help="Share of a GPU's memory vLLM may take.")
     ] = 0.9,
@@ -236,34 +241,48 @@ def phrases(
     Reads the dataset's texts, never its images; writes <out>/phrases.
     """
     from prep.cache.store import open_store
-    from prep.phrases import job
+    from prep.phrases.models import resolve
+    from prep.phrases.prompt import load_prompt
+    from prep.phrases.run import run_phrases
 
-    sources = _sources(data, dataset, split_by, input, image_root)
     arguments = _arguments(locals())
-    engine = job.EngineOptions(
-        prompt=prompt,
-        revision=revision,
-        quantization=quantization,
-        dtype=dtype,
-        tensor_parallel=tensor_parallel,
-        max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
-        gpu_memory=gpu_memory,
-        batch_invariant=batch_invariant,
-        gpus=_gpus(gpus, ray_address) if llm != "rules" else 0,
-        workers=workers,
-        ray_address=ray_address,
-    )
-    summaries = job.run_phrases(
-        llm,
+    words = load_prompt(prompt)
+    who = resolve(llm, revision)
+    sources = _sources(data, dataset, split_by, input, image_root)
+    devices = 0 if who.kind != "vllm" else _gpus(gpus, ray_address)
+    stage: AnswerStage | None = None
+    if who.kind == "vllm":
+        from prep.engine import Resources
+        from prep.phrases.engines.vllm import VllmOptions, VllmStage
+
+        options = VllmOptions(
+            tensor_parallel=tensor_parallel,
+            quantization=quantization,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            gpu_memory_utilization=gpu_memory,
+            batch_invariant=batch_invariant,
+        )
+        resources = Resources(cpus=1, gpus=tensor_parallel if devices else 0)
+        stage = VllmStage(who, words, options=options, resources=resources)
+    elif who.kind == "openai":
+        from prep.phrases.engines.openai import OpenAIStage
+
+        stage = OpenAIStage(who, words, concurrency=concurrency)
+    summaries = run_phrases(
+        stage,
         sources,
         open_store(out, create=True),
-        options=engine,
         splits=split,
         cache=cache,
         replace=replace,
         keep_raw=keep_raw,
+        workers=workers or max(1, devices // tensor_parallel),
+        ray_address=ray_address,
         arguments=arguments,
+        count=sys.stderr.isatty(),
     )
     _report(summaries, as_json)
 
@@ -436,8 +455,8 @@ def demo(
 ) -> None:
     """Run the whole chain on synthetic data: no GPU, no download.
 
-    Makes a small referring dataset in the RefCOCO layout, runs the public commands on it and writes a page with
-    pictures.
+    Makes a small referring dataset in the RefCOCO layout, runs the public commands on it and writes a page
+    with pictures.
     """
     from prep.demo import DemoConfig
     from prep.demo import demo as run
@@ -729,10 +748,18 @@ def _report(summaries: Sequence[Summary], as_json: bool) -> None:
         )
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
             print(f"  {count:,} x {reason}")
-        for name, value in summary.extra.items():
-            print(f"  {name}: {value}")
+        for line in _details(summary):
+            print(f"  {line}")
     if summaries:
         print(f"in {summaries[0].where}")
+
+
+def _details(summary: Summary) -> list[str]:
+    """What a stage has to say beside its counts."""
+    from prep.phrases.report import lines
+
+    rest = {name: value for name, value in summary.extra.items() if name != "report" and value}
+    return [*lines(summary.extra.get("report", {})), *(f"{name}: {value}" for name, value in rest.items())]
 
 
 def _run(app: typer.Typer) -> None:

@@ -89,3 +89,25 @@ class Report:
 
 def _ratio(part: float, whole: float) -> float:
     return round(part / whole, 4) if whole else 0.0
+
+
+def lines(figures: Mapping[str, Any]) -> list[str]:
+    """The figures of :meth:`Report.figures` as lines for a person."""
+    told = []
+    for source, rung in figures.get("rungs", {}).items():
+        worst = ", ".join(f"{name} {share:.2%}" for name, share in list(rung["violations"].items())[:5])
+        told.append(
+            f"{source}: tried for {rung['tried']:,}, valid {rung['share_valid']:.2%}"
+            + (f" (turned down for {worst})" if worst else "")
+        )
+    if repeats := figures.get("repeats"):
+        told.append(f"repeats: {repeats['found']:,} found, {repeats['answers_reused']:,} answers reused")
+    engine = figures.get("engine", {})
+    if engine.get("asked"):
+        told.append(
+            f"engine: {engine['asked']:,} asked, {engine['retried']:,} asked again, "
+            f"{engine['expressions_per_second']:,.1f} expressions/s, "
+            f"{engine['tokens_per_second']:,.0f} tokens/s, "
+            f"{engine['prefix_cache_hit_rate']:.1%} of prompt tokens from the prefix cache"
+        )
+    return told

@@ -1,0 +1,90 @@
+"""One run of the phrases stage over whole datasets: by rules, or by a model that is opened at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from prep.phrases.job import AnswerStage, run_llm, run_rules
+from prep.phrases.stage import rules_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prep.cache.store import Store
+    from prep.records import Expression
+    from prep.runner import Summary
+
+
+class Texts(Protocol):
+    """What a dataset offers to this stage."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+
+    @property
+    def split_by(self) -> str:
+        """Who split it, or an empty string."""
+
+    def expressions(self, splits: Collection[str] | None = None) -> Iterator[Expression]:
+        """The expressions of ``splits`` (None: every one)."""
+
+    def inputs(self) -> dict[str, str]:
+        """File name -> SHA-256 of the annotation files read."""
+
+
+def run_phrases(
+    stage: AnswerStage | None,
+    sources: Sequence[Texts],
+    store: Store,
+    *,
+    splits: Collection[str] | None = None,
+    cache: str | Path | None = None,
+    replace: bool = False,
+    keep_raw: bool = False,
+    workers: int = 1,
+    ray_address: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    count: bool = False,
+) -> list[Summary]:
+    """Break every expression of ``sources`` that the store has no row for; one summary a source.
+
+    ``stage`` asks a model, None stands for the rules. ``cache`` is a folder of answers that several stores
+    share (default: inside the store). ``count`` goes through the expressions beforehand, so that progress has
+    a total. Raises :class:`~prep.errors.PrepError` where the stage was begun with other settings and
+    ``replace`` is not given, and for a split that is not there.
+    """
+    settings = rules_settings() if stage is None else stage.settings()
+    where = store.cache_uri if cache is None else cache
+    summaries = []
+    try:
+        with store.stage("phrases").writer(settings, replace=replace) as writer:
+            for source in sources:
+                inputs = source.inputs()
+                common: dict[str, Any] = {
+                    "writer": writer,
+                    "workers": workers,
+                    "ray_address": ray_address,
+                    "label": f"phrases {source.name}",
+                    "total": sum(1 for _ in source.expressions(splits)) if count else None,
+                    "selection": {
+                        "name": source.name,
+                        "split_by": source.split_by,
+                        "splits": sorted(splits or []),
+                        "inputs": inputs,
+                    },
+                    "arguments": arguments,
+                }
+                expressions = source.expressions(splits)
+                if stage is None:
+                    summaries.append(run_rules(expressions, **common))
+                else:
+                    summaries.append(
+                        run_llm(expressions, stage=stage, cache=where, keep_raw=keep_raw, **common)
+                    )
+    finally:
+        if stage is not None:
+            stage.close()
+    return summaries
