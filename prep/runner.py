@@ -189,6 +189,7 @@ class Stoppable:
         self._pending: int | None = None
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler."""
         if self._deferred:
             self._pending = signum
         else:
@@ -200,6 +201,7 @@ class Stoppable:
 
     @contextlib.contextmanager
     def later(self) -> Iterator[None]:
+        """What happens in here is finished before a signal is heeded."""
         self._deferred += 1
         try:
             yield
@@ -212,6 +214,7 @@ class Stoppable:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stoppable]:
+    """Heed SIGINT and SIGTERM in here, if this is the main thread, and restore their handlers after."""
     stop = Stoppable()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals go to the main thread, whose business they are
@@ -225,6 +228,7 @@ def stoppable() -> Iterator[Stoppable]:
 
 
 def interrupted(signum: int, summary: Summary) -> Interrupted:
+    """The error to end a stopped run with, once everything finished is committed."""
     error = Interrupted(
         f"Stopped by {signal.Signals(signum).name}; {summary.done} rows of this run are in {summary.where}.",
         "Run the same command again to go on from there.",

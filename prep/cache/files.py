@@ -86,6 +86,14 @@ class Files:
             found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
         return {info.base_name: info.size for info in found if info.type == pafs.FileType.File}
 
+    def tree(self) -> dict[str, int]:
+        """Every file in this folder and below it, by its name from here, with its size in bytes."""
+        with explained("list", self.uri):
+            chosen = pafs.FileSelector(self.path(), recursive=True, allow_not_found=True)
+            found = self.filesystem.get_file_info(chosen)
+        start = len(self.root) + 1
+        return {info.path[start:]: info.size for info in found if info.type == pafs.FileType.File}
+
     def folders(self) -> list[str]:
         """The names of the folders directly in this one, sorted."""
         with explained("list", self.uri):

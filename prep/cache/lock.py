@@ -132,6 +132,25 @@ class WriterLock:
     def _write_holder(self) -> None:
         self.files.write(HOLDER_FILE, json.dumps({**self._identity, "beat": self._beat}).encode())
 
+    def is_held(self) -> bool:
+        """Whether some live process, this one included, holds the lock."""
+        with _held_guard:
+            if self.files.uri in _held:
+                return True
+        if self.files.local is None:
+            return holder(self.files) is not None
+        try:
+            descriptor = os.open(self.files.local / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def check(self) -> None:
         """Raise :class:`PrepError` if another writer has taken a lease over; a local lock cannot be lost."""
         if self._descriptor is None:

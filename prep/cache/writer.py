@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +166,30 @@ class StageWriter:
                 self._keep([shard.name], self.manifest.fingerprint)
         self._last_commit = time.monotonic()
 
-    def _list(self, shards: list[Shard]) -> None:
+    def rewrite(self, names: Sequence[str], table: pa.Table) -> None:
+        """Put one shard with ``table``'s rows, all of them from the shards ``names``, in those shards' place.
+
+        Readers through the manifest see the change at once. Whoever globs the folder may see rows twice while
+        the old files are being removed; if we die just then, the next writer finishes that.
+        """
+        self.flush()
+        added = []
+        if table.num_rows:
+            shard, data = encode(table.cast(self.stage.schema), self._meta())
+            self.files.write(shard.name, data)
+            added.append(shard)
+        self._list(added, removed=[name for name in names if name not in {shard.name for shard in added}])
+        fold(self.files, self.manifest)
+
+    def _list(self, shards: list[Shard], removed: Sequence[str] = ()) -> None:
         """Enter shards into the ledger; every so often fold it into the manifest."""
         self._sequence += 1
-        write_ledger(self.files, self.manifest.generation, self._sequence, shards)
+        write_ledger(self.files, self.manifest.generation, self._sequence, shards, removed)
         for shard in shards:
             self.manifest.shards[shard.name] = shard
+        for name in removed:
+            self.manifest.shards.pop(name, None)
+            self.files.delete(name)
         self.manifest.folded = self._sequence
         self.commits += 1
         if self.commits % FOLD_EVERY == 0:

@@ -1,0 +1,207 @@
+"""Is a store what its manifests say? Every byte, shard, row and key is looked at; nothing is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prep.cache.files import Files
+from prep.cache.keyset import column_hashes
+from prep.cache.manifest import MANIFEST, Manifest, load_manifest
+from prep.cache.schema import STAGES
+from prep.cache.shards import Shard, is_shard, read_shard, shard_name
+from prep.cache.store import CACHE_FOLDER, StageStore, Store
+from prep.errors import PrepError
+
+RowCheck = Callable[[pa.Table], Iterable[tuple[int, str]]]
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be.
+
+    ``kind``: ``manifest`` (cannot be read), ``missing``, ``altered`` (bytes differ from the manifest),
+    ``extra`` (a shard or other Parquet file that no manifest names), ``stray`` (left by a killed run; no
+    reader sees it), ``doubled`` or ``wrong`` (rows, by their numbers in ``rows``).
+    """
+
+    stage: str
+    kind: str
+    file: str
+    detail: str
+    rows: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.stage}/{self.file}: {self.detail}"
+
+
+@dataclass
+class StageReport:
+    """One stage (or one folder of the cache): how much of it there is, and what is wrong with it."""
+
+    stage: str
+    shards: int = 0
+    rows: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass
+class VerifyReport:
+    """What :func:`verify` found, stage by stage."""
+
+    stages: list[StageReport]
+    seconds: float
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong, in the order of the stages."""
+        return [problem for stage in self.stages for problem in stage.problems]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every committed row is there once and whole, and nothing else is."""
+        return all(problem.kind == "stray" for problem in self.problems)
+
+
+def verify(store: Store, checks: Mapping[str, RowCheck] | None = None) -> VerifyReport:
+    """Read every shard of a store and its cache, and compare it with the manifests.
+
+    ``checks`` gives for a stage the rows that cannot be right (see ``prep.rowchecks.CHECKS``). Needs no lock;
+    beside a running writer it may report a shard it is just about to list.
+    """
+    started = time.monotonic()
+    reports = [verify_stage(store.stage(name), (checks or {}).get(name)) for name in STAGES]
+    reports = [report for report in reports if report.shards or report.problems]
+    reports += [verify_answers(files, name) for name, files in cache_folders(store.files)]
+    return VerifyReport(reports, time.monotonic() - started)
+
+
+def cache_folders(store: Files) -> Iterator[tuple[str, Files]]:
+    """The folders of answers inside a store, with their names from the store."""
+    cache = store.folder(CACHE_FOLDER)
+    for stage in cache.folders():
+        for fingerprint in cache.folder(stage).folders():
+            yield f"{CACHE_FOLDER}/{stage}/{fingerprint}", cache.folder(stage).folder(fingerprint)
+
+
+def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageReport:
+    """:func:`verify` for one stage."""
+    report = StageReport(stage.name)
+    tree = stage.files.tree()
+    try:
+        manifest = load_manifest(stage.files)
+    except PrepError as error:
+        report.problems.append(Problem(stage.name, "manifest", MANIFEST, error.message))
+        manifest = None
+    if manifest is None:
+        if any(name.endswith(".parquet") for name in tree) and not report.problems:
+            report.problems.append(Problem(stage.name, "manifest", MANIFEST, "is missing"))
+        return report
+    report.shards, report.rows = len(manifest.shards), manifest.rows
+    report.bytes = sum(shard.bytes for shard in manifest.shards.values())
+    report.problems += unnamed(stage.name, manifest, tree)
+    reader = _RowReader(stage, check)
+    for shard in manifest.shards.values():
+        report.problems += reader.shard(shard)
+    report.problems += reader.doubled()
+    return report
+
+
+def unnamed(stage: str, manifest: Manifest, tree: Mapping[str, int]) -> Iterator[Problem]:
+    """Files of the stage's folder that its manifest does not name."""
+    for name in sorted(tree):
+        if name.endswith(".parquet") and name not in manifest.shards:
+            yield Problem(stage, "extra", name, "no manifest names it, but readers of *.parquet see it")
+        elif name.endswith(".tmp"):
+            yield Problem(stage, "stray", name, "was left by a run that died")
+
+
+class _RowReader:
+    """Reads a stage's shards one after the other and remembers the keys' hashes and where they were."""
+
+    def __init__(self, stage: StageStore, check: RowCheck | None) -> None:
+        self._stage, self._check = stage, check
+        self._names: list[str] = []
+        self._hashes: list[np.ndarray] = []
+
+    def shard(self, shard: Shard) -> Iterator[Problem]:
+        stage = self._stage
+        try:
+            data = stage.files.read(shard.name)
+        except PrepError as error:
+            kind = "altered" if stage.files.exists(shard.name) else "missing"
+            yield Problem(stage.name, kind, shard.name, f"{error.message}; {shard.rows} rows")
+            return
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != shard.sha256 or shard_name(digest) != shard.name:
+            detail = f"SHA-256 is {digest[:16]}..., not {shard.sha256[:16]}...; {shard.rows} rows"
+            yield Problem(stage.name, "altered", shard.name, detail)
+            return
+        try:
+            table = pq.read_table(pa.BufferReader(data), schema=stage.schema)
+            table.validate(full=True)
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            yield Problem(stage.name, "altered", shard.name, f"does not decode: {error}")
+            return
+        if table.num_rows != shard.rows:
+            yield Problem(stage.name, "altered", shard.name, f"{table.num_rows} rows, not {shard.rows}")
+            return
+        faults = list(self._check(table)) if self._check else []
+        if faults:
+            shown = "; ".join(f"row {number}: {why}" for number, why in faults[:SHOWN])
+            rows = tuple(number for number, _ in faults)
+            yield Problem(stage.name, "wrong", shard.name, f"{len(faults)} rows: {shown}", rows)
+        self._names.append(shard.name)
+        self._hashes.append(column_hashes(table.column(stage.key_column)))
+
+    def doubled(self) -> Iterator[Problem]:
+        """Rows whose key an earlier row has; two keys with one hash are told apart by reading them."""
+        if not self._hashes:
+            return
+        hashes = np.concatenate(self._hashes)
+        unique, counts = np.unique(hashes, return_counts=True)
+        suspects = unique[counts > 1]
+        seen: set[str] = set()
+        for name, mine in zip(self._names, self._hashes, strict=True):
+            at = np.flatnonzero(np.isin(mine, suspects))
+            if not len(at):
+                continue
+            keys = read_shard(self._stage.files, name, [self._stage.key_column]).column(0)
+            again = []
+            for row in map(int, at):
+                key = keys[row].as_py()
+                if key in seen:
+                    again.append(row)
+                seen.add(key)
+            if again:
+                first = keys[again[0]].as_py()
+                detail = f"{len(again)} rows are there already, the first is {first!r}"
+                yield Problem(self._stage.name, "doubled", name, detail, tuple(again))
+
+
+def verify_answers(files: Files, name: str) -> StageReport:
+    """:func:`verify` for one folder of the cache: every shard against the hash in its name."""
+    report = StageReport(name)
+    for file, size in sorted(files.sizes().items()):
+        if file.endswith(".tmp"):
+            report.problems.append(Problem(name, "stray", file, "was left by a run that died"))
+        if not is_shard(file):
+            continue
+        data = files.read(file)
+        report.shards, report.bytes = report.shards + 1, report.bytes + size
+        digest = hashlib.sha256(data).hexdigest()
+        if shard_name(digest) == file:
+            report.rows += pq.read_metadata(pa.BufferReader(data)).num_rows
+        else:
+            detail = f"SHA-256 is {digest[:16]}..., not what its name says"
+            report.problems.append(Problem(name, "altered", file, detail))
+    return report

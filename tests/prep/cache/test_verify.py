@@ -1,0 +1,299 @@
+"""``verify`` finds every fault that is put in, ``repair`` undoes just that, ``compact`` changes no row."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from prep.cache.keys import fingerprint
+from prep.cache.maintain import compact, repair, status
+from prep.cache.manifest import MANIFEST
+from prep.cache.schema import PHRASES, PROPOSALS, SCORES
+from prep.cache.shards import ShardMeta, encode
+from prep.cache.store import Store, open_store
+from prep.cache.verify import verify
+from prep.errors import PrepError
+from prep.rowchecks import CHECKS
+from prep.runner import prepare
+from tests.prep.toy import ToyStage, expected, item, row
+
+COUNT = 120
+
+
+def fill(store: Store) -> int:
+    with store.stage("scores").writer({"toy": 1}, commit_seconds=0) as writer:
+        items, chosen = map(item, range(COUNT)), {"n": COUNT}
+        run = prepare(
+            ToyStage(), items, key=str, writer=writer, unit_size=10, selection=chosen, arguments={"n": COUNT}
+        )
+    return run.done
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = open_store(tmp_path / "prepared", create=True)
+    fill(made)
+    return made
+
+
+def shards(store: Store) -> list[Path]:
+    reader = store.stage("scores").reader()
+    assert reader.manifest is not None
+    return [Path(store.uri) / "scores" / name for name in reader.manifest.shards]
+
+
+def rows(store: Store) -> pa.Table:
+    return store.stage("scores").reader().read().combine_chunks().sort_by("row_id")
+
+
+def kinds(store: Store) -> list[str]:
+    return [problem.kind for problem in verify(store, CHECKS).problems]
+
+
+def test_a_good_store_has_no_problems(store: Store) -> None:
+    report = verify(store, CHECKS)
+    assert report.ok
+    assert report.problems == []
+    (scores,) = report.stages
+    assert (scores.rows, scores.shards) == (COUNT, 12)
+
+
+def test_every_flipped_byte_is_found(store: Store) -> None:
+    chance = random.Random(3)
+    path = shards(store)[5]
+    data = path.read_bytes()
+    for _ in range(60):
+        at = chance.randrange(len(data))
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :])
+        assert kinds(store) == ["altered"], f"byte {at}"
+    path.write_bytes(data)
+    assert kinds(store) == []
+
+
+@pytest.mark.parametrize("harm", ["flipped", "truncated", "missing", "empty"])
+def test_a_damaged_shard_is_dropped_and_only_its_rows_are_made_again(store: Store, harm: str) -> None:
+    path = shards(store)[3]
+    data = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {"flipped": data[:40] + b"?" + data[41:], "truncated": data[:-8], "empty": b""}[harm]
+        )
+    untouched = {other: other.read_bytes() for other in shards(store) if other != path}
+    assert kinds(store) == ["missing" if harm == "missing" else "altered"]
+    (report,) = repair(store, CHECKS)
+    assert report.lost_rows == 10
+    assert report.commands == [{"n": COUNT}]
+    assert verify(store, CHECKS).ok
+    assert {other: other.read_bytes() for other in shards(store)} == untouched
+    assert fill(store) == 10
+    assert rows(store).equals(expected(COUNT))
+
+
+def plant(store: Store, table: pa.Table, *, listed: bool) -> Path:
+    """A shard of our own make in the store's folder."""
+    manifest = store.stage("scores").reader().manifest
+    assert manifest is not None
+    shard, data = encode(table, ShardMeta("scores", manifest.generation, {"toy": 1}))
+    folder = Path(store.uri) / "scores"
+    (folder / shard.name).write_bytes(data)
+    if listed:
+        manifest.shards[shard.name] = shard
+        (folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+    return folder / shard.name
+
+
+def made(*numbers: int) -> pa.Table:
+    return pa.Table.from_pylist([row(item(number)) for number in numbers], schema=SCORES)
+
+
+def test_doubled_rows_are_cut_out(store: Store) -> None:
+    plant(store, made(7, 8, 200), listed=True)
+    (problem,) = verify(store, CHECKS).problems
+    assert (problem.kind, problem.rows) == ("doubled", (0, 1))
+    (report,) = repair(store, CHECKS)
+    assert report.lost_rows == 0
+    assert verify(store, CHECKS).ok
+    assert rows(store).num_rows == COUNT + 1
+    assert fill(store) == 0
+
+
+def test_wrong_rows_are_cut_out_and_lost(store: Store) -> None:
+    bad = pa.Table.from_pylist([row(item(300)), {**row(item(301)), "scores": [float("nan")]}], schema=SCORES)
+    plant(store, bad, listed=True)
+    (problem,) = verify(store, CHECKS).problems
+    assert (problem.kind, problem.rows) == ("wrong", (1,))
+    (report,) = repair(store, CHECKS)
+    assert report.lost_rows == 1
+    assert verify(store, CHECKS).ok
+    assert rows(store).num_rows == COUNT + 1
+
+
+def test_extra_files_are_adopted_or_removed(store: Store) -> None:
+    good = plant(store, made(500), listed=False)
+    double = plant(store, made(7), listed=False)
+    alien = good.with_name("table.parquet")
+    alien.write_bytes(good.read_bytes())
+    stray = good.with_name(".x.9.tmp")
+    stray.write_bytes(b"PAR1")
+    assert sorted(kinds(store)) == ["extra", "extra", "extra", "stray"]
+    repair(store, CHECKS)
+    assert verify(store, CHECKS).problems == []
+    assert [path.exists() for path in (good, double, alien, stray)] == [True, False, False, False]
+    assert rows(store).num_rows == COUNT + 1
+
+
+@pytest.mark.parametrize("harm", ["missing", "broken", "ledger"])
+def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> None:
+    path = Path(store.uri) / "scores" / MANIFEST
+    before = rows(store)
+    if harm == "missing":
+        path.unlink()
+    elif harm == "broken":
+        path.write_text("{")
+    else:
+        path.with_name("ledger-0000000099.json").write_text("{")
+    assert kinds(store) == ["manifest"]
+    (report,) = repair(store, CHECKS)
+    assert report.rebuilt_manifest
+    assert verify(store, CHECKS).problems == []
+    assert rows(store).equals(before)
+    assert store.stage("scores").reader().settings == {"toy": 1}
+    assert fill(store) == 0
+
+
+def test_damaged_answers_are_found_and_removed(store: Store) -> None:
+    from prep.cache.answers import AnswerCache
+
+    with AnswerCache(store.cache_uri, "answers", fingerprint({"a": 1}), SCORES) as cache:
+        cache.put(made(1, 2))
+    (path,) = Path(store.cache_uri).rglob("*.parquet")
+    assert verify(store, CHECKS).ok
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    assert kinds(store) == ["altered"]
+    repair(store, CHECKS)
+    assert verify(store, CHECKS).problems == []
+    assert not path.exists()
+
+
+def test_compact_changes_no_row(store: Store) -> None:
+    before, order = rows(store), store.stage("scores").reader().read()
+    stray = plant(store, made(7), listed=False)
+    (report,) = compact(store)
+    assert (report.shards_before, report.shards_after) == (12, 1)
+    assert report.bytes_after < report.bytes_before
+    assert stray.name in report.removed
+    assert len(list((Path(store.uri) / "scores").glob("*.parquet"))) == 1
+    assert verify(store, CHECKS).problems == []
+    assert rows(store).equals(before)
+    assert store.stage("scores").reader().read().combine_chunks().equals(order.combine_chunks())
+    assert fill(store) == 0  # still finished
+    (again,) = compact(store)
+    assert (again.shards_before, again.shards_after, again.removed) == (1, 1, [])
+
+
+def test_compact_keeps_to_a_size(store: Store) -> None:
+    largest = max(path.stat().st_size for path in shards(store))
+    (report,) = compact(store, target_bytes=3 * largest)
+    assert 3 < report.shards_after < 12
+    assert rows(store).equals(expected(COUNT))
+
+
+def test_a_compaction_that_died_is_finished_by_the_next_writer(store: Store) -> None:
+    folder = Path(store.uri) / "scores"
+    old = {path: path.read_bytes() for path in shards(store)}
+    compact(store)
+    for path, data in old.items():  # as if it had died before removing any
+        path.write_bytes(data)
+    with store.stage("scores").writer({"toy": 1}):
+        pass
+    assert len(list(folder.glob("*.parquet"))) == 1
+    assert rows(store).equals(expected(COUNT))
+
+
+def test_status_tells_what_there_is(store: Store) -> None:
+    (scores,) = status(store).stages
+    assert (scores.stage, scores.rows, scores.shards) == ("scores", COUNT, 12)
+    assert scores.settings == {"toy": 1}
+    assert scores.runs[0]["rows"] == COUNT
+    assert scores.holder is None
+    with store.stage("scores").writer({"toy": 1}):
+        (held,) = status(store).stages
+        assert held.holder is not None
+        assert held.holder["pid"] > 0
+        second = store.stage("scores").writer({"toy": 1})
+        with pytest.raises(PrepError, match="is being written by"), second:  # asking has not freed the lock
+            pass
+
+
+def phrase(**changes: object) -> dict:
+    good = {
+        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat", "phrases": ["a cat"],
+        "source": "rules", "llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok",
+    }  # fmt: skip
+    return good | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, None),
+        ({"phrases": []}, "0 phrases"),
+        ({"phrases": list("abcdef")}, "6 phrases"),
+        ({"phrases": ["a", " "]}, "empty phrase"),
+        ({"source": "oracle"}, "unknown source"),
+        ({"status": "fine"}, "unknown status"),
+        ({"status": "error", "phrases": [], "error": "no image"}, None),
+        ({"status": "error", "phrases": []}, "no reason"),
+    ],
+)
+def test_phrase_rows_are_checked(changes: dict, fault: str | None) -> None:
+    table = pa.Table.from_pylist([phrase(), phrase(**changes)], schema=PHRASES)
+    found = list(CHECKS["phrases"](table))
+    assert [number for number, _ in found] == ([] if fault is None else [1])
+    assert fault is None or fault in found[0][1]
+
+
+def proposal(**changes: object) -> dict:
+    import numpy as np
+    from pycocotools import mask as coco
+
+    pixels = np.zeros((48, 64), dtype=np.uint8, order="F")
+    pixels[4:20, 8:30] = 1
+    small = pixels[np.arange(32) * 48 // 32][:, np.arange(32) * 64 // 32]
+    counts = coco.encode(pixels)["counts"].decode()
+    mask = {"counts": counts, "area": int(pixels.sum()), "bbox": [8.0, 4.0, 22.0, 16.0]}
+    mask |= {name: changes.pop(name) for name in ("counts", "area") if name in changes}
+    good = {
+        "image": "a.jpg", "height": 48, "width": 64, "masks": [mask], "grid32": np.packbits(small).tobytes(),
+        "generator": "g", "key": "k", "status": "ok",
+    }  # fmt: skip
+    return good | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, None),
+        ({"area": 3}, "its area is 352"),
+        ({"counts": "\x7f~"}, "damaged"),
+        ({"counts": "1"}, "area"),
+        ({"height": 47}, "cover"),
+        ({"height": None}, "without the image's size"),
+        ({"grid32": bytes(128)}, "grid32 is not this mask"),
+        ({"grid32": bytes(127)}, "grid32 has 127 bytes"),
+        ({"masks": [], "grid32": b"", "status": "empty"}, None),
+        ({"masks": [], "grid32": b""}, "status ok with 0 masks"),
+        ({"masks": [], "grid32": b"", "status": "error", "error": "unreadable"}, None),
+    ],
+)
+def test_proposal_rows_are_checked(changes: dict, fault: str | None) -> None:
+    table = pa.Table.from_pylist([proposal(), proposal(**changes)], schema=PROPOSALS)
+    found = list(CHECKS["proposals"](table))
+    assert [number for number, _ in found] == ([] if fault is None else [1])
+    assert fault is None or fault in found[0][1]
