@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
+from prep.proposals.images import decode, read_bytes
+from prep.proposals.select import Selection, select
 from prep.records import Proposal
 
 NAMES = ("sam", "segments", "hf:<id or folder>")
@@ -66,3 +69,24 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
             f"the generator {name!r} has no such option: {error}", "see `pcnet-prep sam --help`"
         ) from error
     raise PrepError(f"no generator is called {name!r}", f"one of: {', '.join(NAMES)}")
+
+
+def propose(
+    images: Sequence[npt.NDArray[np.uint8] | str | Path],
+    generator: str | Generator = "segments",
+    selection: Selection | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[list[Proposal]]:
+    """The masks of each image, an H x W x 3 RGB array or the path of a file, without a store.
+
+    ``generator`` is a name that :func:`build` knows, with its ``options``, or one that is open already;
+    ``selection`` chooses among its masks (None: all of them). Raises
+    :class:`prep.proposals.images.UnreadableImage` for a file that cannot be decoded.
+    """
+    if isinstance(generator, str):
+        generator = build(generator, options)
+        generator.open()
+    pixels = [decode(read_bytes(i).data) if isinstance(i, str | Path) else i for i in images]
+    found = generator.propose(pixels)
+    chosen = selection or Selection()
+    return [select(masks, chosen, *image.shape[:2]) for masks, image in zip(found, pixels, strict=True)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import fingerprint
 from prep.cache.schema import PROPOSALS
+from prep.proposals.imports import ImportStage
 from prep.proposals.stage import Answer, ProposalStage, content_key
 from prep.runner import Summary, prepare
 
@@ -59,7 +60,7 @@ class CachedAnswers:
 
 
 def run_proposals(
-    stage: ProposalStage,
+    stage: ProposalStage | ImportStage,
     sources: Collection[Images],
     store: Store,
     *,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from prep.cache.keys import fingerprint
+from prep.cache.keys import canonical_json, fingerprint
 from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.proposals.generators import Generator
@@ -208,25 +208,40 @@ class ProposalStage:
         return [self._generate([one])[0] for one in pixels]
 
     def _row(self, image: _Image) -> dict[str, Any]:
-        found = image.answer
-        return {
-            "image": image.ref.image,
-            "image_id": image.ref.image_id,
-            "image_sha256": image.sha256,
-            "height": found.height if found else None,
-            "width": found.width if found else None,
-            "masks": found.masks if found else [],
-            "grid32": found.grid32 if found else b"",
-            "generator": self.generator.name,
-            "key": content_key(self.key, image.sha256 or ""),
-            "status": "error" if found is None else "ok" if found.masks else "empty",
-            "error": image.error if found is None else None,
-        }
+        key = content_key(self.key, image.sha256 or "")
+        return make_row(image.ref, image.sha256, image.answer or image.error or "", self.generator.name, key)
+
+
+def make_row(
+    ref: ImageRef, sha256: str | None, found: Answer | str, generator: str, key: str
+) -> dict[str, Any]:
+    """An image's row: its answer, or the reason why there is none."""
+    known = None if isinstance(found, str) else found
+    return {
+        "image": ref.image,
+        "image_id": ref.image_id,
+        "image_sha256": sha256,
+        "height": known.height if known else None,
+        "width": known.width if known else None,
+        "masks": known.masks if known else [],
+        "grid32": known.grid32 if known else b"",
+        "generator": generator,
+        "key": key,
+        "status": "error" if known is None else "ok" if known.masks else "empty",
+        "error": found if isinstance(found, str) else None,
+    }
 
 
 def content_key(settings_fingerprint: str, image_sha256: str) -> str:
     """The content key of an image's masks (64 hex digits): settings and the file's bytes, nothing else."""
     return hashlib.sha256(f"{settings_fingerprint}\n{image_sha256}".encode("ascii")).hexdigest()
+
+
+def masks_key(settings_fingerprint: str, masks: list[dict[str, Any]]) -> str:
+    """The content key of masks that were made elsewhere (64 hex digits): settings and the masks
+    themselves.
+    """
+    return hashlib.sha256(f"{settings_fingerprint}\n{canonical_json(masks)}".encode()).hexdigest()
 
 
 def answer(masks: Iterable[Proposal], height: int, width: int) -> Answer:
@@ -248,6 +263,20 @@ def mask_struct(mask: Proposal) -> dict[str, Any]:
         "point": None if mask.point is None else list(mask.point),
         "crop_box": None if mask.crop_box is None else list(mask.crop_box),
     }
+
+
+def proposal_of(mask: Mapping[str, Any]) -> Proposal:
+    """One element of the ``masks`` column as the proposal it was."""
+    point, crop = mask["point"], mask["crop_box"]
+    return Proposal(
+        counts=mask["counts"],
+        area=mask["area"],
+        bbox=tuple(mask["bbox"]),
+        predicted_iou=mask["predicted_iou"],
+        stability_score=mask["stability_score"],
+        point=None if point is None else tuple(point),
+        crop_box=None if crop is None else tuple(crop),
+    )
 
 
 def _decoded(image: _Image) -> tuple[Pixels | None, str | None]:

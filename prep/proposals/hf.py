@@ -1,0 +1,134 @@
+"""The `hf:<id or folder>` generator: transformers' mask generation, for SAM, SAM-HQ and SAM 2."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.errors import PrepError
+from prep.proposals import rle
+from prep.records import Proposal
+
+FILES = ("*.json", "*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class HfSettings:
+    """The options of transformers' mask generation, by their official names (defaults: SAM's).
+
+    ``device`` changes where it runs, not what is asked of it, and is no part of the key.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1 or self.points_per_batch < 1:
+            raise PrepError("--points-per-side and --points-per-batch are at least 1", "leave them out")
+
+
+class HfGenerator:
+    """The masks of a transformers mask-generation pipeline, in its order (by predicted IoU, then NMS).
+
+    ``source`` is an id of the Hugging Face hub or a local folder. The pipeline tells neither the stability
+    nor the point of a mask, and its crops do not work for every model, so there is no option for them.
+    """
+
+    def __init__(self, source: str, settings: HfSettings | None = None) -> None:
+        self.source = source
+        self.options = settings or HfSettings()
+        self._weights_sha256: str | None = None
+        self._pipeline: Any = None
+
+    @property
+    def name(self) -> str:
+        """``hf:`` and the id, or the folder's own name."""
+        return f"hf:{Path(self.source).name if Path(self.source).is_dir() else self.source}"
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 over the configuration and weight files (64 hex digits); downloads them if it must."""
+        if self._weights_sha256 is None:
+            digest = hashlib.sha256()
+            folder = self._folder()
+            for file in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+                digest.update(file.name.encode() + b"\0")
+                with file.open("rb") as opened:
+                    while chunk := opened.read(1 << 22):
+                        digest.update(chunk)
+            self._weights_sha256 = digest.hexdigest()
+        return self._weights_sha256
+
+    def settings(self) -> dict[str, Any]:
+        """Every option but the device."""
+        return {name: value for name, value in asdict(self.options).items() if name != "device"}
+
+    def open(self) -> None:
+        """Load the model; raises PrepError where it is not to be had or makes no masks."""
+        from transformers import logging, pipeline
+
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()
+        folder = self._folder()
+        try:
+            self._pipeline = pipeline("mask-generation", model=str(folder), device=self.options.device)
+        except Exception as error:  # transformers and torch report an unfit folder in many ways
+            raise PrepError(
+                f"{self.source} cannot be loaded for mask generation: {str(error).splitlines()[0][:200]}",
+                "name a SAM, SAM-HQ or SAM 2 model with its image processor",
+            ) from error
+
+    def propose(self, images: list[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
+        """The masks of each H x W x 3 RGB image; none where none survive."""
+        return [self._propose(image) for image in images]
+
+    def _propose(self, image: npt.NDArray[np.uint8]) -> list[Proposal]:
+        from PIL import Image
+
+        options = self.options
+        try:
+            found = self._pipeline(
+                Image.fromarray(image),
+                points_per_crop=options.points_per_side,
+                points_per_batch=options.points_per_batch,
+                pred_iou_thresh=options.pred_iou_thresh,
+                stability_score_thresh=options.stability_score_thresh,
+                stability_score_offset=options.stability_score_offset,
+                crops_nms_thresh=options.box_nms_thresh,
+            )
+        except IndexError:  # how the pipeline says that no mask survived its filters
+            return []
+        scores = [float(score) for score in found["scores"]]
+        return [_proposal(np.asarray(m), s) for m, s in zip(found["masks"], scores, strict=True)]
+
+    def _folder(self) -> Path:
+        """Where the model's files are, downloaded unless they are there."""
+        if Path(self.source).is_dir():
+            return Path(self.source)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.source, allow_patterns=list(FILES)))
+        except Exception as error:  # offline, gated, misspelt: the hub's client has an error for each
+            raise PrepError(
+                f"the model {self.source} cannot be had: {str(error).splitlines()[0][:200]}",
+                f"fetch it where there is a network (`hf download {self.source}`), name a local folder"
+                " (hf:DIR), or use --generator segments, which needs no model",
+            ) from error
+
+
+def _proposal(mask: npt.NDArray[np.bool_], score: float) -> Proposal:
+    runs = rle.encode(mask)
+    x, y, w, h = (float(value) for value in rle.bounding_box(runs, mask.shape[0]))
+    return Proposal(rle.compress(runs), rle.area(runs), (x, y, w, h), predicted_iou=score)
