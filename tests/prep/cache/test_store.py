@@ -283,9 +283,9 @@ def test_the_ledger_is_folded_into_the_manifest(store: Store) -> None:
             writer.write(rows(number))
         reader = store.stage("scores").reader()  # beside the writer
         assert reader.num_rows == 103
-        segments = [path.name for path in (Path(store.uri) / "scores").glob("ledger-*.json")]
+        segments = [path.name for path in (Path(store.uri) / "scores").glob("_ledger-*.json")]
         assert len(segments) == 3
-    assert not list((Path(store.uri) / "scores").glob("ledger-*.json"))
+    assert not list((Path(store.uri) / "scores").glob("_ledger-*.json"))
     assert by_key(store.stage("scores").reader().read()).equals(expected(103))
 
 

@@ -157,7 +157,7 @@ def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> 
     elif harm == "broken":
         path.write_text("{")
     else:
-        path.with_name("ledger-0000000099.json").write_text("{")
+        path.with_name("_ledger-0000000099.json").write_text("{")
     assert kinds(store) == ["manifest"]
     (report,) = repair(store, CHECKS)
     assert report.rebuilt_manifest
@@ -233,7 +233,8 @@ def test_status_tells_what_there_is(store: Store) -> None:
 
 def phrase(**changes: object) -> dict:
     good = {
-        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat", "phrases": ["a cat"],
+        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat",
+        "phrases": ["a cat"],
         "source": "rules", "llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok",
     }  # fmt: skip
     return good | changes

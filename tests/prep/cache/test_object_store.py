@@ -1,0 +1,148 @@
+"""A store on S3 is a store: the same rows, one writer, the same recovery (moto's server on the loopback)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from prep.cache import lock
+from prep.cache.answers import AnswerCache
+from prep.cache.maintain import compact, repair
+from prep.cache.manifest import MANIFEST
+from prep.cache.schema import SCORES
+from prep.cache.store import Store, open_store
+from prep.cache.verify import verify
+from prep.errors import PrepError
+from prep.rowchecks import CHECKS
+from prep.runner import prepare
+from tests.prep.toy import ToyStage, expected, item, row
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def uri(endpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket = f"b{abs(hash(request.node.name)) % 10**9}"
+    client = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
+    client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/some/prepared?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+
+
+def fill(uri: str, count: int) -> int:
+    with open_store(uri, create=True).stage("scores").writer({"toy": 1}, commit_seconds=0) as writer:
+        items = map(item, range(count))
+        return prepare(ToyStage(), items, key=str, writer=writer, unit_size=10, selection={"n": count}).done
+
+
+def rows(store: Store) -> pa.Table:
+    return store.stage("scores").reader().read().combine_chunks().sort_by("row_id")
+
+
+def test_rows_go_in_accumulate_and_come_out(uri: str) -> None:
+    with pytest.raises(PrepError, match="no store at s3://"):
+        open_store(uri)
+    assert fill(uri, 50) == 50
+    assert fill(uri, 80) == 30
+    assert fill(uri, 80) == 0
+    store = open_store(uri)
+    assert rows(store).equals(expected(80))
+    assert store.stage("scores").reader().keys().contains([item(3), item(90)]).tolist() == [True, False]
+    assert verify(store, CHECKS).problems == []
+
+
+def test_an_object_that_was_put_but_not_listed_is_adopted_and_a_foreign_one_removed(uri: str) -> None:
+    fill(uri, 30)
+    store = open_store(uri)
+    files = store.stage("scores").files
+    manifest = json.loads(files.read(MANIFEST))
+    manifest["shards"], manifest["finished"] = manifest["shards"][:1], {}
+    files.write(MANIFEST, json.dumps(manifest).encode())
+    files.write("part-00.parquet", b"half a file")
+    assert fill(uri, 40) == 10
+    assert rows(store).equals(expected(40))
+    assert "part-00.parquet" not in files.sizes()
+
+
+def test_compact_and_repair_work_there(uri: str) -> None:
+    fill(uri, 60)
+    store = open_store(uri)
+    (report,) = compact(store)
+    assert (report.shards_before, report.shards_after) == (6, 1)
+    assert rows(store).equals(expected(60))
+    fill(uri, 70)
+    files = store.stage("scores").files
+    (added,) = set(files.sizes()) - {MANIFEST, *list(store.stage("scores").reader().manifest.shards)[:1]}
+    files.write(added, files.read(added)[:-1] + b"?")
+    assert [problem.kind for problem in verify(store, CHECKS).problems] == ["altered"]
+    (repaired,) = repair(store, CHECKS)
+    assert repaired.lost_rows == 10
+    assert fill(uri, 70) == 10
+    assert rows(store).equals(expected(70))
+
+
+def test_one_writer_at_a_time(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(uri, 10)
+    stage = open_store(uri).stage("scores")
+    with stage.writer({"toy": 1}), pytest.raises(PrepError, match="is being written by pid"):
+        stage.writer({"toy": 1}).__enter__()
+    # A lease of a machine that is gone: nobody renews it.
+    monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 0.5)
+    lease = {"host": "elsewhere", "pid": 1, "started": "2020-01-01T00:00:00+00:00", "token": "x", "beat": 3}
+    stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
+    assert fill(uri, 20) == 10
+
+
+def test_a_lease_that_is_renewed_is_respected_and_one_that_is_lost_ends_the_run(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 5.0)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
+    stage = open_store(uri, create=True).stage("scores")
+    with stage.writer({"toy": 1}, commit_seconds=0) as writer:
+        with monkeypatch.context() as away:
+            away.setattr(socket, "gethostname", lambda: "another-machine")
+            away.setattr(lock, "_held", set())
+            with pytest.raises(PrepError, match="is being written by"):
+                stage.writer({"toy": 1}).__enter__()
+        lease = {"host": "elsewhere", "pid": 1, "started": "now", "token": "stolen", "beat": 0}
+        stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
+        with pytest.raises(PrepError, match="pid 1 on elsewhere"):
+            writer.write(pa.Table.from_pylist([row(item(1))], schema=SCORES))
+        writer._buffer.clear()
+    assert json.loads(stage.files.read(lock.HOLDER_FILE))["token"] == "stolen"
+
+
+def test_answers_are_kept_there(uri: str) -> None:
+    table = pa.Table.from_pylist([row(item(1)), row(item(2))], schema=SCORES)
+    with AnswerCache(uri, "answers", "f" * 64, SCORES) as cache:
+        cache.put(table)
+    assert AnswerCache(uri, "answers", "f" * 64, SCORES).get(item(2)) == row(item(2)) | {
+        "scores": [float(value) for value in row(item(2))["scores"]]
+    }
+
+
+def test_a_bucket_that_is_not_there_is_an_error_for_people(uri: str) -> None:
+    missing = uri.replace("s3://b", "s3://no-such-bucket-")
+    with pytest.raises(PrepError):
+        fill(missing, 1)
+    with pytest.raises(PrepError, match="Cannot use nosuch://x"):
+        open_store("nosuch://x")
