@@ -12,7 +12,7 @@ from prep.phrases.tokens import read, stem
 
 MAX_PHRASES = 5
 
-_FUNCTION = "dhubOTFNwIlirR&,'yq"
+_FUNCTION = "dhubOTFNwIlirR&,'q"
 _FILLERS = frozenset(map(stem, ("object", "objects", "thing", "things", "one", "ones", "item", "items")))
 # Words that say where: the prepositions that are content too, and lose the place where they are lost.
 _PLACES = {
@@ -27,7 +27,7 @@ class Reading(NamedTuple):
     """A text as the checks see it.
 
     ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
-    colour, ``s`` place, or empty for function words and fillers. ``target`` are the lemmas that name the
+    colour, ``s`` place, ``y`` chatter, or empty for function words and fillers. ``target`` are the lemmas that name the
     target, ``cues`` is the number of cues.
     """
 
@@ -56,7 +56,7 @@ def _kinds(word: str, tag: str) -> dict[str, str]:
         key = stem(part)
         if part in _PLACES or tag in "sg":
             kinds[key] = "s"
-        elif tag in "x0c":
+        elif tag in "x0cy":
             kinds[key] = tag
         else:
             kinds[key] = "" if key in _FILLERS or tag in _FUNCTION else "w"

@@ -53,6 +53,7 @@ def parse(raw: str) -> list[str]:
     Never raises. What it returns is not checked: see :func:`prep.phrases.checks.violations`.
     """
     text = _SPECIAL.sub("\n", raw[:MAX_CHARS].replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("**", "").replace("__", "")
     found = _from_json(text)
     items = found if found is not None else list(_from_lines(text))
     phrases: dict[str, None] = {}
@@ -67,7 +68,7 @@ def parse(raw: str) -> list[str]:
 
 
 def _clean(item: str) -> str:
-    line = item.replace("**", "").replace("__", "").replace("`", "")
+    line = item.replace("`", "")
     previous = None
     while line != previous:
         previous = line

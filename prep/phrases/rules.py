@@ -60,7 +60,9 @@ def break_up(text: str) -> tuple[str, ...]:
     if len(cues) != len(phrases):
         phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
     phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
-    return tuple(dict.fromkeys([shorten(phrase) for phrase in phrases]))
+    phrases = [shorten(phrase) for phrase in phrases]
+    # A name too long for CLIP is no name.
+    return () if phrases[0] == "the" else tuple(dict.fromkeys(phrases))
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:

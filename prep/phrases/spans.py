@@ -42,8 +42,13 @@ def negation_end(tags: str, i: int) -> int:
     j = noun_phrase_end(tags, j)
     if j == i + 1:
         return j
-    # What describes the other one is part of the negation.
-    return max(place_end(tags, j), predicate_end(tags, j)) if place_end(tags, j) == j else place_end(tags, j)
+    return _described_other_end(tags, j)
+
+
+def _described_other_end(tags: str, j: int) -> int:
+    """What describes the one that is not meant is part of the negation."""
+    end = place_end(tags, j)
+    return end if end > j else predicate_end(tags, j)
 
 
 def verb_end(tags: str, i: int) -> int:
@@ -167,6 +172,8 @@ def clause_end(tags: str, i: int) -> int:
     j = noun_phrase_end(tags, j)
     if j == end:
         return j
+    if "x" in tags[i:end]:
+        return _described_other_end(tags, j)
     if tags[j] in "bx":
         return clause_end(tags, j)
     if tags[j] in "zVve":

@@ -10,6 +10,7 @@ from prep.phrases.lexicon import IRREGULAR, SHADES, lexicon
 
 # What the rules read of an expression; the longest real one has fewer than half as many words.
 MAX_WORDS = 80
+MAX_LETTERS = 24
 
 _WORD = re.compile(r"w/|'s\b|[^\W_]+(?:['-][^\W_]+)*'?|[&,;:.!?()+@|=/]")
 _POSSESSIVE = re.compile(r"(?<=\w)'s$|(?<=s)'$")
@@ -127,7 +128,7 @@ def read(text: str) -> tuple[list[str], str]:
         )
     if " ' " in line or " - " in line:
         line = _HYPHEN.sub("-", line.replace(" ' s ", "'s ").replace(" ' ", "' "))
-    words = _split(_WORD.findall(line)[: 2 * MAX_WORDS])
+    words = _split([word[:MAX_LETTERS] for word in _WORD.findall(line)[: 2 * MAX_WORDS]])
     tags = [guess(word) for word in words]
     for i, word in enumerate(words):
         if word in _CONTEXT or tags[i] == "p":

@@ -1,0 +1,149 @@
+"""Each check, on a set that passes and one that fails; CLIP's token count against open_clip's own."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prep.phrases.checks import CHECKS, violations
+from prep.phrases.clip_tokens import count_tokens
+
+TEXT = "the two men in red jackets without hats on the left side"
+GOOD = (
+    "the men",
+    "the two men",
+    "the men in red jackets",
+    "the men without hats",
+    "the men on the left side",
+)
+
+
+def test_a_right_set_passes_every_check() -> None:
+    assert violations(TEXT, GOOD) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "phrases"),
+    [
+        ("count", TEXT, (*GOOD, "the red men")),
+        ("count", TEXT, (*GOOD[:4], "...")),
+        ("repeated", TEXT, (*GOOD[:4], "The  Men")),
+        ("too_long", "the man " + "in a red coat " * 5, ("the man", "the man " + "in a red coat " * 5)),
+        ("target_not_first", TEXT, ("the two men in red jackets", *GOOD[3:])),
+        ("target_not_first", TEXT, ("the jackets", *GOOD[1:])),
+        ("target_not_first", "in red on the left", ("the object in red", "the object on the left")),
+        ("off_target", TEXT, (*GOOD[:2], "red jackets", *GOOD[3:])),
+        (
+            "several_cues",
+            TEXT,
+            ("the men", "the two men in red jackets without hats", "the men on the left side"),
+        ),
+        ("not_extractive", TEXT, (*GOOD[:4], "the tall men on the left side")),
+        ("not_extractive", TEXT, (*GOOD[:4], "the blue men on the left side")),
+        ("not_extractive", TEXT, (*GOOD[:4], "the men on the right left side")),
+        ("uncovered", TEXT, (*GOOD[:2], "the red men", *GOOD[3:])),
+        ("negation_lost", TEXT, (*GOOD[:3], "the men in hats", *GOOD[4:])),
+        ("number_lost", TEXT, (GOOD[0], *GOOD[2:])),
+        ("colour_lost", TEXT, (*GOOD[:2], "the men in jackets", *GOOD[3:])),
+        ("place_lost", TEXT, (*GOOD[:4], "the men on the side")),
+        ("place_lost", "dog behind the fence", ("the dog", "the dog at the fence")),
+    ],
+)
+def test_each_fault_has_its_name(name: str, text: str, phrases: tuple[str, ...]) -> None:
+    assert name in violations(text, phrases)
+
+
+def test_every_check_is_tried_above() -> None:
+    tried = {name for name, *_ in test_each_fault_has_its_name.pytestmark[0].args[1]}
+    assert tried == set(CHECKS)
+
+
+def test_no_phrases_is_one_fault() -> None:
+    assert violations(TEXT, ()) == ("count",)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("dogs playing", ("the dog", "the dog plays")),
+        ("left", ("the object", "the left object")),
+        ("left", ("the thing", "the left thing")),
+        ("the green one", ("the one", "the green one")),
+        ("woman's purse", ("the purse", "the woman's purse")),
+        ("T-shirt guy", ("the guy", "the t shirt guy")),
+        ("BUS", ("the bus",)),
+    ],
+)
+def test_other_forms_and_stand_ins_are_allowed(text: str, phrases: tuple[str, ...]) -> None:
+    assert violations(text, phrases) == ()
+
+
+def test_several_cues_are_allowed_where_five_phrases_cannot_hold_them() -> None:
+    text = "small old green boat on the left with a torn sail next to the pier"
+    phrases = (
+        "the boat",
+        "the small old boat",
+        "the green boat on the left",
+        "the boat with a torn sail",
+        "the boat next to the pier",
+    )
+    assert violations(text, phrases) == ()
+    assert violations(text, ("the boat", *phrases[1:4])) == ("several_cues", "uncovered", "place_lost")
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200), st.lists(st.text(max_size=60), max_size=7))
+def test_checking_never_raises(text: str, phrases: list[str]) -> None:
+    assert set(violations(text, phrases)) <= set(CHECKS)
+
+
+@functools.lru_cache(maxsize=1)
+def reference():
+    """open_clip's tokenizer, loaded from its file: importing the package takes many times as long."""
+    folder = importlib.util.find_spec("open_clip").submodule_search_locations[0]
+    spec = importlib.util.spec_from_file_location("reference_tokenizer", f"{folder}/tokenizer.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SimpleTokenizer()
+
+
+SAMPLES = [
+    "",
+    "the man in the red shirt",
+    "woman's t-shirt #12, 1/2 cut off!!",
+    "giraffe's don't they're I'd we'll you've",
+    "antidisestablishmentarianism brocolli wcarrots",
+    "\U0001f436 caf\u00e9 \u00e9clair \u5de6\u8fb9\u7684\u5973\u4eba \u0447\u0435\u043b\u043e\u0432\u0435\u043a",
+    "&amp; &lt;b&gt; &amp;amp; <start_of_text> x<end_of_text>y _under_score_",
+    "\u201ccurly\u201d \u2018quotes\u2019 \ufb01rst \u2014 \u00bd \u2462 e\u0301",
+    "tab\tnew\nline\x00nul\x1b[0m",
+]
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_tokens_are_counted_as_open_clip_does(text: str) -> None:
+    assert count_tokens(text) == len(reference().encode(text))
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.text(st.characters(codec="utf-8"), max_size=60),
+        st.text(alphabet="abcdez'-&;#0129 .,_<>\u00e9", max_size=60),
+    )
+)
+def test_any_text_is_counted_as_open_clip_does(text: str) -> None:
+    assert count_tokens(text) == len(reference().encode(text))
+
+
+def test_real_text_is_counted_as_open_clip_does(shared: Path) -> None:
+    lines = (shared / "data" / "raw_strings.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in lines[::4]:
+        text = json.loads(line)["raw"]
+        assert count_tokens(text) == len(reference().encode(text)), text

@@ -1,0 +1,134 @@
+"""The parser reads what real models write, in every form, and never raises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prep.phrases.parse import MAX_PHRASES, MAX_WORDS, parse
+
+WANTED = ["the dog", "the brown dog", "the dog under the bench"]
+
+ANSWERS = {
+    "plain lines": "the dog\nthe brown dog\nthe dog under the bench",
+    "windows line ends": "the dog\r\nthe brown dog\r\nthe dog under the bench\r\n",
+    "leading blank and end token": " the dog\nthe brown dog\nthe dog under the bench</s>",
+    "blank lines between": "the dog\n\nthe brown dog\n\nthe dog under the bench\n",
+    "numbered": "1. The dog.\n2. The brown dog.\n3. The dog under the bench.",
+    "numbered with brackets": "1) the dog\n2) the brown dog\n3) the dog under the bench",
+    "numbers in brackets": "(1) the dog\n(2) the brown dog\n(3) the dog under the bench",
+    "labelled": "Phrase 1: the dog\nPhrase 2: the brown dog\nPhrase 3: the dog under the bench",
+    "dashes": "- the dog\n- the brown dog\n- the dog under the bench",
+    "stars": "* the dog\n* the brown dog\n* the dog under the bench",
+    "bullets": "• the dog\n• the brown dog\n• the dog under the bench",
+    "lettered": "a) the dog\nb) the brown dog\nc) the dog under the bench",
+    "numbered on one line": "1. the dog 2. the brown dog 3. the dog under the bench",
+    "bold numbers": "**1.** the dog\n**2.** the brown dog\n**3.** the dog under the bench",
+    "bold phrases": "1. **the dog**\n2. **the brown dog**\n3. **the dog under the bench**",
+    "quoted": '"the dog"\n"the brown dog"\n"the dog under the bench"',
+    "quoted with commas": '"the dog",\n"the brown dog",\n"the dog under the bench"',
+    "curly quotes": "1. “the dog”\n2. “the brown dog”\n3. “the dog under the bench”",
+    "back ticks": "`the dog`\n`the brown dog`\n`the dog under the bench`",
+    "preamble": "Sure! Here are the phrases:\n\nthe dog\nthe brown dog\nthe dog under the bench",
+    "preamble without a colon": "Certainly!\n1. the dog\n2. the brown dog\n3. the dog under the bench",
+    "label on the first line": "Phrases: the dog\nthe brown dog\nthe dog under the bench",
+    "remark behind": "1. the dog\n2. the brown dog\n3. the dog under the bench\n\nNote: no cue was left out.",
+    "prose around a list": (
+        "The target is a dog.\n\n- the dog\n- the brown dog\n- the dog under the bench\n\nEach has one cue."
+    ),
+    "fence": "```\nthe dog\nthe brown dog\nthe dog under the bench\n```",
+    "fence with a language": "```text\nthe dog\nthe brown dog\nthe dog under the bench\n```",
+    "JSON list": '["the dog", "the brown dog", "the dog under the bench"]',
+    "JSON list on lines": '[\n  "the dog",\n  "the brown dog",\n  "the dog under the bench"\n]',
+    "JSON object": '{"phrases": ["the dog", "the brown dog", "the dog under the bench"]}',
+    "JSON of objects": '[{"p": "the dog"}, {"p": "the brown dog"}, {"p": "the dog under the bench"}]',
+    "JSON in a fence": '```json\n["the dog", "the brown dog", "the dog under the bench"]\n```',
+    "JSON behind a preamble": 'Here you go: ["the dog", "the brown dog", "the dog under the bench"]',
+    "JSON cut off": '["the dog", "the brown dog", "the dog under the bench", "the dog wi',
+    "JSON object cut off": '{"phrases": ["the dog", "the brown dog", "the dog under the bench"',
+    "repeats": "the dog\nthe brown dog\nThe brown dog.\nthe dog\nthe dog under the bench\nthe brown dog",
+    "cut off": "the dog\nthe brown dog\nthe dog under the bench\nthe dog with a",
+    "runs on into the next question": (
+        'the dog\nthe brown dog\nthe dog under the bench\n\nExpression: "a red bus"\nthe bus\nthe red bus'
+    ),
+    "semicolons": "the dog; the brown dog; the dog under the bench",
+    "chat template left over": "the dog\nthe brown dog\nthe dog under the bench<|im_end|>\n<|im_start|>",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+def test_every_form_of_answer_is_read(answer: str) -> None:
+    assert parse(answer) == WANTED
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "\n \n",
+        "```\n```",
+        "1.\n2.\n3.",
+        "Sure!",
+        "[]",
+        "{}",
+        "null:",
+        "***",
+        "I'm sorry, I cannot do that.",
+    ],
+)
+def test_an_answer_without_phrases_gives_none(answer: str) -> None:
+    assert parse(answer) == []
+
+
+def test_numbers_that_begin_a_phrase_stay() -> None:
+    assert parse("the bus\n2 red buses\nthe bus 47") == ["the bus", "2 red buses", "the bus 47"]
+
+
+@settings(deadline=None)
+@given(st.one_of(st.text(), st.text(alphabet='-*1.2) "[]{}:,\\`\nabthe<|>/#')))
+def test_nothing_makes_it_raise_and_what_comes_is_clean(raw: str) -> None:
+    phrases = parse(raw)
+    assert len(phrases) == len(set(phrases)) <= MAX_PHRASES
+    for phrase in phrases:
+        assert phrase == " ".join(phrase.split())
+        assert any(c.isalnum() for c in phrase)
+        assert len(phrase.split()) <= MAX_WORDS
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.from_regex(r"the [b-y]{3,9} (red|left|big) [b-y]{3,9}", fullmatch=True),
+        min_size=1,
+        max_size=5,
+        unique=True,
+    )
+)
+def test_a_list_survives_any_common_form(phrases: list[str]) -> None:
+    for form in (
+        "\n".join(phrases),
+        "\n".join(f"{i}. {phrase}." for i, phrase in enumerate(phrases, 1)),
+        "Sure! Here they are:\n" + "\n".join(f"- **{phrase}**" for phrase in phrases),
+        json.dumps(phrases),
+        f"```json\n{json.dumps({'phrases': phrases}, indent=2)}\n```",
+    ):
+        assert parse(form) == phrases
+
+
+def test_real_answers_of_real_models(shared: Path) -> None:
+    lines = (shared / "data" / "llm_outputs.jsonl").read_text(encoding="utf-8").splitlines()
+    outputs = [json.loads(line) for line in lines]
+    assert len(outputs) > 1000
+    listed = [row for row in outputs if row["output"].count("\n1. ") == 1 and "```" not in row["output"]]
+    assert len(listed) > 100
+    for row in outputs:
+        for phrase in parse(row["output"]):
+            assert not phrase.startswith(("- ", "* ", "1. ", "```"))
+            assert "**" not in phrase
+    # Where there is one numbered list among prose, the answer is the list.
+    found = sum(bool(parse(row["output"])) for row in listed)
+    assert found / len(listed) > 0.6
