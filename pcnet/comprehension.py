@@ -70,8 +70,12 @@ class Inputs:
         return _unit(self.scope.tokens(self.cues[:, :, number]))
 
     def score(self, places: Tensor, queries: Tensor) -> Tensor:
-        """scale * V Q^T of (B,N,C) places and (B,T,C) queries, as (B,T,h,w)."""
-        scores = self.scale * queries @ places.transpose(1, 2)
+        """scale * V Q^T of (B,N,C) places and (B,T,C) queries, as (B,T,h,w) float32.
+
+        Never in half precision: of scores around 14 it would leave steps of 1/16, and peaks would tie.
+        """
+        with torch.autocast(places.device.type, enabled=False):
+            scores = self.scale.float() * queries.float() @ places.float().transpose(1, 2)
         return scores.reshape(*scores.shape[:2], *self.visual.shape[2:])
 
 
@@ -268,6 +272,7 @@ def _normed(channels: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _unit(x: Tensor) -> Tensor:
+    x = x.float()
     length: Tensor = x.norm(dim=-1, keepdim=True)
     return x / length
 

@@ -81,6 +81,22 @@ def test_every_parameter_of_a_group_gets_a_gradient(
     assert (id(model.logit_scale) in grouped) == (kind != "released")
 
 
+@pytest.mark.parametrize("name", ["paper", "released", "plus"])
+def test_a_step_in_bfloat16_is_close_to_one_in_float32(
+    small_model: Any, random_batch: Any, name: str
+) -> None:
+    chosen = recipe(name, {"iad": 1.0, "cbs": 0.0})
+    model, batch, totals = small_model(name, 3, "tiny"), random_batch(), []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            outputs = model(batch.images, **batch.texts(True))
+            totals.append(step_losses(chosen, outputs, batch)["total"])
+        assert all(one.dtype == torch.float32 for one in outputs.logits)
+        totals[-1].backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    assert float(totals[1]) == pytest.approx(float(totals[0]), rel=0.05)
+
+
 def test_too_few_phrases_are_refused(small_model: Any, random_batch: Any) -> None:
     model, batch = small_model("paper", 3).eval(), random_batch()
     with pytest.raises(ValueError, match="3 stages read 3 phrases, 2 were given"):
