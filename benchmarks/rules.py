@@ -76,8 +76,8 @@ def at_prepositions(text: str) -> tuple[str, ...]:
 def score(gold: Sequence[dict[str, Any]], decompose: Decomposer) -> dict[str, float]:
     """Shares of 1 on a gold set.
 
-    ``head``: the first phrase has exactly the head's content. ``cues``: F1 of the later phrases' content beside
-    it against the gold cues. ``exact``: head and all cues right. ``coverage``: content words in some phrase.
+    ``head``: the first phrase has exactly the head's content. ``cues``: F1 of the later phrases' further
+    content against the gold cues. ``exact``: head and all cues right. ``coverage``: content words in some phrase.
     """
     heads = exact = right = said = wanted = covered = there = 0
     for entry in gold:

@@ -27,8 +27,8 @@ class Reading(NamedTuple):
     """A text as the checks see it.
 
     ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
-    colour, ``s`` place, ``y`` chatter, or empty for function words and fillers. ``target`` are the lemmas that name the
-    target, ``cues`` is the number of cues.
+    colour, ``s`` place, ``y`` chatter, or empty for function words and fillers. ``target`` are the lemmas that
+    name the target, ``cues`` is the number of cues.
     """
 
     stems: dict[str, str]

@@ -66,7 +66,7 @@ def break_up(text: str) -> tuple[str, ...]:
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:
-    """``text`` cut behind the last word that ``limit`` CLIP tokens hold; a longer first word is cut itself."""
+    """``text`` cut behind the last word that ``limit`` CLIP tokens hold; a longer first word is cut."""
     if count_tokens(text) <= limit:
         return text
     words = text.split()
@@ -86,7 +86,7 @@ def shorten(text: str, limit: int = MAX_TOKENS) -> str:
 
 
 def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
-    """The phrase of one cue: its words and the target's in the order of the expression."""
+    """The phrase of one cue: its words and the target's, in the order of the expression."""
     if not head:
         return _headless(words, tags, cue)
     first = cue.words[0] if cue.link else -1
