@@ -85,7 +85,9 @@ def spread(rows: Sequence[Expression], kinds: Mapping[str, tuple[str, ...]], cou
     for at, name in enumerate(sorted(groups)):
         share = count // len(groups) + (at < count % len(groups))
         own = groups[name]
-        chosen += [own[step * len(own) // share] for step in range(min(share, len(own)))]
+        # Each kind starts a little later, so that they do not all show the same images.
+        share = min(share, len(own))
+        chosen += [own[int((step + at / len(groups)) * len(own) / share)] for step in range(share)]
     return sorted(chosen, key=lambda row: (row.image or "", row.row_id))
 
 
