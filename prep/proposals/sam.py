@@ -1,19 +1,75 @@
-"""The `sam` generator: the official automatic masks on segment_anything's models."""
+"""The `sam` generator: the official automatic masks on segment_anything's models, without the official
+detours.
+
+The reference is ``SamAutomaticMaskGenerator`` of the ``segment_anything`` package, as on GitHub's main
+branch; the release on PyPI has the same masks on a CPU, and on a GPU fails where suppression goes by
+category.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from segment_anything import SamAutomaticMaskGenerator
+import numpy.typing as npt
+import torch
 
+from prep.errors import PrepError
+from prep.proposals import rle
+from prep.proposals.crops import Crop, Points, crops, cut_off, grids, resized, scaled
+from prep.proposals.nms import suppress
+from prep.proposals.postprocess import Measures, Postprocessor, Thresholds
+from prep.proposals.regions import remove_small_regions
+from prep.proposals.sam_decoder import Decoder
+from prep.proposals.sam_encoder import ExactEncoder, shrink
 from prep.proposals.sam_model import load_sam
 from prep.proposals.sam_settings import SamSettings, find_checkpoint
+from prep.proposals.upsample import Geometry, geometry
 from prep.records import Proposal
 
 __all__ = ["SamGenerator", "SamSettings"]
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Found:
+    """Masks of one crop or image, before they are written as proposals; one entry each, in order.
+
+    ``boxes`` (n x 4, float32) are XYXY in pixels of the image, ``points`` (n x 2, float64) XY likewise.
+    """
+
+    runs: list[rle.Runs]
+    iou: torch.Tensor
+    stability: npt.NDArray[np.float32]
+    boxes: npt.NDArray[np.float32]
+    points: Points
+    crops: npt.NDArray[np.int64]
+
+    def pick(self, order: npt.NDArray[np.int64]) -> Found:
+        """The masks number ``order``."""
+        return Found(
+            [self.runs[i] for i in order], self.iou[torch.as_tensor(order)], self.stability[order],
+            self.boxes[order], self.points[order], self.crops[order],
+        )  # fmt: skip
+
+    @staticmethod
+    def join(parts: Sequence[Found]) -> Found:
+        """All masks of ``parts``."""
+        return Found(
+            [runs for part in parts for runs in part.runs],
+            torch.cat([part.iou for part in parts]),
+            np.concatenate([part.stability for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.points for part in parts]),
+            np.concatenate([part.crops for part in parts]),
+        )
 
 
 class SamGenerator:
@@ -25,14 +81,12 @@ class SamGenerator:
 
     def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
         self.options = settings
+        self.name = f"sam:{settings.model}"
+        self.recomputed = 0  # masks taken from the reference's operations, of
+        self.measured = 0  # masks measured so far
         self._load = load
         self._weights_sha256: str | None = None
         self._model: Any = None
-
-    @property
-    def name(self) -> str:
-        """The generator's name in the rows, such as ``sam:vit_h``."""
-        return f"sam:{self.options.model}"
 
     def settings(self) -> dict[str, Any]:
         """Every setting that can change a mask (JSON values), for the content key."""
@@ -51,40 +105,163 @@ class SamGenerator:
 
     def open(self) -> None:
         """Load the model; raises PrepError where the weights or the device are not there."""
-        self._model = self._load(self.options)
-
-    def propose(self, images: list[np.ndarray]) -> list[list[Proposal]]:
-        """The masks of each image (H x W x 3, uint8, RGB) in the official order; none where none survive."""
-        return [self._propose(image) for image in images]
-
-    def _propose(self, image: np.ndarray) -> list[Proposal]:
         options = self.options
-        grids = options.point_grids
-        generator = SamAutomaticMaskGenerator(
-            self._model,
-            points_per_side=options.points_per_side,
-            points_per_batch=options.points_per_batch,
-            pred_iou_thresh=options.pred_iou_thresh,
-            stability_score_thresh=options.stability_score_thresh,
-            stability_score_offset=options.stability_score_offset,
-            box_nms_thresh=options.box_nms_thresh,
-            crop_n_layers=options.crop_n_layers,
-            crop_nms_thresh=options.crop_nms_thresh,
-            crop_overlap_ratio=options.crop_overlap_ratio,
-            crop_n_points_downscale_factor=options.crop_n_points_downscale_factor,
-            point_grids=None if grids is None else [np.array(grid) for grid in grids],
-            min_mask_region_area=options.min_mask_region_area,
-            output_mode="coco_rle",
+        self._model = self._load(options)
+        self._device = self._model.device
+        self._side = self._model.image_encoder.img_size
+        self._grids = grids(options)
+        self._cuts = Thresholds.of(self._model.mask_threshold, options.stability_score_offset)
+        threads = options.threads or torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(
+            max(1, min(threads, os.cpu_count() or 1)), thread_name_prefix="resize"
         )
-        return [
-            Proposal(
-                counts=record["segmentation"]["counts"],
-                area=int(record["area"]),
-                bbox=tuple(float(v) for v in record["bbox"]),  # type: ignore[arg-type]
-                predicted_iou=float(record["predicted_iou"]),
-                stability_score=float(record["stability_score"]),
-                point=tuple(float(v) for v in record["point_coords"][0]),  # type: ignore[arg-type]
-                crop_box=tuple(float(v) for v in record["crop_box"]),  # type: ignore[arg-type]
-            )
-            for record in generator.generate(image)
+        self._post = Postprocessor(threads)
+        self._encode = ExactEncoder(self._model, options.images_per_batch)
+        on_cpu = self._device.type == "cpu"
+        group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
+        with torch.inference_mode():
+            self._decode = Decoder(self._model, group, 1 if on_cpu else group)
+        self._prompts = lru_cache(maxsize=64)(self._embed_points)
+
+    def propose(self, images: Sequence[Image]) -> list[list[Proposal]]:
+        """The masks of each image (H x W x 3, uint8, RGB) in the official order; none where none survive."""
+        if self._model is None:
+            raise PrepError("the generator has not been opened", "call open() before propose()")
+        options = self.options
+        found: list[list[Found]] = [[] for _ in images]
+        work = [
+            (number, crop)
+            for number, image in enumerate(images)
+            for crop in crops(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
+            if min(*crop.size, *(resized(crop.size, self._side) if min(crop.size) else (0,))) > 0
         ]
+        with torch.inference_mode():
+            for (number, crop), features in self._embedded(images, work):
+                found[number].append(self._in_crop(features, crop, images[number].shape[:2]))
+            return [self._finish(parts, image.shape[:2]) for parts, image in zip(found, images, strict=True)]
+
+    def _embedded(
+        self, images: Sequence[Image], work: list[tuple[int, Crop]]
+    ) -> Iterator[tuple[tuple[int, Crop], torch.Tensor]]:
+        """The embedding of each piece of work, resized ahead of the encoder."""
+        size = self.options.images_per_batch
+
+        def cut(piece: tuple[int, Crop]) -> torch.Tensor:
+            x0, y0, x1, y1 = piece[1].box
+            return shrink(images[piece[0]][y0:y1, x0:x1], self._side)
+
+        groups = [work[start : start + size] for start in range(0, len(work), size)]
+        ahead = [self._pool.submit(cut, piece) for piece in groups[0]] if groups else []
+        for number, group in enumerate(groups):
+            pixels = [future.result() for future in ahead]
+            if number + 1 < len(groups):
+                ahead = [self._pool.submit(cut, piece) for piece in groups[number + 1]]
+            yield from zip(group, self._encode(pixels), strict=True)
+
+    def _embed_points(self, layer: int, size: tuple[int, int]) -> list[torch.Tensor]:
+        """The prompts of a crop of ``size`` in the reference's batches; equal for all images of that size."""
+        inside = resized(size, self._side)
+        points = torch.as_tensor(scaled(self._points(layer, size), size, inside), device=self._device)
+        step = self.options.points_per_batch
+        return [self._decode.prompts(points[start : start + step]) for start in range(0, len(points), step)]
+
+    def _points(self, layer: int, size: tuple[int, int]) -> Points:
+        """The points of a crop of ``size`` (H, W), in its pixels."""
+        return np.asarray(self._grids[layer] * np.array([size[1], size[0]]))
+
+    def _in_crop(self, features: torch.Tensor, crop: Crop, size: tuple[int, int]) -> Found:
+        """The masks that survive in one crop of an image of ``size``, best predicted IoU first."""
+        low = 4 * features.shape[-1]
+        plan = geometry(low, self._side, resized(crop.size, self._side), crop.size, self._device)
+        points = np.repeat(self._points(crop.layer, crop.size), 3, axis=0)
+        logits, ious, stability, boxes, kept, close = [], [], [], [], [], []
+        first = 0
+        for prompts in self._prompts(crop.layer, crop.size):
+            some = self._decode(features, prompts, self.options.pred_iou_thresh)
+            seen, keep = self._measure(some.logits, plan, crop, size)
+            logits.append(some.logits[torch.as_tensor(keep, device=some.logits.device)])
+            ious.append(some.iou.cpu()[torch.as_tensor(keep)])
+            stability.append(seen.stability[keep])
+            boxes.append(seen.boxes[keep])
+            close.append(seen.recomputed[keep])
+            kept.append(some.index.numpy()[keep] + first)
+            first += 3 * len(prompts)
+        if not kept or sum(len(part) for part in kept) == 0:
+            return _nothing()
+        order = suppress(
+            np.concatenate(boxes), torch.cat(ious), self.options.box_nms_thresh, self._device.type
+        )
+        where = torch.as_tensor(order)
+        winners = torch.cat(logits)[where.to(self._device)]
+        shift = np.array([crop.box[0], crop.box[1]])
+        return Found(
+            self._post.runs(winners, plan, self._cuts, crop.box[:2], size, np.concatenate(close)[order]),
+            torch.cat(ious)[where],
+            np.concatenate(stability)[order],
+            (np.concatenate(boxes)[order] + np.tile(shift, 2)).astype(np.float32),
+            points[np.concatenate(kept)[order]] + shift,
+            np.tile(np.array(crop.box, np.int64), (len(order), 1)),
+        )
+
+    def _measure(
+        self, logits: torch.Tensor, plan: Geometry, crop: Crop, size: tuple[int, int]
+    ) -> tuple[Measures, npt.NDArray[np.int64]]:
+        """What is known of the candidates, and which of them are steady and not cut off by the crop."""
+        seen = self._post.measure(logits, plan, self._cuts)
+        self.measured += len(seen.area)
+        self.recomputed += int(seen.recomputed.sum())
+        keep = ~cut_off(seen.boxes, crop, size)
+        if self.options.stability_score_thresh > 0.0:
+            # Compared as torch compares a float32 tensor with a number; NaN (an empty mask) is dropped.
+            keep &= seen.stability >= np.float32(self.options.stability_score_thresh)
+        return seen, np.flatnonzero(keep)
+
+    def _finish(self, parts: list[Found], size: tuple[int, int]) -> list[Proposal]:
+        """The proposals of an image from the masks of its crops."""
+        options = self.options
+        found = Found.join(parts) if parts else _nothing()
+        if len(found.runs) == 0:
+            return []
+        if options.crop_n_layers > 0:
+            # Masks of smaller crops first. The areas are those of the crops, as int64.
+            sides = torch.as_tensor(found.crops[:, 2:] - found.crops[:, :2])
+            scores = 1 / (sides[:, 0] * sides[:, 1])
+            found = found.pick(suppress(found.boxes, scores, options.crop_nms_thresh, self._device.type))
+        if options.min_mask_region_area > 0:
+            found = self._clean(found, size)
+        return [_proposal(found, i) for i in range(len(found.runs))]
+
+    def _clean(self, found: Found, size: tuple[int, int]) -> Found:
+        """Fill small holes and drop small islands, then suppress once more, unchanged masks first."""
+        area = self.options.min_mask_region_area
+        cleaned = list(
+            self._pool.map(lambda runs: remove_small_regions(runs, size[0], size[1], area), found.runs)
+        )
+        boxes = np.array([rle.corners(runs, size[0]) for runs, _ in cleaned], np.float32)
+        scores = torch.tensor([0.0 if changed else 1.0 for _, changed in cleaned])
+        threshold = max(self.options.box_nms_thresh, self.options.crop_nms_thresh)
+        # The reference does this step on the CPU whatever the device.
+        order = suppress(boxes, scores, threshold)
+        for i, (runs, changed) in enumerate(cleaned):
+            if changed:
+                found.runs[i], found.boxes[i] = runs, boxes[i]
+        return found.pick(order)
+
+
+def _nothing() -> Found:
+    none = np.empty((0, 4), np.float32)
+    return Found([], torch.empty(0), none[:, 0], none, np.empty((0, 2)), np.empty((0, 4), np.int64))
+
+
+def _proposal(found: Found, i: int) -> Proposal:
+    x0, y0, x1, y1 = (float(v) for v in found.boxes[i])
+    left, top, right, bottom = (float(v) for v in found.crops[i])
+    return Proposal(
+        counts=rle.compress(found.runs[i]),
+        area=rle.area(found.runs[i]),
+        bbox=(x0, y0, x1 - x0, y1 - y0),
+        predicted_iou=float(found.iou[i]),
+        stability_score=float(found.stability[i]),
+        point=(float(found.points[i, 0]), float(found.points[i, 1])),
+        crop_box=(left, top, right - left, bottom - top),
+    )

@@ -1,0 +1,18 @@
+"""Compiles loops with numba, and keeps the machine code on disk where a folder for it can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """``function`` compiled on its first call; it releases the interpreter lock while it runs."""
+    try:
+        return numba.njit(function, nogil=True, cache=True, error_model="numpy")  # type: ignore[no-any-return]
+    except RuntimeError:  # nowhere to keep it: compile in each process
+        return numba.njit(function, nogil=True, error_model="numpy")  # type: ignore[no-any-return]

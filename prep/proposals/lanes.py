@@ -1,0 +1,109 @@
+"""Sixteen pixels at a time inside numba: the few vector operations that its own vectoriser does not find.
+
+Each is plain LLVM, which every processor gets in its own instructions; the order of the floating-point
+operations is fixed, so a lane gives the same bits whatever the machine's vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+LANES = 16
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def _load(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    return builder.load(_pointer(context, builder, kind, array, index, _FLOATS), align=4)
+
+
+def _splat(builder: Any, value: Any, vector: Any) -> Any:
+    single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), order)
+
+
+def _as_bits(builder: Any, flags: Any) -> Any:
+    return builder.zext(builder.bitcast(flags, ir.IntType(LANES)), ir.IntType(64))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: Any, br: Any, u: Any, j: Any,
+              top: Any, bottom: Any) -> Any:  # fmt: skip
+    """``out[o:o+16]`` = the bilinear mix of ``source`` at offsets ``tl``, ``tr``, ``bl`` and ``br``, 16 of
+    each.
+
+    ``u`` holds the 16 left weights at ``j`` and the 16 right ones after them; ``top`` and ``bottom`` are
+    numbers. The order is torch's: weights multiplied first, then top right, top left, bottom left, bottom
+    right.
+    """
+    kinds = (out, types.intp, source) + (types.intp,) * 4 + (u, types.intp, types.float32, types.float32)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fma.v{LANES}f32"
+        )
+        taps = [_load(context, builder, source, values[2], values[k]) for k in (3, 4, 5, 6)]
+        left = _load(context, builder, u, values[7], values[8])
+        after = builder.add(values[8], ir.Constant(values[8].type, LANES))
+        right = _load(context, builder, u, values[7], after)
+        first, second = _splat(builder, values[9], _FLOATS), _splat(builder, values[10], _FLOATS)
+        total = builder.fmul(taps[1], builder.fmul(first, right))
+        total = builder.call(fma, [taps[0], builder.fmul(first, left), total])
+        total = builder.call(fma, [taps[2], builder.fmul(second, left), total])
+        total = builder.call(fma, [taps[3], builder.fmul(second, right), total])
+        builder.store(total, _pointer(context, builder, out, values[0], values[1], _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*kinds), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def above(typing: Any, row: Any, at: Any, threshold: Any) -> Any:
+    """Which of ``row[at:at+16]`` are above the threshold (NaN is not), the first in the lowest bit."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        floats = _load(context, builder, row, values[0], values[1])
+        return _as_bits(builder, builder.fcmp_ordered(">", floats, _splat(builder, values[2], _FLOATS)))
+
+    return types.int64(row, types.intp, types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def equal(typing: Any, levels: Any, at: Any, level: Any) -> Any:
+    """Which of the bytes ``levels[at:at+16]`` are ``level``, the first in the lowest bit."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        held = builder.load(_pointer(context, builder, levels, values[0], values[1], _BYTES), align=1)
+        return _as_bits(builder, builder.icmp_unsigned("==", held, _splat(builder, values[2], _BYTES)))
+
+    return types.int64(levels, types.intp, types.uint8), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def ones(typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.ctpop(values[0])
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def lowest(typing: Any, bits: Any) -> Any:
+    """The number of the lowest set bit."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate

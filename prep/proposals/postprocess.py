@@ -1,0 +1,181 @@
+"""From low-resolution logits to stability, boxes and runs that equal the official generator's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prep.proposals import kernels_cpu as kernels
+from prep.proposals import rle
+from prep.proposals.upsample import Geometry, reference, workspace
+
+CHUNK = 16  # masks that a thread takes at a time
+ROOM = 1 << 14  # edges that a mask is expected to have at most; one that has more is done again with room
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The three cuts that the generator makes: ``middle`` is the mask, the other two bound its stability.
+
+    Compared as float32, as torch compares a float32 tensor with a number.
+    """
+
+    low: np.float32
+    middle: np.float32
+    high: np.float32
+
+    @staticmethod
+    def of(mask_threshold: float, offset: float) -> Thresholds:
+        """The cuts for the official ``mask_threshold`` and ``stability_score_offset``."""
+        return Thresholds(
+            np.float32(mask_threshold - offset),
+            np.float32(mask_threshold),
+            np.float32(mask_threshold + offset),
+        )
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """The three in ascending order (an offset below zero turns them round)."""
+        return np.sort(np.array([self.low, self.middle, self.high], np.float32))
+
+
+@dataclass
+class Measures:
+    """What is known of n masks before any run is made: ``high`` and ``low`` count pixels above the outer
+    cuts.
+
+    ``boxes`` (n x 4, int64) are XYXY of the first and last pixel inside, zeros for an empty mask.
+    ``recomputed`` says which were taken from the reference's operations because a value was too close to a
+    cut to tell.
+    """
+
+    high: npt.NDArray[np.int64]
+    low: npt.NDArray[np.int64]
+    area: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.int64]
+    recomputed: npt.NDArray[np.bool_]
+
+    @property
+    def stability(self) -> npt.NDArray[np.float32]:
+        """The official stability score: IoU of the masks at the outer cuts, NaN where both are empty."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.high.astype(np.float32) / self.low.astype(np.float32), np.float32)
+
+
+def settled_edges(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Either side of each cut, as far from it as rounding can carry a mean of values beyond it."""
+    margin = np.abs(values) * np.float32(1e-5) + np.float32(1e-30)
+    return np.stack([values - margin, values + margin], axis=1).ravel().astype(np.float32)
+
+
+class Postprocessor:
+    """The fused pass over many masks on the CPU, on ``threads`` threads that share no memory."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="masks") if threads > 1 else None
+
+    def measure(self, logits: torch.Tensor, plan: Geometry, cuts: Thresholds) -> Measures:
+        """Counts and boxes of masks given as logits (n, L, L), float32."""
+        low = np.ascontiguousarray(logits.cpu().numpy())
+        results = np.empty((len(low), kernels.EDGES + 1), np.int64)
+        values = cuts.values
+        edges = settled_edges(values)
+
+        def work(part: slice) -> None:
+            kernels.measure_all(
+                low[part], plan.arrays, values, edges, np.float32(plan.band), workspace(plan), results[part]
+            )
+
+        self._share(work, len(low))
+        close = results[:, kernels.CLOSE] > 0
+        for i, pixels in zip(
+            np.flatnonzero(close), pixels_by_reference(logits[torch.as_tensor(close)], plan), strict=True
+        ):
+            results[i] = count(pixels, values)
+        boxes = results[:, [kernels.LEFT, kernels.TOP, kernels.RIGHT, kernels.BOTTOM]]
+        boxes[results[:, kernels.AREA] == 0] = 0
+        high, low_count = results[:, kernels.HIGH], results[:, kernels.LOW]
+        if cuts.low > cuts.high:
+            high, low_count = low_count, high
+        return Measures(high, low_count, results[:, kernels.AREA], boxes, close)
+
+    def runs(
+        self,
+        logits: torch.Tensor,
+        plan: Geometry,
+        cuts: Thresholds,
+        corner: tuple[int, int],
+        size: tuple[int, int],
+        recompute: npt.NDArray[np.bool_],
+    ) -> list[rle.Runs]:
+        """The runs of masks (n, L, L) in an image of ``size`` (H, W), their crop at ``corner`` (X, Y).
+
+        Those to ``recompute`` come from the reference's operations.
+        """
+        low = np.ascontiguousarray(logits.cpu().numpy())
+        out: list[rle.Runs] = [np.empty(0, np.int64)] * len(low)
+        values = np.full(3, cuts.middle, np.float32)
+        edges = settled_edges(values)
+        offset = corner[0] * size[0] + corner[1]
+
+        def work(part: slice) -> None:
+            room, tools = np.empty(ROOM, np.int64), workspace(plan)
+            for i in range(part.start, part.stop):
+                used = kernels.trace(low[i], plan.arrays, values, edges, offset, size[0], room, tools)
+                if used > len(room):
+                    room = np.empty(2 * used, np.int64)
+                    used = kernels.trace(low[i], plan.arrays, values, edges, offset, size[0], room, tools)
+                out[i] = runs_between(room[:used], size[0] * size[1])
+
+        self._share(work, len(low))
+        (height, width), (x, y) = plan.size, corner
+        for i, pixels in zip(
+            np.flatnonzero(recompute),
+            pixels_by_reference(logits[torch.as_tensor(recompute)], plan),
+            strict=True,
+        ):
+            whole = np.zeros(size, np.bool_)
+            whole[y : y + height, x : x + width] = pixels > cuts.middle
+            out[i] = rle.encode(whole)
+        return out
+
+    def _share(self, work: Callable[[slice], None], count: int) -> None:
+        """Do ``work`` on all of ``count`` masks, in chunks."""
+        if self._pool is None:
+            work(slice(0, count))
+        else:
+            list(self._pool.map(work, _chunks(count)))
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    for start in range(0, count, CHUNK):
+        yield slice(start, min(start + CHUNK, count))
+
+
+def runs_between(edges: npt.NDArray[np.int64], total: int) -> rle.Runs:
+    """The runs whose changes are at ``edges`` (ascending pixel numbers) in a mask of ``total`` pixels."""
+    ends = edges if len(edges) and edges[-1] == total else np.append(edges, total)
+    return np.diff(ends, prepend=0)
+
+
+def pixels_by_reference(logits: torch.Tensor, plan: Geometry) -> Iterator[npt.NDArray[np.float32]]:
+    """Each mask's pixels (H x W) by the reference's own operations, three masks at a time as it has them."""
+    for start in range(0, len(logits), 3):
+        group = logits[start : start + 3]
+        filled = torch.cat([group, group[:1].expand(3 - len(group), -1, -1)])
+        pixels = reference(filled[None], plan.mid, plan.inside, plan.size)[0].cpu().numpy()
+        yield from pixels[: len(group)]
+
+
+def count(pixels: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """What :func:`kernels_cpu.measure` gives, from all of a mask's pixels; none is close."""
+    mask = pixels > values[1]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top, right, bottom = (columns[0], rows[0], columns[-1], rows[-1]) if len(rows) else (1, 1, 0, 0)
+    counts = (int((pixels > values[2]).sum()), int((pixels > values[0]).sum()), int(mask.sum()))
+    return np.array([*counts, left, top, right, bottom, 0, 0], np.int64)
