@@ -20,7 +20,7 @@ from typing import Any
 from prep.phrases.checks import CHECKS, violations
 from prep.phrases.rules import break_up
 from prep.phrases.stage import RulesStage
-from prep.phrases.tokens import stem
+from prep.phrases.wordforms import stem
 from prep.records import Expression
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,7 +77,8 @@ def score(gold: Sequence[dict[str, Any]], decompose: Decomposer) -> dict[str, fl
     """Shares of 1 on a gold set.
 
     ``head``: the first phrase has exactly the head's content. ``cues``: F1 of the later phrases' further
-    content against the gold cues. ``exact``: head and all cues right. ``coverage``: content words in some phrase.
+    content against the gold cues. ``exact``: head and all cues right. ``coverage``: content words that some
+    phrase has.
     """
     heads = exact = right = said = wanted = covered = there = 0
     for entry in gold:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
 from prep.phrases.grammar import analyse
-from prep.phrases.tokens import read, stem
+from prep.phrases.tokens import read
+from prep.phrases.wordforms import stem
 
 MAX_PHRASES = 5
 
@@ -27,8 +28,8 @@ class Reading(NamedTuple):
     """A text as the checks see it.
 
     ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
-    colour, ``s`` place, ``y`` chatter, or empty for function words and fillers. ``target`` are the lemmas that
-    name the target, ``cues`` is the number of cues.
+    colour, ``s`` place, ``y`` chatter, or empty for function words and fillers. ``target`` are the lemmas
+    that name the target, ``cues`` is the number of cues.
     """
 
     stems: dict[str, str]
@@ -65,7 +66,7 @@ def _kinds(word: str, tag: str) -> dict[str, str]:
 
 def count(text: str, phrases: Sequence[str]) -> bool:
     """There are 1 to 5 phrases, each with a letter or digit."""
-    return 1 <= len(phrases) <= MAX_PHRASES and all(any(c.isalnum() for c in phrase) for phrase in phrases)
+    return 1 <= len(phrases) <= MAX_PHRASES and all(any(map(str.isalnum, phrase)) for phrase in phrases)
 
 
 def distinct(text: str, phrases: Sequence[str]) -> bool:
@@ -107,43 +108,45 @@ def one_cue(text: str, phrases: Sequence[str]) -> bool:
 def extractive(text: str, phrases: Sequence[str]) -> bool:
     """Every content word of the phrases, by lemma, is in the expression; "object" may be added."""
     there = reading(text).stems
-    return not any(
-        kind and key not in there for phrase in phrases for key, kind in reading(phrase).stems.items()
-    )
+    for phrase in phrases:
+        for key, kind in reading(phrase).stems.items():
+            if kind and key not in there:
+                return False
+    return True
 
 
 def covering(text: str, phrases: Sequence[str]) -> bool:
     """Every content word of the expression is in some phrase; the next checks are on those it leaves out."""
-    return _kept("w", text, phrases)
+    return "w" not in _missing(text, tuple(phrases))
 
 
 def negation_kept(text: str, phrases: Sequence[str]) -> bool:
     """Words such as "not" and "without" are not lost."""
-    return _kept("x", text, phrases)
+    return "x" not in _missing(text, tuple(phrases))
 
 
 def number_kept(text: str, phrases: Sequence[str]) -> bool:
     """Numbers are not lost."""
-    return _kept("0", text, phrases)
+    return "0" not in _missing(text, tuple(phrases))
 
 
 def colour_kept(text: str, phrases: Sequence[str]) -> bool:
     """Colours are not lost."""
-    return _kept("c", text, phrases)
+    return "c" not in _missing(text, tuple(phrases))
 
 
 def place_kept(text: str, phrases: Sequence[str]) -> bool:
     """Words that say where are not lost."""
-    return _kept("s", text, phrases)
+    return "s" not in _missing(text, tuple(phrases))
 
 
-def _kept(wanted: str, text: str, phrases: Sequence[str]) -> bool:
-    """Whether each word of one kind in the expression is in some phrase."""
-    stems = reading(text).stems
-    if wanted not in stems.values():
-        return True
-    said = [reading(phrase).stems for phrase in phrases]
-    return all(kind != wanted or any(key in one for one in said) for key, kind in stems.items())
+@lru_cache(maxsize=64)
+def _missing(text: str, phrases: tuple[str, ...]) -> frozenset[str]:
+    """The kinds of the expression's words that are in no phrase."""
+    said: set[str] = set()
+    for phrase in phrases:
+        said.update(reading(phrase).stems)
+    return frozenset([kind for key, kind in reading(text).stems.items() if key not in said])
 
 
 Check = Callable[[str, Sequence[str]], bool]

@@ -21,6 +21,7 @@ _ASCII = re.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[a-z
 _UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
+@lru_cache(maxsize=1 << 14)
 def count_tokens(text: str) -> int:
     """The number of tokens of ``text`` by CLIP's byte-pair encoding, start and end token not counted.
 
@@ -34,7 +35,7 @@ def count_tokens(text: str) -> int:
     return sum(map(_word, text.lower().split()))
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 15)
 def _word(word: str) -> int:
     """Tokens of one word without white space, which no token of CLIP crosses."""
     if word.isascii():

@@ -1,4 +1,4 @@
-"""The word list of the rules: which class a word or compound has, read once from ``words.txt``."""
+"""The words that the rules know: the class of each word and compound, and short lists."""
 
 from __future__ import annotations
 
@@ -21,51 +21,38 @@ from typing import NamedTuple
 #   i other preposition r that, which          R who, whose
 #   & and, or           , break                ' possessive mark
 
-_HEADING = re.compile(r"== (compounds )?(\S) ==")
-
-IRREGULAR = {
-    word: lemma
-    for line in (
-        "men:man women:woman children:child people:person ppl:person feet:foot teeth:tooth geese:goose",
-        "mice:mouse knives:knife leaves:leaf shelves:shelf loaves:loaf wolves:wolf calves:calf",
-        "halves:half wore:wear worn:wear held:hold sat:sit stood:stand rode:ride ridden:ride ate:eat",
-        "eaten:eat ran:run lay:lie laid:lie lying:lie laying:lie lies:lie lays:lie threw:throw",
-        "thrown:throw caught:catch took:take taken:take made:make seen:see saw:see shown:show drew:draw",
-        "drawn:draw has:have had:have having:have tied:tie tying:tie ties:tie lit:light broken:break",
-        "gray:grey centre:center colour:color coloured:color colored:color",
-    )
-    for word, _, lemma in (pair.partition(":") for pair in line.split())
-}
-
-# Shades: an adverb before a colour ("dark blue"), otherwise of the class given here.
-SHADES = {
-    "light": "n", "dark": "j", "bright": "j", "pale": "j", "deep": "j", "lt": "j", "medium": "j", "drk": "j",
-}  # fmt: skip
+_HEADING = re.compile(r"== (compounds |list )?(\S+) ==")
 
 
 class Lexicon(NamedTuple):
-    """Classes of words and of compounds, and for a compound's first word the most words that it can have."""
+    """What ``words.txt`` holds.
+
+    ``words`` and ``compounds`` map to a class letter; ``longest`` gives for a compound's first word the most
+    words that it can have; ``lists`` are short lists by name, whose words map to what stands behind a colon.
+    """
 
     words: dict[str, str]
     compounds: dict[str, str]
     longest: dict[str, int]
+    lists: dict[str, dict[str, str]]
 
 
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
     """The word list; where a word stands twice, its last heading holds."""
-    words: dict[str, str] = {}
-    compounds: dict[str, str] = {}
-    into, sort = words, ""
+    found = Lexicon({}, {}, {}, {})
+    into, letter = found.words, ""
     for line in (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").splitlines():
         heading = _HEADING.fullmatch(line)
-        if heading:
-            into, sort = (compounds if heading[1] else words), heading[2]
+        if heading and heading[1] == "list ":
+            into, letter = found.lists.setdefault(heading[2], {}), ""
+        elif heading:
+            into, letter = (found.compounds if heading[1] else found.words), heading[2]
         elif line and not line.startswith("#"):
-            parts = line.strip(",").split(", ") if into is compounds else line.split()
-            into.update(dict.fromkeys(parts, sort))
-    longest: dict[str, int] = {}
-    for compound in compounds:
+            for part in line.strip(",").split(", ") if into is found.compounds else line.split():
+                word, _, value = part.partition(":") if len(part) > 1 and not letter else (part, "", letter)
+                into[word] = value
+    for compound in found.compounds:
         first = compound.split(" ", 1)[0]
-        longest[first] = max(longest.get(first, 0), compound.count(" ") + 1)
-    return Lexicon(words, compounds, longest)
+        found.longest[first] = max(found.longest.get(first, 0), compound.count(" ") + 1)
+    return found

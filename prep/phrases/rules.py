@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
 from prep.phrases.grammar import analyse
+from prep.phrases.lexicon import lexicon
 from prep.phrases.shapes import Cue, Frame
 from prep.phrases.tokens import read
 
@@ -15,29 +16,6 @@ RULES_VERSION = "1"
 MAX_PHRASES = 5
 STAND_IN = "object"
 
-_NO_ARTICLE = {
-    *("anyone", "someone", "everyone", "anybody", "somebody", "everybody", "anything", "something"),
-    *("everything", "nothing", "nobody", "none"),
-}
-# What a person has rather than wears: the word to add before it is "with".
-_HAS = {
-    *(
-        "hair",
-        "beard",
-        "mustache",
-        "moustache",
-        "goatee",
-        "ponytail",
-        "braid",
-        "braids",
-        "bun",
-        "dreads",
-        "afro",
-    ),
-    *("face", "eyes", "nose", "mouth", "ears", "head", "arms", "arm", "hands", "hand", "legs", "leg", "feet"),
-    *("tail", "tusks", "horns", "mane", "wings", "beak", "tattoo", "tattoos", "skin", "butt", "glasses"),
-    *("backpack", "purse", "handbag", "watch", "umbrella", "headphones", "earrings", "necklace", "belly"),
-}
 _BREAKS = "IilwTFrR&x"
 
 
@@ -97,9 +75,9 @@ def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> st
         order = [*head, *cue.words]
     for i in order:
         if i == first:
-            parts.append("with" if words[cue.words[-1]] in _HAS else cue.link)
+            parts.append("with" if words[cue.words[-1]] in lexicon().lists["had"] else cue.link)
         parts.append(words[i])
-    if not (tags[order[0]] in "hx" or words[head[0]] in _NO_ARTICLE):
+    if not (tags[order[0]] in "hx" or words[head[0]] in lexicon().lists["no-article"]):
         parts.insert(0, "the")
     return _join(parts)
 
