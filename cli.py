@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pcnet.metrics import Metrics
     from prep.dataset import Dataset
     from prep.phrases.job import AnswerStage
+    from prep.proposals.job import Images
     from prep.runner import Summary
 
 _SETTINGS: dict[str, Any] = {
@@ -63,6 +64,14 @@ class Fidelity(str, Enum):
 
     exact = "exact"
     fast = "fast"
+
+
+class Background(str, Enum):
+    """What CLIP sees around a mask in its crop."""
+
+    mean = "mean"
+    blur = "blur"
+    keep = "keep"
 
 
 class Layout(str, Enum):
@@ -120,6 +129,10 @@ Input = Annotated[
 ]
 ImageRoot = Annotated[
     Path | None, typer.Option("--image-root", help="Folder that the images of --input are relative to.")
+]
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option("--images", help="A plain folder of images, in place of a dataset.", metavar="DIR"),
 ]
 Out = Annotated[
     str, typer.Option("--out", help="The store: a folder, or an object store such as s3://bucket/prepared.")
@@ -245,7 +258,7 @@ def phrases(
     from prep.phrases.prompt import load_prompt
     from prep.phrases.run import run_phrases
 
-    arguments = _arguments(locals())
+    arguments = _arguments("phrases", locals())
     words = load_prompt(prompt)
     who = resolve(llm, revision)
     sources = _sources(data, dataset, split_by, input, image_root)
@@ -253,7 +266,8 @@ def phrases(
     stage: AnswerStage | None = None
     if who.kind == "vllm":
         from prep.engine import Resources
-        from prep.phrases.engines.vllm import VllmOptions, VllmStage
+        from prep.phrases.engines.vllm import VllmStage
+        from prep.phrases.engines.vllm_engine import VllmOptions
 
         options = VllmOptions(
             tensor_parallel=tensor_parallel,
@@ -315,9 +329,10 @@ def sam(
     split: Splits = None,
     input: Input = None,
     image_root: ImageRoot = None,
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", help="A plain folder of images, in place of a dataset.", metavar="DIR"),
+    images: ImageFolder = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Narrow the proposals of this store instead: no model.", metavar="STORE"),
     ] = None,
     out: Out = "prepared",
     cache: Cache = None,
@@ -373,16 +388,27 @@ def sam(
     Reads the images; writes <out>/proposals.
     """
     from prep.cache.store import open_store
-    from prep.dataset import open_image_folder
     from prep.engine import Resources
     from prep.proposals import generators, sam_settings
     from prep.proposals.job import run_proposals
+    from prep.proposals.narrow import run_narrow
     from prep.proposals.select import PAPER, Selection
     from prep.proposals.stage import ProposalStage
 
-    arguments = _arguments(locals())
-    uses_gpu = generator != "segments"
-    devices = _gpus(gpus, ray_address) if uses_gpu else 0
+    arguments = _arguments("sam", locals())
+    usual = Selection() if preset is Preset.sam else PAPER
+    selection = Selection(
+        min_area=usual.min_area if min_area is None else min_area,
+        max_overlap=usual.max_overlap if max_overlap is None else max_overlap,
+        max_masks=usual.max_masks if max_masks is None else max_masks,
+    )
+    if source is not None:
+        narrowed = run_narrow(
+            open_store(source), open_store(out, create=True), selection, replace=replace, arguments=arguments
+        )
+        _report([narrowed], as_json)
+        return
+    devices = _gpus(gpus, ray_address) if generator != "segments" else 0
     official = {
         name: value
         for name, value in {
@@ -416,20 +442,9 @@ def sam(
         )
     else:
         maker = generators.build(generator, official)
-    usual = Selection() if preset is Preset.sam else PAPER
-    selection = Selection(
-        min_area=usual.min_area if min_area is None else min_area,
-        max_overlap=usual.max_overlap if max_overlap is None else max_overlap,
-        max_masks=usual.max_masks if max_masks is None else max_masks,
-    )
-    sources: list[Any] = (
-        [open_image_folder(images)]
-        if images is not None
-        else _sources(data, dataset, split_by, input, image_root)
-    )
     summaries = run_proposals(
         ProposalStage(maker, selection, resources=Resources(cpus=1, gpus=1 if devices else 0)),
-        sources,
+        _image_sources(images, data, dataset, split_by, input, image_root),
         open_store(out, create=True),
         splits=split,
         cache=cache,
@@ -441,6 +456,197 @@ def sam(
         count=sys.stderr.isatty(),
     )
     _report(summaries, as_json)
+
+
+@prep_app.command(name="import")
+def import_masks(
+    masks: Annotated[
+        Path, typer.Argument(help="COCO results file, or folder of SA-1B or released mask files.")
+    ],
+    layout: Annotated[Layout, typer.Option(help="How the masks are stored.")] = Layout.coco,
+    data: Data = Path("coco"),
+    dataset: Datasets = [DatasetName.refcoco],  # noqa: B006 - typer copies it
+    split_by: SplitBy = None,
+    split: Splits = None,
+    input: Input = None,
+    image_root: ImageRoot = None,
+    images: ImageFolder = None,
+    out: Out = "prepared",
+    replace: Replace = False,
+    min_area: Annotated[int, typer.Option(min=0, help="Drop masks of fewer pixels; 0: off.")] = 0,
+    max_overlap: Annotated[
+        float, typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off.")
+    ] = 0.0,
+    max_masks: Annotated[int, typer.Option(min=0, help="Keep this many of the largest; 0: all.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Bring in masks that were made elsewhere, in place of the proposals stage.
+
+    Reads the masks and the images; writes <out>/proposals.
+    """
+    from prep.cache.store import open_store
+    from prep.engine import Resources
+    from prep.proposals.imports import ImportStage
+    from prep.proposals.job import run_proposals
+    from prep.proposals.select import Selection
+
+    arguments = _arguments("import", locals())
+    selection = Selection(min_area=min_area, max_overlap=max_overlap, max_masks=max_masks)
+    summaries = run_proposals(
+        ImportStage(layout.value, masks, selection, resources=Resources()),
+        _image_sources(images, data, dataset, split_by, input, image_root),
+        open_store(out, create=True),
+        splits=split,
+        replace=replace,
+        arguments=arguments,
+        count=sys.stderr.isatty(),
+    )
+    _report(summaries, as_json)
+
+
+@prep_app.command()
+def score(
+    model: Annotated[str, typer.Option(help="CLIP by its open_clip name, or a local folder.")] = "ViT-B-32",
+    weights: Annotated[str, typer.Option(help="Weights: a tag of open_clip's, or a local file.")] = "openai",
+    background: Annotated[
+        Background,
+        typer.Option(help="Around a mask in its crop: the mean colour, the image blurred, the image."),
+    ] = Background.mean,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Room around a mask's box, a share of its side.")
+    ] = 0.1,
+    template: Annotated[str, typer.Option(help="The text, with {} for the expression.")] = "{}",
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder that the store's image paths are relative to.")
+    ] = Path("coco"),
+    dataset: Annotated[list[str] | None, typer.Option(help="Only this dataset's expressions.")] = None,
+    split: Splits = None,
+    out: Out = "prepared",
+    replace: Replace = False,
+    gpus: Gpus = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
+    """Score each proposal's agreement with each expression by CLIP.
+
+    Reads the store and the images; writes <out>/scores.
+    """
+    from prep.cache.store import open_store
+    from prep.engine import Resources
+    from prep.scores import ScoreSettings, ScoreStage
+    from prep.scores_job import run_scores
+
+    arguments = _arguments("score", locals())
+    devices = _gpus(gpus, ray_address)
+    settings = ScoreSettings(
+        model=model,
+        weights=weights,
+        background=background.value,
+        margin=margin,
+        template=template,
+        device="cuda" if devices else "cpu",
+    )
+    summary = run_scores(
+        ScoreStage(settings, Resources(cpus=1, gpus=1 if devices else 0)),
+        open_store(out),
+        data,
+        datasets=dataset,
+        splits=split,
+        replace=replace,
+        workers=workers or max(1, devices),
+        ray_address=ray_address,
+        arguments=arguments,
+    )
+    _report([summary], as_json)
+
+
+StoreArgument = Annotated[str, typer.Argument(help="The store: a folder or an object store's URI.")]
+
+
+@prep_app.command()
+def status(store: StoreArgument = "prepared", as_json: Json = False) -> None:
+    """Say what a store holds: rows, errors, settings, runs."""
+    from dataclasses import asdict
+
+    from prep.cache.maintain import status as look
+    from prep.cache.store import open_store
+
+    found = look(open_store(store))
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    print(found.uri)
+    for stage in found.stages:
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(stage.statuses.items()))
+        print(
+            f"{stage.stage}: {stage.rows:,} rows ({counts or 'no status'}) in {stage.shards:,} shards, "
+            f"{stage.bytes / 2**20:,.1f} MiB; begun {stage.created}"
+        )
+        for name, value in stage.settings.items():
+            print(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
+        for run in stage.runs[-3:]:
+            print(f"  run {run['at']}: {run['rows']:,} rows, {run['rate']:,.1f}/s, {run['failed']:,} failed")
+            for line in _report_lines(run.get("report", {})):
+                print(f"    {line}")
+    for cache in found.caches:
+        print(f"{cache.name}: {cache.shards:,} shards, {cache.bytes / 2**20:,.1f} MiB")
+
+
+@prep_app.command()
+def verify(
+    store: StoreArgument = "prepared",
+    repair: Annotated[
+        bool, typer.Option(help="Cut out what is damaged and make just those rows again.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every byte and row of a store against its manifest."""
+    from dataclasses import asdict
+
+    from prep.cache import maintain
+    from prep.cache.store import open_store
+    from prep.cache.verify import verify as check
+    from prep.rowchecks import CHECKS
+
+    opened = open_store(store)
+    found = check(opened, CHECKS)
+    if as_json and not repair:
+        print(json.dumps(asdict(found)))
+        raise typer.Exit(0 if found.ok else 1)
+    for stage in found.stages:
+        print(
+            f"{stage.stage}: {stage.rows:,} rows, {stage.shards:,} shards, {len(stage.problems):,} problems"
+        )
+        for problem in stage.problems[:50]:
+            print(f"  {problem}")
+    if found.ok or not repair:
+        raise typer.Exit(0 if found.ok else 1)
+    for report in maintain.repair(opened, CHECKS):
+        print(f"{report.stage}: {report.lost_rows:,} rows to make again")
+        for arguments in report.commands:
+            _repeat(arguments)
+    raise typer.Exit(0 if check(opened, CHECKS).ok else 1)
+
+
+@prep_app.command()
+def compact(store: StoreArgument = "prepared", as_json: Json = False) -> None:
+    """Rewrite many small shards into few; no row changes."""
+    from dataclasses import asdict
+
+    from prep.cache.maintain import compact as rewrite
+    from prep.cache.store import open_store
+
+    reports = rewrite(open_store(store))
+    if as_json:
+        print(json.dumps([asdict(report) for report in reports]))
+        return
+    for report in reports:
+        print(
+            f"{report.stage}: {report.shards_before:,} -> {report.shards_after:,} shards, "
+            f"{report.bytes_before / 2**20:,.1f} -> {report.bytes_after / 2**20:,.1f} MiB; "
+            f"{len(report.removed):,} stray files removed"
+        )
 
 
 @prep_app.command()
@@ -678,6 +884,22 @@ def _sources(
     return [open_dataset(data, name.value, split_by) for name in datasets]
 
 
+def _image_sources(
+    folder: Path | None,
+    data: Path,
+    datasets: Sequence[DatasetName],
+    split_by: str | None,
+    input: Path | None,
+    image_root: Path | None,
+) -> Sequence[Images]:
+    """What --images names, or else a dataset's images."""
+    if folder is None:
+        return _sources(data, datasets, split_by, input, image_root)
+    from prep.dataset import open_image_folder
+
+    return [open_image_folder(folder)]
+
+
 def _gpus(asked: int | None, ray_address: str | None) -> int:
     """How many GPUs to use; on a Ray cluster the driver's own do not count, so they must be asked for."""
     from prep.devices import visible_gpus
@@ -708,8 +930,8 @@ def _weights(pairs: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-def _arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """A command's flags as plain JSON values, for the manifest."""
+def _arguments(command: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A command and its flags as plain JSON values, for the manifest."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Enum):
@@ -718,11 +940,30 @@ def _arguments(values: dict[str, Any]) -> dict[str, Any]:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
+    kept = {name: plain(value) for name, value in values.items() if value is not None and value is not False}
     return {
-        name: plain(value)
-        for name, value in values.items()
-        if isinstance(value, str | int | float | list | Path | Enum)
+        "command": command,
+        **{name: value for name, value in kept.items() if name not in ("replace", "as_json")},
     }
+
+
+def _repeat(arguments: dict[str, Any]) -> None:
+    """Run a command of ours again with the flags that a manifest keeps of it."""
+    command = typer.main.get_command(prep_app)
+    known = {p.name: p for p in command.commands[arguments["command"]].params}  # type: ignore[attr-defined]
+    words, places = [str(arguments["command"])], []
+    for name, value in arguments.items():
+        option = known.get(name)
+        if option is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if option.param_type_name == "argument":
+            places += [str(item) for item in values]
+        elif value is True:
+            words.append(option.opts[0])
+        else:
+            words += [word for item in values for word in (option.opts[0], str(item))]
+    prep_app([*words, *places], standalone_mode=False)
 
 
 def _duration(seconds: float) -> str:
@@ -756,10 +997,16 @@ def _report(summaries: Sequence[Summary], as_json: bool) -> None:
 
 def _details(summary: Summary) -> list[str]:
     """What a stage has to say beside its counts."""
+    rest = {name: value for name, value in summary.extra.items() if name != "report" and value}
+    told = _report_lines(summary.extra.get("report", {}))
+    return [*told, *(f"{name}: {value}" for name, value in rest.items())]
+
+
+def _report_lines(report: dict[str, Any]) -> list[str]:
+    """What a phrases run reports, in words."""
     from prep.phrases.report import lines
 
-    rest = {name: value for name, value in summary.extra.items() if name != "report" and value}
-    return [*lines(summary.extra.get("report", {})), *(f"{name}: {value}" for name, value in rest.items())]
+    return lines(report)
 
 
 def _run(app: typer.Typer) -> None:

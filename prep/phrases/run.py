@@ -58,11 +58,13 @@ def run_phrases(
     """
     settings = rules_settings() if stage is None else stage.settings()
     where = store.cache_uri if cache is None else cache
+    inputs = {
+        f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()
+    }
     summaries = []
     try:
-        with store.stage("phrases").writer(settings, replace=replace) as writer:
+        with store.stage("phrases").writer(settings, replace=replace, inputs=inputs) as writer:
             for source in sources:
-                inputs = source.inputs()
                 common: dict[str, Any] = {
                     "writer": writer,
                     "workers": workers,
@@ -73,7 +75,7 @@ def run_phrases(
                         "name": source.name,
                         "split_by": source.split_by,
                         "splits": sorted(splits or []),
-                        "inputs": inputs,
+                        "inputs": source.inputs(),
                     },
                     "arguments": arguments,
                 }

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import fingerprint
 from prep.cache.schema import PROPOSALS
-from prep.proposals.imports import ImportStage
-from prep.proposals.stage import Answer, ProposalStage, content_key
+from prep.engine import Stage
+from prep.proposals.stage import Answer, Answers, content_key
 from prep.runner import Summary, prepare
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ class Images(Protocol):
         """File name -> SHA-256 of the annotation files read."""
 
 
+class MaskStage(Stage, Protocol):
+    """A stage that turns images into rows of the proposals schema; it may look an image's bytes up first."""
+
+    key: str
+    answers: Answers | None
+
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on beside the image."""
+
+
 class CachedAnswers:
     """What a cache of proposals rows knows, by the SHA-256 of an image's bytes.
 
@@ -60,7 +70,7 @@ class CachedAnswers:
 
 
 def run_proposals(
-    stage: ProposalStage | ImportStage,
+    stage: MaskStage,
     sources: Collection[Images],
     store: Store,
     *,
@@ -86,8 +96,11 @@ def run_proposals(
         AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS), stage.key
     )
     summaries = []
+    inputs = {
+        f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()
+    }
     with store.stage("proposals").writer(
-        settings, replace=replace, cache=where, share=cache is not None
+        settings, replace=replace, cache=where, share=cache is not None, inputs=inputs
     ) as writer:
         for source in sources:
             inputs = source.inputs()
