@@ -70,15 +70,20 @@ class Answer:
 
 
 def answer_settings(
-    model: dict[str, str], prompt: Prompt, sampling: Sampling, **engine: Any
+    model: dict[str, str],
+    prompt: Prompt,
+    sampling: Sampling,
+    *,
+    schema: dict[str, Any] = ANSWER_SCHEMA,
+    **engine: Any,
 ) -> dict[str, Any]:
     """Everything that an answer depends on beside the expression: its fingerprint opens every content key.
 
-    ``engine`` holds what changes the numbers a model computes with (quantization, batch invariance, a
-    data type other than the model's own); values that are ``None`` or ``False`` are left out, so that a
-    new option leaves old keys as they are.
+    ``schema`` is what the retry is held to; ``engine`` holds what changes the numbers a model computes
+    with (quantization, batch invariance, a data type other than the model's own); values that are
+    ``None`` or ``False`` are left out, so that a new option leaves old keys as they are.
     """
-    retry = hashlib.sha256(canonical_json([RETRY, ANSWER_SCHEMA]).encode()).hexdigest()
+    retry = hashlib.sha256(canonical_json([RETRY, schema]).encode()).hexdigest()
     drawn = asdict(sampling)
     if sampling.temperature == 0:
         drawn = {"temperature": 0.0, "max_tokens": sampling.max_tokens}

@@ -1,0 +1,272 @@
+"""The engine at an OpenAI-compatible endpoint: bounded concurrency, backoff, a JSON schema on the retry."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from prep.errors import PrepError
+from prep.phrases.engines.base import (
+    RETRY,
+    Answer,
+    Question,
+    Sampling,
+    answer_settings,
+    answers_table,
+    quoted_answer,
+    whole_lines,
+)
+from prep.phrases.ladder import needs_retry
+from prep.phrases.models import NO_MODEL_NEEDED, Model
+from prep.phrases.prompt import Prompt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+# A request is sent again after 1, 2, 4, ... seconds (with jitter, at most 60; or as the server says).
+ATTEMPTS = 8
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+TIMEOUT_SECONDS = 180.0
+_BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
+# An object around the list, as strict endpoints want one at the root; lengths are left to the checks.
+_SCHEMA = {
+    "type": "object",
+    "properties": {"phrases": {"type": "array", "items": {"type": "string"}}},
+    "required": ["phrases"],
+    "additionalProperties": False,
+}
+
+
+class Refused(Exception):
+    """The endpoint turned one request down for good: an HTTP status and its words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.status = status
+
+
+class OpenAIStage:
+    """Asks a model behind ``/v1/chat/completions``: :class:`Question` items, ``engines.base.ANSWERS`` rows.
+
+    At most ``concurrency`` requests are in flight, over two units at a time. Where the endpoint is busy
+    or out of reach a request waits and is sent again; one that it refuses becomes an error of its own
+    question. The key is read from OPENAI_API_KEY by the worker and goes into the request's header,
+    nowhere else. ``first_wait`` is the first pause in seconds.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        concurrency: int = 32,
+        first_wait: float = FIRST_WAIT,
+        resources: Any = None,
+    ) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.sampling = sampling or Sampling()
+        self.concurrency = concurrency
+        self.first_wait = first_wait
+        self.resources = resources
+        self._pool: ThreadPoolExecutor | None = None
+        self._client: _Client | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None, "_client": None}
+
+    def settings(self) -> dict[str, Any]:
+        """Everything an answer depends on beside the expression."""
+        return answer_settings(self.model.settings(), self.prompt, self.sampling, schema=_SCHEMA)
+
+    def open(self) -> None:
+        """Ask the endpoint for its models; raises PrepError where it cannot be used."""
+        if self._pool is not None:
+            return
+        client = _Client(self.model.url, self.first_wait)
+        try:
+            listed = client.request("GET", "/models", None)
+        except Refused as error:
+            if error.status in (401, 403):
+                raise _no_entry(self.model.url, error) from error
+            listed = {}  # an endpoint that lists no models may still answer
+        names = [str(entry.get("id")) for entry in listed.get("data") or [] if isinstance(entry, dict)]
+        if names and self.model.source not in names:
+            raise PrepError(
+                f"{self.model.url} serves no model {self.model.source!r}.",
+                f"It has {', '.join(names[:10])}: name one after the # of --llm. {NO_MODEL_NEEDED}",
+            )
+        self._client = client
+        self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openai")
+
+    def close(self) -> None:
+        """Stop sending."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def load(self, unit: list[Question]) -> list[Future[Answer]]:
+        """Put a unit's requests into the queue."""
+        if self._pool is None:
+            raise RuntimeError("OpenAIStage.open() comes before load() and process()")
+        return [self._pool.submit(self._ask, question) for question in unit]
+
+    def process(self, loaded: list[Future[Answer]]) -> pa.Table:
+        """Wait for a unit's answers."""
+        return answers_table(future.result() for future in loaded)
+
+    def _ask(self, question: Question) -> Answer:
+        """The first answer and, where it fails the checks, that of the retry."""
+        answer = Answer(question)
+        user = {"role": "user", "content": self.prompt.render(question.text)}
+        try:
+            raw, answer.finish = self._complete(answer, [user])
+        except Refused as error:
+            answer.error = f"refused: {error}"
+            return answer
+        answer.first = whole_lines(raw, answer.finish)
+        if needs_retry(question.text, answer.first):
+            said = {"role": "assistant", "content": quoted_answer(answer.first)}
+            turns = [user, said, {"role": "user", "content": RETRY}]
+            answer.retry = self._complete_constrained(answer, turns)
+        return answer
+
+    def _complete_constrained(self, answer: Answer, turns: list[dict[str, str]]) -> str | None:
+        """The retry's answer, by JSON schema or, from an endpoint that knows none, without."""
+        schema = {"name": "phrases", "strict": True, "schema": _SCHEMA}
+        form = {"response_format": {"type": "json_schema", "json_schema": schema}}
+        for options in (form, {}):
+            try:
+                return self._complete(answer, turns, **options)[0]
+            except Refused:
+                continue
+        return None
+
+    def _complete(self, answer: Answer, messages: list[dict[str, str]], **options: Any) -> tuple[str, str]:
+        """One completion: its text and why it ended. Adds its tokens to ``answer``."""
+        body = {
+            "model": self.model.source,
+            "messages": messages,
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "max_tokens": self.sampling.max_tokens,
+            "seed": self.sampling.seed,
+            **options,
+        }
+        assert self._client is not None  # load() has seen that the stage is open
+        reply = self._client.request("POST", "/chat/completions", body)
+        try:
+            choice = reply["choices"][0]
+            usage = reply.get("usage") or {}
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            answer.prompt_tokens += int(usage.get("prompt_tokens") or 0)
+            answer.cached_tokens += int(cached)
+            answer.output_tokens += int(usage.get("completion_tokens") or 0)
+            return str(choice["message"]["content"] or ""), str(choice.get("finish_reason") or "stop")
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise Refused(200, f"an answer of another form ({type(error).__name__})") from error
+
+
+class _Client:
+    """JSON over HTTP with a connection per thread, which outlives requests."""
+
+    def __init__(self, url: str, first_wait: float) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self._host, self._secure, self._base = parts.netloc, parts.scheme == "https", parts.path
+        self._first_wait = first_wait
+        self._local = threading.local()
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        key = os.environ.get(KEY_VARIABLE)
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        """The reply to one request, sent until it is answered or :data:`ATTEMPTS` are used up.
+
+        Raises :class:`Refused` for a request that is wrong in itself, PrepError for an endpoint that stays
+        away or lets nobody in.
+        """
+        payload = None if body is None else json.dumps(body).encode()
+        trouble = ""
+        for attempt in range(ATTEMPTS):
+            wait = min(LONGEST_WAIT, self._first_wait * 2**attempt) * random.uniform(0.5, 1.0)
+            try:
+                status, headers, data = self._send(method, path, payload)
+            except (OSError, http.client.HTTPException) as error:
+                self._drop()
+                trouble = f"{type(error).__name__}: {error}"
+            else:
+                if status == 200:
+                    return _json(data)
+                trouble = f"HTTP {status}: {_message(data)}"
+                if status in (401, 403) and method == "POST":
+                    raise _no_entry(self.url, Refused(status, _message(data)))
+                if status not in _BUSY:
+                    raise Refused(status, _message(data))
+                wait = _retry_after(headers, wait)
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(wait)
+        raise PrepError(
+            f"{self.url} does not answer ({ATTEMPTS} attempts; the last: {trouble}).",
+            f"What was answered before is kept: run the same command again once it does. {NO_MODEL_NEEDED}",
+        )
+
+    def _send(self, method: str, path: str, payload: bytes | None) -> tuple[int, Any, bytes]:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+            connection = self._local.connection = kind(self._host, timeout=TIMEOUT_SECONDS)
+        connection.request(method, self._base + path, payload, self._headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+    def _drop(self) -> None:
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise Refused(200, "an answer that is not JSON") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _message(data: bytes) -> str:
+    """The endpoint's own words about what is wrong, in one line."""
+    text = data.decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+        inner = value.get("error", value)
+        text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+    except (ValueError, AttributeError):
+        pass
+    return " ".join(text.split())[:300]
+
+
+def _retry_after(headers: Any, wait: float) -> float:
+    """The seconds a busy endpoint asks for, if it does, within bounds."""
+    try:
+        return min(LONGEST_WAIT, max(wait, float(headers.get("Retry-After", ""))))
+    except ValueError:
+        return wait
+
+
+def _no_entry(url: str, error: Exception) -> PrepError:
+    return PrepError(
+        f"{url} refuses the key ({error}).",
+        f"Set {KEY_VARIABLE} to one that may use it. {NO_MODEL_NEEDED}",
+    )

@@ -1,0 +1,178 @@
+"""What --llm names: resolved to an exact model, or refused with what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from prep.errors import PrepError
+from prep.phrases.models import SHORT_NAMES, Model, folder_hash, resolve
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    (folder / "extra").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "extra" / "note.txt").write_text("n")
+    return folder
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as resolving a name needs."""
+
+    def do_HEAD(self) -> None:
+        self._answer(head=True)
+
+    def do_GET(self) -> None:
+        self._answer(head=False)
+
+    def _answer(self, *, head: bool) -> None:
+        name = next((n for n in ("open/model", "gated/model", "none/model") if n in self.path), "")
+        code = {"gated/model": (403, "GatedRepo"), "none/model": (404, "RepoNotFound")}.get(name)
+        is_info = self.path.startswith("/api/models/")
+        body = b"{}"
+        status, headers = 200, {"X-Repo-Commit": COMMIT, "ETag": '"e1"'}
+        if code and not (name == "gated/model" and is_info):
+            status, headers["X-Error-Code"] = code
+        elif is_info and "absent-branch" in self.path:
+            status, headers["X-Error-Code"] = 404, "RevisionNotFound"
+        elif is_info:
+            body = json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode()
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if not head:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    import huggingface_hub.constants as constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + template[template.index("/{repo_id}") :]
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+def test_rules_and_endpoints_need_nothing_to_be_there() -> None:
+    assert resolve("rules") == Model("rules", "rules", "rules")
+    model = resolve("openai:http://127.0.0.1:8000/v1/#org/name")
+    assert model == Model("openai", "openai:org/name", "org/name", "", "http://127.0.0.1:8000/v1")
+    assert resolve("openai:https://x/v1#m", "2026-01").commit == "2026-01"
+    # The same model at another address has the same keys.
+    assert model.settings() == resolve("openai:http://other:1/v1#org/name").settings()
+    for wrong in ("openai:127.0.0.1#m", "openai:http://x/v1", "openai:"):
+        with pytest.raises(PrepError, match="endpoint"):
+            resolve(wrong)
+
+
+def test_a_folder_is_known_by_its_contents_alone(model_folder: Path, tmp_path: Path) -> None:
+    model = resolve(str(model_folder))
+    assert (model.kind, model.name, model.source) == ("vllm", "tiny", str(model_folder))
+    assert model.commit == f"sha256:{folder_hash(model_folder)}"
+    moved = shutil.copytree(model_folder, tmp_path / "elsewhere" / "named")
+    (moved / ".cache").mkdir()
+    (moved / ".cache" / "lock").write_text("hidden files do not count")
+    assert resolve(str(moved)).settings() == model.settings()
+    (moved / "extra" / "note.txt").write_text("m")
+    assert resolve(str(moved)).settings() != model.settings()
+
+
+def test_large_files_are_hashed_once(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prep.phrases.models._KnownHashes.LARGE", 4)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = folder_hash(model_folder)
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    assert folder_hash(model_folder) == before
+    kept.write_text("not JSON")
+    assert folder_hash(model_folder) == before
+    (model_folder / "model.safetensors").write_bytes(b"WEIGHTS")
+    assert folder_hash(model_folder) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (lambda f: (f / "model.safetensors").unlink(), "no weights"),
+        (
+            lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
+            "LFS pointer",
+        ),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused(model_folder: Path, change: object, words: str) -> None:
+    change(model_folder)  # type: ignore[operator]
+    with pytest.raises(PrepError, match=words) as error:
+        resolve(str(model_folder))
+    assert "--llm rules" in error.value.remedy
+
+
+def test_a_branch_becomes_the_commit_it_points_to(hub: None) -> None:
+    model = resolve("open/model")
+    assert model == Model("vllm", "open/model", "open/model", COMMIT)
+    assert resolve("open/model", COMMIT) == model
+    assert model.settings() == {"model": "open/model", "commit": COMMIT}
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "words"),
+    [
+        ("gated/model", "main", "is gated"),
+        ("none/model", "main", "has no model"),
+        ("open/model", "absent-branch", "no revision"),
+        ("a/b/c", "main", "no such folder"),
+        ("two words", "main", "no such folder"),
+    ],
+)
+def test_a_model_the_hub_does_not_give(hub: None, name: str, revision: str, words: str) -> None:
+    with pytest.raises(PrepError, match=words):
+        resolve(name, revision)
+
+
+def test_without_a_network_the_download_cache_is_asked(
+    hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as constants
+
+    resolve("open/model")  # fills the cache, as a download would
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "hub" / "models--open--model"
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    assert resolve("open/model").commit == COMMIT
+    assert SHORT_NAMES["mistral-7b"] == "mistralai/Mistral-7B-Instruct-v0.3"
+    with pytest.raises(
+        PrepError, match=r"Mistral-7B-Instruct-v0\.3 \(main\) is not on this machine"
+    ) as error:
+        resolve("mistral-7b")
+    assert "hf download mistralai/Mistral-7B-Instruct-v0.3" in error.value.remedy
+    assert "--llm rules" in error.value.remedy

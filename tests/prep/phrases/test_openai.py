@@ -1,0 +1,244 @@
+"""The endpoint engine: against a server that misbehaves in every way, and against vLLM's own server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prep.cache.store import open_store
+from prep.errors import PrepError
+from prep.phrases.engines.base import Question
+from prep.phrases.engines.openai import KEY_VARIABLE, OpenAIStage
+from prep.phrases.job import run_llm
+from prep.phrases.models import resolve
+from prep.phrases.prompt import load_prompt
+from prep.records import Expression
+from tests.prep.phrases.tiny import CORRECTIONS, LESSONS
+
+SECRET = "sk-not-to-be-seen"
+
+
+class Endpoint:
+    """A chat endpoint on this machine that answers as ``behave`` says and remembers what it was sent."""
+
+    def __init__(self, behave: Callable[[int, dict[str, Any]], tuple[int, Any]]) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.most_at_once = self._at_once = 0
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.keys.add(self.headers.get("Authorization"))
+                self._reply(200, {"data": [{"id": "m"}]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer._lock:
+                    number = len(outer.seen)
+                    outer.seen.append(body)
+                    outer._at_once += 1
+                    outer.most_at_once = max(outer.most_at_once, outer._at_once)
+                status, reply = behave(number, body)
+                with outer._lock:
+                    outer._at_once -= 1
+                if status == 0:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                self._reply(status, reply)
+
+            def _reply(self, status: int, reply: Any) -> None:
+                data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.llm = f"openai:http://127.0.0.1:{self._server.server_port}/v1#m"
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def stage(self, **more: Any) -> OpenAIStage:
+        stage = OpenAIStage(resolve(self.llm), load_prompt(), first_wait=0.01, **more)
+        stage.open()
+        return stage
+
+
+def said(text: str, finish: str = "stop") -> dict[str, Any]:
+    usage = {"prompt_tokens": 10, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    return {"choices": [{"message": {"content": text}, "finish_reason": finish}], "usage": usage}
+
+
+def lesson(body: dict[str, Any]) -> str:
+    """What the taught model would say to a request's last question."""
+    asked = body["messages"][0]["content"].rsplit('"', 2)[1]
+    if len(body["messages"]) == 3:
+        return CORRECTIONS[asked][1]
+    return LESSONS.get(asked) or CORRECTIONS[asked][0]
+
+
+def ask(stage: OpenAIStage, *texts: str) -> list[dict[str, Any]]:
+    unit = [Question(str(number), text) for number, text in enumerate(texts)]
+    rows: list[dict[str, Any]] = stage.process(stage.load(unit)).to_pylist()
+    stage.close()
+    return rows
+
+
+def test_answers_and_retries_under_a_schema() -> None:
+    with Endpoint(lambda _, body: (200, said(lesson(body)))) as endpoint:
+        rows = ask(endpoint.stage(concurrency=4), *LESSONS, *CORRECTIONS)
+        assert [row["first"] for row in rows[: len(LESSONS)]] == list(LESSONS.values())
+        assert [row["retry"] for row in rows[len(LESSONS) :]] == [good for _, good in CORRECTIONS.values()]
+        assert {row["status"] for row in rows} == {"ok"}
+        assert [rows[0][c] for c in ("prompt_tokens", "cached_tokens", "output_tokens")] == [10, 4, 3]
+        assert endpoint.most_at_once <= 4
+        again = [body for body in endpoint.seen if len(body["messages"]) == 3]
+        assert len(again) == len(CORRECTIONS)
+        assert all(body["response_format"]["type"] == "json_schema" for body in again)
+        assert all("response_format" not in body for body in endpoint.seen if body not in again)
+        assert {body["temperature"] for body in endpoint.seen} == {0.0}
+
+
+def test_a_busy_endpoint_is_waited_for() -> None:
+    troubles = [(429, {"error": {"message": "slow down"}}), (503, b"busy"), (0, None), (500, {}), (0, None)]
+
+    def behave(number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        return troubles[number] if number < len(troubles) else (200, said(lesson(body)))
+
+    with Endpoint(behave) as endpoint:
+        (row,) = ask(endpoint.stage(), "cup")
+        assert (row["first"], len(endpoint.seen)) == ("the cup", len(troubles) + 1)
+
+
+def test_a_request_that_is_refused_costs_only_its_own_question() -> None:
+    def behave(_: int, body: dict[str, Any]) -> tuple[int, Any]:
+        if "tall giraffe" in body["messages"][0]["content"].rsplit("\n", 1)[1]:
+            return 400, {"error": {"message": "maximum context length"}}
+        if "response_format" in body:
+            return 400, {"error": "unknown field response_format"}
+        return 200, said(lesson(body))
+
+    with Endpoint(behave) as endpoint:
+        rows = ask(endpoint.stage(), "tall giraffe", "cup", "sheep in front")
+        assert rows[0]["error"] == "refused: HTTP 400: maximum context length"
+        assert [row["status"] for row in rows] == ["error", "ok", "ok"]
+        assert rows[2]["retry"] == CORRECTIONS["sheep in front"][1]
+
+
+@pytest.mark.parametrize("reply", [b"<html>", {}, {"choices": []}, {"choices": [{"message": None}]}, []])
+def test_an_answer_of_another_form_is_an_error_of_its_question(reply: Any) -> None:
+    with Endpoint(lambda *_: (200, reply)) as endpoint:
+        (row,) = ask(endpoint.stage(), "cup")
+        assert row["error"].startswith("refused: HTTP 200")
+
+
+def test_an_endpoint_that_stays_away_ends_the_run() -> None:
+    away = pytest.raises(PrepError, match=r"does not answer .*down for the day")
+    with Endpoint(lambda *_: (503, b"down for the day")) as endpoint, away:
+        ask(endpoint.stage(), "cup")
+    with pytest.raises(PrepError, match="does not answer"):
+        OpenAIStage(resolve("openai:http://127.0.0.1:9/v1#m"), load_prompt(), first_wait=0.001).open()
+
+
+def test_a_model_that_is_not_served_is_named() -> None:
+    with Endpoint(lambda *_: (200, said("x"))) as endpoint:
+        stage = OpenAIStage(resolve(endpoint.llm + "2"), load_prompt())
+        with pytest.raises(PrepError, match="serves no model 'm2'"):
+            stage.open()
+
+
+def test_the_key_is_sent_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    with Endpoint(lambda *_: (401, {"error": {"message": "wrong key"}})) as endpoint:
+        with pytest.raises(PrepError, match=r"refuses the key .*wrong key") as error:
+            ask(endpoint.stage(), "cup")
+        assert endpoint.keys == {f"Bearer {SECRET}"}
+        assert KEY_VARIABLE in error.value.remedy
+    out, err = capfd.readouterr()
+    assert SECRET not in f"{error.value}{caplog.text}{out}{err}{endpoint.seen}"
+
+
+@pytest.fixture(scope="module")
+def vllm_server(taught_mistral: Path) -> Iterator[str]:
+    """vLLM's OpenAI-compatible server with the taught model; yields what --llm takes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = (
+        "--dtype float32 --max-model-len 736 --max-num-seqs 32 --enforce-eager --served-model-name taught"
+    )
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(taught_mistral)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *options.split()]
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 400
+        while True:
+            assert server.poll() is None, "vLLM's server ended by itself"
+            assert time.monotonic() < deadline, "vLLM's server did not come up"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+                    if reply.status == 200:
+                        break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        yield f"openai:http://127.0.0.1:{port}/v1#taught"
+    finally:
+        os.killpg(server.pid, 15)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, 9)
+            server.wait()
+
+
+@pytest.mark.timeout(500)
+def test_valid_phrases_come_out_of_vllms_own_server(vllm_server: str, tmp_path: Path) -> None:
+    stage = OpenAIStage(resolve(vllm_server), load_prompt(), concurrency=16)
+    texts = [*LESSONS, *CORRECTIONS, "", "a" * 5000]
+    items = [
+        Expression(f"{n:032x}", "toy", "none", "train", n, n, n, None, text) for n, text in enumerate(texts)
+    ]
+    place = open_store(tmp_path, create=True).stage("phrases")
+    with place.writer(stage.settings()) as writer:
+        summary = run_llm(items, stage=stage, writer=writer, cache=tmp_path / "cache", unit_size=10)
+    stage.close()
+    rows = {row["expression"]: row for row in place.reader().read().to_pylist()}
+    for text, answer in LESSONS.items():
+        assert (rows[text]["source"], rows[text]["phrases"]) == ("llm", answer.split("\n"))
+    for text in CORRECTIONS:
+        assert rows[text]["source"] == "retry"
+    assert rows[""]["status"] == "error"
+    assert rows["a" * 5000]["phrases"]
+    assert summary.extra["report"]["engine"]["asked"] == len(texts) - 1
+    assert {row["llm"] for row in rows.values()} == {"openai:taught"}
