@@ -940,11 +940,11 @@ def _arguments(command: str, values: dict[str, Any]) -> dict[str, Any]:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    kept = {name: plain(value) for name, value in values.items() if value is not None and value is not False}
-    return {
-        "command": command,
-        **{name: value for name, value in kept.items() if name not in ("replace", "as_json")},
+    # locals() also holds what the command has imported, and flags that were not given.
+    flags = {
+        n: v for n, v in values.items() if isinstance(v, str | int | float | list | Path) and v is not False
     }
+    return {"command": command, **{n: plain(v) for n, v in flags.items() if n not in ("replace", "as_json")}}
 
 
 def _repeat(arguments: dict[str, Any]) -> None:
