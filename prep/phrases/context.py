@@ -19,7 +19,9 @@ def settle_classes(words: list[str], tags: list[str]) -> None:
             before = tags[i - 1] if i else "^"
             after = tags[i + 1] if i + 1 < len(tags) else "$"
             tags[i] = _class(word, before, after, words[i + 1] if i + 1 < len(words) else "")
-        elif word in made_up and i and tags[i - 1] in "jmn" and (word != "looking" or _noun_follows(tags, i)):
+        elif (
+            word in made_up and i and tags[i - 1] in "jmn0" and (word != "looking" or _noun_follows(tags, i))
+        ):
             tags[i - 1] = "a"
         elif tags[i] == "N" and i and words[i - 1].endswith("er"):
             tags[i - 1] = "m"
@@ -39,7 +41,7 @@ def _ambiguous() -> frozenset[str]:
 
 
 def _class(word: str, before: str, after: str, following: str) -> str:
-    """The class of ``word`` between words of the classes ``before`` (``^`` at the start) and ``after`` (``$``)."""
+    """The class of ``word`` between the classes ``before`` (``^``: the start) and ``after`` (``$``: the end)."""
     lists = lexicon().lists
     if word in lists["shade"]:
         if after == "c" or following in lists["shade"]:

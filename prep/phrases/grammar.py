@@ -26,7 +26,7 @@ from prep.phrases.shapes import (
     adjective_cues,
     place_end,
 )
-from prep.phrases.spans import clause_end, described_end, predicate_end, preposition_end
+from prep.phrases.spans import clause_end, described_end, predicate_end, preposition_end, subject_end
 
 
 @lru_cache(maxsize=1 << 15)
@@ -137,7 +137,7 @@ class _Reader:
             return
         start = self.at + (tag == "O")
         match = NOUN_PHRASE.match(self.tags, start)
-        if not match:
+        if not match or (tag == "d" and self.tags[match.end()] in "bzvV"):
             return
         name = set(range(self.at, match.end()))
         whole = TARGET.match(self.tags, start)
@@ -237,6 +237,10 @@ class _Reader:
     def _noun_segment(self) -> None:
         """A noun phrase without a preposition: "man red shirt", "the chair the baby sits in"."""
         start = self.at
+        if not self.head and self._target():
+            # "just left of the lamp, a chair": what came before was about this.
+            self.lead = ()
+            return
         match = NOUN_PHRASE.match(self.tags, start)
         if not match:
             if self.tags[start] in "qi":
@@ -244,8 +248,9 @@ class _Reader:
             return
         end = match.end()
         kind, after = self.tags[end - 1], self.tags[end]
-        if after in "bzvVu" and (self.tags[start] in "dhu" or kind in "pf"):
-            self._add(clause_end(self.tags, end))
+        verb = subject_end(self.tags, start)
+        if verb > start and (self.tags[start] in "dhu" or kind in "pf"):
+            self._add(clause_end(self.tags, verb))
         elif kind == "m" and after == "N":
             self._add(preposition_end(self.tags, end))
         elif kind == "f" or (self.tags[start] in "smog" and "O" in match[0]):

@@ -16,6 +16,8 @@ RULES_VERSION = "1"
 MAX_PHRASES = 5
 STAND_IN = "object"
 
+# Words of cues that are no adjectives, so that the name goes before them.
+_AFTER_NAME = "IilwTFNOrRVzb"
 _BREAKS = "IilwTFrR&x"
 
 
@@ -70,7 +72,7 @@ def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> st
     first = cue.words[0] if cue.link else -1
     parts: list[str] = []
     order = sorted({*head, *cue.words})
-    if cue.words and tags[cue.words[0]] in "IiTFl" and cue.words[-1] < head[0]:
+    if cue.words and cue.words[-1] < head[0] and any(tags[i] in _AFTER_NAME for i in cue.words):
         # "on the left man": the name comes first.
         order = [*head, *cue.words]
     for i in order:

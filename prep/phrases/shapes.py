@@ -45,7 +45,7 @@ ORIGIN = re.compile("I?F")
 # "the bigger of the two": none of the words names what is meant.
 CHOICE = re.compile(f"d?[mo0sc]*[mo0]O{NOUN_PHRASE.pattern}")
 # "there is", "it was", "any of", and what cannot begin an expression.
-LEAD_IN = re.compile(r"a?[ud]b+|uz|zi(?=[dhnpjcso])|dO(?=[dh])|[rR](?=[dhV])|[&,NO]")
+LEAD_IN = re.compile(r"a?[ud]b+|u(?=[jcsompknd])|uz|zi(?=[dhnpjcso])|dO(?=[dh])|[rR](?=[dhV])|[&,NO]")
 
 
 class Cue(NamedTuple):

@@ -58,12 +58,15 @@ def verb_end(tags: str, i: int) -> int:
         j += 1
     end = place_end(tags, j)
     if end > j and tags[i] != "e":
-        return end
+        # "looking back at the camera"
+        return preposition_end(tags, end) if tags[end] in "iT" and not POSITION.match(tags, end) else end
     end = noun_phrase_end(tags, j)
     if end > j:
         j = end
         while tags[j] == "q":
             j += 1
+    elif tags[i] == "e" and tags[j] == "O":
+        return preposition_end(tags, j)
     elif tags[j] in "IilwTF":
         j = preposition_end(tags, j)
     else:
@@ -159,6 +162,14 @@ def _landmark_end(tags: str, i: int, j: int) -> int:
     return j
 
 
+def subject_end(tags: str, i: int) -> int:
+    """Where the verb stands whose subject starts at ``i`` ("the man in black is"); ``i`` where none does."""
+    j = noun_phrase_end(tags, i)
+    if j > i and tags[j] in "Iilw":
+        j = preposition_end(tags, j)
+    return j if tags[j] in "bzVvu" else i
+
+
 def clause_end(tags: str, i: int) -> int:
     """The rest of a relative or finite clause from behind its pronoun or subject."""
     j = i
@@ -176,6 +187,9 @@ def clause_end(tags: str, i: int) -> int:
         return _described_other_end(tags, j)
     if tags[j] in "bx":
         return clause_end(tags, j)
+    verb = subject_end(tags, end)
+    if verb > end:
+        return clause_end(tags, verb)
     if tags[j] in "zVve":
         return predicate_end(tags, j)
     if tags[j] == "N" or (tags[j] in "TIil" and tags[j - 1] in "mjco"):

@@ -23,8 +23,8 @@ HARD = {"repeated", "too_long", "not_extractive"}
 
 VOCABULARY = """
 the a man woman giraffe shirt cup red dark blue striped small left right top corner of in on with not without
-next to behind second from and , or who is that wearing holding sitting dressed two one thing 's bigger than very
-looking at her his please umbrella tree table between row half piece him 47 & ( ) was has - it
+next to behind second from and , or who is that wearing holding sitting dressed two one thing 's bigger than
+very looking at her his please umbrella tree table between row half piece him 47 & ( ) was has - it
 """
 WORDS = st.sampled_from(VOCABULARY.split())
 
