@@ -60,9 +60,7 @@ def reachable(start: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize(
-    "start", ["pcnet.train", "pcnet.job", "pcnet.samples", "pcnet.batches", "pcnet.sampler"]
-)
+@pytest.mark.parametrize("start", ["train", "job", "samples", "batches", "sampler", "losses", "model"])
 def test_no_ground_truth_is_reachable_from_training(start):
     assert file_of(f"pcnet.{start}") is not None
     found = reachable(f"pcnet.{start}")
