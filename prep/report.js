@@ -4,6 +4,7 @@ const PAGE = 24, ROWS_SHOWN = 8;
 const PALETTE = [[230, 70, 70], [60, 150, 240], [250, 190, 50], [70, 190, 110], [170, 100, 230], [245, 130, 60],
   [40, 190, 190], [240, 110, 180], [150, 190, 40], [120, 130, 250], [200, 140, 100], [90, 210, 240]];
 const HEAT = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
+const TRUTH = [70, 200, 120];
 const count = new Intl.NumberFormat("en");
 
 function make(tag, attributes, ...children) {
@@ -85,10 +86,9 @@ function bitmap(counts, height, width) {
   return mask;
 }
 
-// The masks at the size of the canvas: for each, which of its pixels lie inside.
-function scaled(picture, wide, high) {
-  const [height, width] = picture.size;
-  return picture.masks.map(([counts, area]) => {
+// Masks at the size of the canvas: for each, which of its pixels lie inside.
+function scaled([height, width], masks, wide, high) {
+  return masks.map(([counts, area]) => {
     const whole = bitmap(counts, height, width), small = new Uint8Array(wide * high);
     for (let y = 0; y < high; y++) {
       const row = Math.floor((y + 0.5) * height / high);
@@ -98,12 +98,12 @@ function scaled(picture, wide, high) {
   });
 }
 
-function paint(context, base, masks, wide, high, only) {
+function paint(context, base, masks, wide, high, only, colour) {
   const frame = new ImageData(new Uint8ClampedArray(base.data), wide, high), pixels = frame.data;
   const order = masks.map((_, at) => at).sort((a, b) => masks[b].area - masks[a].area);
   for (const at of order) {
     if (only !== null && at !== only) continue;
-    const {small} = masks[at], [red, green, blue] = PALETTE[at % PALETTE.length];
+    const {small} = masks[at], [red, green, blue] = colour || PALETTE[at % PALETTE.length];
     for (let place = 0; place < small.length; place++) {
       if (!small[place]) continue;
       const x = place % wide;
@@ -141,7 +141,7 @@ function view(picture, name) {
   };
   const ready = () => {
     base = context.getImageData(0, 0, wide, high);
-    masks = scaled(picture, wide, high);
+    masks = scaled(picture.size, picture.masks, wide, high);
     shown = undefined;
     show(null);
     canvas.dataset.drawn = "yes";
@@ -163,13 +163,20 @@ function view(picture, name) {
     masks.forEach(({small, area}, at) => { if (small[y * wide + x] && (best === null || area < masks[best].area)) best = at; });
     show(best);
   });
+  // A mask that is none of the proposals, such as the truth.
+  const other = (label, counts) => {
+    if (base === null) return;
+    shown = undefined;
+    paint(context, base, scaled(picture.size, [[counts, 0]], wide, high), wide, high, 0, TRUTH);
+    caption.textContent = label;
+  };
   canvas.addEventListener("pointerleave", () => show(null));
   canvas.addEventListener("keydown", (event) => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
     if (event.key === "Escape") show(null);
     else if (step && total) { event.preventDefault(); show(shown === null ? (step > 0 ? 0 : total - 1) : (shown + step + total) % total); }
   });
-  return {element: make("div", {className: "view"}, canvas, caption), show};
+  return {element: make("div", {className: "view"}, canvas, caption), show, other};
 }
 
 function heat([high, wide, text], peak) {
@@ -191,17 +198,20 @@ function verdict([hit, iou]) {
   return make("span", {className: `badge ${hit ? "good" : "bad"}`}, `${hit ? "hit" : "miss"}, IoU ${Math.round(100 * iou)} %`);
 }
 
-function line(content, at, shown) {
+function line(content, at, drawn) {
   const {gallery} = content, value = (name) => { const code = gallery[name].codes[at]; return code < 0 ? null : gallery[name].values[code]; };
   const [ref, sent] = gallery.ids[at], scores = content.scores[at], evaluated = content.evaluation[at], maps = content.maps[at];
   const tags = [value("dataset"), value("split"), value("source"), ref === null ? null : `ref ${ref}`, sent === null ? null : `sentence ${sent}`];
   const buttons = [];
-  const single = (label, mask) => shown && buttons.push(make("button", {type: "button", onclick: () => shown(mask)}, label));
+  const single = (label, mask) => drawn && buttons.push(make("button", {type: "button", onclick: () => drawn.show(mask)}, label));
   if (scores && scores.length) {
     const best = scores.indexOf(Math.max(...scores));
     single(`best score ${scores[best].toFixed(3)}`, best);
   }
   if (evaluated && evaluated[4] !== null && evaluated[4] !== undefined) single("prediction", evaluated[4]);
+  if (drawn && content.truth[at]) {
+    buttons.push(make("button", {type: "button", onclick: () => drawn.other("truth", content.truth[at])}, "truth"));
+  }
   return make("div", {className: "row"},
     make("div", {className: "text", dir: "auto"}, gallery.text[at] || "(empty)", evaluated ? verdict(evaluated) : null),
     make("div", {}, ...gallery.phrases[at].map((phrase) => make("span", {className: "chip", dir: "auto"}, phrase))),
@@ -216,7 +226,7 @@ function card(content, image, rows) {
   const name = image < 0 ? "no image" : content.gallery.image.values[image];
   const drawn = picture ? view(picture, name) : null;
   const words = make("div", {className: "words"}, drawn ? null : make("p", {className: "name"}, name));
-  const add = (some) => words.append(...some.map((at) => line(content, at, drawn && drawn.show)));
+  const add = (some) => words.append(...some.map((at) => line(content, at, drawn)));
   add(rows.slice(0, ROWS_SHOWN));
   if (rows.length > ROWS_SHOWN) {
     const more = make("button", {type: "button", onclick: () => { more.remove(); add(rows.slice(ROWS_SHOWN)); }},

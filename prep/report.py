@@ -63,6 +63,7 @@ def write_report(config: ReportConfig) -> dict[str, int]:
         "scores": _scores(store, gallery, pictures),
         "evaluation": _evaluation(config.evaluation, gallery),
         "maps": _maps(config.evaluation, gallery, pictures),
+        "truth": _truth(config.data, gallery, pictures),
     }
     page = render(content)
     try:
@@ -156,6 +157,36 @@ def _evaluation(folder: Path | None, gallery: Gallery) -> dict[str, list[Any]]:
             found[str(numbers[row["row_id"]])] = [
                 bool(row["point"]), round(overlap, 4), row["peak_y"], row["peak_x"], row.get("proposal"),
             ]  # fmt: skip
+    return found
+
+
+def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, str]:
+    """Row number -> its true mask as compressed RLE, for the pictured rows of datasets found in ``data``."""
+    if data is None:
+        return {}
+    import numpy as np
+    from pycocotools import mask as coco
+
+    from prep.dataset import open_dataset
+    from prep.truth import Truth
+
+    truths: dict[tuple[str, str], Truth | None] = {}
+    found = {}
+    for at in _pictured(gallery, pictures).values():
+        row = gallery.expression(at)
+        key = row.dataset, row.split_by
+        if key not in truths:
+            try:
+                truths[key] = Truth(open_dataset(data, *key))
+            except PrepError:  # a folder of images alone is a data root too
+                truths[key] = None
+        truth = truths[key]
+        try:
+            mask = truth.mask(row) if truth else None
+        except PrepError:
+            truths[key] = mask = None
+        if mask is not None and list(mask.shape) == pictures[str(gallery.columns["image"].codes[at])]["size"]:
+            found[str(at)] = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
     return found
 
 

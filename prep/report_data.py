@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.annotations import inside
+from prep.records import Expression
 
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
@@ -20,8 +21,8 @@ THUMBNAIL_SIDE = 320
 # A histogram has this many bars.
 BINS = 20
 PHRASE_COLUMNS = [
-    "row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image", "expression", "phrases", "source",
-    "violations", "rejected", "status", "error",
+    "row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image", "expression",
+    "phrases", "source", "violations", "rejected", "status", "error",
 ]  # fmt: skip
 
 
@@ -202,6 +203,8 @@ class Gallery:
         self.phrases: list[list[str]] = []
         self.ids: list[list[int | None]] = []
         self.row_ids: list[str] = []
+        self.image_ids: list[int | None] = []
+        self.split_bys = Column()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in one phrase row."""
@@ -212,9 +215,31 @@ class Gallery:
         self.phrases.append(row["phrases"])
         self.ids.append([row["ref_id"], row["sent_id"]])
         self.row_ids.append(row["row_id"])
+        self.image_ids.append(row["image_id"])
+        self.split_bys.add(row["split_by"])
+
+    def expression(self, at: int) -> Expression:
+        """Row ``at`` as the dataset's reader gave it."""
+        ref_id, sent_id = self.ids[at]
+        named = {
+            name: column.values[column.codes[at]]
+            for name, column in (*self.columns.items(), ("split_by", self.split_bys))
+            if name in ("dataset", "split_by", "split", "image") and column.codes[at] >= 0
+        }
+        return Expression(
+            row_id=self.row_ids[at],
+            dataset=named["dataset"],
+            split_by=named["split_by"],
+            split=named["split"],
+            ref_id=ref_id,
+            sent_id=sent_id,
+            image_id=self.image_ids[at],
+            image=named.get("image"),
+            text=self.text[at],
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """The columns, without the row ids."""
+        """What the page needs of the columns."""
         return {
             **{name: column.to_json() for name, column in self.columns.items()},
             "violations": {"values": self.codes.values, "lists": self.violations},
