@@ -16,7 +16,7 @@ from prep.cache.keyset import KeySet
 from prep.cache.schema import PHRASES
 from prep.engine import Resources, Stage, run
 from prep.errors import PrepError
-from prep.phrases.engines.base import ANSWERS, Question, Sampling
+from prep.phrases.engines.base import ANSWERS, DEATHS, Question, Sampling
 from prep.phrases.ladder import settle, unusable
 from prep.phrases.models import Model, resolve
 from prep.phrases.prompt import Prompt, load_prompt
@@ -105,10 +105,11 @@ def open_stage(
     if model.kind == "openai":
         from prep.phrases.engines.openai import OpenAIStage
 
-        return OpenAIStage(model, prompt, sampling, concurrency=concurrency, resources=resources)
+        stage = OpenAIStage(model, prompt, sampling, concurrency=concurrency, resources=resources)
+        return cast(AnswerStage, stage)
     from prep.phrases.engines.vllm import VllmStage
 
-    return VllmStage(model, prompt, sampling, options, resources=resources)
+    return cast(AnswerStage, VllmStage(model, prompt, sampling, options, resources=resources))
 
 
 @functools.lru_cache(maxsize=1)
@@ -178,7 +179,7 @@ def run_llm(
             job.ask(workers, ray_address)
             with stop.later():
                 summary.close(job.seen, job.done_before, time.monotonic() - started)
-                report = job.report.figures(job.clock, deaths=getattr(stage, "deaths", 0))
+                report = job.report.figures(job.clock)
                 summary.extra["report"] = report
                 figures = {**summary.figures(), "workers": workers, "report": report}
                 writer.record_run({**figures, "arguments": dict(arguments or {})})
@@ -292,7 +293,7 @@ class _Job:
         """Commit a unit's answers, then write the rows that waited for them."""
         self.clock.to("commit answers")
         columns = table.to_pydict()
-        self.report.add_answers(columns)
+        self.report.add_answers(columns, int((table.schema.metadata or {}).get(DEATHS.encode(), b"0")))
         with self.stop.later():
             self.cache.put(table)
             answers = self.cache.get_many(columns["key"])

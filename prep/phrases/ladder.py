@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from prep.cache.keys import normalise_text
 from prep.phrases.checks import violations
@@ -34,7 +35,14 @@ def decompose(text: str, llm: str = "rules") -> PhraseSet:
 
 def needs_retry(text: str, raw: str) -> bool:
     """Whether a model's first answer fails a check, so that a constrained second one is worth its time."""
-    return bool(violations(text, parse(raw)))
+    return bool(_judged(text, raw)[1])
+
+
+@lru_cache(maxsize=1 << 13)
+def _judged(text: str, raw: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """An answer's phrases and violations; asked by an engine's stage and soon again by :func:`settle`."""
+    phrases = tuple(parse(raw))
+    return phrases, violations(text, phrases)
 
 
 def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
@@ -50,8 +58,7 @@ def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
         return PhraseSet((), "expression", ("count",))
     rejected: list[tuple[str, tuple[str, ...]]] = []
     for source, raw in zip(("llm", "retry"), raws, strict=False):
-        phrases = tuple(parse(raw))
-        failed = violations(text, phrases)
+        phrases, failed = _judged(text, raw)
         if not failed:
             return PhraseSet(phrases, source, (), tuple(rejected))
         rejected.append((source, failed))

@@ -33,7 +33,7 @@ class Report:
         self.valid: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self.failed: dict[str, Counter[str]] = {}
-        self.asked = self.retried = 0
+        self.asked = self.retried = self.deaths = 0
         self.tokens: Counter[str] = Counter()
 
     def add_row(self, phrase_set: PhraseSet | None) -> None:
@@ -48,14 +48,15 @@ class Report:
             self.valid[source] += not names
             self.failed.setdefault(source, Counter()).update(names)
 
-    def add_answers(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """A unit's answers, as the columns of ``engines.base.ANSWERS``."""
+    def add_answers(self, columns: Mapping[str, Sequence[Any]], deaths: int = 0) -> None:
+        """A unit's answers, as the columns of ``engines.base.ANSWERS``, and the engine's deaths with it."""
+        self.deaths += deaths
         self.asked += len(columns["key"])
         self.retried += sum(raw is not None for raw in columns["retry"])
         for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
             self.tokens[name] += sum(columns[name])
 
-    def figures(self, clock: Clock, *, deaths: int = 0) -> dict[str, Any]:
+    def figures(self, clock: Clock) -> dict[str, Any]:
         """The report as JSON values. Shares are of the rows for which the rung was tried."""
         rungs = {
             source: {
@@ -77,7 +78,7 @@ class Report:
             "engine": {
                 "asked": self.asked,
                 "retried": self.retried,
-                "deaths": deaths,
+                "deaths": self.deaths,
                 **dict(self.tokens),
                 "expressions_per_second": _ratio(self.asked, waited),
                 "tokens_per_second": _ratio(tokens, waited),

@@ -29,6 +29,9 @@ ANSWERS = pa.schema(
     ]
 )
 
+# The key of a unit's metadata that counts deaths of the engine's process.
+DEATHS = "deaths"
+
 # The turn that asks again, after the first answer; its reply is held to ANSWER_SCHEMA by structured
 # outputs.
 RETRY = (
@@ -109,8 +112,11 @@ def quoted_answer(raw: str) -> str:
     return raw.strip()[:MAX_QUOTED_ANSWER].strip() or "-"
 
 
-def answers_table(answers: Iterable[Answer]) -> pa.Table:
-    """A unit's answers in the columns of :data:`ANSWERS`."""
+def answers_table(answers: Iterable[Answer], *, deaths: int = 0) -> pa.Table:
+    """A unit's answers in the columns of :data:`ANSWERS`.
+
+    ``deaths``, of the engine's process while it worked on the unit, go into the table's metadata.
+    """
     rows = [
         {
             "key": a.question.key,
@@ -126,4 +132,4 @@ def answers_table(answers: Iterable[Answer]) -> pa.Table:
         }
         for a in answers
     ]
-    return pa.Table.from_pylist(rows, schema=ANSWERS)
+    return pa.Table.from_pylist(rows, schema=ANSWERS.with_metadata({DEATHS: str(deaths)}))

@@ -26,6 +26,7 @@ from prep.phrases.engines.base import (
 from prep.phrases.ladder import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
+from prep.phrases.stage import OneCore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +78,7 @@ class OpenAIStage:
         self.sampling = sampling or Sampling()
         self.concurrency = concurrency
         self.first_wait = first_wait
-        self.resources = resources
+        self.resources = resources or OneCore()
         self._pool: ThreadPoolExecutor | None = None
         self._client: _Client | None = None
 

@@ -11,6 +11,7 @@ from prep.phrases.engines.vllm_engine import Batch, Engine, Request, VllmOptions
 from prep.phrases.ladder import needs_retry
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
+from prep.phrases.stage import OneCore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +42,7 @@ class VllmStage:
         self.prompt = prompt
         self.sampling = sampling or Sampling()
         self.options = options or VllmOptions()
-        self.resources = resources
+        self.resources = resources or OneCore()
         self.deaths = 0
         self._deaths_in_a_row = 0
         self._engine: Engine | None = None
@@ -63,6 +64,13 @@ class VllmStage:
         if self._engine is None:
             self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
 
+    @property
+    def engine(self) -> Engine:
+        """The open engine."""
+        if self._engine is None:
+            raise RuntimeError("VllmStage.open() comes before load() and process()")
+        return self._engine
+
     def close(self) -> None:
         """End the engine's process."""
         if self._engine is not None:
@@ -72,27 +80,23 @@ class VllmStage:
     def load(self, unit: list[Question]) -> Batch:
         """Tokenise a unit and hand it to the engine."""
         batch = Batch([Answer(question) for question in unit])
-        engine = self._opened()
+        engine = self.engine
         ids = engine.chat.questions([question.text for question in unit])
         self._ask(batch, engine, [Request(batch, i, False, prompt) for i, prompt in enumerate(ids)])
         return batch
 
     def process(self, loaded: Batch) -> pa.Table:
         """Wait for a unit's answers and ask again where they fail."""
+        deaths = self.deaths
         while loaded.waiting:
             arrived = [loaded.finished.get()]
             while not loaded.finished.empty():
                 arrived.append(loaded.finished.get())
-            outputs = [entry for entry in arrived if entry is not None and entry[0][1:3] in loaded.waiting]
+            outputs = [entry for entry in arrived if entry is not None]
             self._take(loaded, outputs)
             if len(outputs) < len(arrived) and loaded.engine is not None and loaded.engine.dead:
                 self._take_over(loaded)
-        return answers_table(loaded.answers)
-
-    def _opened(self) -> Engine:
-        if self._engine is None:
-            raise RuntimeError("VllmStage.open() comes before load() and process()")
-        return self._engine
+        return answers_table(loaded.answers, deaths=self.deaths - deaths)
 
     def _ask(self, batch: Batch, engine: Engine, requests: list[Request]) -> None:
         """Send prompts; one that is too long for the engine becomes an error of its own question."""
@@ -114,7 +118,7 @@ class VllmStage:
         if not outputs:
             return
         self._deaths_in_a_row = 0
-        engine = self._opened()
+        engine = self.engine
         raws = engine.chat.decode([output.outputs[0].token_ids for _, output in outputs])
         again: list[tuple[int, str, str]] = []
         for (request, output), raw in zip(outputs, raws, strict=True):
@@ -127,7 +131,7 @@ class VllmStage:
                 answer.retry = raw
                 continue
             answer.first, answer.finish = whole_lines(raw, finish), finish
-            if needs_retry(answer.question.text, answer.first):
+            if self.options.retry and needs_retry(answer.question.text, answer.first):
                 again.append((request.number, answer.question.text, answer.first))
         if again:
             ids = engine.chat.retries([text for _, text, _ in again], [raw for _, _, raw in again])
@@ -140,7 +144,7 @@ class VllmStage:
         """Go on with a fresh engine where the batch's own has died."""
         with self._lock:
             if self._engine is batch.engine:
-                dead = self._opened()
+                dead = self.engine
                 self.deaths += 1
                 self._deaths_in_a_row += 1
                 if self._deaths_in_a_row >= MAX_DEATHS:
@@ -152,4 +156,4 @@ class VllmStage:
                     )
                 dead.close()
                 self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
-        self._ask(batch, self._opened(), list(batch.waiting.values()))
+        self._ask(batch, self.engine, list(batch.waiting.values()))

@@ -27,7 +27,9 @@ class VllmOptions:
     """How the engine is set up; ``None`` batch limits are chosen by the device (:func:`engine_arguments`).
 
     ``max_model_len`` 0 is as long as the prompt, an expression and an answer need. ``dtype`` ``auto`` is
-    the model's own. What changes the answers is in :meth:`settings`; nothing else enters the content key.
+    the model's own. ``retry`` says whether failing answers are asked again, ``extra`` holds further
+    arguments of ``vllm.LLM``, for measurements. What changes the answers is in :meth:`settings`; nothing
+    else enters the content key.
     """
 
     tensor_parallel: int = 1
@@ -39,7 +41,9 @@ class VllmOptions:
     gpu_memory_utilization: float = 0.9
     batch_invariant: bool = False
     prefix_caching: bool = True
+    retry: bool = True
     load_format: str = "auto"
+    extra: tuple[tuple[str, Any], ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """The options that change answers."""
@@ -47,6 +51,7 @@ class VllmOptions:
             "quantization": self.quantization,
             "dtype": None if self.dtype == "auto" else self.dtype,
             "batch_invariant": self.batch_invariant,
+            "no_retry": not self.retry,
         }
 
 
@@ -75,9 +80,9 @@ class Engine:
     def __init__(self, model: Model, prompt: Prompt, sampling: Sampling, options: VllmOptions) -> None:
         self.chat = _chat(model, prompt)
         arguments = engine_arguments(model, len(self.chat.prefix), sampling, options)
-        self._llm, children = _boot(model, arguments, options)
+        self.llm, children = _boot(model, arguments, options)
         self._guard = _Guard(children)
-        self.max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
+        self.max_model_len = int(self.llm.llm_engine.model_config.max_model_len)
         self.dead = False
         self.cause = ""
         self._inbox: queue.SimpleQueue[list[Request] | None] = queue.SimpleQueue()
@@ -102,20 +107,20 @@ class Engine:
         self._inbox.put(None)
         self._thread.join(timeout=30)
         self._guard.release()
-        self._llm.llm_engine.engine_core.shutdown()
+        self.llm.llm_engine.engine_core.shutdown()
 
     def _warm(self) -> None:
         """Put the prompt's fixed part into the prefix cache before many requests want it at once."""
         from vllm import SamplingParams
 
-        self._llm.generate(
+        self.llm.generate(
             [{"prompt_token_ids": self.chat.questions(["a"])[0]}],
             SamplingParams(temperature=0.0, max_tokens=1),
             use_tqdm=False,
         )
 
     def _run(self) -> None:
-        engine = self._llm.llm_engine
+        engine = self.llm.llm_engine
         numbers = itertools.count()
         try:
             while True:
@@ -192,6 +197,7 @@ def engine_arguments(
         "enforce_eager": not gpu,
         "block_size": None if gpu else BLOCK,
         "disable_log_stats": True,
+        **dict(options.extra),
     }
 
 

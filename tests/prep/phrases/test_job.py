@@ -144,7 +144,7 @@ def test_no_expression_puts_words_into_the_phrases_of_another(taught: Any, tmp_p
 
 def test_edge_expressions_have_phrases_or_a_reason(taught: Any, tmp_path: Path) -> None:
     texts = ["", " \t", "...", "x" * 5000, "\x00dog\x00", "🐕 left", "\u202eevil", "a" * 399 + " é" * 300]
-    texts += ["\ud800 lone", "Ω≈ç√ " * 120]
+    texts.append("Ω≈ç√ " * 120)
     items = expressions(texts)
     items.append(
         Expression("problem", "toy", "none", "val", None, None, None, None, "dog", "its ref is missing")
@@ -184,6 +184,7 @@ def test_a_fresh_engine_takes_over_from_a_killed_one(taught: Any, tmp_path: Path
     summary, rows = run(taught, items, tmp_path, unit_size=drive.UNIT)
     killer.join()
     assert taught.deaths == deaths + 1
+    assert summary.extra["report"]["engine"]["deaths"] == 1
     assert engine_processes() != [engine]
     assert (summary.done, summary.failed) == (len(items), 0)
     assert summary.extra["report"]["engine"]["asked"] == len({normalise_text(i.text) for i in items})
