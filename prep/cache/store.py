@@ -29,7 +29,7 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
     files = open_files(uri)
     if create:
         files.make()
-    elif not any(files.exists(f"{stage}/{MANIFEST}") for stage in STAGES):
+    elif not any(files.exists(stage) for stage in STAGES):
         raise PrepError(
             f"There is no store at {files.uri}.",
             "`pcnet-prep phrases` and `pcnet-prep sam` make one (--out); give its place with --store.",

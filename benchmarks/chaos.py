@@ -1,0 +1,261 @@
+"""Kills the real commands while they work, again and again, and holds what is left against an undisturbed
+run.
+
+    python benchmarks/chaos.py rules segments --kills 100
+    python benchmarks/chaos.py sam --kills 20                   # seeded random vit_b weights, on the CPU
+    python benchmarks/chaos.py segments --workers 2 --victim actor --kills 10
+    python benchmarks/chaos.py llm --llm DIR --kills 10         # a local model directory, through vLLM
+
+Each kill is a SIGKILL at a random moment of the work. It counts only if rows were still missing. After each,
+what a reader of ``*.parquet`` sees is checked: no row twice, none gone that was there. When the rows are
+complete they must equal the undisturbed run's (an LLM's: the same row_ids, and no key answered twice), and a
+new store is begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+PROGRAM = str(Path(sys.executable).with_name("pcnet-prep"))
+KEYS = {"phrases": "row_id", "proposals": "image"}
+
+
+@dataclass
+class Job:
+    """One command to torment: its arguments without --out, its stage, and how many rows there will be."""
+
+    name: str
+    arguments: list[str]
+    stage: str
+    rows: int
+    deterministic: bool = True
+
+
+def expressions(folder: Path, count: int) -> Path:
+    chance = random.Random(0)
+    words = [
+        "man",
+        "woman",
+        "dog",
+        "red",
+        "blue",
+        "left",
+        "right",
+        "tall",
+        "bench",
+        "with",
+        "a",
+        "hat",
+        "on",
+        "the",
+        "near",
+        "holding",
+        "umbrella",
+        "second",
+        "from",
+    ]
+    path = folder / "expressions.jsonl"
+    with path.open("w") as file:
+        for number in range(count):
+            text = " ".join(chance.choices(words, k=chance.randint(2, 9)))
+            file.write(json.dumps({"sent": text, "sent_id": number}) + "\n")
+    return path
+
+
+def photos(folder: Path, count: int, side: int) -> Path:
+    """Pictures of a few coloured boxes on noise; one in ten is not an image at all."""
+    chance = np.random.default_rng(0)
+    place = folder / "images"
+    place.mkdir()
+    for number in range(count):
+        path = place / f"{number:05d}.jpg"
+        if number % 10 == 9:
+            path.write_bytes(b"not an image")
+            continue
+        pixels = chance.integers(0, 60, (side, side, 3), dtype=np.uint8)
+        for _ in range(4):
+            y, x = chance.integers(0, side * 3 // 4, 2)
+            pixels[y : y + side // 4, x : x + side // 4] = chance.integers(60, 255, 3)
+        Image.fromarray(pixels).save(path, quality=92)
+    return place
+
+
+def random_sam(folder: Path) -> Path:
+    """A seeded random vit_b: its masks mean nothing, its work is the real work."""
+    import torch
+    from segment_anything import sam_model_registry
+
+    torch.manual_seed(0)
+    path = folder / "vit_b.pth"
+    torch.save(sam_model_registry["vit_b"]().state_dict(), path)
+    return path
+
+
+def jobs(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Job]]:
+    def rules() -> Job:
+        path = expressions(folder, arguments.rows or 50_000)
+        return Job(
+            "rules", ["phrases", "--llm", "rules", "--input", str(path)], "phrases", arguments.rows or 50_000
+        )
+
+    def segments() -> Job:
+        count = arguments.rows or 300
+        flags = ["--generator", "segments", "--min-area", "20", "--images", str(photos(folder, count, 96))]
+        return Job("segments", ["sam", *flags], "proposals", count)
+
+    def sam() -> Job:
+        count = arguments.rows or 6
+        flags = ["--checkpoint", str(random_sam(folder)), "--model", "vit_b", "--gpus", "0"]
+        flags += ["--points-per-side", "2", "--pred-iou-thresh", "-100", "--stability-score-thresh", "0"]
+        return Job("sam", ["sam", *flags, "--images", str(photos(folder, count, 64))], "proposals", count)
+
+    def llm() -> Job:
+        count = arguments.rows or 200
+        flags = ["--llm", arguments.llm, "--input", str(expressions(folder, count))]
+        return Job("llm", ["phrases", *flags], "phrases", count, deterministic=False)
+
+    return {"rules": rules, "segments": segments, "sam": sam, "llm": llm}
+
+
+def start(job: Job, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    command = [PROGRAM, *job.arguments, "--out", str(out), "--workers", str(workers)]
+    log = (out.parent / f"{out.name}.log").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def keys_seen(job: Job, out: Path) -> list[str]:
+    """The row keys that a reader of the folder sees."""
+    if not any((out / job.stage).glob("*.parquet")):
+        return []
+    query = f"select {KEYS[job.stage]} from read_parquet('{out}/{job.stage}/**/*.parquet')"
+    return [key for (key,) in duckdb.connect().execute(query).fetchall()]
+
+
+def table(job: Job, out: Path) -> pa.Table:
+    from prep.cache.store import open_store
+
+    return open_store(out).stage(job.stage).reader().read().combine_chunks().sort_by(KEYS[job.stage])
+
+
+def answered_twice(out: Path) -> int:
+    """How many keys the answer cache holds more than once."""
+    if not any((out / "cache").rglob("*.parquet")):
+        return 0
+    query = f"select count(*) - count(distinct key) from read_parquet('{out}/cache/**/*.parquet')"
+    return int(duckdb.connect().execute(query).fetchone()[0])
+
+
+def actors(driver: int) -> list[int]:
+    """The processes of the driver's Ray that run our worker."""
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    ours = []
+    for line in found.splitlines():
+        pid, _, rest = line.strip().partition(" ")
+        if rest.startswith("ray::Worker") and os.path.exists(f"/proc/{pid}"):
+            ours.append(int(pid))
+    return ours
+
+
+def torment(job: Job, folder: Path, kills: int, workers: int, victim: str, chance: random.Random) -> bool:
+    began = time.monotonic()
+    calm = folder / f"{job.name}-calm"
+    if start(job, calm, workers).wait() != 0:
+        sys.exit((folder / f"{calm.name}.log").read_text())
+    wanted = table(job, calm)
+    assert wanted.num_rows == job.rows, f"{wanted.num_rows} rows, not {job.rows}"
+    record = json.loads((calm / job.stage / "_manifest.json").read_text())["runs"][-1]
+    span = record["seconds"]
+    counted = late = stores = lost = twice = unequal = 0
+    sizes: list[int] = []
+    while counted < kills:
+        stores += 1
+        out, before = folder / f"{job.name}-{stores}", set()
+        while True:
+            run = start(job, out, workers)
+            while run.poll() is None and not (out / job.stage / ".writer.json").exists():
+                time.sleep(0.005)
+            if counted < kills:
+                time.sleep(chance.uniform(0.0, 1.1 * span))
+            else:
+                run.wait()
+            targets = [run.pid] if victim == "driver" else actors(run.pid)[:1]
+            alive = run.poll() is None
+            for pid in targets:
+                if alive:
+                    os.kill(pid, signal.SIGKILL)
+            code = run.wait()
+            keys = keys_seen(job, out)
+            twice += sum(many - 1 for many in Counter(keys).values())
+            lost += len(before - set(keys))
+            before = set(keys)
+            (out / job.stage / ".writer.json").unlink(missing_ok=True)
+            if victim == "actor" and alive and targets:
+                counted += 1
+            elif code == -signal.SIGKILL and len(before) < job.rows:
+                counted += 1
+                sizes.append(len(before))
+            elif code == -signal.SIGKILL:
+                late += 1
+            if code == 0:
+                break
+            if code not in (0, -signal.SIGKILL):
+                sys.exit((folder / f"{out.name}.log").read_text())
+        lost += job.rows - len(before)
+        got = table(job, out)
+        same = got.equals(wanted) if job.deterministic else got["row_id"].equals(wanted["row_id"])
+        unequal += not same
+        if not job.deterministic:
+            twice += answered_twice(out)
+        shutil.rmtree(out)
+    shutil.rmtree(calm)
+    middle = f"; rows there at a kill: median {int(np.median(sizes))} of {job.rows}" if sizes else ""
+    print(
+        f"{job.name} ({workers} workers, {victim}): {counted} SIGKILLs while rows were missing ({late} later)"
+        f" in {stores} stores of {job.rows} rows{middle}; rows lost {lost}, twice {twice}; stores unlike the"
+        f" undisturbed run's {unequal}; {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
+    return not (lost or twice or unequal)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("jobs", nargs="+", choices=["rules", "segments", "sam", "llm"])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=None, help="rows of one store (default: by job)")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--victim", choices=["driver", "actor"], default="driver")
+    parser.add_argument("--llm", help="model directory for the llm job")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    good = True
+    for name in arguments.jobs:
+        with tempfile.TemporaryDirectory() as folder:
+            job = jobs(arguments, Path(folder))[name]()
+            chance = random.Random(arguments.seed)
+            good &= torment(job, Path(folder), arguments.kills, arguments.workers, arguments.victim, chance)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

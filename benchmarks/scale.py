@@ -1,0 +1,206 @@
+"""Rows a second, memory and open time of large stores, and what the engine costs per unit.
+
+python benchmarks/scale.py listing --rows 1000000    # images through a generator that opens no file
+python benchmarks/scale.py rules --rows 10000000     # expressions through the rules
+python benchmarks/scale.py nodes                     # seconds per unit in process and on 1, 2 and 4 Ray nodes
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from prep.cache.keys import row_id
+from prep.cache.schema import PROPOSALS
+from prep.cache.store import open_store
+from prep.engine import Resources, Stage, run
+from prep.records import Expression, ImageRef
+from prep.runner import prepare
+
+
+class FreeGenerator:
+    """An image's row without looking at the image."""
+
+    resources = Resources(cpus=1.0)
+
+    def open(self) -> None:
+        """There is nothing to load."""
+
+    def load(self, unit: list[ImageRef]) -> list[ImageRef]:
+        """Nothing is read."""
+        return unit
+
+    def process(self, unit: list[ImageRef]) -> pa.Table:
+        """Rows without a mask."""
+        count = len(unit)
+        same: dict[str, Any] = {"generator": "free", "status": "empty", "grid32": b"", "masks": []}
+        columns = {name: [value] * count for name, value in same.items()}
+        columns |= {"image": [ref.image for ref in unit], "key": [ref.image for ref in unit]}
+        columns |= {"image_id": [ref.image_id for ref in unit]}
+        arrays = [
+            pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.nulls(count, field.type)
+            for field in PROPOSALS
+        ]
+        return pa.Table.from_arrays(arrays, schema=PROPOSALS)
+
+
+def listing(count: int) -> Iterator[ImageRef]:
+    for number in range(count):
+        name = f"train2014/COCO_train2014_{number:012d}.jpg"
+        yield ImageRef(name, number, name)
+
+
+def expressions(count: int) -> Iterator[Expression]:
+    sides = ("left", "right", "top", "bottom")
+    shirts = ("red", "blue", "green", "white", "black", "striped", "plaid")
+    people = ("man", "woman", "boy", "girl", "player", "rider")
+    pictures = itertools.cycle(itertools.product(people, shirts, sides))
+    for number, (person, shirt, side) in zip(range(count), pictures, strict=False):
+        image = f"train2014/COCO_train2014_{number // 10:012d}.jpg"
+        text = f"{person} in {shirt} shirt holding bag {number % 1000} on the {side}"
+        key = row_id("scale", "", number, number, image, text, 0)
+        yield Expression(key, "scale", "", "train", number, number, number // 10, image, text)
+
+
+class Memory:
+    """This process's resident memory in MiB, sampled every second."""
+
+    def __init__(self) -> None:
+        self.samples: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(1.0):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.samples.append(pages * resource.getpagesize() / 2**20)
+
+    def quarters(self) -> str:
+        """Resident memory at a quarter, half, three quarters and the end of the run."""
+        last = len(self.samples) - 1
+        return ", ".join(f"{self.samples[last * k // 4]:.0f}" for k in (1, 2, 3, 4)) if last > 0 else "-"
+
+
+OPEN = """
+import json, sys, time
+start = time.perf_counter()
+from prep.cache.store import open_store
+stage = open_store(sys.argv[1]).stage(sys.argv[2])
+imported = time.perf_counter()
+with stage.writer(json.loads(sys.argv[3])) as writer:
+    opened = time.perf_counter()
+    count = len(writer.done)
+    wall = time.perf_counter() - opened
+    print(f"{opened - imported:.2f} {wall:.2f} {time.process_time():.2f} {count}")
+"""
+
+
+def fill(
+    name: str, stage: Stage, items: Iterator[Any], key: Callable[[Any], str], unit: int, count: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(Path(folder) / "prepared", create=True)
+        settings, selection = {"scale": name}, {"count": count}
+        with Memory() as memory, store.stage(name).writer(settings) as writer:
+            cpu = time.process_time()
+            summary = prepare(stage, items, key=key, writer=writer, unit_size=unit, selection=selection)
+            cpu = time.process_time() - cpu
+        files = [path for path in Path(store.uri, name).iterdir() if path.is_file()]
+        data = sum(path.stat().st_size for path in files if path.suffix == ".parquet")
+        ledger = sum(path.stat().st_size for path in files if path.suffix == ".json")
+        print(
+            f"{name}: {summary.done:,} rows in {summary.seconds:.0f} s = {summary.rate:,.0f} rows/s"
+            f" ({cpu / summary.done * 1e6:.0f} us of CPU a row); resident MiB at 1/4, 1/2, 3/4, 1:"
+            f" {memory.quarters()}; {len(files)} files, {data / 2**20:.0f} MiB of shards, manifest"
+            f" {ledger / 2**10:.0f} KiB"
+        )
+        command = [sys.executable, "-c", OPEN, store.uri, name, json.dumps(settings)]
+        opened, keyed, cpu_seconds, keys = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.split()
+        again = time.perf_counter()
+        with store.stage(name).writer(settings) as writer:
+            nothing = prepare(stage, iter(()), key=key, writer=writer, unit_size=unit, selection=selection)
+        assert nothing.reused == count
+        print(
+            f"  opens in {opened} s, its {int(keys):,} keys are read in another {keyed} s ({cpu_seconds} s of CPU"
+            f" with the imports); a re-run with nothing to do takes {time.perf_counter() - again:.2f} s"
+        )
+
+
+def nodes(units: int, size: int) -> None:
+    """Time per unit of a stage that does nothing, in process and on Ray nodes of one worker each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    def measure(**how: Any) -> float:
+        work = (list(listing(size)) for _ in range(units))
+        results = run(FreeGenerator(), work, **how)
+        next(results)  # workers are up
+        start = time.perf_counter()
+        for _ in results:
+            pass
+        return (time.perf_counter() - start) / (units - 1)
+
+    here = measure(workers=1)
+    print(f"in process: {here * 1e3:.2f} ms a unit of {size} items")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False)
+    there = 0
+    for count in (1, 2, 4):
+        while there < count:
+            cluster.add_node(num_cpus=1)
+            there += 1
+        seconds = measure(workers=count, ray_address=cluster.address)
+        print(
+            f"{count} Ray nodes: {seconds * 1e3:.2f} ms a unit, {seconds / here:.1f} times in process",
+            flush=True,
+        )
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["listing", "rules", "nodes"])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--units", type=int, default=400)
+    arguments = parser.parse_args()
+    count = arguments.rows
+    if arguments.what == "listing":
+        fill("proposals", FreeGenerator(), listing(count), lambda ref: ref.image, 512, count)
+    elif arguments.what == "rules":
+        from prep.phrases.stage import RulesStage
+
+        stage = RulesStage(Resources())
+        fill("phrases", stage, expressions(count), lambda expression: expression.row_id, 4096, count)
+    else:
+        nodes(arguments.units, 256)
+
+
+if __name__ == "__main__":
+    main()
