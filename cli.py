@@ -654,7 +654,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo: data, store, run and index.html.")] = Path(
         "demo"
     ),
-    images: Annotated[int, typer.Option(min=2, help="Synthetic scenes to make.")] = 5000,
+    images: Annotated[int, typer.Option(min=2, help="Synthetic scenes to make.")] = 3000,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")] = 1500,
     seed: Annotated[int, typer.Option(help="Decides the scenes and the training.")] = 0,
     shown: Annotated[int, typer.Option(min=1, help="Samples on the page.")] = 12,

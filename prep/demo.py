@@ -24,7 +24,7 @@ class DemoConfig:
     """What the demo does: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples."""
 
     out: Path
-    images: int = 5000
+    images: int = 3000
     steps: int = 1500
     seed: int = 0
     shown: int = 12

@@ -89,10 +89,11 @@ def _figures(figures: Sequence[Figure]) -> str:
 
 
 def _bars(figure: Figure) -> str:
-    return "".join(
-        f'<i class={name} style="width:{min(max(value, 0), 100):.1f}%"></i>'
-        for name, value in (("bound", figure.bound), ("ours", figure.ours), ("chance", figure.chance))
+    marks = "".join(
+        f'<i class={name} style="left:{min(max(value, 0.4), 99.6):.1f}%"></i>'
+        for name, value in (("chance", figure.chance), ("bound", figure.bound))
     )
+    return f'<i class=ours style="width:{min(max(figure.ours, 0), 100):.1f}%"></i>{marks}'
 
 
 def _sample(sample: Sample) -> str:

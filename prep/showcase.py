@@ -98,7 +98,7 @@ def _kinds(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _figures(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = sorted(
-        {kind for row in measured for kind in row["kinds"]}, key=lambda name: (name.split()[-1], name)
+        {kind for row in measured for kind in row["kinds"]}, key=lambda name: (name.split()[-1], len(name))
     )
     figures = []
     for name in [ALL, *names]:

@@ -21,7 +21,7 @@ SHARES = {"train": 88, "val": 6, "testA": 3, "testB": 3}
 TRAIN_TARGETS = 3
 
 
-def write(folder: Path, *, images: int = 5000, seed: int = 0) -> Path:
+def write(folder: Path, *, images: int = 3000, seed: int = 0) -> Path:
     """Write ``images`` images and their expressions below ``folder/coco``; return that data root.
 
     The same arguments give the same bytes. Beside the files of the real dataset there is
