@@ -154,7 +154,7 @@ def engine(arguments: argparse.Namespace) -> None:
 
 def rules(arguments: argparse.Namespace) -> None:
     from prep.cache.store import open_store
-    from prep.phrases.job import run_rules
+    from prep.phrases.rules_job import run_rules
     from prep.phrases.stage import rules_settings
 
     texts = _many(arguments.rows)

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import answer_key, canonical_json, fingerprint, normalise_text
 from prep.cache.keyset import KeySet
 from prep.cache.schema import PHRASES
-from prep.engine import Resources, Stage, run
+from prep.engine import Stage, run
 from prep.errors import PrepError
-from prep.phrases.engines.base import ANSWERS, DEATHS, Question, Sampling
+from prep.phrases.engines.base import ANSWERS, DEATHS, Question
 from prep.phrases.ladder import settle, unusable
-from prep.phrases.models import Model, resolve
-from prep.phrases.prompt import Prompt, load_prompt
 from prep.phrases.report import Clock, Report
-from prep.phrases.stage import RulesStage, row
+from prep.phrases.stage import row
 from prep.progress import progress
 from prep.records import Expression, PhraseSet
-from prep.runner import Stop, Summary, interrupted, prepare, stoppable
+from prep.runner import Stop, Summary, interrupted, stoppable
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
-    from prep.phrases.engines.vllm_engine import VllmOptions
+    from prep.phrases.models import Model
+    from prep.phrases.prompt import Prompt
 
 # Expressions looked up at a time.
 BLOCK = 4096
@@ -36,7 +34,6 @@ BLOCK = 4096
 REMEMBERED = 1 << 16
 # The folder of a cache that holds engines' answers.
 ANSWER_STAGE = "answers"
-RULES_UNIT = 4096
 
 
 class AnswerStage(Stage, Protocol):
@@ -50,96 +47,6 @@ class AnswerStage(Stage, Protocol):
 
     def close(self) -> None:
         """Free what ``open`` took."""
-
-
-def run_rules(
-    expressions: Iterable[Expression],
-    *,
-    writer: StageWriter,
-    workers: int = 1,
-    ray_address: str | None = None,
-    label: str = "phrases",
-    total: int | None = None,
-    selection: Mapping[str, Any] | None = None,
-    arguments: Mapping[str, Any] | None = None,
-) -> Summary:
-    """Bring every expression's row into the store by rules (``writer`` with ``stage.rules_settings()``).
-
-    The summary's ``extra["report"]`` holds the figures of :class:`prep.phrases.report.Report`.
-    """
-    report = Report()
-
-    def count(rows: Any) -> None:
-        for phrase_set in _phrase_sets(rows.select(["source", "violations", "rejected"]).to_pydict()):
-            report.add_row(phrase_set)
-
-    summary = prepare(
-        cast(Stage, RulesStage(Resources())),
-        expressions,
-        key=lambda expression: expression.row_id,
-        writer=writer,
-        unit_size=RULES_UNIT,
-        workers=workers,
-        ray_address=ray_address,
-        label=label,
-        total=total,
-        selection=selection,
-        on_rows=count,
-        arguments=arguments,
-    )
-    figures = report.figures(Clock("rows"))
-    summary.extra["report"] = {name: figures[name] for name in ("sources", "rungs")}
-    return summary
-
-
-def open_stage(
-    model: Model,
-    prompt: Prompt,
-    *,
-    sampling: Sampling | None = None,
-    options: VllmOptions | None = None,
-    concurrency: int = 32,
-    resources: Any = None,
-) -> AnswerStage:
-    """The stage that asks ``model``: vLLM with ``options``, or an endpoint with ``concurrency`` requests."""
-    if model.kind == "openai":
-        from prep.phrases.engines.openai import OpenAIStage
-
-        stage = OpenAIStage(model, prompt, sampling, concurrency=concurrency, resources=resources)
-        return cast(AnswerStage, stage)
-    from prep.phrases.engines.vllm import VllmStage
-
-    return cast(AnswerStage, VllmStage(model, prompt, sampling, options, resources=resources))
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(llm: str) -> AnswerStage:
-    stage = open_stage(resolve(llm), load_prompt())
-    stage.open()
-    return stage
-
-
-def decompose_with(text: str, llm: str) -> PhraseSet:
-    """The phrases of one expression by the model that ``llm`` names, which stays loaded for the next call."""
-    if llm == "rules" or unusable(text):
-        return settle(text)
-    stage = _opened(llm)
-    table = stage.process(stage.load([Question("", normalise_text(text))]))
-    answer = table.to_pylist()[0]
-    if answer["error"]:
-        raise PrepError(f"{llm} gives no answer: {answer['error']}")
-    return settle(
-        normalise_text(text), [raw for raw in (answer["first"], answer["retry"]) if raw is not None]
-    )
-
-
-def _phrase_sets(columns: Mapping[str, list[Any]]) -> Iterator[PhraseSet | None]:
-    for source, violations, rejected in zip(*columns.values(), strict=True):
-        if source is None:
-            yield None
-        else:
-            turned_down = tuple((r["source"], tuple(r["violations"])) for r in rejected)
-            yield PhraseSet((), source, tuple(violations), turned_down)
 
 
 def run_llm(

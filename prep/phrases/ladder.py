@@ -28,7 +28,7 @@ def decompose(text: str, llm: str = "rules") -> PhraseSet:
     """
     if llm == "rules":
         return settle(text)
-    from prep.phrases.job import decompose_with
+    from prep.phrases.single import decompose_with
 
     return decompose_with(text, llm)
 

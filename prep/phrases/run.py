@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prep.phrases.job import AnswerStage, run_llm, run_rules
+from prep.phrases.job import AnswerStage, run_llm
+from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import rules_settings
 
 if TYPE_CHECKING:

@@ -78,7 +78,7 @@ class OpenAIStage:
         self.sampling = sampling or Sampling()
         self.concurrency = concurrency
         self.first_wait = first_wait
-        self.resources = resources or OneCore()
+        self.resources: Any = resources or OneCore()
         self._pool: ThreadPoolExecutor | None = None
         self._client: _Client | None = None
 

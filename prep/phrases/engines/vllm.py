@@ -42,7 +42,7 @@ class VllmStage:
         self.prompt = prompt
         self.sampling = sampling or Sampling()
         self.options = options or VllmOptions()
-        self.resources = resources or OneCore()
+        self.resources: Any = resources or OneCore()
         self.deaths = 0
         self._deaths_in_a_row = 0
         self._engine: Engine | None = None

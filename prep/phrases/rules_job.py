@@ -1,0 +1,66 @@
+"""The phrases job without a model: every expression's row by rules, and how valid they came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from prep.engine import Resources, Stage
+from prep.phrases.report import Clock, Report
+from prep.phrases.stage import RulesStage
+from prep.records import Expression, PhraseSet
+from prep.runner import Summary, prepare
+
+if TYPE_CHECKING:
+    from prep.cache.writer import StageWriter
+
+UNIT = 4096
+
+
+def run_rules(
+    expressions: Iterable[Expression],
+    *,
+    writer: StageWriter,
+    workers: int = 1,
+    ray_address: str | None = None,
+    label: str = "phrases",
+    total: int | None = None,
+    selection: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Bring every expression's row into the store by rules (``writer`` with ``stage.rules_settings()``).
+
+    The summary's ``extra["report"]`` holds the figures of :class:`prep.phrases.report.Report`.
+    """
+    report = Report()
+
+    def count(rows: Any) -> None:
+        for phrase_set in _phrase_sets(rows.select(["source", "violations", "rejected"]).to_pydict()):
+            report.add_row(phrase_set)
+
+    summary = prepare(
+        cast(Stage, RulesStage(Resources())),
+        expressions,
+        key=lambda expression: expression.row_id,
+        writer=writer,
+        unit_size=UNIT,
+        workers=workers,
+        ray_address=ray_address,
+        label=label,
+        total=total,
+        selection=selection,
+        on_rows=count,
+        arguments=arguments,
+    )
+    figures = report.figures(Clock("rows"))
+    summary.extra["report"] = {name: figures[name] for name in ("sources", "rungs")}
+    return summary
+
+
+def _phrase_sets(columns: Mapping[str, list[Any]]) -> Iterator[PhraseSet | None]:
+    for source, violations, rejected in zip(*columns.values(), strict=True):
+        if source is None:
+            yield None
+        else:
+            turned_down = tuple((r["source"], tuple(r["violations"])) for r in rejected)
+            yield PhraseSet((), source, tuple(violations), turned_down)
