@@ -28,6 +28,11 @@ CALLS = {
 
 def load_pickle(path: Path) -> Any:
     """The plain data pickled in ``path``; :class:`PrepError` if missing, broken or holding anything else."""
+    return loads(read_pickle_file(path), str(path))
+
+
+def read_pickle_file(path: Path) -> bytes:
+    """The bytes of a file of at most ``MAX_BYTES`` that is no Git LFS pointer."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -38,18 +43,18 @@ def load_pickle(path: Path) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return loads(data, str(path))
-
-
-def loads(data: bytes, name: str = "the pickle") -> Any:
-    """The plain data of the pickle ``data``; errors call it ``name``."""
     if data.startswith(b"version https://git-lfs"):
-        raise PrepError(f"{name} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull")
+        raise PrepError(f"{path} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull")
+    return data
+
+
+def loads(data: bytes, name: str = "the pickle", machine: type[Machine] | None = None) -> Any:
+    """The data of the pickle ``data``; errors call it ``name``. ``machine`` may know more than plain data."""
     # A list of references is a few million small objects and no garbage: collecting it only costs time.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _Machine(data, name).run()
+        return (machine or Machine)(data, name).run()
     except PrepError:
         raise
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
@@ -70,7 +75,7 @@ class _Mark:
 _MARK = _Mark()
 
 
-class _Machine:
+class Machine:
     """The pickle stack machine, with the data-building opcodes only (PEP 3154 and before)."""
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -78,9 +83,13 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
+    def opcodes(self) -> list[Callable[[Any], Any] | None]:
+        """What each of the 256 opcodes does; None for those that are refused."""
+        return OPCODES
+
     def run(self) -> Any:
         """Execute until STOP; return the top of the stack."""
-        data, table, stack, memo = self.data, _OPCODES, self.stack, self.memo
+        data, table, stack, memo = self.data, self.opcodes(), self.stack, self.memo
         while self.at < len(data):
             opcode = data[self.at]
             self.at += 1
@@ -91,7 +100,7 @@ class _Machine:
             elif opcode in (0x71, 0x72):  # BINPUT, LONG_BINPUT
                 self.remember(self.unsigned(1 if opcode == 0x71 else 4))
             elif opcode == 0x2E:  # STOP
-                return self._pop()
+                return self.pop()
             else:
                 action = table[opcode]
                 if action is None:
@@ -108,6 +117,10 @@ class _Machine:
             wanted = f"{self.line().decode('utf-8', 'replace')}.{self.line().decode('utf-8', 'replace')}"
         elif opcode == b"\x93" and len(self.stack) >= 2:
             wanted = f"{self.stack[-2]}.{self.stack[-1]}"
+        self.refuse_name(wanted)
+
+    def refuse_name(self, wanted: str) -> None:
+        """Stop, saying what the pickle asks for."""
         raise PrepError(
             f"{self.name} is refused: it asks for {wanted[:200]!r} where only plain data belongs.",
             "Do not load it with pickle: that would run code. Get the file from the dataset's own page.",
@@ -135,7 +148,8 @@ class _Machine:
         """Put a value on the stack."""
         self.stack.append(value)
 
-    def _pop(self) -> Any:
+    def pop(self) -> Any:
+        """Take the top of the stack, which must be a value."""
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError(f"byte {self.at}: a mark where a value belongs")
@@ -178,39 +192,39 @@ def _old_string(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def _quoted(m: _Machine) -> None:
+def _quoted(m: Machine) -> None:
     line = m.line().strip()
     if len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"":
         raise ValueError(f"byte {m.at}: a string without its quotes")
     m.push(_old_string(line[1:-1].decode("unicode-escape").encode("latin-1")))
 
 
-def _int_line(m: _Machine) -> None:
+def _int_line(m: Machine) -> None:
     line = m.line()
     m.push({b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line))
 
 
-def _append(m: _Machine) -> None:
-    value = m._pop()
+def _append(m: Machine) -> None:
+    value = m.pop()
     m.top(list).append(value)
 
 
-def _extend(m: _Machine) -> None:
+def _extend(m: Machine) -> None:
     items = m.to_mark()
     m.top(list).extend(items)
 
 
-def _set_item(m: _Machine) -> None:
-    value, key = m._pop(), m._pop()
+def _set_item(m: Machine) -> None:
+    value, key = m.pop(), m.pop()
     m.top(dict)[key] = value
 
 
-def _set_items(m: _Machine) -> None:
+def _set_items(m: Machine) -> None:
     items = m.to_mark()
     m.top(dict).update(_pairs(items))
 
 
-def _add_items(m: _Machine) -> None:
+def _add_items(m: Machine) -> None:
     items = m.to_mark()
     m.top(set).update(items)
 
@@ -221,19 +235,19 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
-def _tuple(count: int) -> Callable[[_Machine], None]:
-    def action(m: _Machine) -> None:
-        items = [m._pop() for _ in range(count)]
+def _tuple(count: int) -> Callable[[Machine], None]:
+    def action(m: Machine) -> None:
+        items = [m.pop() for _ in range(count)]
         m.push(tuple(reversed(items)))
 
     return action
 
 
-def _push(value: Any) -> Callable[[_Machine], None]:
+def _push(value: Any) -> Callable[[Machine], None]:
     return lambda m: m.stack.append(value)
 
 
-def _sized(size: int, decode: Callable[[bytes], Any]) -> Callable[[_Machine], None]:
+def _sized(size: int, decode: Callable[[bytes], Any]) -> Callable[[Machine], None]:
     """An opcode whose argument is a length of ``size`` bytes and that many bytes."""
     return lambda m: m.stack.append(decode(m.take(m.unsigned(size))))
 
@@ -242,7 +256,7 @@ def _whole(raw: bytes) -> int:
     return int.from_bytes(raw, "little", signed=True)
 
 
-_ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
+_ACTIONS: dict[bytes, Callable[[Machine], Any]] = {
     # framing, stack and memo
     b"\x80": lambda m: m.take(1),
     b"\x95": lambda m: m.take(8),
@@ -281,6 +295,7 @@ _ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"C": _sized(1, bytes),
     b"B": _sized(4, bytes),
     b"\x8e": _sized(8, bytes),
+    b"\x96": _sized(8, bytearray),
     # containers
     b"]": lambda m: m.push([]),
     b"l": lambda m: m.push(m.to_mark()),
@@ -299,4 +314,4 @@ _ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x90": _add_items,
     b"\x91": lambda m: m.push(frozenset(m.to_mark())),
 }
-_OPCODES: list[Callable[[_Machine], Any] | None] = [_ACTIONS.get(bytes([code])) for code in range(256)]
+OPCODES: list[Callable[[Any], Any] | None] = [_ACTIONS.get(bytes([code])) for code in range(256)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_sections_are_what_json_says(
     assert list(list_elements(path)) == images
 
 
-@settings(max_examples=300)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(st.data())
 def test_nothing_but_our_error_escapes_from_damaged_json(folder: Path, data: st.DataObject) -> None:
     whole = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from contextlib import suppress
 from pathlib import Path
@@ -382,7 +383,7 @@ names = st.sampled_from(["ref_id", "image_id", "ann_id", "split", "sentences", "
 entries = st.dictionaries(names, values, max_size=6) | values
 
 
-@settings(max_examples=150)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")))
 @given(st.lists(entries, max_size=4), st.lists(entries, max_size=3), st.lists(entries, max_size=3))
 def test_nothing_but_our_error_escapes_from_odd_entries(
     fuzzed: Path, refs: Any, images: Any, anns: Any
@@ -397,7 +398,7 @@ def test_nothing_but_our_error_escapes_from_odd_entries(
         list(open_dataset(fuzzed, "refcoco").images())
 
 
-@settings(max_examples=200)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
 @given(st.lists(st.binary(max_size=30) | entries.map(lambda value: json.dumps(value).encode()), max_size=6))
 def test_nothing_but_our_error_escapes_from_odd_lines(fuzzed: Path, lines: list[bytes]) -> None:
     path = fuzzed / "odd.jsonl"

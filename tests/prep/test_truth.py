@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from contextlib import suppress
 from dataclasses import replace
@@ -90,7 +91,7 @@ def test_absurd_image_sizes_are_refused() -> None:
             decode([[0, 0, 4, 0, 4, 4]], *size)
 
 
-@settings(max_examples=300)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(
     st.text(st.characters(min_codepoint=32, max_codepoint=130), max_size=20)
     | st.lists(st.integers(-5, 40), max_size=8)

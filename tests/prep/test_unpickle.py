@@ -113,7 +113,7 @@ def test_a_broken_pickle_is_an_error_in_words(data: bytes) -> None:
         loads(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(plain, st.integers(0, 5), st.data())
 def test_nothing_but_our_error_escapes_from_damaged_pickles(
     value: object, protocol: int, data: st.DataObject
@@ -125,7 +125,7 @@ def test_nothing_but_our_error_escapes_from_damaged_pickles(
         loads(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(st.lists(st.sampled_from([bytes([code]) for code in range(256)]), max_size=40).map(b"".join))
 def test_nothing_but_our_error_escapes_from_any_bytes(data: bytes) -> None:
     with suppress(PrepError):
