@@ -65,7 +65,9 @@ def grid(per_side: int) -> Points:
 
 
 def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """``size`` (H, W) scaled so that the longer side is ``side`` pixels."""
+    """``size`` (H, W) scaled so that the longer side is ``side`` pixels; zeros where there are none."""
+    if min(size) <= 0:
+        return 0, 0
     scale = side * 1.0 / max(size)
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 

@@ -21,18 +21,22 @@ from prep.proposals.compiled import compiled
 from prep.proposals.lanes import LANES, above, equal, four_taps, lowest, ones
 
 UNSETTLED = 1  # stands for any odd level
-HUGE = np.float32(1e30)  # from here on, and for NaN, products may overflow: always computed
+HUGE = np.float32(1e30)  # from here on, and for NaN, zero weights count too: left to the reference
 HIGH, LOW, AREA, LEFT, TOP, RIGHT, BOTTOM, CLOSE, EDGES = range(9)  # the numbers that a pass gives of a mask
 FIRST_LOW, LAST_LOW, X_FROM, X_TO = range(4)  # the columns of a geometry's strips
 
 
 @compiled
-def settle(low: Any, edges: Any, levels: Any, box: Any) -> None:
-    """The level of every logit of ``low`` (L x L), and the first and last row and column with one above 0."""
+def settle(low: Any, edges: Any, levels: Any, box: Any) -> Any:
+    """The level of every logit of ``low`` (L x L), and the first and last row and column with one above 0.
+
+    Returns how many logits are huge or no number.
+    """
     size = low.shape[0]
     e0, e1, e2, e3, e4, e5 = edges[0], edges[1], edges[2], edges[3], edges[4], edges[5]
     box[0], box[1], box[2], box[3] = size, -1, size, -1
     flat = levels[size * size :]  # room behind the levels: which columns have one that is not zero
+    strange = 0
     for x in range(size):
         flat[x] = 0
     for y in range(size):
@@ -43,7 +47,8 @@ def settle(low: Any, edges: Any, levels: Any, box: Any) -> None:
                 np.uint8(v > e0) + np.uint8(v > e1) + np.uint8(v > e2)
                 + np.uint8(v > e3) + np.uint8(v > e4) + np.uint8(v > e5)
             )  # fmt: skip
-            out[x] = level if abs(v) < HUGE else np.uint8(UNSETTLED)
+            out[x] = level
+            strange += not abs(v) < HUGE
         some = np.uint8(0)
         for x in range(size):
             some |= out[x]
@@ -55,6 +60,7 @@ def settle(low: Any, edges: Any, levels: Any, box: Any) -> None:
         if flat[x]:
             box[2] = min(box[2], x)
             box[3] = x
+    return strange
 
 
 @compiled
@@ -167,15 +173,19 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
 
     ``thresholds`` (3, ascending) and ``edges`` (6, either side of each) are float32. ``band`` times the
     largest logit nearby is how close to a threshold a value cannot be told from the reference's (0 where the
-    operations are the reference's): CLOSE counts such pixels. The box is LEFT > RIGHT for an empty mask.
+    operations are the reference's): CLOSE counts such pixels, or
+    logits that are huge or no number; then the rest is not to be used. The box is LEFT > RIGHT for an empty
+    mask.
     """
     strips, mid, rows, _ = geometry
     levels, box, kinds, starts, state, low_lanes, mid_lanes, line, _, _ = work
     size, height = low.shape[0], len(rows[0])
     n_rows = np.int64(mid[1][rows[1][height - 1]]) + 1
     t0, t1, t2 = thresholds[0], thresholds[1], thresholds[2]
-    settle(low, edges, levels, box)
     result[:] = 0
+    result[CLOSE] = settle(low, edges, levels, box)
+    if result[CLOSE]:
+        return
     result[LEFT], result[TOP], result[RIGHT], result[BOTTOM] = strips[-1, X_TO], height, -1, -1
     for s in range(len(strips)):
         first_low, last_low, x_from, x_to = strips[s, 0], strips[s, 1], strips[s, 2], strips[s, 3]
@@ -201,8 +211,6 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
             close = np.float32(0)
             if band > 0:
                 close = band * nearby(low, first_low, last_low, a, b, mid[0], mid[1], rows[0], rows[1])
-                if not close < HUGE:
-                    result[CLOSE] += 1
             for y in range(a, b):
                 compute_row(y, low, s, geometry, state, low_lanes, mid_lanes, line)
                 n_low += ones(above(line, 0, t0) & all_lanes)

@@ -27,7 +27,7 @@ def compress(runs: npt.NDArray[np.integer]) -> str:
 
 def expand(counts: str | bytes) -> Runs:
     """The runs of a compressed string; raises PrepError for a string that no mask has."""
-    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    data = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
     runs = _unpack(np.frombuffer(data, np.uint8))
     if len(runs) and runs.min() < 0:
         raise PrepError(f"a compressed mask is damaged: {data[:40]!r}", "make it again")

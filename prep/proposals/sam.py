@@ -133,7 +133,7 @@ class SamGenerator:
             (number, crop)
             for number, image in enumerate(images)
             for crop in crops(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
-            if min(*crop.size, *(resized(crop.size, self._side) if min(crop.size) else (0,))) > 0
+            if min(resized(crop.size, self._side)) > 0
         ]
         with torch.inference_mode():
             for (number, crop), features in self._embedded(images, work):
