@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import Enum
@@ -1012,6 +1013,9 @@ def _report_lines(report: dict[str, Any]) -> list[str]:
 def _run(app: typer.Typer) -> None:
     """Run a program; every error ends in a few lines on standard error and a non-zero exit code."""
     debug = "--debug" in sys.argv[1:]
+    # torch's threads spin while they wait for each other; where another process wants the core, that costs more
+    # than ten times what sleeping does. Read when torch is loaded, so it stands before any of that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except PrepError as error:
