@@ -1,8 +1,8 @@
 """Reads ``.npy`` files that hold a pickled dict of arrays, as the published code keeps scores.
 
 Nothing in them is run. Beside plain data the reader understands the few names by which numpy pickles an
-array, a dtype and a scalar. They are not looked up: each is a case here, which checks the sizes it is told and
-makes the array itself.
+array, a dtype and a scalar. They are not looked up: each is a case here, which checks the sizes it is told
+and makes the array itself.
 """
 
 from __future__ import annotations
