@@ -79,7 +79,8 @@ def describe(lab: Floats, bins: Ints, bin_count: int, labels: Ints, count: int) 
                 step = 0.0
                 for c in range(3):
                     step += (lab[by, bx, c] - lab[ay, ax, c]) ** 2
-                step = np.sqrt(step)
+                # In steps of 1/256, so that sums are exact and the same in any order.
+                step = np.rint(np.sqrt(step) * 256) / 256
                 border[region, other] += 1
                 border[other, region] += 1
                 edge[region, other] += step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,19 @@ import numpy.typing as npt
 from prep.errors import PrepError
 from prep.records import Proposal
 
-VERSION = 1  # part of every key: raise it when the masks change
+if TYPE_CHECKING:
+    from prep.proposals.merging import Regions
+
+VERSION = 2  # part of every key: raise it when the masks change
 
 # Histogram, colour, edge, size, fill (see `prep.proposals.merging.Weights`): trees that err in different
 # ways.
 STRATEGIES = (
-    (1.0, 0.5, 0.5, 2.0, 2.0),
     (1.0, 0.0, 0.0, 1.0, 1.0),
     (0.0, 1.0, 1.0, 0.5, 0.5),
 )
+# What makes a region likely to be an object, beside its size (see `_scores`).
+CONTRAST, FILL, TOUCHED, SPAN = 1.5, 1.0, 0.5, 2.0
 COLOUR_BINS = 16
 TEXTURE_BINS = 17
 
@@ -36,11 +40,11 @@ class SegmentSettings:
 
     max_side: int = 256
     scale: float = 100.0
-    sigma: float = 0.8
+    sigma: float = 0.4
     min_region: float = 0.001
     min_mask: float = 0.003
     max_mask: float = 0.95
-    max_overlap: float = 0.7
+    max_overlap: float = 0.5
     max_masks: int = 40
 
     def __post_init__(self) -> None:
@@ -68,16 +72,15 @@ class SegmentGenerator:
         self.propose([np.zeros((8, 8, 3), np.uint8)])
 
     def propose(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
-        """The masks of each H x W x 3 RGB image, the coarsest first."""
+        """The masks of each H x W x 3 RGB image, the likeliest object first."""
         return [_propose(image, self._settings) for image in images]
 
 
 def _propose(image: npt.NDArray[np.uint8], settings: SegmentSettings) -> list[Proposal]:
     height, width = image.shape[:2]
     small = _reduce(image, settings.max_side)
-    labels, trees = _trees(small, settings)
-    sizes = np.bincount(labels.ravel()).astype(np.float64)
-    chosen = _choose([_ranked(tree, sizes, settings) for tree in trees], sizes, settings)
+    labels, regions, nodes = _nodes(small, settings)
+    chosen = _choose(nodes, regions, small.shape[:2], settings)
     rows = np.arange(height) * small.shape[0] // height
     columns = np.arange(width) * small.shape[1] // width
     full = labels[np.ix_(rows, columns)]
@@ -96,11 +99,13 @@ def _reduce(image: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def _trees(
+def _nodes(
     image: npt.NDArray[np.uint8], settings: SegmentSettings
-) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.bool_]]]:
-    """The first regions (H x W labels) and, per strategy, the tree's nodes: which regions each holds, (nodes,
-    n).
+) -> tuple[npt.NDArray[np.int64], Regions, npt.NDArray[np.bool_]]:
+    """The first regions (H x W labels and their sums) and every node of the trees they merge into.
+
+    A node is a row of which regions it holds, (nodes, regions); those of the first tree come first, the last
+    merged first.
     """
     from skimage.color import rgb2lab
     from skimage.segmentation import felzenszwalb
@@ -123,8 +128,8 @@ def _trees(
         members[np.arange(count), np.arange(count)] = True
         for step, (left, right) in enumerate(children):
             members[count + step] = members[left] | members[right]
-        trees.append(members)
-    return labels, trees
+        trees.append(members[::-1])
+    return labels, regions, np.concatenate(trees)
 
 
 def _bins(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -144,34 +149,51 @@ def _bins(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.stack([part + i * COLOUR_BINS for i, part in enumerate(parts)], axis=-1)
 
 
-def _ranked(
-    tree: npt.NDArray[np.bool_], sizes: npt.NDArray[np.float64], settings: SegmentSettings
-) -> npt.NDArray[np.bool_]:
-    """A tree's nodes whose size is within bounds, the last merged first."""
-    share = tree @ sizes / sizes.sum()
-    kept = np.flatnonzero((share >= settings.min_mask) & (share <= settings.max_mask))
-    return tree[kept[::-1]]
-
-
 def _choose(
-    ranked: list[npt.NDArray[np.bool_]], sizes: npt.NDArray[np.float64], settings: SegmentSettings
-) -> list[npt.NDArray[np.bool_]]:
-    """Take the trees' nodes in turn, leaving out those that overlap one already taken, until there are
-    enough.
+    nodes: npt.NDArray[np.bool_], regions: Regions, shape: tuple[int, int], settings: SegmentSettings
+) -> npt.NDArray[np.bool_]:
+    """The nodes to keep: by score, leaving out those that overlap a better one, until there are enough."""
+    areas = nodes @ regions.size
+    share = areas / regions.size.sum()
+    usable = (share >= settings.min_mask) & (share <= settings.max_mask)
+    nodes, areas = nodes[usable], areas[usable]
+    shared = (nodes * regions.size) @ nodes.T.astype(np.float64)
+    apart = shared <= settings.max_overlap * (areas[:, None] + areas - shared)
+    free = np.ones(len(nodes), bool)
+    taken: list[int] = []
+    for place in np.argsort(-_scores(nodes, regions, shape), kind="stable"):
+        if free[place]:
+            taken.append(int(place))
+            free &= apart[place]
+        if len(taken) == settings.max_masks:
+            break
+    return nodes[taken]
+
+
+def _scores(
+    nodes: npt.NDArray[np.bool_], regions: Regions, shape: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """How likely each node is a whole object, higher for more: a weighted sum of five observations.
+
+    Larger regions are likelier, and those with a sharp outline, that fill their box, that touch few of the
+    image's four sides, and that do not span its width (as ground, walls and sky do).
     """
-    taken = np.zeros((0, sizes.size), bool)
-    for place in range(max((len(nodes) for nodes in ranked), default=0)):
-        for nodes in ranked:
-            if place >= len(nodes):
-                continue
-            node = nodes[place]
-            inside = taken @ (node * sizes)
-            union = taken @ sizes + node @ sizes - inside
-            if not (inside > settings.max_overlap * union).any():
-                taken = np.concatenate([taken, node[None]])
-            if len(taken) == settings.max_masks:
-                return list(taken)
-    return list(taken)
+    member = nodes.astype(np.float64)
+    outline = ((member @ regions.border) * (1 - member)).sum(axis=1)
+    contrast = ((member @ regions.edge) * (1 - member)).sum(axis=1) / np.maximum(outline, 1)
+    first = np.where(nodes[:, :, None], regions.box[None, :, :2], np.inf).min(axis=1)
+    last = np.where(nodes[:, :, None], regions.box[None, :, 2:], -np.inf).max(axis=1)
+    sides = last - first + 1
+    touched = (first == 0).sum(axis=1) + (last == np.array(shape) - 1).sum(axis=1)
+    areas = nodes @ regions.size
+    score: npt.NDArray[np.float64] = (
+        np.log(areas / regions.size.sum())
+        + CONTRAST * np.log1p(contrast)
+        + FILL * areas / sides.prod(axis=1)
+        - TOUCHED * touched
+        - SPAN * sides[:, 1] / shape[1]
+    )
+    return score
 
 
 def _proposal(mask: npt.NDArray[np.bool_]) -> Proposal:
