@@ -651,6 +651,25 @@ def compact(store: StoreArgument = "prepared", as_json: Json = False) -> None:
 
 
 @prep_app.command()
+def report(
+    store: StoreArgument = "prepared",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the images, to draw the masks over them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Folder that `pcnet eval --out` wrote: shows predictions beside truth."),
+    ] = None,
+) -> None:
+    """Write one page about a store: what was run, counts, failures, and a gallery to search."""
+    from prep.report import ReportConfig, write_report
+
+    held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
+    print(f"{out}: " + ", ".join(f"{count:,} {name}" for name, count in held.items()))
+
+
+@prep_app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo: data, store, run and index.html.")] = Path(
         "demo"
@@ -865,6 +884,47 @@ def evaluate(
         print(f"left out: {count:,} x {reason}")
 
 
+@pcnet_app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint to ask.")],
+    image: Annotated[Path, typer.Option(help="The image.")],
+    text: Annotated[str, typer.Option(help="The referring expression.")],
+    generator: Annotated[str, typer.Option(help="Who proposes the masks to choose from, or none.")] = "none",
+    out: Annotated[Path, typer.Option(help="Folder for mask.png, stages.png and prediction.json.")] = Path(
+        "prediction"
+    ),
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Image side in pixels. Default: as trained.")
+    ] = None,
+    stages: Annotated[
+        int | None, typer.Option(min=1, max=4, help="Stages to run. Default: the checkpoint's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ground one expression in one image: maps stage by stage, and the chosen mask."""
+    from pcnet import load_model
+    from pcnet.evaluate import input_size
+    from pcnet.predict import as_dict, save
+    from pcnet.predict import predict as ground
+    from prep.phrases import decompose
+    from prep.proposals import propose
+
+    if not checkpoint.is_file():
+        raise PrepError(f"There is no checkpoint {checkpoint}.", "`pcnet train` writes best.pt and last.pt.")
+    model = load_model(checkpoint, stages)
+    masks = propose([image], generator)[0] if generator != "none" else []
+    side = size or input_size(checkpoint, model)
+    found = ground(model, image, text, decompose(text).phrases, masks, size=side)
+    paths = save(found, image, out)
+    if as_json:
+        print(json.dumps(as_dict(found)))
+        return
+    print(f"phrases: {' | '.join(found.phrases)}")
+    print(f"peak: x {found.peak[1]}, y {found.peak[0]}")
+    for name, path in paths.items():
+        print(f"{name}: {path}")
+
+
 def _figures(metrics: Metrics) -> str:
     """The three figures of the field, in per cent, and what they are over."""
     return f"mIoU {metrics.miou:.2f}  oIoU {metrics.oiou:.2f}  PointM {metrics.pointm:.2f}  n {metrics.n:,}"
@@ -1013,7 +1073,7 @@ def _report_lines(report: dict[str, Any]) -> list[str]:
 def _run(app: typer.Typer) -> None:
     """Run a program; every error ends in a few lines on standard error and a non-zero exit code."""
     debug = "--debug" in sys.argv[1:]
-    # torch's threads spin while they wait for each other; where another process wants the core, that costs more
+    # Waiting threads of torch spin by default; where another process wants the core, that costs more
     # than ten times what sleeping does. Read when torch is loaded, so it stands before any of that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
