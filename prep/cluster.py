@@ -6,7 +6,9 @@ import itertools
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -95,8 +97,12 @@ def _connect(resources: Resources, workers: int, address: str | None) -> bool:
             # Workers may share cores: so many of them are what --workers asked for.
             options["num_cpus"] = max(os.cpu_count() or 1, math.ceil(workers * resources.cpus))
             options["include_dashboard"] = False
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
+            # Ray takes SIGTERM over, to exit at once; whoever runs us has said what is to happen then.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise _unusable(address, str(error).strip() or type(error).__name__) from error
     gpus = ray.cluster_resources().get("GPU", 0.0)
