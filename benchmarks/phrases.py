@@ -203,7 +203,7 @@ def gpu(arguments: argparse.Namespace) -> None:
 
     from prep.phrases.engines.base import Sampling
     from prep.phrases.engines.vllm import VllmStage
-    from prep.phrases.engines.vllm_engine import VllmOptions
+    from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.phrases.models import Model
     from prep.phrases.prompt import load_prompt
     from tests.prep.phrases.tiny import make_tokenizer

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
-from prep.phrases.engines.vllm_engine import Batch, Engine, Request, VllmOptions
+from prep.phrases.engines.vllm_boot import VllmOptions
+from prep.phrases.engines.vllm_engine import Batch, Engine, Request
 from prep.phrases.ladder import needs_retry
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
@@ -119,6 +120,11 @@ class VllmStage:
             return
         self._deaths_in_a_row = 0
         engine = self.engine
+        for request, refusal in [entry for entry in outputs if isinstance(entry[1], ValueError)]:
+            del batch.waiting[request.number, request.retry]
+            if not request.retry:
+                batch.answers[request.number].error = f"refused: {refusal}"
+        outputs = [entry for entry in outputs if not isinstance(entry[1], ValueError)]
         raws = engine.chat.decode([output.outputs[0].token_ids for _, output in outputs])
         again: list[tuple[int, str, str]] = []
         for (request, output), raw in zip(outputs, raws, strict=True):

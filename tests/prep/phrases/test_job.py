@@ -169,7 +169,7 @@ def test_real_edge_expressions(taught: Any, tmp_path: Path, shared: Path) -> Non
         assert bool(row["phrases"]) is not bool(row["error"]), item.text[:80]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(560)
 def test_a_fresh_engine_takes_over_from_a_killed_one(taught: Any, tmp_path: Path) -> None:
     items = drive.expressions(160)
     deaths = taught.deaths
@@ -192,7 +192,7 @@ def test_a_fresh_engine_takes_over_from_a_killed_one(taught: Any, tmp_path: Path
     assert all(row["phrases"] for row in rows)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(560)
 def test_a_killed_run_goes_on_without_asking_anything_again(
     taught: Any, taught_mistral: Path, tmp_path: Path, repository: Path
 ) -> None:
@@ -239,7 +239,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(560)
 def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Path, tmp_path: Path) -> None:
     import ray
 

@@ -222,7 +222,7 @@ def vllm_server(taught_mistral: Path) -> Iterator[str]:
             server.wait()
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(560)
 def test_valid_phrases_come_out_of_vllms_own_server(vllm_server: str, tmp_path: Path) -> None:
     stage = OpenAIStage(resolve(vllm_server), load_prompt(), concurrency=16)
     texts = [*LESSONS, *CORRECTIONS, "", "a" * 5000]

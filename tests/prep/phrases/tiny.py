@@ -214,7 +214,7 @@ def taught_model(folder: Path) -> None:
 def vllm_stage(folder: Path) -> Any:
     """A vLLM stage of the model in ``folder``, too short for expressions of 400 strange letters."""
     from prep.phrases.engines.vllm import VllmStage
-    from prep.phrases.engines.vllm_engine import VllmOptions
+    from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt
 
