@@ -1,7 +1,7 @@
 """How well 40 masks without weights cover annotated objects: ours beside plain library calls, in one process.
 
-Prints, over every annotation of at least ``--min-area`` pixels, the mean of the best IoU and the share of objects
-that have one of 0.5 or more; and the masks and CPU seconds an image.
+Prints, over every annotation of at least ``--min-area`` pixels, the mean of the best IoU and the share of
+objects that have one of 0.5 or more; and the masks and CPU seconds an image.
 Run: python benchmarks/segments.py --data ../shared/data/coco
 """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
-from prep.proposals import rle
+from prep.proposals import rle, sam_settings
 from prep.records import Proposal
 
 FILES = ("*.json", "*.safetensors", "*.bin")
@@ -36,6 +37,13 @@ class HfSettings:
     def __post_init__(self) -> None:
         if self.points_per_side < 1 or self.points_per_batch < 1:
             raise PrepError("--points-per-side and --points-per-batch are at least 1", "leave them out")
+
+
+def options(preset: str, given: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """A preset's values (``pcnet``, ``sam``) for this generator, replaced by those ``given``, on a device."""
+    start = sam_settings.preset(preset)
+    shared = {field.name: getattr(start, field.name) for field in fields(HfSettings)}
+    return {**shared, **given, "device": device}
 
 
 class HfGenerator:

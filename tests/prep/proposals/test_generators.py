@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 from prep.errors import PrepError
 from prep.proposals import propose
 from prep.proposals.generators import build
+from prep.proposals.hf import options
 from prep.proposals.segments import SegmentGenerator
 from prep.proposals.select import Selection
 
@@ -143,6 +144,15 @@ def test_hf_knows_its_weights_by_their_files(tmp_path: Path) -> None:
     assert "device" not in first.settings()
     (tmp_path / "sam" / "config.json").write_text("{}")
     assert build(f"hf:{tmp_path / 'sam'}").weights_sha256 != first.weights_sha256
+
+
+def test_hf_starts_from_the_same_presets_as_sam() -> None:
+    made = build("hf:some/model", options("pcnet", {"points_per_side": 5}, "cpu"))
+    wanted = {"points_per_side": 5, "pred_iou_thresh": 0.7, "stability_score_thresh": 0.7}
+    assert wanted.items() <= made.settings().items()
+    assert build("hf:some/model", options("sam", {}, "cpu")).settings() == build("hf:some/model").settings()
+    with pytest.raises(PrepError, match="crop_n_layers"):
+        build("hf:some/model", options("sam", {"crop_n_layers": 1}, "cpu"))
 
 
 def test_hf_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
