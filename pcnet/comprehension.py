@@ -119,17 +119,23 @@ def paper_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 class PlusStage(nn.Module):
-    """One of our stages: the cue's look at the image, and how far the previous response gates this one."""
+    """One of our stages: the cue's look at the image, and how far the previous response gates this one.
+
+    A ``gain`` of 0 leaves the look at the image out.
+    """
 
     def __init__(self, channels: int, gain: float, first: bool) -> None:
         super().__init__()
         self.gain = gain
-        self.cue_from_visual = _Attention(channels)
+        if gain:
+            self.cue_from_visual = _Attention(channels)
         if not first:
             self.gate = nn.Parameter(torch.ones(()))
 
     def forward(self, places: Tensor, query: Tensor, cue: Tensor) -> Tensor:
         """(B,N,C) places, (B,T,C) sums of cues and this stage's cue -> (B,T,C) queries of unit length."""
+        if not self.gain:
+            return _unit(query)
         return _unit(query + self.gain * self.cue_from_visual(cue, places))
 
 
@@ -259,7 +265,12 @@ class _Attention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), last)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        return _tensor(self.mlp(_attend(self.query(queries), self.key(context), self.value(context))))
+        """(B,n,C) queries over (B,m,C) context -> (B,n,C)."""
+        queries = self.query(queries)
+        if context.shape[1] <= queries.shape[1]:
+            return _tensor(self.mlp(_attend(queries, self.key(context), self.value(context))))
+        # The same by associativity, with the projections on the shorter side: many places, few texts.
+        return _tensor(self.mlp(self.value(_attend(queries @ self.key.weight, context, context))))
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -97,9 +97,13 @@ def ras(maps: Sequence[Tensor], grid: Tensor, foreground: str = "own") -> Tensor
 
 
 def straight_through(scores: Tensor, surrogate: Tensor) -> Tensor:
-    """y = one-hot(argmax S) forward, the gradient of ``surrogate`` backward (paper eq. 8 with S itself)."""
+    """y = one-hot(argmax S) forward, the gradient of ``surrogate`` backward (paper eq. 8 with S itself).
+
+    The sum is ordered so that y is exactly 0 or 1: a rounding error would turn the zero gradient of two equal
+    choices into one of a random sign.
+    """
     hard = F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
-    return hard + surrogate - surrogate.detach()
+    return hard + (surrogate - surrogate.detach())
 
 
 def iad(

@@ -151,6 +151,21 @@ def test_iad_gradient_is_that_of_the_scores() -> None:
     assert float(own.grad[0, 0, 2:].sum()) == pytest.approx(2.0, rel=1e-4)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_no_rounding_gives_a_collision_a_gradient(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(2, 40, generator=generator)
+    scores[:, 7] = 2
+    for surrogate in (lambda s: s, lambda s: torch.softmax(s, -1)):
+        leaf = scores.clone().requires_grad_()
+        choices = losses.straight_through(leaf, surrogate(leaf))
+        assert set(choices.unique().tolist()) == {0.0, 1.0}
+        (choices[0] - choices[1]).abs().sum().backward()
+        assert leaf.grad is not None
+        assert not leaf.grad.any()
+
+
 def test_iad_soft_has_a_gradient_in_a_collision() -> None:
     own, other = ramp((0, 0), 0.9).requires_grad_(), ramp((1, 3), 0.8)
     value = losses.iad_soft(own, other, halves(), torch.tensor([True]), temperature=10)
