@@ -82,10 +82,10 @@ def too_long(text: str, phrases: Sequence[str]) -> bool:
 def target_first(text: str, phrases: Sequence[str]) -> bool:
     """The first phrase names the expression's target and nothing else of it."""
     first, target = reading(phrases[0]), reading(text).target
+    if first.cues == 0 and not target.isdisjoint(first.target):
+        return True
     named = {key for key, kind in first.stems.items() if kind}
-    if target:
-        return bool(named and named <= target) or (first.cues == 0 and bool(first.target & target))
-    return first.cues == 0 and not named
+    return named <= target if named else not target and first.cues == 0
 
 
 def target_kept(text: str, phrases: Sequence[str]) -> bool:

@@ -48,7 +48,10 @@ def _word(word: str) -> int:
 
 
 def _pieces(part: str) -> int:
-    ranks = _ranks()
+    ranks, known = _merges()
+    if part.isascii() and f"{part}</w>" in known:
+        # What merging has made of a longer word's end it also makes of that end alone.
+        return 1
     symbols = [_byte_symbols()[byte] for byte in part.encode("utf-8", "replace")]
     symbols[-1] += "</w>"
     while len(symbols) > 1:
@@ -70,7 +73,8 @@ def _pieces(part: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _ranks() -> dict[tuple[str, str], int]:
+def _merges() -> tuple[dict[tuple[str, str], int], frozenset[str]]:
+    """The rank of each pair that CLIP merges, and what the merges make."""
     # find_spec of a top-level package does not import it: open_clip would load torch.
     spec = importlib.util.find_spec("open_clip")
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -78,7 +82,8 @@ def _ranks() -> dict[tuple[str, str], int]:
     for file in files:
         if file.is_file():
             lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
-            return {(first, second): rank for rank, (first, second) in enumerate(map(str.split, lines))}
+            ranks = {(first, second): rank for rank, (first, second) in enumerate(map(str.split, lines))}
+            return ranks, frozenset(first + second for first, second in ranks)
     raise PrepError("CLIP's vocabulary was not found in the package open_clip", "pip install open_clip_torch")
 
 

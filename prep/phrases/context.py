@@ -12,7 +12,9 @@ _NOUNS = {*"npkgtf"}
 
 def settle_classes(words: list[str], tags: list[str]) -> None:
     """Change ``tags`` where a word's neighbours say that its class is another, from left to right."""
-    ambiguous = _ambiguous()
+    ambiguous, telling = _ambiguous()
+    if "p" not in tags and telling.isdisjoint(words):
+        return
     made_up = lexicon().lists["made-up"]
     for i, word in enumerate(words):
         if word in ambiguous or tags[i] == "p":
@@ -33,15 +35,18 @@ def _noun_follows(tags: list[str], i: int) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _ambiguous() -> frozenset[str]:
+def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
+    """The words that have several classes; and with them those that change the class of the one before."""
     lists = lexicon().lists
     names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
     single = ("that", "one", "top", "back", "half", "quarter", "can", "'s", "number", "right")
-    return frozenset(single).union(*(lists[name] for name in names))
+    ambiguous = frozenset(single).union(*(lists[name] for name in names))
+    comparing = [word for word, tag in lexicon().words.items() if tag == "N"]
+    return ambiguous, ambiguous.union(lists["made-up"], comparing)
 
 
 def _class(word: str, before: str, after: str, following: str) -> str:
-    """The class of ``word`` between the classes ``before`` (``^``: the start) and ``after`` (``$``: the end)."""
+    """The class of ``word`` between the classes ``before`` (``^``: start) and ``after`` (``$``: end)."""
     lists = lexicon().lists
     if word in lists["shade"]:
         if after == "c" or following in lists["shade"]:

@@ -193,7 +193,7 @@ class _Reader:
         if tag == "&":
             self._coordinate()
             return
-        choice = CHOICE.match(self.tags, start)
+        choice = CHOICE.match(self.tags, start) if tag in "dmosc0" else None
         if choice:
             self._add(choice.end(), skip=int(tag == "d"))
             return

@@ -27,13 +27,14 @@ _HEADING = re.compile(r"== (compounds |list )?(\S+) ==")
 class Lexicon(NamedTuple):
     """What ``words.txt`` holds.
 
-    ``words`` and ``compounds`` map to a class letter; ``longest`` gives for a compound's first word the most
-    words that it can have; ``lists`` are short lists by name, whose words map to what stands behind a colon.
+    ``words`` and ``compounds`` map to a class letter; ``starts`` gives for the first two words of a compound
+    ``words`` and ``compounds`` map to a class; ``starts`` gives for the first two words of a compound the most
+    words that it can have; ``lists`` are short lists by name, whose words map to what stands behind a
     """
 
     words: dict[str, str]
     compounds: dict[str, str]
-    longest: dict[str, int]
+    starts: dict[tuple[str, str], int]
     lists: dict[str, dict[str, str]]
 
 
@@ -53,6 +54,6 @@ def lexicon() -> Lexicon:
                 word, _, value = part.partition(":") if len(part) > 1 and not letter else (part, "", letter)
                 into[word] = value
     for compound in found.compounds:
-        first = compound.split(" ", 1)[0]
-        found.longest[first] = max(found.longest.get(first, 0), compound.count(" ") + 1)
+        first, second, *rest = compound.split(" ")
+        found.starts[first, second] = max(found.starts.get((first, second), 0), 2 + len(rest))
     return found

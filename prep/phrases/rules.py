@@ -65,7 +65,7 @@ def shorten(text: str, limit: int = MAX_TOKENS) -> str:
     return word
 
 
-def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
+def _compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
     """The phrase of one cue: its words and the target's, in the order of the expression."""
     if not head:
         return _headless(words, tags, cue)
@@ -84,7 +84,7 @@ def _compose(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> st
     return _join(parts)
 
 
-def _headless(words: list[str], tags: str, cue: Cue) -> str:
+def _headless(words: Sequence[str], tags: str, cue: Cue) -> str:
     parts = [words[i] for i in cue.words]
     kinds = {tags[i] for i in cue.words}
     if not parts:
@@ -103,7 +103,7 @@ def _join(parts: Sequence[str]) -> str:
     return line.replace(" 's", "'s").replace(" ,", ",") if "'" in line or "," in line else line
 
 
-def _merge_nearest(words: list[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
+def _merge_nearest(words: Sequence[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
     """Make one cue of the two neighbours that are shortest together, as tokens of the merged phrase."""
     merged = [_merge(first, second) for first, second in pairwise(cues)]
     costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
@@ -115,7 +115,7 @@ def _merge(first: Cue, second: Cue) -> Cue:
     return Cue((*first.words, *second.words), first.link or "")
 
 
-def _split_long(words: list[str], tags: str, frame: Frame) -> list[Cue]:
+def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
     """Cut cues whose phrase is too long for CLIP, where a phrase or clause starts inside them."""
     cues: list[Cue] = []
     waiting = list(frame.cues)
@@ -135,5 +135,5 @@ def _split_long(words: list[str], tags: str, frame: Frame) -> list[Cue]:
     return cues
 
 
-def _fits(words: list[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
+def _fits(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
     return count_tokens(_compose(words, tags, head, cue)) <= MAX_TOKENS

@@ -64,6 +64,8 @@ class Frame(NamedTuple):
 
 def place_end(tags: str, i: int) -> int:
     """Where a place in the picture that starts at ``i`` ends; ``i`` where none starts."""
+    if tags[i] not in "IiTldamo0s":
+        return i
     match = COUNTED.match(tags, i) or POSITION.match(tags, i)
     return match.end() if match else i
 

@@ -103,7 +103,8 @@ class RulesStage:
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            reason = unusable(text)
-            known = (None if reason else settle(text), answer_key(self._fingerprint, text), reason)
+            phrase_set = settle(text)
+            reason = "" if phrase_set.phrases else unusable(text)
+            known = (None if reason else phrase_set, answer_key(self._fingerprint, text), reason)
             self._known[text] = known
         return known

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from itertools import pairwise
 
 from prep.cache.keys import normalise_text
 from prep.phrases.context import settle_classes
@@ -20,7 +22,8 @@ _CONTRACTED = frozenset({"that's", "who's", "it's", "he's", "she's", "there's", 
 _TYPOGRAPHIC = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2014": ",", "\u2013": ","})
 
 
-def read(text: str) -> tuple[list[str], str]:
+@lru_cache(maxsize=256)
+def read(text: str) -> tuple[tuple[str, ...], str]:
     """The words of ``text``, lower case, compounds such as "next to" as one; and a class letter for each."""
     line = normalise_text(text)
     if not line.isascii():
@@ -32,12 +35,12 @@ def read(text: str) -> tuple[list[str], str]:
         words = [word[:MAX_LETTERS] for word in words[: 2 * MAX_WORDS]]
     if "'" in line:
         words = _part_marks(words)
-    if not lexicon().longest.keys().isdisjoint(words):
+    if not lexicon().starts.keys().isdisjoint(pairwise(words)):
         words = _join_compounds(words)
     del words[MAX_WORDS:]
     tags = list(map(guess, words))
     settle_classes(words, tags)
-    return words, "".join(tags)
+    return tuple(words), "".join(tags)
 
 
 def _part_marks(found: list[str]) -> list[str]:
@@ -54,11 +57,12 @@ def _part_marks(found: list[str]) -> list[str]:
 
 def _join_compounds(words: list[str]) -> list[str]:
     """Compounds as one word, the longest first; with a place before "left of"."""
-    _, compounds, longest, _ = lexicon()
+    _, compounds, starts, _ = lexicon()
     joined: list[str] = []
     i, n = 0, len(words)
     while i < n:
-        for size in range(min(longest.get(words[i], 1), n - i), 1, -1):
+        most = starts.get((words[i], words[i + 1]), 0) if i + 1 < n else 0
+        for size in range(min(most, n - i), 1, -1):
             phrase = " ".join(words[i : i + size])
             if phrase in compounds:
                 if phrase in SIDES and joined and guess(joined[-1]) == "s":
