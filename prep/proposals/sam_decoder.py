@@ -72,7 +72,7 @@ class Decoder:
             self._agrees[count] = torch.equal(ours.iou, iou.flatten()) and torch.equal(
                 ours.logits, logits.flatten(0, 1)
             )
-        index = _passing(iou, threshold)
+        index = passing(iou, threshold)
         return Decoded(index.cpu(), iou.flatten()[index], logits.flatten(0, 1)[index])
 
     @property
@@ -101,7 +101,7 @@ class Decoder:
             filled = torch.cat([part, part[:1].expand(self._group - len(part), -1, -1)])
             tokens, pixels = self._attend(image, filled)
             iou = self._decoder.iou_prediction_head(tokens[:, 0, :])[: len(part), 1:]
-            index = _passing(iou, threshold)
+            index = passing(iou, threshold)
             if len(index):
                 kept.append(self._masks_of(tokens, pixels, index))
             ious.append(iou.flatten()[index])
@@ -202,7 +202,7 @@ def _attention(layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) ->
     return out
 
 
-def _passing(iou: torch.Tensor, threshold: float) -> torch.Tensor:
+def passing(iou: torch.Tensor, threshold: float) -> torch.Tensor:
     """Which of the flattened (n, 3) predicted IoUs pass, as the reference filters: not at all for <= 0."""
     flat = iou.flatten()
     if threshold > 0.0:

@@ -1,0 +1,514 @@
+"""SAM's masks, official against ours: one process, shuffled order, the same weights and photos; prints
+ratios.
+
+    python benchmarks/proposals.py --images photos/            # post-processing, clean-up, decoder, whole
+    images python benchmarks/proposals.py --images photos/ --device cuda --model vit_h --points 32 --sections
+    whole
+
+Weights are random (seeded), so trained-looking masks are stood in for where speed is measured: smooth logits
+from the photo's colours and the distance to each point. Identity is also shown on the ragged masks of the
+random weights themselves. The C library's allocator is tuned for both sides, which the official code needs
+more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+RAGGED = {
+    "pred_iou_thresh": -100.0, "stability_score_thresh": 0.0, "stability_score_offset": 0.02,
+    "box_nms_thresh": 1.0,
+}  # fmt: skip
+SECTIONS = ("post", "regions", "bytes", "memory", "decoder", "ragged", "whole")
+
+
+def main() -> None:
+    options = arguments()
+    if any(os.environ.get(name) != value for name, value in MALLOC.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    random.seed(options.seed)
+    photos = load_photos(options)
+    if options.alone:
+        run_alone(options, photos)
+        return
+    print(f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads")
+    for section in options.sections:
+        print(f"\n{section}")
+        globals()[f"section_{section}"](options, photos)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=Path, help="folder of photos (default: synthetic ones)")
+    parser.add_argument("--count", type=int, default=2, help="how many photos")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--model", default="vit_b", choices=("vit_b", "vit_l", "vit_h"))
+    parser.add_argument("--points", type=int, default=8, help="points a side of the whole-image sections")
+    parser.add_argument(
+        "--post-points", type=int, default=32, help="points a side of the post-processing sections"
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="times each contender runs; the best counts")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--peak", type=float, default=0.0, help="fp32 TFLOP/s of the device, for the share of its bound"
+    )
+    parser.add_argument("--peak-bf16", type=float, default=0.0, help="the same for bfloat16")
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser.add_argument("--alone", choices=("official", "ours"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# The photos, and logits that stand in for trained weights
+
+
+def load_photos(options: argparse.Namespace) -> list[Any]:
+    """RGB arrays: from the folder, or blocks of colour with texture at 534 x 800 and 1200 x 1800."""
+    import numpy as np
+    from PIL import Image
+
+    if options.images:
+        files = sorted(
+            path for path in options.images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        )
+        return [np.asarray(Image.open(path).convert("RGB")) for path in files[: options.count]]
+    rng = np.random.default_rng(options.seed)
+    photos = []
+    for size in [(534, 800), (1200, 1800)][: options.count]:
+        coarse = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
+        photos.append((smooth // 2 + rng.integers(0, 40, smooth.shape)).astype(np.uint8))
+    return photos
+
+
+def stand_in(photo: Any, side: int, low: int = 256) -> tuple[Any, Any]:
+    """Smooth logits (3 side**2, low, low) and predicted IoUs of Beta(9, 1.6), three sizes a point."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from scipy.ndimage import gaussian_filter
+
+    from prep.proposals.crops import grid, resized
+
+    height, width = resized(photo.shape[:2], low)
+    small = np.asarray(Image.fromarray(photo).resize((width, height))).astype(np.float32)
+    small = np.pad(gaussian_filter(small, (3, 3, 0)), ((0, low - height), (0, low - width), (0, 0)))
+    y, x = np.mgrid[:low, :low].astype(np.float32)
+    logits = np.empty((3 * side * side, low, low), np.float32)
+    for number, (px, py) in enumerate(grid(side)):
+        column, row = int(px * width), int(py * height)
+        far = np.hypot(x - column, y - row) / low
+        unlike = np.sqrt(((small - small[row, column]) ** 2).sum(-1)) / 90
+        for k, size in enumerate((0.08, 0.2, 0.5)):
+            logits[3 * number + k] = np.clip(120 * (1 - far / size - unlike), -20, 20)
+    iou = np.random.default_rng(0).beta(9, 1.6, len(logits)).astype(np.float32)
+    return torch.from_numpy(logits), torch.from_numpy(iou)
+
+
+class Script:
+    """Hands out the stand-in logits of one photo in batches of points, round and round."""
+
+    def __init__(self, logits: Any, iou: Any, batch: int) -> None:
+        self.logits, self.iou = logits.unflatten(0, (-1, 3)).split(batch), iou.view(-1, 3).split(batch)
+        self.at = 0
+
+    def next(self) -> tuple[Any, Any]:
+        """The next batch's logits (n, 3, L, L) and predicted IoUs (n, 3)."""
+        number = self.at % len(self.logits)
+        self.at += 1
+        return self.logits[number], self.iou[number]
+
+
+# The two contenders
+
+
+def random_model(options: argparse.Namespace) -> Any:
+    import torch
+    from segment_anything import sam_model_registry
+
+    torch.manual_seed(0)
+    return sam_model_registry[options.model]().to(options.device).eval()
+
+
+def ours(model: Any, **settings: Any) -> Any:
+    from prep.proposals.sam import SamGenerator, SamSettings
+
+    generator = SamGenerator(SamSettings(threads=1, **settings), load=lambda _: model)
+    generator.open()
+    return generator
+
+
+def official(model: Any, **settings: Any) -> Callable[[Any], list[dict[str, Any]]]:
+    from segment_anything import SamAutomaticMaskGenerator
+
+    result: Callable[[Any], list[dict[str, Any]]]
+    result = SamAutomaticMaskGenerator(model, output_mode="coco_rle", **settings).generate
+    return result
+
+
+def without_network(model: Any, script: Script) -> Any:
+    """The model with the script in place of its networks, so that the generator's own work is left."""
+    import torch
+
+    class Encoder(torch.nn.Module):
+        img_size = model.image_encoder.img_size
+
+        def forward(self, pixels: Any) -> Any:
+            return torch.zeros((len(pixels), 1, 64, 64), device=pixels.device)
+
+    class Prompts(torch.nn.Module):
+        def forward(self, points: Any, **_: Any) -> Any:
+            return points[0], None
+
+        def get_dense_pe(self) -> None:
+            return None
+
+    class Decoder(torch.nn.Module):
+        def forward(self, **_: Any) -> Any:
+            return script.next()
+
+    model.image_encoder, model.prompt_encoder, model.mask_decoder = Encoder(), Prompts(), Decoder()
+    return model
+
+
+def ours_without_network(model: Any, script: Script, settings: dict[str, Any]) -> Any:
+    """Our generator likewise: the script takes the decoder's place behind its filter by predicted IoU."""
+    generator = ours(model, **settings)
+    without_network(model, script)
+    generator._encode = lambda images: [model.image_encoder(image[None]) for image in images]
+    generator._decode = Scripted(script)
+    return generator
+
+
+class Scripted:
+    """The script behind the decoder's interface; ``real``, where given, does the work as well."""
+
+    def __init__(self, script: Script, real: Any = None) -> None:
+        self.script, self.real = script, real
+
+    def prompts(self, points: Any) -> Any:
+        """The points' embeddings, or the points."""
+        return self.real.prompts(points) if self.real else points
+
+    def __call__(self, features: Any, prompts: Any, threshold: float) -> Any:
+        """The next batch's candidates above ``threshold``."""
+        from prep.proposals.sam_decoder import Decoded, passing
+
+        logits, iou = self.script.next()
+        if self.real:
+            found = self.real(features, prompts, threshold)
+            return Decoded(found.index, found.iou, logits.flatten(0, 1)[found.index.to(logits.device)])
+        index = passing(iou, threshold)
+        return Decoded(index.cpu(), iou.flatten()[index], logits.flatten(0, 1)[index])
+
+
+# Measuring
+
+
+def race(
+    contenders: dict[str, Callable[[], Any]], repeats: int, device: str
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Best seconds and last result of each contender; every round in another order.
+
+    On a CPU these are seconds of processor time: others at work on the machine do not count.
+    """
+    import torch
+
+    best: dict[str, float] = {}
+    results: dict[str, Any] = {}
+    for _ in range(repeats):
+        for name in random.sample(list(contenders), len(contenders)):
+            clock = time.process_time if device == "cpu" else time.perf_counter
+            start = clock()
+            results[name] = contenders[name]()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            best[name] = min(best.get(name, float("inf")), clock() - start)
+    return best, results
+
+
+def pair(mine: Any, theirs: Callable[[Any], Any], photo: Any) -> dict[str, Callable[[], Any]]:
+    """The two contenders on one photo."""
+    return {"official": lambda: theirs(photo), "ours": lambda: mine.propose([photo])[0]}
+
+
+def same(found: list[Any], expected: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many masks are equal in every field and place, of how many on the longer side."""
+    equal = 0
+    for mine, theirs in zip(found, expected, strict=False):
+        equal += (
+            mine.counts == theirs["segmentation"]["counts"]
+            and mine.area == theirs["area"]
+            and list(mine.bbox) == theirs["bbox"]
+            and mine.predicted_iou == theirs["predicted_iou"]
+            and repr(mine.stability_score) == repr(theirs["stability_score"])
+            and [list(mine.point)] == theirs["point_coords"]
+            and list(mine.crop_box) == theirs["crop_box"]
+        )
+    return equal, max(len(found), len(expected))
+
+
+def report(what: str, seconds: dict[str, float], note: str = "") -> None:
+    times = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
+    print(f"  {what}: {seconds['official'] / seconds['ours']:.1f}x  ({times}){note}")
+
+
+def shares(generator: Any, equal: tuple[int, int]) -> str:
+    recomputed = generator.recomputed / max(1, generator.measured)
+    return f"; {equal[0]} of {equal[1]} masks equal; {recomputed:.1%} of {generator.measured} recomputed"
+
+
+# The sections
+
+
+def post_pair(options: argparse.Namespace, photo: Any, **settings: Any) -> tuple[Any, Any]:
+    """Both generators on the photo's stand-in logits, without networks."""
+    logits, iou = stand_in(photo, options.post_points)
+    settings |= {"points_per_side": options.post_points}
+    logits, iou = logits.to(options.device), iou.to(options.device)
+    model = random_model(options)
+    mine = ours_without_network(model, Script(logits, iou, 64), settings)
+    theirs = official(without_network(random_model(options), Script(logits, iou, 64)), **settings)
+    mine.propose([photo])  # compiles
+    mine.recomputed = mine.measured = 0
+    return mine, theirs
+
+
+def section_post(options: argparse.Namespace, photos: list[Any]) -> None:
+    """All after the decoder's logits and predicted IoUs, official thresholds."""
+    for photo in photos:
+        mine, theirs = post_pair(options, photo)
+        seconds, found = race(pair(mine, theirs, photo), options.repeats, options.device)
+        equal = same(found["ours"], found["official"])
+        report(f"{size_of(photo)}, {options.post_points**2} points", seconds, shares(mine, equal))
+
+
+def section_regions(options: argparse.Namespace, photos: list[Any], area: int = 100) -> None:
+    """Removal of holes and islands of fewer than 100 pixels."""
+    from segment_anything.utils.amg import remove_small_regions as on_pixels
+    from segment_anything.utils.amg import rle_to_mask
+
+    from prep.proposals import rle
+    from prep.proposals.regions import remove_small_regions as on_runs
+
+    for photo in photos:
+        mine, _ = post_pair(options, photo)
+        height, width = photo.shape[:2]
+        all_runs = [rle.expand(mask.counts) for mask in mine.propose([photo])[0]]
+        lists = [{"size": [height, width], "counts": runs.tolist()} for runs in all_runs]
+
+        def slow(lists: list[Any] = lists) -> list[Any]:
+            out = []
+            for item in lists:
+                mask, first = on_pixels(rle_to_mask(item), area, mode="holes")
+                mask, second = on_pixels(mask, area, mode="islands")
+                out.append((rle.encode(mask).tolist(), first or second))
+            return out
+
+        def fast(all_runs: list[Any] = all_runs, size: tuple[int, int] = (height, width)) -> list[Any]:
+            return [on_runs(runs, *size, area) for runs in all_runs]
+
+        fast()
+        seconds, found = race({"official": slow, "ours": fast}, max(3, options.repeats), "cpu")
+        equal = sum((a[0].tolist(), a[1]) == b for a, b in zip(found["ours"], found["official"], strict=True))
+        report(size_of(photo), seconds, f"; {equal} of {len(lists)} masks equal")
+
+
+def section_bytes(options: argparse.Namespace, photos: list[Any]) -> None:
+    """What an image's masks take up in three formats."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from prep.cache.schema import MASK
+
+    for photo in photos:
+        mine, _ = post_pair(options, photo)
+        masks = mine.propose([photo])[0]
+        height, width = photo.shape[:2]
+        as_json = json.dumps(
+            [
+                {
+                    "segmentation": {"size": [height, width], "counts": mask.counts}, "area": mask.area,
+                    "bbox": mask.bbox, "predicted_iou": mask.predicted_iou, "point_coords": [mask.point],
+                    "stability_score": mask.stability_score, "crop_box": mask.crop_box, "id": number,
+                }
+                for number, mask in enumerate(masks)
+            ]
+        )  # fmt: skip
+        rows = [{field.name: getattr(mask, field.name) for field in MASK} for mask in masks]
+        table = pa.table({"masks": pa.array([rows], pa.list_(MASK))})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "masks.parquet"
+            pq.write_table(table, path, compression="zstd", use_dictionary=False)
+            parquet = path.stat().st_size
+        dense = len(masks) * height * width * np.dtype(bool).itemsize
+        print(
+            f"  {size_of(photo)}, {len(masks)} masks: Parquet {parquet / 1024:.1f} KiB, "
+            f"SA-1B JSON {len(as_json) / 1024:.1f} KiB, released .npy {dense / 1024:.0f} KiB"
+        )
+
+
+def section_memory(options: argparse.Namespace, photos: list[Any]) -> None:
+    """Peak memory of the post-processing alone, each contender in a process of its own."""
+    for name in ("official", "ours"):
+        command = [sys.executable, *sys.argv, "--alone", name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+        print(f"  {name}: {done.stdout.strip()}")
+
+
+def run_alone(options: argparse.Namespace, photos: list[Any]) -> None:
+    photo = max(photos, key=lambda pixels: pixels.shape[0] * pixels.shape[1])
+    mine, theirs = post_pair(options, photo)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with gpu_peak(options.device) as peak:
+        theirs(photo) if options.alone == "official" else mine.propose([photo])
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"{size_of(photo)}: {more / 1024:.0f} MiB over what was loaded{peak()}")
+
+
+@contextlib.contextmanager
+def gpu_peak(device: str) -> Iterator[Callable[[], str]]:
+    """The peak of the GPU's memory within, in words; none on a CPU."""
+    import torch
+
+    if device == "cpu":
+        yield lambda: ""
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield lambda: f", GPU {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+
+
+def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
+    """One image's points through the decoder; four in ten masks pass the predicted IoU."""
+    import torch
+
+    model = random_model(options)
+    decode = ours(model, model=options.model)._decode
+    with torch.inference_mode():
+        features = torch.randn((1, 256, 64, 64), device=options.device)
+        points = torch.rand((64, 2), dtype=torch.float64, device=options.device) * 1024
+        prompts = decode.prompts(points)
+        iou = decode.reference(features, prompts)[1].flatten()
+        threshold = float(iou.quantile(0.6))
+        decode(features, prompts, threshold)  # compares the two ways
+        seconds, _ = race(
+            {
+                "official": lambda: model.mask_decoder(
+                    image_embeddings=features, image_pe=model.prompt_encoder.get_dense_pe(),
+                    sparse_prompt_embeddings=prompts, multimask_output=True,
+                    dense_prompt_embeddings=decode._no_mask.expand(64, -1, 64, 64),
+                ),
+                "ours": lambda: decode(features, prompts, threshold),
+            },
+            max(3, options.repeats), options.device,
+        )  # fmt: skip
+    report("64 points", seconds, f"; shared pass gives the reference's bits: {decode.agrees}")
+
+
+def section_ragged(options: argparse.Namespace, photos: list[Any]) -> None:
+    """Identity on the masks of the random weights themselves, 6 points a side."""
+    settings = RAGGED | {"points_per_side": 6}
+    model = random_model(options)
+    mine, theirs = ours(model, model=options.model, **settings), official(model, **settings)
+    for photo in photos:
+        seconds, found = race(pair(mine, theirs, photo), 1, options.device)
+        report(size_of(photo), seconds, shares(mine, same(found["ours"], found["official"])))
+
+
+def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
+    """Pixels in, masks out: encoder and decoder run, then smooth logits take the place of the random ones."""
+    settings = {"points_per_side": options.points, "points_per_batch": min(64, options.points**2)}
+    for photo in photos:
+        logits, iou = (part.to(options.device) for part in stand_in(photo, options.points))
+        names = ["official", "ours"] + (["fast"] if options.device != "cpu" else [])
+        contenders: dict[str, Callable[[], Any]] = {}
+        generators: dict[str, Any] = {}
+        threshold = float("nan")
+        for name in names:
+            model, script = random_model(options), Script(logits, iou, settings["points_per_batch"])
+            if name == "official":
+                threshold = iou_quantile(model, photo, settings)
+                contenders[name] = scripted_official(
+                    model, script, photo, settings | {"pred_iou_thresh": threshold}
+                )
+                continue
+            fidelity = "fast" if name == "fast" else "exact"
+            generator = ours(
+                model, model=options.model, fidelity=fidelity, pred_iou_thresh=threshold, **settings
+            )
+            generator.propose([photo])  # compiles, and compares the decoder's two ways
+            generator._decode = Scripted(script, generator._decode)
+            generator.recomputed = generator.measured = 0
+            generators[name] = generator
+            contenders[name] = lambda g=generator, p=photo: g.propose([p])[0]  # type: ignore[misc]
+        with gpu_peak(options.device) as peak:
+            seconds, found = race(contenders, options.repeats, options.device)
+        note = shares(generators["ours"], same(found["ours"], found["official"]))
+        report(f"{size_of(photo)}, {options.points**2} points", seconds, note + peak())
+        bound(options, seconds)
+
+
+def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
+    """A threshold that four in ten of the random weights' predicted IoUs pass."""
+    import torch
+
+    generator = ours(model, **settings)
+    with torch.inference_mode():
+        from prep.proposals.sam_encoder import shrink
+
+        features = generator._encode([shrink(photo, 1024)])[0]
+        iou = generator._decode.reference(features, generator._prompts(0, photo.shape[:2])[0])[1]
+    return float(iou.flatten().quantile(0.6))
+
+
+def scripted_official(model: Any, script: Script, photo: Any, settings: dict[str, Any]) -> Callable[[], Any]:
+    """The official generator whose decoder runs and is then overruled, but for its predicted IoUs."""
+    import torch
+
+    class Decoder(torch.nn.Module):
+        def __init__(self, real: Any) -> None:
+            super().__init__()
+            self.real = real
+
+        def forward(self, **inputs: Any) -> Any:
+            return script.next()[0], self.real(**inputs)[1]
+
+    model.mask_decoder = Decoder(model.mask_decoder)
+    generate = official(model, **settings)
+    return lambda: generate(photo)
+
+
+def bound(options: argparse.Namespace, seconds: dict[str, float]) -> None:
+    """Images a second and the share of what the device's arithmetic allows, for 1,024 points on ViT-H."""
+    for name, value in seconds.items():
+        peak = options.peak_bf16 if name == "fast" else options.peak
+        share = ""
+        if peak and options.model == "vit_h":
+            work = 5.96 + 3.71 * options.points**2 / 1024  # TFLOP: encoder, decoder
+            share = f", {work / value / peak:.0%} of its arithmetic bound"
+        print(f"    {name}: {1 / value:.3f} images/s{share}")
+
+
+def size_of(photo: Any) -> str:
+    return f"{photo.shape[0]} x {photo.shape[1]}"
+
+
+if __name__ == "__main__":
+    main()
