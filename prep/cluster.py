@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -74,13 +75,12 @@ def run_on_ray(
 ) -> Generator[tuple[list[Any], Any], None, None]:
     """``prep.engine.run`` on Ray actors. Starts Ray, or joins it, and leaves it as it was."""
     started = _connect(stage.resources, workers, address)
-    pool = _Pool(stage, iter(units), workers, in_flight)
     try:
-        yield from pool.results()
+        with contextlib.closing(_Pool(stage, iter(units), workers, in_flight)) as pool:
+            yield from pool.results()
     except ray.exceptions.RayError as error:
         raise _unusable(address, str(error)) from error
     finally:
-        pool.close()
         if started:
             ray.shutdown()
 
@@ -88,23 +88,18 @@ def run_on_ray(
 def _connect(resources: Resources, workers: int, address: str | None) -> bool:
     """Join the Ray at ``address``, or start one on this machine; whether that was done here."""
     started = not ray.is_initialized()
-    if started:
+    if started and address is not None:
         _reach(address)
-        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address is not None:
-            options["address"] = address
-        else:
-            # Workers may share cores: so many of them are what --workers asked for.
-            options["num_cpus"] = max(os.cpu_count() or 1, math.ceil(workers * resources.cpus))
-            options["include_dashboard"] = False
-        before = signal.getsignal(signal.SIGTERM)
+        _initialise(address)
+    elif started:
+        # Workers may share cores: so many of them are what --workers asked for.
+        cpus = max(os.cpu_count() or 1, math.ceil(workers * resources.cpus))
         try:
-            ray.init(**options)
-            # Ray takes SIGTERM over, to exit at once; whoever runs us has said what is to happen then.
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise _unusable(address, str(error).strip() or type(error).__name__) from error
+            _initialise("local", num_cpus=cpus, include_dashboard=False)
+        except PrepError:
+            # Ray gives its own processes 30 s to come up, which a busy machine may exceed once.
+            ray.shutdown()
+            _initialise("local", num_cpus=cpus, include_dashboard=False)
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if address is None and gpus < resources.gpus:  # a cluster may grow, this machine does not
         if started:
@@ -116,9 +111,22 @@ def _connect(resources: Resources, workers: int, address: str | None) -> bool:
     return started
 
 
-def _reach(address: str | None) -> None:
+def _initialise(address: str, **options: Any) -> None:
+    """``ray.init``, quietly, with its many kinds of errors made one and our SIGTERM handler kept."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except Exception as error:
+        raise _unusable(address, str(error).strip() or type(error).__name__) from error
+    finally:
+        # Ray takes SIGTERM over, to exit at once; whoever runs us has said what is to happen then.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _reach(address: str) -> None:
     """Knock at ``host:port`` first: Ray itself waits for minutes for a cluster that is not there."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
@@ -127,7 +135,7 @@ def _reach(address: str | None) -> None:
 
 
 def _unusable(address: str | None, reason: str) -> PrepError:
-    where = f"at {address}" if address else "on this machine"
+    where = "on this machine" if address in (None, "local") else f"at {address}"
     return PrepError(
         f"Ray {where} cannot be used: {reason}",
         "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine.",
@@ -178,7 +186,8 @@ class _Pool:
     def close(self) -> None:
         """Stop every actor; what they were doing is dropped."""
         for actor in self._actors:
-            ray.kill(actor.handle)
+            with contextlib.suppress(ray.exceptions.RayError):  # the cluster itself may be gone
+                ray.kill(actor.handle)
         self._actors = []
 
     def _staff(self) -> None:

@@ -44,7 +44,8 @@ class Summary:
     have an error.
 
     ``reasons`` counts the errors (:data:`MAX_REASONS` different ones), ``rate`` is done rows a second,
-    ``where`` the place of the shards. ``extra`` is the caller's.
+    ``first_rows`` were there after ``first_seconds`` (the models' loading and one unit), ``where`` is the
+    place of the shards. ``extra`` is the caller's.
     """
 
     stage: str
@@ -54,12 +55,19 @@ class Summary:
     failed: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    first_seconds: float = 0.0
+    first_rows: int = 0
     rate: float = 0.0
     where: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+
     def count(self, rows: pa.Table) -> None:
         """Add one unit's rows, and the errors among them."""
+        if not self.done:
+            self.first_seconds, self.first_rows = time.monotonic() - self._started, rows.num_rows
         self.done += rows.num_rows
         if "status" not in rows.column_names:
             return
@@ -80,7 +88,9 @@ class Summary:
     def figures(self) -> dict[str, Any]:
         """What the manifest keeps of the run."""
         counts = {"rows": self.done, "failed": self.failed, "reused": self.reused}
-        return {**counts, "seconds": round(self.seconds, 3), "rate": round(self.rate, 3)}
+        counts["first_rows"] = self.first_rows
+        times = {"seconds": self.seconds, "first_seconds": self.first_seconds, "rate": self.rate}
+        return {**counts, **{name: round(value, 3) for name, value in times.items()}}
 
 
 def prepare(

@@ -36,7 +36,14 @@ def collected(stage: Any, count: int, **options: Any) -> pa.Table:
 def ray_here() -> Iterator[None]:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    for attempt in range(3):
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+            break
+        except Exception:  # Ray gives its processes 30 s to start; a busy machine may need more
+            ray.shutdown()
+            if attempt == 2:
+                raise
     yield
     ray.shutdown()
 

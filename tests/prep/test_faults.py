@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -200,16 +201,31 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    ray.init(address=made.address, log_to_driver=False)
+    for attempt in range(3):
+        try:
+            made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            ray.init(address=made.address, log_to_driver=False)
+            break
+        except Exception:  # as in add_node
+            ray.shutdown()
+            if attempt == 2:
+                raise
     yield made
     ray.shutdown()
     made.shutdown()
 
 
+def add_node(cluster: Any) -> Any:
+    """A node of one worker. Ray gives up on one that takes 30 s to start, as on a busy machine it may."""
+    for _ in range(3):
+        with contextlib.suppress(Exception):
+            return cluster.add_node(num_cpus=1)
+    return cluster.add_node(num_cpus=1)
+
+
 def test_a_node_that_is_lost_mid_run_and_one_that_joins(cluster: Any) -> None:
-    doomed = cluster.add_node(num_cpus=1)
-    stays = cluster.add_node(num_cpus=1)
+    doomed = add_node(cluster)
+    stays = add_node(cluster)
     stage = ToyStage(0.02)
     stage.resources = Resources(cpus=1)  # one worker a node
     tables, keys = [], []
@@ -219,7 +235,7 @@ def test_a_node_that_is_lost_mid_run_and_one_that_joins(cluster: Any) -> None:
         if len(tables) == 20:
             cluster.remove_node(doomed, allow_graceful=False)
         if len(tables) == 40:
-            cluster.add_node(num_cpus=1)
+            add_node(cluster)
         if len(tables) == 150:
             cluster.remove_node(stays, allow_graceful=False)
     assert len(keys) == len(set(keys)) == 1000
