@@ -268,7 +268,7 @@ def phrases(
     if who.kind == "vllm":
         from prep.engine import Resources
         from prep.phrases.engines.vllm import VllmStage
-        from prep.phrases.engines.vllm_engine import VllmOptions
+        from prep.phrases.engines.vllm_boot import VllmOptions
 
         options = VllmOptions(
             tensor_parallel=tensor_parallel,
@@ -666,7 +666,8 @@ def report(
     from prep.report import ReportConfig, write_report
 
     held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
-    print(f"{out}: " + ", ".join(f"{count:,} {name}" for name, count in held.items()))
+    texts = f"{held['expressions']:,} of {held['of']:,} expressions"
+    print(f"{out}: {texts}, {held['pictures']:,} images with their masks")
 
 
 @prep_app.command()
