@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from prep.cache.keys import normalise_text
 from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
 from prep.phrases.grammar import analyse
 from prep.phrases.tokens import read
 from prep.phrases.wordforms import stem
 
 MAX_PHRASES = 5
+
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]").search
 
 _FUNCTION = "dhubOTFNwIlirR&,'q"
 _FILLERS = frozenset(map(stem, ("object", "objects", "thing", "things", "one", "ones", "item", "items")))
@@ -66,17 +70,17 @@ def _kinds(word: str, tag: str) -> dict[str, str]:
 
 def count(text: str, phrases: Sequence[str]) -> bool:
     """There are 1 to 5 phrases, each with a letter or digit."""
-    return 1 <= len(phrases) <= MAX_PHRASES and all(any(map(str.isalnum, phrase)) for phrase in phrases)
+    return 1 <= len(phrases) <= MAX_PHRASES and all(map(_LETTER_OR_DIGIT, phrases))
 
 
 def distinct(text: str, phrases: Sequence[str]) -> bool:
     """No phrase comes twice (case and spaces aside)."""
-    return len({" ".join(phrase.lower().split()) for phrase in phrases}) == len(phrases)
+    return len(set(map(normalise_text, phrases))) == len(phrases)
 
 
 def too_long(text: str, phrases: Sequence[str]) -> bool:
     """No phrase has more than 18 CLIP tokens, so that the end token survives a cut at 20."""
-    return all(count_tokens(phrase) <= MAX_TOKENS for phrase in phrases)
+    return max(map(count_tokens, phrases)) <= MAX_TOKENS
 
 
 def target_first(text: str, phrases: Sequence[str]) -> bool:
@@ -175,4 +179,4 @@ def violations(text: str, phrases: Sequence[str]) -> tuple[str, ...]:
     """
     if not phrases:
         return ("count",)
-    return tuple(name for name, check in CHECKS.items() if not check(text, phrases))
+    return tuple([name for name, check in CHECKS.items() if not check(text, phrases)])

@@ -33,14 +33,15 @@ def break_up(text: str) -> tuple[str, ...]:
         return ()
     cues = list(frame.cues)
     phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
-    if any(count_tokens(phrase) > MAX_TOKENS for phrase in phrases):
+    if phrases and max(map(count_tokens, phrases)) > MAX_TOKENS:
         cues = _split_long(words, tags, frame)
     while len(cues) >= MAX_PHRASES:
         cues = _merge_nearest(words, tags, frame.head, cues)
     if len(cues) != len(phrases):
         phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
     phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
-    phrases = [shorten(phrase) for phrase in phrases]
+    if max(map(count_tokens, phrases)) > MAX_TOKENS:
+        phrases = list(map(shorten, phrases))
     # A name too long for CLIP is no name.
     return () if phrases[0] == "the" else tuple(dict.fromkeys(phrases))
 
