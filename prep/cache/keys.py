@@ -31,8 +31,8 @@ def row_id(
     """The identity of an expression (32 hex digits).
 
     ``ordinal`` counts the entries of one dataset that are equal in everything else (0 for the first), so that
-    data without ids still has one identity per entry. The split is left out: the same sentence keeps its identity
-    when a tree is re-split.
+    data without ids still has one identity per entry. The split is left out: the same sentence keeps its
+    identity when a tree is re-split.
     """
     parts = canonical_json([dataset, split_by, ref_id, sent_id, image, text, ordinal])
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]

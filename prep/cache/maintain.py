@@ -149,11 +149,14 @@ def _repair_stage(stage: StageStore, check: RowCheck | None) -> RepairReport:
     report.actions = [str(problem) for problem in found]
     with _locked(stage):
         manifest = _readable_manifest(stage, report)
+        listed = manifest.rows
         for problem in found:
             if problem.kind in ("missing", "altered") and problem.file in manifest.shards:
                 report.lost_rows += manifest.shards.pop(problem.file).rows
             if problem.kind == "extra" and not is_shard(problem.file):
                 stage.files.delete(problem.file)
+            if problem.kind == "lost":
+                report.lost_rows += max(int(entry["rows"]) for entry in manifest.finished.values()) - listed
         manifest.finished = {} if report.lost_rows else manifest.finished
         fold(stage.files, manifest)
     with stage.writer(manifest.settings) as writer:  # adopts or removes what is unlisted

@@ -30,7 +30,8 @@ class Problem:
 
     ``kind``: ``manifest`` (cannot be read), ``missing``, ``altered`` (bytes differ from the manifest),
     ``extra`` (a shard or other Parquet file that no manifest names), ``stray`` (left by a killed run; no
-    reader sees it), ``doubled`` or ``wrong`` (rows, by their numbers in ``rows``).
+    reader sees it), ``lost`` (fewer rows than a finished selection had), ``doubled`` or ``wrong`` (rows, by
+    their numbers in ``rows``).
     """
 
     stage: str
@@ -113,6 +114,10 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
     for shard in manifest.shards.values():
         report.problems += reader.shard(shard)
     report.problems += reader.doubled()
+    most = max((int(entry["rows"]) for entry in manifest.finished.values()), default=0)
+    if manifest.rows < most:
+        detail = f"{manifest.rows} rows are listed, a finished selection had {most}"
+        report.problems.append(Problem(stage.name, "lost", MANIFEST, detail))
     return report
 
 

@@ -95,6 +95,20 @@ def test_a_damaged_shard_is_dropped_and_only_its_rows_are_made_again(store: Stor
     assert rows(store).equals(expected(COUNT))
 
 
+def test_rows_that_are_gone_without_a_trace_are_missed(store: Store) -> None:
+    path = shards(store)[0]
+    listed = path.with_name(MANIFEST)
+    manifest = json.loads(listed.read_text())
+    manifest["shards"] = [shard for shard in manifest["shards"] if shard["name"] != path.name]
+    listed.write_text(json.dumps(manifest))
+    path.unlink()
+    assert kinds(store) == ["lost"]
+    (report,) = repair(store, CHECKS)
+    assert report.lost_rows == 10
+    assert fill(store) == 10
+    assert verify(store, CHECKS).problems == []
+
+
 def plant(store: Store, table: pa.Table, *, listed: bool) -> Path:
     """A shard of our own make in the store's folder."""
     manifest = store.stage("scores").reader().manifest
