@@ -7,7 +7,6 @@ Both offer ``encode_image`` (B,3,H,W) -> (B,Cv,h,w), ``encode_text`` (M,L) -> (M
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ HEAD_WIDTH = 64  # channels of one attention head in every released CLIP
 
 
 def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder:
-    """The encoder that ``config`` names, with random weights (:func:`load_clip_weights` brings CLIP's)."""
+    """The encoder that ``config`` names, with random weights (:mod:`pcnet.weights` brings CLIP's)."""
     if config.encoder == "tiny":
         return TinyEncoder(config.vocabulary)
     sizes = config.clip or CLIP_SIZES.get(config.encoder)
@@ -169,60 +168,6 @@ def _open_clip(sizes: ClipSizes) -> Any:
         ),
         quick_gelu=True,  # OpenAI's weights were trained with the quick approximation
     )
-
-
-def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "openai") -> None:
-    """Give ``encoder`` OpenAI's ``name`` (RN50, RN101) weights, downloaded by open_clip or from a local file.
-
-    Raises PrepError where neither can be had or the file is of another model.
-    """
-    state = _clip_state(name, weights)
-    wanted = encoder.state_dict()
-    missing = sorted(key for key in wanted if key not in state and not key.endswith("num_batches_tracked"))
-    wrong = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
-    if missing or wrong:
-        what = f"lacks {missing[0]}" if missing else f"has another shape of {wrong[0]}"
-        raise PrepError(
-            f"{weights}: not the weights of CLIP {name}: it {what}", f"Give CLIP {name}'s own weights."
-        )
-    encoder.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
-
-
-def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
-    """The frozen CLIP ViT-B/32 that the calibration losses ask, in evaluation mode."""
-    import open_clip
-
-    clip = open_clip.create_model("ViT-B-32-quickgelu", load_weights=False)
-    clip.load_state_dict(_clip_state("ViT-B-32", weights))
-    return _frozen(clip)
-
-
-def _frozen(clip: Any) -> nn.Module:
-    clip.eval().requires_grad_(False)
-    return clip  # type: ignore[no-any-return]
-
-
-def _clip_state(name: str, weights: str | Path) -> dict[str, Tensor]:
-    """The float32 state dict of a CLIP, downloaded by open_clip or from a local file."""
-    import open_clip
-
-    source = str(weights)
-    if source != "openai" and not Path(source).is_file():
-        raise PrepError(
-            f"{source}: no such file of CLIP weights", "Give a file, or 'openai' to download them."
-        )
-    try:
-        clip = open_clip.create_model(f"{name}-quickgelu", pretrained=source, precision="fp32")
-    except Exception as error:  # open_clip raises what its download and torch's reader raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise PrepError(
-            f"CLIP {name}: its weights ({source}) cannot be had: {reason}",
-            f"Run open_clip.create_model('{name}-quickgelu', pretrained='openai') where there is a "
-            "network, and name its file with --clip-weights FILE, or train from scratch with --encoder tiny.",
-        ) from error
-    return {
-        key: value.float() if value.is_floating_point() else value for key, value in clip.state_dict().items()
-    }
 
 
 def _tensor(value: Any) -> Tensor:

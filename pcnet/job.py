@@ -16,7 +16,7 @@ from torch import nn
 from pcnet.batches import BatchMaker
 from pcnet.calibration import Calibration
 from pcnet.config import ModelConfig, Recipe
-from pcnet.encoders import ClipEncoder, load_calibration_clip, load_clip_weights
+from pcnet.encoders import ClipEncoder
 from pcnet.model import PCNet
 from pcnet.pixels import Pixels
 from pcnet.recipes import model_config
@@ -24,6 +24,7 @@ from pcnet.recipes import recipe as named_recipe
 from pcnet.sampler import Sampler
 from pcnet.samples import SampleTable, Selection, load_samples
 from pcnet.tokens import ClipTokenizer, Tokenizer, WordTokenizer
+from pcnet.weights import load_calibration_clip, load_clip_weights
 from prep.cache.store import open_store
 from prep.errors import PrepError
 

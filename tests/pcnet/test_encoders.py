@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from pcnet.config import ClipSizes, ModelConfig
-from pcnet.encoders import ClipEncoder, TinyEncoder, build_encoder, clip_text, load_clip_weights
+from pcnet.encoders import ClipEncoder, TinyEncoder, build_encoder, clip_text
 from prep.errors import PrepError
 
 SMALL = ClipSizes(48, 64, (1, 2, 1, 1), 8, 24, 64, 64, 2)
@@ -92,44 +90,3 @@ def test_the_tiny_text_encoder_ignores_padding() -> None:
 def test_a_tiny_encoder_without_words_is_refused() -> None:
     with pytest.raises(PrepError, match="no words"):
         build_encoder(ModelConfig("tiny"))
-
-
-def test_absent_clip_weights_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", _no_network, raising=False)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with torch.device("meta"):
-        encoder = build_encoder(ModelConfig("RN50"))
-    assert isinstance(encoder, ClipEncoder)
-    with pytest.raises(PrepError, match="no such file") as caught:
-        load_clip_weights(encoder, "RN50", tmp_path / "absent.pt")
-    torn = tmp_path / "torn.pt"
-    torn.write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(PrepError, match="cannot be had") as caught:
-        load_clip_weights(encoder, "RN50", torn)
-    assert "--clip-weights" in caught.value.remedy
-    assert "--encoder tiny" in caught.value.remedy
-
-
-def _no_network(*_: object, **__: object) -> None:
-    raise OSError("no network in the tests")
-
-
-@pytest.mark.timeout(120)
-def test_clip_weights_come_from_a_local_file(tmp_path: Path) -> None:
-    import open_clip
-
-    torch.manual_seed(0)
-    theirs = open_clip.create_model("RN50-quickgelu", load_weights=False)
-    path = tmp_path / "clip.pt"
-    torch.save(theirs.state_dict(), path)
-    encoder = build_encoder(ModelConfig("RN50"))
-    assert isinstance(encoder, ClipEncoder)
-    load_clip_weights(encoder, "RN50", path)
-    for name, value in theirs.state_dict().items():
-        assert torch.equal(encoder.state_dict()[name], value), name
-    with torch.device("meta"):
-        other = build_encoder(ModelConfig("RN101"))
-    assert isinstance(other, ClipEncoder)
-    with pytest.raises(PrepError, match="RN101"):
-        load_clip_weights(other, "RN101", path)
