@@ -42,6 +42,10 @@ class AnswerStage(Stage, Protocol):
     model: Model
     prompt: Prompt
 
+    @property
+    def unit_size(self) -> int:
+        """How many questions make a good unit."""
+
     def settings(self) -> dict[str, Any]:
         """Everything an answer depends on beside the expression."""
 
@@ -57,7 +61,7 @@ def run_llm(
     cache: str | Path,
     workers: int = 1,
     ray_address: str | None = None,
-    unit_size: int = 1024,
+    unit_size: int | None = None,
     keep_raw: bool = False,
     label: str = "phrases",
     total: int | None = None,
@@ -81,7 +85,8 @@ def run_llm(
         summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
         return summary
     with stoppable() as stop, progress(label, total) as bar:
-        job = _Job(expressions, stage, writer, cache, unit_size, keep_raw, summary, stop, bar)
+        size = unit_size or stage.unit_size
+        job = _Job(expressions, stage, writer, cache, size, keep_raw, summary, stop, bar)
         try:
             job.ask(workers, ray_address)
             with stop.later():

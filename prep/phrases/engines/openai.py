@@ -89,6 +89,11 @@ class OpenAIStage:
         """Everything an answer depends on beside the expression."""
         return answer_settings(self.model.settings(), self.prompt, self.sampling, schema=_SCHEMA)
 
+    @property
+    def unit_size(self) -> int:
+        """Questions in a unit: enough for all requests in flight, few enough to lose little if a run dies."""
+        return 4 * self.concurrency
+
     def open(self) -> None:
         """Ask the endpoint for its models; raises PrepError where it cannot be used."""
         if self._pool is not None:

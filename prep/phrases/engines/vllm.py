@@ -66,6 +66,11 @@ class VllmStage:
             self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
 
     @property
+    def unit_size(self) -> int:
+        """Questions in a unit: two units fill the engine's batch twice, and little is lost if a run dies."""
+        return self.options.max_num_seqs or (1024 if self.resources.gpus else 128)
+
+    @property
     def engine(self) -> Engine:
         """The open engine."""
         if self._engine is None:

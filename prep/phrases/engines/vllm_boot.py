@@ -72,7 +72,7 @@ def engine_arguments(
             f"Give at least {needed + EXPRESSION_TOKENS}, or leave it out.",
         )
     local = os.path.isdir(model.source)
-    return {
+    arguments = {
         "model": model.source,
         "revision": None if local else model.commit,
         "tokenizer_revision": None if local else model.commit,
@@ -94,6 +94,7 @@ def engine_arguments(
         "disable_log_stats": True,
         **dict(options.extra),
     }
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _environment(options: VllmOptions) -> None:

@@ -121,6 +121,7 @@ def test_the_engine_is_as_long_as_the_prompt_needs() -> None:
     arguments = engine_arguments(FOLDER, 448, sampling, VllmOptions())
     assert 448 + 96 + EXPRESSION_TOKENS <= arguments["max_model_len"] < 448 + 96 + EXPRESSION_TOKENS + 64
     assert arguments["revision"] == FOLDER.commit
+    assert None not in arguments.values()
     assert engine_arguments(FOLDER, 448, sampling, VllmOptions(max_model_len=600))["max_model_len"] == 600
     with pytest.raises(PrepError, match="--max-model-len 500 leaves no room"):
         engine_arguments(FOLDER, 448, sampling, VllmOptions(max_model_len=500))
