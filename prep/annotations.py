@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from prep.errors import PrepError
@@ -48,12 +48,22 @@ def integer(value: Any) -> int | None:
     return value
 
 
+def below(file_name: str) -> str | None:
+    """A file name from a dataset as a plain relative POSIX path; None where it leaves the folder it is in.
+
+    Backslashes and drive letters are refused too, so that a name means the same on every operating system.
+    """
+    if "\0" in file_name or "\\" in file_name or file_name.startswith("/"):
+        return None
+    parts = [part for part in file_name.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or ":" in parts[0]:
+        return None
+    return "/".join(parts)
+
+
 def inside(file_name: str) -> bool:
-    """Whether a file name from a dataset stays below the folder it is joined to, on any operating system."""
-    if not file_name or "\0" in file_name or "\\" in file_name or ":" in file_name.split("/", 1)[0]:
-        return False
-    path = PurePosixPath(file_name)
-    return not path.is_absolute() and ".." not in path.parts and path != PurePosixPath(".")
+    """Whether a file name from a dataset stays below the folder it is joined to."""
+    return below(file_name) is not None
 
 
 def read_instances(path: Path) -> Instances:

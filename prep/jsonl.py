@@ -6,11 +6,11 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from prep import rows
-from prep.annotations import inside, integer
+from prep.annotations import below, integer
 from prep.errors import PrepError
 from prep.records import Expression, ImageRef
 from prep.refer import sha256_of
@@ -117,16 +117,13 @@ class JsonlDataset:
         if not isinstance(text, str):
             text, problem = "", problem or f"line {line.number} has no text under 'sent'"
         text = rows.clean_text(text)
-        image = entry.get("image")
-        if image is not None:
-            if isinstance(image, str) and inside(rows.clean_text(image)):
-                image = PurePosixPath(rows.clean_text(image)).as_posix()
-            else:
-                problem = (
-                    problem
-                    or f"line {line.number}: the image {str(image)[:80]!r} is no path below the image root"
-                )
-                image = None
+        named = entry.get("image")
+        image = below(rows.clean_text(named)) if isinstance(named, str) else None
+        if named is not None and image is None:
+            problem = (
+                problem
+                or f"line {line.number}: the image {str(named)[:80]!r} is no path below the image root"
+            )
         return rows.Draft(
             _string(entry.get("dataset"), self.name),
             _string(entry.get("split_by"), self.split_by),

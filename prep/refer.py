@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from prep import rows
-from prep.annotations import Instances, inside, integer, list_elements, read_instances
+from prep.annotations import Instances, below, integer, list_elements, read_instances
 from prep.errors import PrepError
 from prep.records import Expression, ImageRef
 from prep.unpickle import load_pickle
@@ -121,9 +121,10 @@ class RefDataset:
             # SAIAPR TC-12 keeps a folder per thousand images.
             return f"saiapr_tc-12/{image_id // 1000:02d}/images/{image_id}.jpg", ""
         name = rows.clean_text(info.file_name) or f"COCO_train2014_{image_id:012d}.jpg"
-        if not inside(name):
+        plain = below(name)
+        if plain is None:
             return None, f"image {image_id}: the file name {name[:80]!r} leaves the image folder"
-        return f"train2014/{PurePosixPath(name).as_posix()}", ""
+        return f"train2014/{plain}", ""
 
     def _target_problem(self, ref: Ref) -> str:
         if ref.ref_id in self.ambiguous_refs:

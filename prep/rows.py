@@ -34,6 +34,8 @@ class Draft(NamedTuple):
 
 def clean_text(value: str) -> str:
     """``value`` as text that any Parquet reader takes: lone surrogates and NUL become U+FFFD."""
+    if value.isascii() and "\0" not in value:
+        return value
     return re.sub("[\ud800-\udfff\0]", "\ufffd", value)
 
 

@@ -68,19 +68,14 @@ def loads(data: bytes, name: str = "the pickle", machine: type[Machine] | None =
             gc.enable()
 
 
-class _Mark:
-    """Where a container's items begin on the stack."""
-
-
-_MARK = _Mark()
-
-
 class Machine:
     """The pickle stack machine, with the data-building opcodes only (PEP 3154 and before)."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.name, self.at = data, name, 0
+        # A mark puts the stack aside and begins a new one, so nothing can reach below it.
         self.stack: list[Any] = []
+        self.aside: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def opcodes(self) -> list[Callable[[Any], Any] | None]:
@@ -89,24 +84,35 @@ class Machine:
 
     def run(self) -> Any:
         """Execute until STOP; return the top of the stack."""
-        data, table, stack, memo = self.data, self.opcodes(), self.stack, self.memo
-        while self.at < len(data):
-            opcode = data[self.at]
-            self.at += 1
-            # The memo opcodes are the most frequent of a protocol 2 file: no call through the table for them.
-            if opcode == 0x68:  # BINGET
-                stack.append(memo[data[self.at]])
-                self.at += 1
-            elif opcode in (0x71, 0x72):  # BINPUT, LONG_BINPUT
-                self.remember(self.unsigned(1 if opcode == 0x71 else 4))
+        data, memo, stack, table, at = self.data, self.memo, self.stack, self.opcodes(), 0
+        while at < len(data):
+            opcode = data[at]
+            # The four most frequent opcodes of a protocol 2 file have no call: they are most of the time.
+            if opcode == 0x71:  # BINPUT
+                memo[data[at + 1]] = stack[-1]
+                at += 2
+            elif opcode == 0x68:  # BINGET
+                stack.append(memo[data[at + 1]])
+                at += 2
+            elif opcode == 0x72:  # LONG_BINPUT
+                memo[int.from_bytes(data[at + 1 : at + 5], "little")] = stack[-1]
+                at += 5
+            elif opcode == 0x58:  # BINUNICODE
+                start = at + 5
+                at = start + int.from_bytes(data[at + 1 : start], "little")
+                if at > len(data):
+                    raise ValueError(f"byte {start}: {at - start} bytes asked for, {len(data) - start} left")
+                stack.append(str(data[start:at], "utf-8", "surrogatepass"))
             elif opcode == 0x2E:  # STOP
-                return self.pop()
+                return stack.pop()
             else:
+                self.at = at + 1
                 action = table[opcode]
                 if action is None:
                     self._refuse(bytes([opcode]))
                 else:
                     action(self)
+                at, stack = self.at, self.stack
         raise ValueError("it ends before its STOP")
 
     def _refuse(self, opcode: bytes) -> None:
@@ -149,21 +155,18 @@ class Machine:
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """Take the top of the stack, which must be a value."""
-        value = self.stack.pop()
-        if value is _MARK:
-            raise ValueError(f"byte {self.at}: a mark where a value belongs")
-        return value
+        """Take the top of the stack."""
+        return self.stack.pop()
+
+    def mark(self) -> None:
+        """Begin the items of a container."""
+        self.aside.append(self.stack)
+        self.stack = []
 
     def to_mark(self) -> list[Any]:
-        """Pop and return the values above the last mark, and the mark."""
-        stack = self.stack
-        for at in range(len(stack) - 1, -1, -1):
-            if stack[at] is _MARK:
-                items = stack[at + 1 :]
-                del stack[at:]
-                return items
-        raise ValueError(f"byte {self.at}: no mark to go back to")
+        """The values since the last mark, which is undone."""
+        items, self.stack = self.stack, self.aside.pop()
+        return items
 
     def top(self, kind: type) -> Any:
         """The top of the stack, which must be a ``kind``."""
@@ -174,10 +177,7 @@ class Machine:
 
     def remember(self, number: int) -> None:
         """Keep the top of the stack under a memo number."""
-        value = self.stack[-1]
-        if value is _MARK:
-            raise ValueError(f"byte {self.at}: a mark where a value belongs")
-        self.memo[number] = value
+        self.memo[number] = self.stack[-1]
 
 
 def _text(raw: bytes) -> str:
@@ -260,16 +260,13 @@ _ACTIONS: dict[bytes, Callable[[Machine], Any]] = {
     # framing, stack and memo
     b"\x80": lambda m: m.take(1),
     b"\x95": lambda m: m.take(8),
-    b"(": _push(_MARK),
-    b"0": lambda m: m.stack.pop(),
+    b"(": Machine.mark,
+    b"0": lambda m: m.stack.pop() if m.stack else m.to_mark(),
     b"1": lambda m: m.to_mark(),
     b"2": lambda m: m.push(m.stack[-1]),
     b"p": lambda m: m.remember(int(m.line())),
-    b"q": lambda m: m.remember(m.unsigned(1)),
-    b"r": lambda m: m.remember(m.unsigned(4)),
     b"\x94": lambda m: m.remember(len(m.memo)),
     b"g": lambda m: m.push(m.memo[int(m.line())]),
-    b"h": lambda m: m.push(m.memo[m.unsigned(1)]),
     b"j": lambda m: m.push(m.memo[m.unsigned(4)]),
     # constants and numbers
     b"N": _push(None),
@@ -290,7 +287,6 @@ _ACTIONS: dict[bytes, Callable[[Machine], Any]] = {
     b"T": _sized(4, _old_string),
     b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
     b"\x8c": _sized(1, _text),
-    b"X": _sized(4, _text),
     b"\x8d": _sized(8, _text),
     b"C": _sized(1, bytes),
     b"B": _sized(4, bytes),
