@@ -7,6 +7,10 @@ from typing import TypeVar
 
 import numba
 
+# A helper that numba copies into its callers: for those called per pixel row, whose many arrays would cost
+# more to pass than the work they do.
+inlined = numba.njit(inline="always", nogil=True, error_model="numpy")
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from prep.proposals.compiled import compiled
+from prep.proposals.compiled import compiled, inlined
 from prep.proposals.lanes import LANES, above, equal, four_taps, lowest, ones
 
 UNSETTLED = 1  # stands for any odd level
@@ -63,7 +63,7 @@ def settle(low: Any, edges: Any, levels: Any, box: Any) -> Any:
     return strange
 
 
-@compiled
+@inlined  # type: ignore[untyped-decorator]
 def cut(
     levels: Any,
     size: Any,
@@ -112,7 +112,7 @@ def cut(
     return count
 
 
-@compiled
+@inlined  # type: ignore[untyped-decorator]
 def compute_row(
     y: Any, low: Any, strip: Any, geometry: Any, state: Any, low_lanes: Any, mid_lanes: Any, line: Any
 ) -> None:
@@ -300,6 +300,18 @@ def trace(
                     spans[used], spans[used + 1] = start, end
                 used += 2
     return used
+
+
+@compiled
+def lengths(spans: Any, total: Any) -> Any:
+    """The runs of a mask of ``total`` pixels that changes at the ascending pixel numbers ``spans``."""
+    out = np.empty(len(spans) + 1, np.int64)
+    end = 0
+    for i in range(len(spans)):
+        out[i] = spans[i] - end
+        end = spans[i]
+    out[len(spans)] = total - end
+    return out if end < total else out[: len(spans)].copy()
 
 
 @compiled

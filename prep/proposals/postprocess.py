@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -94,7 +94,9 @@ class Postprocessor:
         self._share(work, len(low))
         close = results[:, kernels.CLOSE] > 0
         for i, pixels in zip(
-            np.flatnonzero(close), pixels_by_reference(logits[torch.as_tensor(close)], plan), strict=True
+            np.flatnonzero(close),
+            pixels_by_reference([logits[i] for i in np.flatnonzero(close)], plan),
+            strict=True,
         ):
             results[i] = count(pixels, values)
         boxes = results[:, [kernels.LEFT, kernels.TOP, kernels.RIGHT, kernels.BOTTOM]]
@@ -106,18 +108,18 @@ class Postprocessor:
 
     def runs(
         self,
-        logits: torch.Tensor,
+        logits: Sequence[torch.Tensor],
         plan: Geometry,
         cuts: Thresholds,
         corner: tuple[int, int],
         size: tuple[int, int],
         recompute: npt.NDArray[np.bool_],
     ) -> list[rle.Runs]:
-        """The runs of masks (n, L, L) in an image of ``size`` (H, W), their crop at ``corner`` (X, Y).
+        """The runs of masks, each L x L, in an image of ``size`` (H, W), their crop at ``corner`` (X, Y).
 
         Those to ``recompute`` come from the reference's operations.
         """
-        low = np.ascontiguousarray(logits.cpu().numpy())
+        low = [mask.cpu().numpy() for mask in logits]
         out: list[rle.Runs] = [np.empty(0, np.int64)] * len(low)
         values = np.full(3, cuts.middle, np.float32)
         edges = settled_edges(values)
@@ -130,13 +132,13 @@ class Postprocessor:
                 if used > len(room):
                     room = np.empty(2 * used, np.int64)
                     used = kernels.trace(low[i], plan.arrays, values, edges, offset, size[0], room, tools)
-                out[i] = runs_between(room[:used], size[0] * size[1])
+                out[i] = kernels.lengths(room[:used], size[0] * size[1])
 
         self._share(work, len(low))
         (height, width), (x, y) = plan.size, corner
         for i, pixels in zip(
             np.flatnonzero(recompute),
-            pixels_by_reference(logits[torch.as_tensor(recompute)], plan),
+            pixels_by_reference([logits[i] for i in np.flatnonzero(recompute)], plan),
             strict=True,
         ):
             whole = np.zeros(size, np.bool_)
@@ -157,17 +159,11 @@ def _chunks(count: int) -> Iterator[slice]:
         yield slice(start, min(start + CHUNK, count))
 
 
-def runs_between(edges: npt.NDArray[np.int64], total: int) -> rle.Runs:
-    """The runs whose changes are at ``edges`` (ascending pixel numbers) in a mask of ``total`` pixels."""
-    ends = edges if len(edges) and edges[-1] == total else np.append(edges, total)
-    return np.diff(ends, prepend=0)
-
-
-def pixels_by_reference(logits: torch.Tensor, plan: Geometry) -> Iterator[npt.NDArray[np.float32]]:
+def pixels_by_reference(logits: Sequence[torch.Tensor], plan: Geometry) -> Iterator[npt.NDArray[np.float32]]:
     """Each mask's pixels (H x W) by the reference's own operations, three masks at a time as it has them."""
     for start in range(0, len(logits), 3):
-        group = logits[start : start + 3]
-        filled = torch.cat([group, group[:1].expand(3 - len(group), -1, -1)])
+        group = list(logits[start : start + 3])
+        filled = torch.stack(group + group[:1] * (3 - len(group)))
         pixels = reference(filled[None], plan.mid, plan.inside, plan.size)[0].cpu().numpy()
         yield from pixels[: len(group)]
 

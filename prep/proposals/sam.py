@@ -174,25 +174,28 @@ class SamGenerator:
         low = 4 * features.shape[-1]
         plan = geometry(low, self._side, resized(crop.size, self._side), crop.size, self._device)
         points = np.repeat(self._points(crop.layer, crop.size), 3, axis=0)
-        logits, ious, stability, boxes, kept, close = [], [], [], [], [], []
+        logits: list[torch.Tensor] = []
+        ious, stability, boxes, kept, close = [], [], [], [], []
         first = 0
         for prompts in self._prompts(crop.layer, crop.size):
             some = self._decode(features, prompts, self.options.pred_iou_thresh)
             seen, keep = self._measure(some.logits, plan, crop, size)
-            logits.append(some.logits[torch.as_tensor(keep, device=some.logits.device)])
+            logits += [
+                some.logits[i] for i in keep
+            ]  # no copies: what is below the threshold stays till the end
             ious.append(some.iou.cpu()[torch.as_tensor(keep)])
             stability.append(seen.stability[keep])
             boxes.append(seen.boxes[keep])
             close.append(seen.recomputed[keep])
             kept.append(some.index.numpy()[keep] + first)
             first += 3 * len(prompts)
-        if not kept or sum(len(part) for part in kept) == 0:
+        if not logits:
             return _nothing()
         order = suppress(
             np.concatenate(boxes), torch.cat(ious), self.options.box_nms_thresh, self._device.type
         )
         where = torch.as_tensor(order)
-        winners = torch.cat(logits)[where.to(self._device)]
+        winners = [logits[i] for i in order]
         shift = np.array([crop.box[0], crop.box[1]])
         return Found(
             self._post.runs(winners, plan, self._cuts, crop.box[:2], size, np.concatenate(close)[order]),
