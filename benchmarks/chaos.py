@@ -225,6 +225,9 @@ def torment(job: Job, folder: Path, kills: int, workers: int, victim: str, chanc
         if not job.deterministic:
             twice += answered_twice(out)
         shutil.rmtree(out)
+        print(
+            f"  {counted} kills, {lost} lost, {twice} twice, {unequal} unequal", file=sys.stderr, flush=True
+        )
     shutil.rmtree(calm)
     middle = f"; rows there at a kill: median {int(np.median(sizes))} of {job.rows}" if sizes else ""
     print(
