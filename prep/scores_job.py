@@ -45,18 +45,20 @@ def run_scores(
         left = sum(map(len, wanted.values()))
         for image in _unreadable(proposals, wanted, store.uri):
             _count(skipped, "image could not be read", len(wanted.pop(image)))
-        summary = prepare(
-            stage,
-            _items(proposals, wanted, root),
-            key=lambda item: item.texts[0].row_id,
-            writer=writer,
-            unit_size=unit_size,
-            workers=workers,
-            ray_address=ray_address,
-            label="scores",
-            total=sum(map(len, wanted.values())),
-            arguments=arguments,
-        )
+        summary = Summary(stage="scores", where=writer.uri)
+        if wanted:  # else the model need not be loaded
+            summary = prepare(
+                stage,
+                _items(proposals, wanted, root),
+                key=lambda item: item.texts[0].row_id,
+                writer=writer,
+                unit_size=unit_size,
+                workers=workers,
+                ray_address=ray_address,
+                label="scores",
+                total=sum(map(len, wanted.values())),
+                arguments=arguments,
+            )
     summary.total, summary.reused = total, total - left
     summary.extra["skipped"] = skipped
     return summary

@@ -275,6 +275,9 @@ def test_a_store_is_scored_once_and_added_to(clip_folder: Path, tmp_path: Path) 
     assert summary.extra["skipped"] == dict.fromkeys(reasons, 1)
     summary = run_scores(made, store, folder)
     assert (summary.done, summary.reused) == (1, 3)
+    absent = ScoreStage(made.settings)
+    absent.open = None  # type: ignore[assignment]
+    assert run_scores(absent, store, folder).reused == 4  # nothing left to do loads no model
     table = store.stage("scores").reader().read()
     found = {row["row_id"]: row for row in table.to_pylist()}
     assert {k: len(v["scores"]) for k, v in found.items()} == {"r0": 1, "r1": 2, "r2": 1, "r4": 2}
