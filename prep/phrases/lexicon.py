@@ -27,8 +27,8 @@ _HEADING = re.compile(r"== (compounds |list )?(\S+) ==")
 class Lexicon(NamedTuple):
     """What ``words.txt`` holds.
 
-    ``words`` and ``compounds`` map to a class; ``starts`` gives for the first two words of a compound the most
-    words that it can have; ``lists`` are short lists by name, whose words map to what stands behind a colon.
+    ``words`` and ``compounds`` map to a class; ``starts`` gives for the first two words of a compound the
+    most words that it can have; ``lists`` are short lists by name, whose words map to what is behind a colon.
     """
 
     words: dict[str, str]

@@ -91,7 +91,8 @@ class RulesStage:
 
         from prep.cache.schema import PHRASES
 
-        return pa.Table.from_pylist([self._row(item) for item in loaded], schema=PHRASES)
+        rows = [self._row(item) for item in loaded]
+        return pa.Table.from_pydict({name: [one[name] for one in rows] for name in PHRASES.names}, PHRASES)
 
     def _row(self, item: Expression) -> dict[str, Any]:
         phrase_set, key, reason = self._settled(item.text)

@@ -26,15 +26,10 @@ _TYPOGRAPHIC = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2014": ",", "\u20
 def read(text: str) -> tuple[tuple[str, ...], str]:
     """The words of ``text``, lower case, compounds such as "next to" as one; and a class letter for each."""
     line = normalise_text(text)
-    if not line.isascii():
-        line = line.translate(_TYPOGRAPHIC)
-    if " ' " in line or " - " in line:
-        line = _HYPHEN.sub("-", line.replace(" ' s ", "'s ").replace(" ' ", "' "))
-    words = _WORD.findall(line)
-    if len(line) > MAX_LETTERS:
-        words = [word[:MAX_LETTERS] for word in words[: 2 * MAX_WORDS]]
-    if "'" in line:
-        words = _part_marks(words)
+    words = line.split() if line.replace(" ", "").isalnum() else _marked_words(line)
+    if len(line) > MAX_LETTERS and max(map(len, words), default=0) > MAX_LETTERS:
+        words = [word[:MAX_LETTERS] for word in words]
+    del words[2 * MAX_WORDS :]
     if not lexicon().starts.keys().isdisjoint(pairwise(words)):
         words = _join_compounds(words)
     del words[MAX_WORDS:]
@@ -43,10 +38,14 @@ def read(text: str) -> tuple[tuple[str, ...], str]:
     return tuple(words), "".join(tags)
 
 
-def _part_marks(found: list[str]) -> list[str]:
-    """Possessive marks as words of their own."""
+def _marked_words(line: str) -> list[str]:
+    """The words of a line with punctuation; marks that part phrases and possessive marks are words too."""
+    if not line.isascii():
+        line = line.translate(_TYPOGRAPHIC)
+    if " ' " in line or " - " in line:
+        line = _HYPHEN.sub("-", line.replace(" ' s ", "'s ").replace(" ' ", "' "))
     words: list[str] = []
-    for word in found:
+    for word in _WORD.findall(line):
         if "'" not in word or word in _CONTRACTED or len(word) <= 2:
             words.append(word)
             continue
