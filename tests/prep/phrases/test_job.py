@@ -205,12 +205,15 @@ def test_a_killed_run_goes_on_without_asking_anything_again(
         str(tmp_path),
         str(number),
     ]
-    with subprocess.Popen(command, cwd=repository, start_new_session=True) as driver:
+    driver = subprocess.Popen(command, cwd=repository, start_new_session=True)
+    try:
         while len(list((tmp_path / "cache").rglob("part-*.parquet"))) < 4:
             assert driver.poll() is None, "the run was over before it could be killed"
             time.sleep(0.01)
         engines = _descendants(driver.pid)
-        os.kill(driver.pid, signal.SIGKILL)
+    finally:
+        driver.kill()
+        driver.wait()
     committed = len(answer_cache(taught, tmp_path / "cache"))
     items = drive.expressions(number)
     distinct = len({normalise_text(item.text) for item in items})
