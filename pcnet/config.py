@@ -104,8 +104,9 @@ class Recipe:
     """Which stages, which losses and how much of each; see :mod:`pcnet.recipes` for the ones with a name.
 
     ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum
-    (``union``: only inside the proposals); ``temperature`` sharpens the soft IaD; ``released_tokens`` cuts
-    long texts as the released code does, end token and all.
+    (``union``: only inside the proposals); ``edge`` passes over proposals with a greater share of their
+    outline on the image's edge there (1 keeps all); ``temperature`` sharpens the soft IaD;
+    ``released_tokens`` cuts long texts as the released code does, end token and all.
     """
 
     name: str = "paper"
@@ -115,6 +116,7 @@ class Recipe:
     ras: str = "paper"
     iad: str = "paper"
     pooling: str = "all"
+    edge: float = 1.0
     temperature: float = 10.0
     released_tokens: bool = False
     weights: LossWeights = field(default_factory=LossWeights)

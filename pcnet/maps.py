@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +30,30 @@ def real(grid: Tensor) -> Tensor:
     return grid.flatten(2).any(-1)
 
 
-def inside_union(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B,1,h,w) bool: places that some proposal touches; everywhere in an image without proposals."""
+def edge_share(grid: Tensor) -> Tensor:
+    """(B,M,g,g) proposals -> (B,M): the share of each one's outline that lies on the image's edge, in [0, 1].
+
+    The outline are the cells that are not surrounded by the proposal's own on all four sides.
+    """
+    mask = grid > 0.5
+    middle = mask[..., 1:-1, 1:-1]
+    inner = torch.zeros_like(mask)
+    inner[..., 1:-1, 1:-1] = (
+        middle & mask[..., :-2, 1:-1] & mask[..., 2:, 1:-1] & mask[..., 1:-1, :-2] & mask[..., 1:-1, 2:]
+    )
+    on_edge = mask & ~inner
+    total = on_edge.flatten(2).sum(-1)
+    within = on_edge[..., 1:-1, 1:-1].flatten(2).sum(-1)
+    return (total - within) / total.clamp(min=1)
+
+
+def inside_union(grid: Tensor, size: tuple[int, int], edge: float = 1.0) -> Tensor:
+    """(B,1,h,w) bool: places that some proposal touches; everywhere in an image without proposals.
+
+    Proposals with more than ``edge`` of their outline on the image's edge are passed over: they are ground,
+    not objects, and where a generator segments the whole image their union would be all of it.
+    """
+    if edge < 1:
+        grid = grid * (edge_share(grid) <= edge)[:, :, None, None]
     union = F.adaptive_max_pool2d(grid.amax(1, keepdim=True), size) > 0
     return union | ~union.flatten(1).any(1).view(-1, 1, 1, 1)

@@ -30,8 +30,9 @@ RECIPES = {
         released_tokens=True,
         weights=LossWeights(cls=5.0, ras=0.0, iad=0.0, anchor=0.0, fg=0.0, cbs=2.0),
     ),
-    # Ours: cumulative cues, progressive gate, maximum inside the union of proposals; RaS and IaD as written
-    # are out, and so (gain 0) is a cue's own look at the image, with which training from scratch was slower.
+    # Ours: cumulative cues, progressive gate, maximum inside the union of the proposals that do not run along
+    # the image's edge (the ground that a generator segments too); RaS and IaD as written are out, and so
+    # (gain 0) is a cue's own look at the image, with which training from scratch was slower.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
@@ -39,6 +40,7 @@ RECIPES = {
         ras="previous",
         iad="soft",
         pooling="union",
+        edge=0.1,
         weights=LossWeights(ras=0.0, iad=0.0),
     ),
 }
@@ -107,7 +109,7 @@ def _classification(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
     texts = logits[0].shape[1] // (1 if outputs.partner is None else 2)
     inside = None
     if recipe.pooling == "union":
-        inside = inside_union(batch.grid, (logits[0].shape[2], logits[0].shape[3]))
+        inside = inside_union(batch.grid, (logits[0].shape[2], logits[0].shape[3]), recipe.edge)
     return torch.stack([losses.classification(one[:, :texts], outputs.own, inside) for one in logits]).mean()
 
 
