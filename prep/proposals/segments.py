@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
+from prep.proposals import rle
 from prep.records import Proposal
 
 if TYPE_CHECKING:
@@ -81,10 +82,11 @@ def _propose(image: npt.NDArray[np.uint8], settings: SegmentSettings) -> list[Pr
     small = _reduce(image, settings.max_side)
     labels, regions, nodes = _nodes(small, settings)
     chosen = _choose(nodes, regions, small.shape[:2], settings)
-    rows = np.arange(height) * small.shape[0] // height
-    columns = np.arange(width) * small.shape[1] // width
-    full = labels[np.ix_(rows, columns)]
-    return [_proposal(members[full]) for members in chosen]
+    down = np.bincount(np.arange(height) * small.shape[0] // height)
+    across = np.bincount(np.arange(width) * small.shape[1] // width)
+    # One mask at a time and column by column, as it is stored: a photo's size costs a byte a pixel.
+    columns = labels.T
+    return [_proposal(members[columns].repeat(down, axis=1).repeat(across, axis=0)) for members in chosen]
 
 
 def _reduce(image: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8]:
@@ -196,9 +198,8 @@ def _scores(
     return score
 
 
-def _proposal(mask: npt.NDArray[np.bool_]) -> Proposal:
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    x, y, w, h = (float(v) for v in coco.toBbox(encoded))
-    return Proposal(encoded["counts"].decode("ascii"), int(coco.area(encoded)), (x, y, w, h))
+def _proposal(columns: npt.NDArray[np.bool_]) -> Proposal:
+    """The proposal of a mask given column by column, W x H."""
+    runs = rle.encode(columns.T)
+    x, y, w, h = (float(value) for value in rle.bounding_box(runs, columns.shape[1]))
+    return Proposal(rle.compress(runs), rle.area(runs), (x, y, w, h))

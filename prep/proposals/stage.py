@@ -29,7 +29,7 @@ from prep.proposals.select import Selection, select
 from prep.records import ImageRef, Proposal
 
 PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, whatever the images' sizes and the unit's
-REMEMBERED = 256  # images whose masks a worker keeps for the next copy of the same bytes
+REMEMBERED = 1 << 25  # bytes of masks that a worker keeps for the next copy of the same image
 
 
 class Answer(NamedTuple):
@@ -55,7 +55,7 @@ class Recent:
     """The last answers of this worker, by the bytes' SHA-256; safe between its two threads."""
 
     def __init__(self, size: int = REMEMBERED) -> None:
-        self._size, self._lock = size, threading.Lock()
+        self._left, self._lock = size, threading.Lock()
         self._answers: OrderedDict[str, Answer] = OrderedDict()
 
     def get(self, sha256: str) -> Answer | None:
@@ -66,9 +66,11 @@ class Recent:
     def put(self, sha256: str, answer: Answer) -> None:
         """Keep an answer, forgetting the oldest."""
         with self._lock:
-            self._answers.setdefault(sha256, answer)
-            while len(self._answers) > self._size:
-                self._answers.popitem(last=False)
+            if sha256 not in self._answers:
+                self._answers[sha256] = answer
+                self._left -= _bytes(answer)
+            while self._left < 0:
+                self._left += _bytes(self._answers.popitem(last=False)[1])
 
 
 @dataclass(slots=True)
@@ -277,6 +279,11 @@ def proposal_of(mask: Mapping[str, Any]) -> Proposal:
         point=None if point is None else tuple(point),
         crop_box=None if crop is None else tuple(crop),
     )
+
+
+def _bytes(found: Answer) -> int:
+    """About what an answer takes in memory."""
+    return 1000 + sum(1500 + len(mask["counts"]) for mask in found.masks)
 
 
 def _decoded(image: _Image) -> tuple[Pixels | None, str | None]:

@@ -84,6 +84,18 @@ def test_odd_sizes(generator: SegmentGenerator, shape: tuple[int, int, int]) -> 
         assert decoded(proposal, image).sum() == proposal.area
 
 
+def test_a_reduced_image_has_the_masks_of_its_own_reduction(generator: SegmentGenerator) -> None:
+    small, _ = scene(5)
+    large = small.repeat(3, axis=0).repeat(5, axis=1)
+    reduced = SegmentGenerator(SegmentSettings(max_side=64))
+    squeezed = reduced.propose([large])[0]  # 64 wide, 38 high: another shape, so other masks
+    assert all(decoded(p, large).sum() == p.area for p in squeezed)
+    even = small.repeat(4, axis=0).repeat(4, axis=1)
+    wanted = [decoded(p, small) for p in reduced.propose([small])[0]]
+    found = [decoded(p, even) for p in reduced.propose([even])[0]]
+    np.testing.assert_array_equal(found, [m.repeat(4, axis=0).repeat(4, axis=1) for m in wanted])
+
+
 def test_a_plain_image_has_no_proposal(generator: SegmentGenerator) -> None:
     assert generator.propose([np.full((64, 64, 3), 90, np.uint8)]) == [[]]
 

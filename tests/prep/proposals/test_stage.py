@@ -20,7 +20,7 @@ from prep.proposals import stage as stage_module
 from prep.proposals.grid import grid32
 from prep.proposals.segments import SegmentGenerator
 from prep.proposals.select import Selection
-from prep.proposals.stage import ProposalStage, content_key
+from prep.proposals.stage import Answer, ProposalStage, Recent, content_key
 from prep.records import ImageRef, Proposal
 
 
@@ -144,6 +144,17 @@ def test_a_unit_loaded_while_its_copy_was_in_work_is_not_computed_again(tmp_path
     tables = [stage.process(loaded) for loaded in ahead]
     assert generator.calls == [1]
     assert tables[0] == tables[1]
+
+
+def test_what_a_worker_remembers_is_bounded() -> None:
+    mask = {"counts": "x" * 500}
+    recent = Recent(10_000)
+    for number in range(20):
+        recent.put(f"{number}", Answer(1, 1, [mask], b""))
+        recent.put(f"{number}", Answer(1, 1, [mask], b""))
+    assert [n for n in range(20) if recent.get(f"{n}")] == [17, 18, 19]
+    recent.put("huge", Answer(1, 1, [{"counts": "x" * 20_000}], b""))
+    assert recent.get("huge") is None
 
 
 def test_answers_outlive_the_worker(tmp_path: Path) -> None:
