@@ -47,13 +47,26 @@ def edge_share(grid: Tensor) -> Tensor:
     return (total - within) / total.clamp(min=1)
 
 
-def inside_union(grid: Tensor, size: tuple[int, int], edge: float = 1.0) -> Tensor:
-    """(B,1,h,w) bool: places that some proposal touches; everywhere in an image without proposals.
-
-    Proposals with more than ``edge`` of their outline on the image's edge are passed over: they are ground,
-    not objects, and where a generator segments the whole image their union would be all of it.
+def is_thin(grid: Tensor) -> Tensor:
+    """(B,M,g,g) proposals -> (B,M) bool: no block of 2 x 2 cells has three of them, as in the rim of an
+    object.
     """
-    if edge < 1:
-        grid = grid * (edge_share(grid) <= edge)[:, :, None, None]
-    union = F.adaptive_max_pool2d(grid.amax(1, keepdim=True), size) > 0
+    return F.avg_pool2d(grid, 2, stride=1).flatten(2).amax(-1) < 0.75
+
+
+def inside_union(grid: Tensor, size: tuple[int, int], edge: float = 1.0) -> Tensor:
+    """(B,1,h,w) bool: the places where an object may be; everywhere in an image without any.
+
+    With ``edge`` = 1 those that some proposal touches. Below it, the generator may have segmented the ground
+    too, and the union of all proposals would be the whole image. Then proposals with more than ``edge`` of
+    their outline on the image's edge are passed over as ground, thin ones as rims, and of the others only the
+    places that each covers best count: a large one's interior, the one place of a small one.
+    """
+    if edge >= 1:
+        union = F.adaptive_max_pool2d(grid.amax(1, keepdim=True), size) > 0
+    else:
+        objects = real(grid) & (edge_share(grid) <= edge) & ~is_thin(grid)
+        covered = F.adaptive_avg_pool2d(grid, size)
+        best = covered >= covered.amax((-2, -1), keepdim=True) - EPSILON
+        union = (best & objects[:, :, None, None]).any(1, keepdim=True)
     return union | ~union.flatten(1).any(1).view(-1, 1, 1, 1)

@@ -40,7 +40,7 @@ RECIPES = {
         ras="previous",
         iad="soft",
         pooling="union",
-        edge=0.1,
+        edge=0.05,
         weights=LossWeights(ras=0.0, iad=0.0),
     ),
 }

@@ -31,14 +31,17 @@ def test_the_share_of_outline_on_the_edge_is_that_of_a_count(masks):
     assert np.allclose(found, [plain_share(mask) for mask in masks])
 
 
-def test_the_ground_is_passed_over_and_an_image_of_ground_alone_counts_everywhere():
-    grid = torch.zeros(2, 3, 32, 32)
-    grid[0, 0, 8:16, 8:16] = 1  # an object
+def test_the_ground_and_rims_are_passed_over_and_interiors_are_left():
+    grid = torch.zeros(2, 4, 32, 32)
+    grid[0, 0, 7:16, 8:17] = 1  # an object that covers some places of 2 x 2 cells wholly and some in part
     grid[0, 1] = 1 - grid[0, 0]  # the ground around it
+    grid[0, 2, 20, 4:28] = 1  # a line
+    grid[0, 3, 25, 25:27] = grid[0, 3, 26, 25] = 1  # an object smaller than a place
     grid[1, 0] = 1
-    everything = inside_union(grid, (16, 16))
-    objects = inside_union(grid, (16, 16), edge=0.1)
-    assert everything.all()
-    assert objects[0, 0, 4:8, 4:8].all()
-    assert objects[0].sum() == 16
-    assert objects[1].all()
+    assert inside_union(grid, (16, 16)).all()
+    objects = inside_union(grid, (16, 16), edge=0.05)
+    expected = torch.zeros(16, 16, dtype=torch.bool)
+    expected[4:8, 4:8] = True
+    expected[12:14, 12:14] = grid[0, 3].view(16, 2, 16, 2).sum((1, 3))[12:14, 12:14] == 1
+    assert torch.equal(objects[0, 0], expected)
+    assert objects[1].all()  # nothing but ground: no place is ruled out
