@@ -30,6 +30,7 @@ def image_faults(root: Path) -> Callable[[pa.Table], Iterator[Fault]]:
                     yield number, f"its image cannot be read any more: {error}"
                 continue
             if found != sha256:
-                yield number, "its image could not be read before" if sha256 is None else "its image has changed"
+                unread = sha256 is None
+                yield number, "its image could not be read before" if unread else "its image has changed"
 
     return faults
