@@ -53,7 +53,9 @@ class _Reader:
         while match:
             self.at = match.end()
             match = LEAD_IN.match(self.tags, self.at)
-        if not self._target():
+        # "not the big one" names none; "no people" does.
+        negated = self.tags.startswith("xd", self.at)
+        if not negated and not self._target():
             self._place_then_target()
         while self.tags[self.at] != END[0]:
             before = self.at

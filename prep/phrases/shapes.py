@@ -99,4 +99,4 @@ def adjective_cues(tags: str, start: int, end: int) -> list[Cue]:
 
 
 # Neighbours that make one cue: "top left", "second left", "left side", "blue striped", "number two".
-_TOGETHER = {"ss", "so", "sg", "os", "og", "ms", "cc", "ce", "00"}
+_TOGETHER = {"ss", "so", "sg", "os", "og", "ms", "cc", "ce", "00", "o0"}

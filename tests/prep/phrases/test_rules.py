@@ -42,7 +42,8 @@ def test_the_gold_set_is_large_and_of_every_kind() -> None:
     ("part", "floors"),
     [
         ("tuned", {"head": 0.98, "cues": 0.97, "exact": 0.96, "coverage": 0.99}),
-        ("held", {"head": 0.94, "cues": 0.90, "exact": 0.88, "coverage": 0.98}),
+        ("seen", {"head": 0.95, "cues": 0.92, "exact": 0.92, "coverage": 0.98}),
+        ("held", {"head": 0.95, "cues": 0.90, "exact": 0.90, "coverage": 0.98}),
     ],
 )
 def test_the_gold_set_is_met(part: str, floors: dict[str, float]) -> None:
