@@ -9,10 +9,10 @@ category.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,11 +23,14 @@ import torch
 from prep.errors import PrepError
 from prep.proposals import rle
 from prep.proposals.crops import Crop, Points, crops, cut_off, grids, resized, scaled
+from prep.proposals.fidelity import Differences
+from prep.proposals.found import Found
 from prep.proposals.nms import suppress
 from prep.proposals.postprocess import Measures, Postprocessor, Thresholds
 from prep.proposals.regions import remove_small_regions
 from prep.proposals.sam_decoder import Decoder
 from prep.proposals.sam_encoder import ExactEncoder, shrink
+from prep.proposals.sam_fast import FastEncoder, reduced_precision
 from prep.proposals.sam_model import load_sam
 from prep.proposals.sam_settings import SamSettings, find_checkpoint
 from prep.proposals.upsample import Geometry, geometry
@@ -35,41 +38,12 @@ from prep.records import Proposal
 
 __all__ = ["SamGenerator", "SamSettings"]
 
+log = logging.getLogger(__name__)
+
 Image = npt.NDArray[np.uint8]
-
-
-@dataclass
-class Found:
-    """Masks of one crop or image, before they are written as proposals; one entry each, in order.
-
-    ``boxes`` (n x 4, float32) are XYXY in pixels of the image, ``points`` (n x 2, float64) XY likewise.
-    """
-
-    runs: list[rle.Runs]
-    iou: torch.Tensor
-    stability: npt.NDArray[np.float32]
-    boxes: npt.NDArray[np.float32]
-    points: Points
-    crops: npt.NDArray[np.int64]
-
-    def pick(self, order: npt.NDArray[np.int64]) -> Found:
-        """The masks number ``order``."""
-        return Found(
-            [self.runs[i] for i in order], self.iou[torch.as_tensor(order)], self.stability[order],
-            self.boxes[order], self.points[order], self.crops[order],
-        )  # fmt: skip
-
-    @staticmethod
-    def join(parts: Sequence[Found]) -> Found:
-        """All masks of ``parts``."""
-        return Found(
-            [runs for part in parts for runs in part.runs],
-            torch.cat([part.iou for part in parts]),
-            np.concatenate([part.stability for part in parts]),
-            np.concatenate([part.boxes for part in parts]),
-            np.concatenate([part.points for part in parts]),
-            np.concatenate([part.crops for part in parts]),
-        )
+Encoder = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+SAMPLE = 100  # with fidelity fast, the first image of as many is done the exact way as well
+FAST = "fidelity fast: masks are close to the official ones, not equal; a sample is compared with exact"
 
 
 class SamGenerator:
@@ -84,6 +58,10 @@ class SamGenerator:
         self.name = f"sam:{settings.model}"
         self.recomputed = 0  # masks taken from the reference's operations, of
         self.measured = 0  # masks measured so far
+        self.differences = (
+            Differences()
+        )  # from exact, on a sample of the images; only where the fidelity is fast
+        self._proposed = 0
         self._load = load
         self._weights_sha256: str | None = None
         self._model: Any = None
@@ -116,17 +94,52 @@ class SamGenerator:
             max(1, min(threads, os.cpu_count() or 1)), thread_name_prefix="resize"
         )
         self._post = Postprocessor(threads)
-        self._encode = ExactEncoder(self._model, options.images_per_batch)
         on_cpu = self._device.type == "cpu"
         group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
         with torch.inference_mode():
+            self._encode: Encoder = ExactEncoder(self._model, options.images_per_batch)
             self._decode = Decoder(self._model, group, 1 if on_cpu else group)
+            if options.fidelity == "fast":
+                log.warning(FAST)
+                self._exact = self._encode, self._decode
+                self._encode = FastEncoder(self._model, options.images_per_batch)
+                self._decode = Decoder(self._model, group, 1 if on_cpu else group, trust=True)
         self._prompts = lru_cache(maxsize=64)(self._embed_points)
 
     def propose(self, images: Sequence[Image]) -> list[list[Proposal]]:
         """The masks of each image (H x W x 3, uint8, RGB) in the official order; none where none survive."""
         if self._model is None:
             raise PrepError("the generator has not been opened", "call open() before propose()")
+        if self.options.fidelity == "exact":
+            return self._masks(images)
+        with reduced_precision(self._device):
+            found = self._masks(images)
+        for image, fast in zip(images, found, strict=True):
+            if self._proposed % SAMPLE == 0:
+                self._compare(image, fast)
+            self._proposed += 1
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """What there is to say about how the masks were computed, as JSON values."""
+        said: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
+        if self.options.fidelity == "fast":
+            said["compared_with_exact"] = self.differences.summary()
+        return said
+
+    def _compare(self, image: Image, fast: list[Proposal]) -> None:
+        """Do an image the exact way as well, and say how its masks differ."""
+        quick = self._encode, self._decode
+        self._encode, self._decode = self._exact
+        try:
+            exact = self._masks([image])[0]
+        finally:
+            self._encode, self._decode = quick
+        self.differences.add(exact, fast, (image.shape[0], image.shape[1]), self.options)
+        log.warning("fidelity fast: %s", self.differences)
+
+    def _masks(self, images: Sequence[Image]) -> list[list[Proposal]]:
+        """The masks of each image by the encoder and decoder in use."""
         options = self.options
         found: list[list[Found]] = [[] for _ in images]
         work = [
@@ -190,7 +203,7 @@ class SamGenerator:
             kept.append(some.index.numpy()[keep] + first)
             first += 3 * len(prompts)
         if not logits:
-            return _nothing()
+            return Found.nothing()
         order = suppress(
             np.concatenate(boxes), torch.cat(ious), self.options.box_nms_thresh, self._device.type
         )
@@ -222,7 +235,7 @@ class SamGenerator:
     def _finish(self, parts: list[Found], size: tuple[int, int]) -> list[Proposal]:
         """The proposals of an image from the masks of its crops."""
         options = self.options
-        found = Found.join(parts) if parts else _nothing()
+        found = Found.join(parts) if parts else Found.nothing()
         if len(found.runs) == 0:
             return []
         if options.crop_n_layers > 0:
@@ -232,7 +245,7 @@ class SamGenerator:
             found = found.pick(suppress(found.boxes, scores, options.crop_nms_thresh, self._device.type))
         if options.min_mask_region_area > 0:
             found = self._clean(found, size)
-        return [_proposal(found, i) for i in range(len(found.runs))]
+        return [found.proposal(i) for i in range(len(found.runs))]
 
     def _clean(self, found: Found, size: tuple[int, int]) -> Found:
         """Fill small holes and drop small islands, then suppress once more, unchanged masks first."""
@@ -249,22 +262,3 @@ class SamGenerator:
             if changed:
                 found.runs[i], found.boxes[i] = runs, boxes[i]
         return found.pick(order)
-
-
-def _nothing() -> Found:
-    none = np.empty((0, 4), np.float32)
-    return Found([], torch.empty(0), none[:, 0], none, np.empty((0, 2)), np.empty((0, 4), np.int64))
-
-
-def _proposal(found: Found, i: int) -> Proposal:
-    x0, y0, x1, y1 = (float(v) for v in found.boxes[i])
-    left, top, right, bottom = (float(v) for v in found.crops[i])
-    return Proposal(
-        counts=rle.compress(found.runs[i]),
-        area=rle.area(found.runs[i]),
-        bbox=(x0, y0, x1 - x0, y1 - y0),
-        predicted_iou=float(found.iou[i]),
-        stability_score=float(found.stability[i]),
-        point=(float(found.points[i, 0]), float(found.points[i, 1])),
-        crop_box=(left, top, right - left, bottom - top),
-    )
