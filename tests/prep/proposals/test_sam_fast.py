@@ -18,7 +18,7 @@ from prep.proposals.sam_settings import SamSettings
 from prep.records import Proposal
 
 SETTINGS = SamSettings(
-    model="vit_b", fidelity="fast", points_per_side=8, pred_iou_thresh=0.05, stability_score_thresh=0.3
+    model="vit_b", fidelity="fast", points_per_side=8, pred_iou_thresh=0.0, stability_score_thresh=0.5
 )
 
 
