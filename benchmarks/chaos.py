@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -27,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import duckdb
@@ -135,10 +137,66 @@ def jobs(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], 
     return {"rules": rules, "segments": segments, "sam": sam, "llm": llm}
 
 
-def start(job: Job, out: Path, workers: int) -> subprocess.Popen[bytes]:
-    command = [PROGRAM, *job.arguments, "--out", str(out), "--workers", str(workers)]
-    log = (out.parent / f"{out.name}.log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+def command(job: Job, out: Path, workers: int) -> list[str]:
+    return [PROGRAM, *job.arguments, "--out", str(out), "--workers", str(workers)]
+
+
+def serve(pipe: Connection) -> None:
+    """The launcher's process: runs commands by forking itself, so that a start costs no imports.
+
+    It runs the first one itself, after which everything is loaded and compiled.
+    """
+    import cli
+
+    def run(argv: list[str], log: str) -> int:
+        sys.argv = argv
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        try:
+            cli.prep_main()
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else int(left.code is not None)
+        return 0
+
+    pipe.send(run(*pipe.recv()))
+    while True:
+        request = pipe.recv()
+        if isinstance(request, int):
+            _, status = os.waitpid(request, 0)
+            pipe.send(os.waitstatus_to_exitcode(status))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            os._exit(run(*request))
+        pipe.send(pid)
+
+
+class Launcher:
+    """Starts a job's command, its first run (the calm one) to the end."""
+
+    def __init__(self, job: Job, calm: Path, workers: int) -> None:
+        self.job, self.workers = job, workers
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
+        self.server.start()
+        self.pipe.send((command(job, calm, workers), str(calm) + ".log"))
+        self.calm_code: int = self.pipe.recv()
+
+    def start(self, out: Path) -> int:
+        """Begin the command; its process id."""
+        self.pipe.send((command(self.job, out, self.workers), str(out) + ".log"))
+        return int(self.pipe.recv())
+
+    def alive(self, pid: int) -> bool:
+        """Whether it has not ended yet."""
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+    def wait(self, pid: int) -> int:
+        """Its exit code, negative for a signal."""
+        self.pipe.send(pid)
+        return int(self.pipe.recv())
 
 
 def keys_seen(job: Job, out: Path) -> list[str]:
@@ -164,44 +222,49 @@ def answered_twice(out: Path) -> int:
 
 
 def actors(driver: int) -> list[int]:
-    """The processes of the driver's Ray that run our worker."""
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    ours = []
-    for line in found.splitlines():
-        pid, _, rest = line.strip().partition(" ")
-        if rest.startswith("ray::Worker") and os.path.exists(f"/proc/{pid}"):
-            ours.append(int(pid))
-    return ours
+    """The processes of this driver's own Ray that run our worker."""
+    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in found.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _ in rows}
+
+    def belongs(pid: int) -> bool:
+        while pid > 1:
+            pid = parents.get(pid, 0)
+            if pid == driver:
+                return True
+        return False
+
+    return [int(pid) for pid, _, args in rows if args.startswith("ray::Worker") and belongs(int(pid))]
 
 
 def torment(job: Job, folder: Path, kills: int, workers: int, victim: str, chance: random.Random) -> bool:
     began = time.monotonic()
     calm = folder / f"{job.name}-calm"
-    if start(job, calm, workers).wait() != 0:
+    launcher = Launcher(job, calm, workers)
+    if launcher.calm_code != 0:
         sys.exit((folder / f"{calm.name}.log").read_text())
     wanted = table(job, calm)
     assert wanted.num_rows == job.rows, f"{wanted.num_rows} rows, not {job.rows}"
-    record = json.loads((calm / job.stage / "_manifest.json").read_text())["runs"][-1]
-    span = record["seconds"]
+    warm = folder / f"{job.name}-warm"
+    launcher.wait(launcher.start(warm))
+    span = json.loads((warm / job.stage / "_manifest.json").read_text())["runs"][-1]["seconds"]
     counted = late = stores = lost = twice = unequal = 0
     sizes: list[int] = []
     while counted < kills:
         stores += 1
         out, before = folder / f"{job.name}-{stores}", set()
+        alive, targets = False, []
         while True:
-            run = start(job, out, workers)
-            while run.poll() is None and not (out / job.stage / ".writer.json").exists():
+            run = launcher.start(out)
+            while launcher.alive(run) and not (out / job.stage / ".writer.json").exists():
                 time.sleep(0.005)
             if counted < kills:
                 time.sleep(chance.uniform(0.0, 1.1 * span))
-            else:
-                run.wait()
-            targets = [run.pid] if victim == "driver" else actors(run.pid)[:1]
-            alive = run.poll() is None
-            for pid in targets:
-                if alive:
+                targets = [run] if victim == "driver" else actors(run)[:1]
+                alive = launcher.alive(run)
+                for pid in targets if alive else ():
                     os.kill(pid, signal.SIGKILL)
-            code = run.wait()
+            code = launcher.wait(run)
             keys = keys_seen(job, out)
             twice += sum(many - 1 for many in Counter(keys).values())
             lost += len(before - set(keys))
@@ -229,6 +292,7 @@ def torment(job: Job, folder: Path, kills: int, workers: int, victim: str, chanc
             f"  {counted} kills, {lost} lost, {twice} twice, {unequal} unequal", file=sys.stderr, flush=True
         )
     shutil.rmtree(calm)
+    shutil.rmtree(warm)
     middle = f"; rows there at a kill: median {int(np.median(sizes))} of {job.rows}" if sizes else ""
     print(
         f"{job.name} ({workers} workers, {victim}): {counted} SIGKILLs while rows were missing ({late} later)"
