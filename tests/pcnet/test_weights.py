@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pcnet.config import ModelConfig
+from pcnet.config import ClipSizes, ModelConfig
 from pcnet.encoders import ClipEncoder, build_encoder
 from pcnet.weights import find_weights, load_calibration_clip, load_clip_weights, read_weights
 from prep.errors import PrepError
+
+SMALL = ClipSizes(48, 64, (1, 1, 1, 1), 8, 24, 64, 64, 1)
 
 
 def clip(name: str = "RN50") -> ClipEncoder:
@@ -79,20 +81,23 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
             assert torch.equal(value, state[key].float())
 
 
-@pytest.mark.timeout(120)
 def test_weights_come_from_a_local_file(tmp_path: Path) -> None:
-    import open_clip
-
     torch.manual_seed(0)
-    theirs = open_clip.create_model("RN50-quickgelu", load_weights=False)
+    theirs, ours = ClipEncoder(SMALL), ClipEncoder(SMALL)
     path = tmp_path / "clip.pt"
-    torch.save(theirs.state_dict(), path)
-    encoder = build_encoder(ModelConfig("RN50"))
-    assert isinstance(encoder, ClipEncoder)
-    load_clip_weights(encoder, "RN50", path)
-    for name, value in theirs.state_dict().items():
-        assert torch.equal(encoder.state_dict()[name], value), name
-    with pytest.raises(PrepError, match="not the weights of CLIP RN101: it"):
+    # OpenAI's archives also hold three numbers beside the weights, and all in half precision.
+    numbers = {"input_resolution": torch.tensor(64), "context_length": torch.tensor(24)}
+    halves = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in theirs.state_dict().items()
+    }
+    torch.save({**halves, **numbers}, path)
+    load_clip_weights(ours, "RN50", path)
+    for name, value in halves.items():
+        loaded = ours.state_dict()[name]
+        assert loaded.dtype == theirs.state_dict()[name].dtype
+        assert torch.equal(loaded, value.to(loaded.dtype)), name
+    with pytest.raises(PrepError, match="not the weights of CLIP RN101: it lacks visual"):
         load_clip_weights(clip("RN101"), "RN101", path)
     with pytest.raises(PrepError, match="not the weights of CLIP ViT-B-32: it lacks"):
         load_calibration_clip(path)
