@@ -18,8 +18,9 @@ from prep.proposals.sam_settings import SamSettings
 from prep.records import Proposal
 
 SETTINGS = SamSettings(
-    model="vit_b", fidelity="fast", points_per_side=8, pred_iou_thresh=0.0, stability_score_thresh=0.5
-)
+    model="vit_b", fidelity="fast", points_per_side=4, pred_iou_thresh=-100.0, stability_score_thresh=0.0,
+    stability_score_offset=0.02, box_nms_thresh=1.0,
+)  # fmt: skip
 
 
 def test_attention_with_marked_keys_is_the_model_s_attention(ragged: Sam) -> None:
@@ -42,9 +43,9 @@ def test_an_embedding_does_not_depend_on_the_batch(ragged: Sam) -> None:
 
 
 def test_fast_is_compared_with_exact_and_says_so(
-    smooth: Sam, photo: np.ndarray, caplog: pytest.LogCaptureFixture
+    ragged: Sam, photo: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    generator = SamGenerator(SETTINGS, load=lambda _: smooth)
+    generator = SamGenerator(SETTINGS, load=lambda _: ragged)
     with caplog.at_level(logging.WARNING):
         generator.open()
         found = generator.propose([photo, photo[::-1].copy()])
