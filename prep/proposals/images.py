@@ -42,9 +42,9 @@ def check_name(image: str) -> None:
     user's own.
     """
     parts = PurePosixPath(image.replace("\\", "/")).parts
-    if not image or "\0" in image:
+    if not parts or "\0" in image:
         raise UnreadableImage("the image has no usable name")
-    if ".." in parts or parts[0] == "/" or (len(image) > 1 and image[1] == ":"):
+    if ".." in parts or parts[0].startswith("/") or (len(image) > 1 and image[1] == ":"):
         raise UnreadableImage("the image's name leads out of its folder")
 
 

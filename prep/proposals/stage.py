@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,9 +89,9 @@ class _Image:
 class ProposalStage:
     """Decode, propose, select, sample: :class:`prep.records.ImageRef` items to rows of the proposals schema.
 
-    ``resources`` is what one worker holds (:class:`prep.engine.Resources`); ``threads`` decode at once. Equal
-    bytes are proposed for once: within a unit, among a worker's recent images and, with ``answers``, across
-    workers.
+    ``resources`` is what one worker holds (:class:`prep.engine.Resources`); ``threads`` decode at once (by
+    default half the cores, 8 at most). Equal bytes are proposed for once: within a unit, among a worker's
+    recent images and, with ``answers``, across workers.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class ProposalStage:
         selection: Selection,
         *,
         resources: Any = None,
-        threads: int = 2,
+        threads: int | None = None,
         answers: Answers | None = None,
     ) -> None:
         self.generator = generator
@@ -121,7 +122,8 @@ class ProposalStage:
     def open(self) -> None:
         """Load the generator; once in each worker."""
         self._recent = Recent()
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        threads = self.threads or max(1, min(8, (os.cpu_count() or 2) // 2))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.generator.open()
 
     def load(self, unit: list[ImageRef]) -> list[list[_Image]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from prep.proposals import images
@@ -165,7 +167,18 @@ def test_names_inside_the_root(name: str) -> None:
     check_name(name)
 
 
-OUTSIDE = ["", "/etc/passwd", "../a.jpg", "a/../../b.jpg", "a\\..\\b.jpg", "C:/a.jpg", "a\0b"]
+@given(st.lists(st.sampled_from(["a", "b.jpg", "..", ".", "", "/", "\\", "C:", "\0", "é"]), max_size=6))
+def test_a_name_that_passes_stays_below_the_root(parts: list[str]) -> None:
+    name = "/".join(parts)
+    try:
+        check_name(name)
+    except UnreadableImage:
+        return
+    joined = os.path.normpath(Path("/root/folder") / name)
+    assert joined.startswith("/root/folder/")
+
+
+OUTSIDE = ["", ".", "./.", "/etc/passwd", "../a.jpg", "a/../../b.jpg", "a\\..\\b.jpg", "C:/a.jpg", "a\0b"]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
