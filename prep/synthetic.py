@@ -167,10 +167,13 @@ def _ground(noise: np.random.Generator, random: Random) -> npt.NDArray[np.float3
     """A muted ground of slow and fast brightness changes: no colour of a thing, but not plain either."""
     base = np.array([random.uniform(60, 130)] * 3, dtype=np.float32)
     base += np.array([random.uniform(-12, 12) for _ in range(3)], dtype=np.float32)
+    from PIL import Image
+
+    # Smooth changes: hard-edged patches would be objects of a kind nobody speaks of.
     cell = random.choice((4, 8, 16))
     coarse = noise.normal(0.0, 11.0, (SIDE // cell, SIDE // cell)).astype(np.float32)
-    slow = coarse.repeat(cell, axis=0).repeat(cell, axis=1)
-    return base + slow[:, :, None]
+    slow = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.asarray(base + slow[:, :, None], dtype=np.float32)
 
 
 @cache
