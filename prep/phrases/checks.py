@@ -95,10 +95,11 @@ def target_first(text: str, phrases: Sequence[str]) -> bool:
 def target_kept(text: str, phrases: Sequence[str]) -> bool:
     """Every phrase is about what the first one names."""
     first = reading(phrases[0])
-    target = first.target or {key for key, kind in first.stems.items() if kind}
+    named = {key for key, kind in first.stems.items() if kind}
     for phrase in phrases[1:]:
         other = reading(phrase)
-        if not (target & other.target if other.target else target <= other.stems.keys()):
+        # "the bigger of the two" has no noun of its own; it is about an object that is not named either.
+        if not ((first.target or named) & other.target if other.target else named <= other.stems.keys()):
             return False
     return True
 
