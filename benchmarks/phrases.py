@@ -17,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,18 +77,24 @@ def distinct(number: int) -> list[str]:
 
 
 def with_real_repeats(number: int) -> list[str] | None:
-    """``number`` texts that repeat as RefCOCO's expressions do, in order; None without the real ones."""
+    """About ``number`` texts that repeat as RefCOCO's do, in their order; None without the real ones.
+
+    Of the different expressions a share is drawn by hash and every occurrence of those is kept, so that the
+    share of repeats stays what it is in the whole.
+    """
     from prep.cache.keys import normalise_text
 
     if not REAL.is_file():
         return None
     lines = map(json.loads, REAL.read_text("utf-8").splitlines())
-    sents = [normalise_text(line["sent"]) for line in lines if line.get("dataset") == "refcoco"][:number]
+    sents = [normalise_text(line["sent"]) for line in lines if line.get("dataset") == "refcoco"]
+    every = max(1, round(len(sents) / number))
     ranks: dict[str, int] = {}
-    for sent in sents:
+    kept = [sent for sent in sents if zlib.crc32(sent.encode()) % every == 0]
+    for sent in kept:
         ranks.setdefault(sent, len(ranks))
     words = distinct(len(ranks))
-    return [words[ranks[sent]] for sent in sents]
+    return [words[ranks[sent]] for sent in kept]
 
 
 def ours(stage: Any, texts: Sequence[str], unit: int) -> tuple[float, dict[str, Any]]:
