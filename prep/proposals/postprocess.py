@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,25 +76,28 @@ def settled_edges(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.stack([values - margin, values + margin], axis=1).ravel().astype(np.float32)
 
 
+@lru_cache(maxsize=1)
+def on_gpu() -> Any:
+    """The GPU's kernels, or ``None`` where Triton is not installed (the CPU's then serve)."""
+    try:
+        return importlib.import_module("prep.proposals.kernels_gpu")
+    except ImportError:
+        return None
+
+
 class Postprocessor:
-    """The fused pass over many masks on the CPU, on ``threads`` threads that share no memory."""
+    """The fused pass over many masks, where they are; runs on ``threads`` threads of the CPU."""
 
     def __init__(self, threads: int = 1) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="masks") if threads > 1 else None
 
     def measure(self, logits: torch.Tensor, plan: Geometry, cuts: Thresholds) -> Measures:
         """Counts and boxes of masks given as logits (n, L, L), float32."""
-        low = np.ascontiguousarray(logits.cpu().numpy())
-        results = np.empty((len(low), kernels.EDGES + 1), np.int64)
         values = cuts.values
-        edges = settled_edges(values)
-
-        def work(part: slice) -> None:
-            kernels.measure_all(
-                low[part], plan.arrays, values, edges, np.float32(plan.band), workspace(plan), results[part]
-            )
-
-        self._share(work, len(low))
+        if logits.is_cuda and on_gpu() is not None:
+            results = on_gpu().measure(logits, plan, values, settled_edges(values))
+        else:
+            results = self._measure(np.ascontiguousarray(logits.cpu().numpy()), plan, values)
         close = results[:, kernels.CLOSE] > 0
         for i, pixels in zip(
             np.flatnonzero(close),
@@ -105,6 +111,21 @@ class Postprocessor:
         if cuts.low > cuts.high:
             high, low_count = low_count, high
         return Measures(high, low_count, results[:, kernels.AREA], boxes, close)
+
+    def _measure(
+        self, low: npt.NDArray[np.float32], plan: Geometry, values: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int64]:
+        """The nine numbers of each mask, by the CPU's kernels."""
+        results = np.empty((len(low), kernels.EDGES + 1), np.int64)
+        edges = settled_edges(values)
+
+        def work(part: slice) -> None:
+            kernels.measure_all(
+                low[part], plan.arrays, values, edges, np.float32(plan.band), workspace(plan), results[part]
+            )
+
+        self._share(work, len(low))
+        return results
 
     def runs(
         self,

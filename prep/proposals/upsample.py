@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -70,14 +70,15 @@ def _weight(index: npt.NDArray[np.int64], seen: Floats) -> Floats:
     return np.where(index % 2 == 0, seen[0], seen[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """How the logits of one crop become its pixels.
 
     ``low`` and ``mid`` are the sides of the low-resolution logits and of their enlargement (256 and 1024 in
     the released models), ``size`` the crop's height and width, ``inside`` those of its part of the
     enlargement. ``band`` is 0 where the kernels were found to give torch's bits for this size, else
-    :data:`BAND`.
+    :data:`BAND`. ``middle``, ``rows`` and ``columns`` are the taps of the two steps, ``arrays`` the
+    same for the CPU's kernels.
     """
 
     low: int
@@ -85,6 +86,9 @@ class Geometry:
     inside: tuple[int, int]
     size: tuple[int, int]
     band: float
+    middle: Axis
+    rows: Axis
+    columns: Axis
     arrays: tuple[Any, ...]
 
 
@@ -112,8 +116,8 @@ def geometry(
         (*rows.arrays, first_row, end_row),
         lanes(cuts, middle, columns),
     )
-    found = Geometry(low, mid, inside, size, BAND, arrays)
-    return Geometry(low, mid, inside, size, 0.0, arrays) if agrees(found, device) else found
+    found = Geometry(low, mid, inside, size, BAND, middle, rows, columns, arrays)
+    return replace(found, band=0.0) if agrees(found, device) else found
 
 
 def strips(first: npt.NDArray[np.uint32], last: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
