@@ -59,7 +59,8 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
     config = config.resolved()
     ranks = Ranks()
     device = _device(config, ranks)
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // ranks.size))
+    # torch's own default is the machine's cores, or OMP_NUM_THREADS; processes on one machine share them.
+    torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
     ranks.join(device)
     try:
         return _Run(config, ranks, device).to_end(validate)
@@ -169,9 +170,7 @@ class _Run:
         # The maps are normalised and pooled in full precision: bf16 has 8 bits, and a peak is a matter of
         # less.
         outputs = replace(outputs, logits=tuple(one.float() for one in outputs.logits))
-        return step_losses(
-            recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs
-        )
+        return step_losses(recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs)
 
     def _set_rate(self) -> float:
         config = self.config
