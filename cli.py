@@ -750,12 +750,15 @@ def train(
 
     Reads the store and the images, no ground truth (but for --val-split); writes the run to --out.
     """
+    from pcnet.launch import is_launched, is_lead, relaunch
     from pcnet.train import TrainConfig
     from pcnet.train import train as run
 
     if input is not None:
         dataset, data = input.stem, image_root or input.parent
     devices = _gpus(gpus, None)
+    if devices > 1 and not is_launched():
+        raise typer.Exit(relaunch(devices))  # this very command, once a GPU
     config = TrainConfig(
         store=store,
         data=str(data),
@@ -789,6 +792,8 @@ def train(
         ]
         validate = validator(source, store=store, split=val_split, size=config.resolved().size)
     trained = run(config, validate)
+    if not is_lead():
+        return
     if as_json:
         print(json.dumps({"last": str(trained.last), "best": str(trained.best), "steps": trained.steps}))
         return
