@@ -57,6 +57,7 @@ def make_tokenizer(folder: Path, size: int = 1200) -> Any:
 
     text = [load_prompt().prefix, RETRY, *LESSONS, *LESSONS.values(), *UNTAUGHT]
     text += [part for expression, parts in CORRECTIONS.items() for part in (expression, *parts)]
+    text.append('{"phrases":["')
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -154,7 +155,9 @@ def _examples(tokenizer: Any) -> list[tuple[list[int], list[tuple[Any, Any]]]]:
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
     plain = [(served(prompt.render(text)), " " + answer) for text, answer in first.items()]
-    plain += [(served(prompt.render(t), bad, RETRY), good) for t, (bad, good) in CORRECTIONS.items()]
+    # An endpoint's schema has an object around the list.
+    objects = {text: (bad, f'{{"phrases":{good}}}') for text, (bad, good) in CORRECTIONS.items()}
+    plain += [(served(prompt.render(t), bad, RETRY), good) for t, (bad, good) in objects.items()]
     groups = []
     for pairs in (padded, plain):
         same = itertools.takewhile(lambda at: len(set(at)) == 1, zip(*(q for q, _ in pairs), strict=False))
