@@ -93,8 +93,8 @@ class TrainConfig:
     restart: bool = False
     quiet: bool = False
 
-    def resolved(self) -> TrainConfig:
-        """The same run with every open setting decided.
+    def resolved(self, processes: int = 1) -> TrainConfig:
+        """The same run with every open setting decided, for so many processes.
 
         CLIP encoders: the paper's 320 px, batch 36, AdamW at 5e-5, a tenth of it for the encoder. ``tiny``
         starts from scratch on 64 px, so both groups learn at 2e-3, after a warm-up and with clipped
@@ -109,7 +109,14 @@ class TrainConfig:
             "clip_grad": 5.0 if tiny else 0.0,
             "backbone_lr": 1.0 if tiny else 0.1,
         }
-        return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
+        usual["batch_size"] = -(-usual["batch_size"] // processes) * processes
+        decided = replace(self, **{n: value for n, value in usual.items() if getattr(self, n) is None})
+        if (decided.batch_size or 0) % processes:
+            raise PrepError(
+                f"a batch of {decided.batch_size} cannot be shared by {processes} processes",
+                f"give a --batch-size that is a multiple of {processes}",
+            )
+        return decided
 
 
 @dataclass(frozen=True)

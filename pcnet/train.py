@@ -56,8 +56,8 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
 
     :raises PrepError: for missing data, other settings in ``out``, or a loss that is not a number.
     """
-    config = config.resolved()
     ranks = Ranks()
+    config = config.resolved(ranks.size)
     device = _device(config, ranks)
     # torch's own default is the machine's cores, or OMP_NUM_THREADS; processes on one machine share them.
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))

@@ -202,3 +202,10 @@ def test_the_rate_rises_then_decays_to_nothing():
     assert max(rates) == rates[99] or max(rates) == rates[100]
     assert rates[500] == pytest.approx(0.5**0.9)
     assert rates[1000] == 0.0
+
+
+def test_a_batch_is_shared_evenly_or_refused():
+    assert TrainConfig().resolved(8).batch_size == 40
+    assert TrainConfig(batch_size=64).resolved(8).batch_size == 64
+    with pytest.raises(PrepError, match="8 processes"):
+        TrainConfig(batch_size=36).resolved(8)
