@@ -177,8 +177,8 @@ def print_speed(rows: list[dict[str, Any]]) -> None:
         chosen = [item for item in items if dataset in ("all", item.dataset)]
         if len(chosen) < 1000:
             continue
-        # The best of three, each with empty caches: other work on the machine only ever slows it down.
-        seconds = min(stage_seconds(chosen) for _ in range(3))
+        # The best of five, each with empty caches: other work on the machine only ever slows it down.
+        seconds = min(stage_seconds(chosen) for _ in range(5))
         print(f"{dataset:18}{len(chosen):10}{len(chosen) / seconds:10.0f}")
     print("\nThe same expressions without stage and rows: decomposed and checked, each text once")
     texts = list(dict.fromkeys(item.text for item in items))

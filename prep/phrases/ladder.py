@@ -16,7 +16,7 @@ def unusable(text: str) -> str:
     """Why no phrases can be had from ``text`` (its row gets ``status="error"``); empty where they can."""
     if not normalise_text(text):
         return "the expression is empty"
-    if not any(c.isalnum() for c in text):
+    if not any(map(str.isalnum, text)):
         return "the expression has no letter and no digit"
     return ""
 
