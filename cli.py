@@ -390,7 +390,7 @@ def sam(
     """
     from prep.cache.store import open_store
     from prep.engine import Resources
-    from prep.proposals import generators, sam_settings
+    from prep.proposals import generators, hf, sam_settings
     from prep.proposals.job import run_proposals
     from prep.proposals.narrow import run_narrow
     from prep.proposals.select import PAPER, Selection
@@ -441,6 +441,8 @@ def sam(
         raise PrepError(
             f"--generator segments has no option --{next(iter(official)).replace('_', '-')}.", "Leave it out."
         )
+    elif generator.startswith("hf:"):
+        maker = generators.build(generator, hf.options(preset.value, official, "cuda" if devices else "cpu"))
     else:
         maker = generators.build(generator, official)
     summaries = run_proposals(

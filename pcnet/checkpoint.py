@@ -106,7 +106,9 @@ def _adjusted(
     path: Path, state: Mapping[str, Tensor], config: ModelConfig, chosen: Recipe, stages: int | None
 ) -> ModelConfig:
     """``config`` with the stages and the recipe asked for."""
-    held = len({name.split(".")[1] for name in state if name.startswith("attn_fusion_vl.")})
+    # By the highest number: a first stage of ours that has no weights of its own leaves no name.
+    numbers = {int(name.split(".")[1]) for name in state if name.startswith("attn_fusion_vl.")}
+    held = max(numbers, default=0) + 1
     wanted = config.stages if stages is None else stages
     values = {**config.as_dict(), "stages": wanted, "comprehension": chosen.comprehension}
     if chosen.comprehension != config.comprehension:

@@ -95,7 +95,7 @@ def test_stage_losses_are_means_over_the_stages(small_model: Any, random_batch: 
     chosen = recipe("plus", {"iad": 1.0})
     outputs, batch = outputs_of(small_model, random_batch, chosen)
     values = step_losses(chosen, outputs, batch)
-    inside = inside_union(batch.grid, (16, 16))
+    inside = inside_union(batch.grid, (16, 16), chosen.edge)
     each = [losses.classification(one[:, :3], torch.arange(3), inside) for one in outputs.logits]
     assert float(values["cls"]) == pytest.approx(float(torch.stack(each).mean()), rel=1e-6)
     soft = [
