@@ -6,8 +6,8 @@ from __future__ import annotations
 class PrepError(Exception):
     """Something a person can put right: what went wrong, where, and what to do.
 
-    ``message`` names the file, row or key; ``remedy`` says what to type or change. The command line prints both
-    and exits non-zero without a traceback.
+    ``message`` names the file, row or key; ``remedy`` says what to type or change. The command line prints
+    both and exits non-zero without a traceback.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Expression:
     """One referring expression of a dataset.
 
-    ``row_id`` is its identity (see :func:`prep.cache.keys.row_id`); ``image`` the POSIX path of its image relative
-    to the data root or image folder; the integer ids are what the dataset says and may be absent. ``problem`` is
-    empty, or says why the dataset's entry cannot be used (its row then has ``status="error"``).
+    ``row_id`` is its identity (see :func:`prep.cache.keys.row_id`); ``image`` the POSIX path of its image
+    relative to the data root or image folder; the integer ids are what the dataset says and may be absent.
+    ``problem`` is empty, or says why the dataset's entry cannot be used (its row then has
+    ``status="error"``).
     """
 
     row_id: str
@@ -39,8 +40,8 @@ class ImageRef:
 class PhraseSet:
     """What an expression was broken into, and by whom.
 
-    ``source`` is one of :data:`prep.cache.schema.PHRASE_SOURCES`; ``violations`` are the checks that ``phrases``
-    fail; ``rejected`` lists what was turned down before, as ``(source, violations)``.
+    ``source`` is one of :data:`prep.cache.schema.PHRASE_SOURCES`; ``violations`` are the checks that
+    ``phrases`` fail; ``rejected`` lists what was turned down before, as ``(source, violations)``.
     """
 
     phrases: tuple[str, ...]
@@ -53,8 +54,8 @@ class PhraseSet:
 class Proposal:
     """One mask of an image, in pixels of the stored image (origin top left).
 
-    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY prompt that
-    made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is ``None``.
+    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY prompt
+    that made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is ``None``.
     """
 
     counts: str

@@ -188,3 +188,31 @@ def test_a_split_without_phrases_names_the_command(checkpoint, prepared, tmp_pat
         writer.write(rows.slice(0, rows.num_rows // 2))
     with pytest.raises(PrepError, match="pcnet-prep phrases"):
         evaluate_checkpoint(checkpoint, open_dataset(prepared.data, "refcoco"), store=store.uri, split="val")
+
+
+def test_prms_takes_for_each_ref_the_map_that_agrees_with_all_its_texts(checkpoint, prepared):
+    report = run(checkpoint, prepared, settings=EvalSettings(prms=True, batch_size=7))
+    model = load_model(checkpoint)
+    scored: dict[int, list[tuple[dict, np.ndarray, np.ndarray]]] = {}
+    for row in report.rows:
+        with Image.open(prepared.data / row["image"]) as image:
+            small = np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR))
+        pixels = torch.from_numpy((small / 255 - np.array(MEAN)) / np.array(STD)).float().permute(2, 0, 1)
+        ids = model.tokenizer([row["expression"]])
+        words = row["expression"].split()
+        cues = [words[0], row["expression"]] if len(words) > 1 else [row["expression"]]
+        with torch.no_grad():
+            raw = model.responses(pixels[None], ids, model.tokenizer(pad_phrases(cues, 3))[None])[-1][0, 0]
+            grid = model.c4_vis_project(model.backbone.encode_image(pixels[None]))[0]
+            asked = model.global_lan_project(model.backbone.encode_text(ids))[0]
+        weight = raw.clamp(min=0)
+        seen = sum(weight[y, x] * grid[:, y, x] for y, x in np.ndindex(*weight.shape))
+        unit = [np.asarray(v / v.norm()) for v in (seen, asked)]
+        scored.setdefault(row["ref_id"], []).append((row, *unit))
+    ious = []
+    for rows in scored.values():
+        agreements = [sum(float(seen @ asked) for _, _, asked in rows) for _, seen, _ in rows]
+        ious.append(rows[int(np.argmax(agreements))][0]["iou"])
+    assert report.prms.n == len(scored)
+    assert report.prms.miou == pytest.approx(100 * np.mean(ious), abs=0.5)
+    assert run(checkpoint, prepared).prms is None

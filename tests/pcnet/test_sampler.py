@@ -1,4 +1,4 @@
-"""The sampler: the same draws for anyone, distinct images in a batch, partners that speak of something else."""
+"""The sampler: the same draws for anyone, distinct images in a batch, partners that say something else."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def test_images_of_a_batch_are_distinct_where_there_are_enough():
 def test_seed_and_epoch_change_the_order():
     image = np.arange(50, dtype=np.int64)
     first = Sampler(image, image, 10, seed=0)
-    orders = [tuple(np.concatenate(s.order(e))) for s, e in ((first, 0), (first, 1), (Sampler(image, image, 10, 1), 0))]
+    drawn = ((first, 0), (first, 1), (Sampler(image, image, 10, 1), 0))
+    orders = [tuple(np.concatenate(sampler.order(epoch))) for sampler, epoch in drawn]
     assert len(set(orders)) == 3
 
 

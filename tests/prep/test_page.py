@@ -1,4 +1,4 @@
-"""Pictures against brute force on small masks, and a page that loads nothing and shows hostile text inertly."""
+"""Pictures against brute force on small masks; a page that loads nothing and shows hostile text inertly."""
 
 from __future__ import annotations
 
