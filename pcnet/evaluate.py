@@ -32,6 +32,7 @@ from pcnet.metrics import (
 )
 from pcnet.model import PCNet
 from pcnet.pixels import Pixels, normalise_pixels
+from pcnet.prms import as_arrays, choose, features
 from prep.cache.store import open_store
 from prep.dataset import Dataset
 
@@ -44,7 +45,8 @@ class EvalSettings:
 
     ``threshold`` on the normalised map makes the mask (1e-9 as published; 0.5 is the other usual one);
     ``size`` is the side of the network's input; ``save_cam`` and ``save_pseudo`` are folders for maps and
-    masks, ``save_stages`` one for the raw maps of every stage.
+    masks, ``save_stages`` one for the raw maps of every stage. With ``prms`` one map per ref is also chosen
+    among those of its expressions, by agreement with all of them.
     """
 
     threshold: float = RELEASED_THRESHOLD
@@ -54,6 +56,7 @@ class EvalSettings:
     save_cam: Path | None = None
     save_pseudo: Path | None = None
     save_stages: Path | None = None
+    prms: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Report:
     ``metrics`` are over the expressions with a target, ``groups`` the same by kind of expression.
     ``no_target`` counts the expressions without one (gRefCOCO): ``n``, and ``silent``, how many of them got a
     map without any positive response. ``rows`` are the figures of every expression, ``skipped`` counts what
-    was not scored.
+    was not scored. ``prms`` are the figures over refs, each by the one map chosen for it.
     """
 
     metrics: Metrics
@@ -71,6 +74,7 @@ class Report:
     no_target: dict[str, int]
     rows: list[dict[str, Any]]
     skipped: dict[str, int] = field(default_factory=dict)
+    prms: Metrics | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures without the rows, as JSON values; those of ``metrics`` on the top level."""
@@ -79,6 +83,7 @@ class Report:
             "groups": {name: metrics.as_dict() for name, metrics in self.groups.items()},
             "no_target": self.no_target,
             "skipped": self.skipped,
+            **({"prms": self.prms.as_dict()} if self.prms else {}),
         }
 
 
@@ -87,8 +92,9 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Report:
     rows: list[dict[str, Any]] = []
     scores: list[tuple[Item, SampleScore]] = []
     silent: list[bool] = []
+    looks: list[tuple[Tensor, Tensor]] = []
     masks = _Masks(evalset)
-    for item, response in responses(model, evalset, settings):
+    for item, response in responses(model, evalset, settings, looks):
         proposals = masks(item)
         score = score_sample(response, item.mask(), proposals, settings.threshold)
         if item.truth is None:
@@ -104,7 +110,21 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Report:
         no_target={"n": len(silent), "silent": sum(silent)},
         rows=rows,
         skipped=evalset.skipped,
+        prms=_chosen(evalset.items, scores, looks) if settings.prms else None,
     )
+
+
+def _chosen(
+    items: Sequence[Item],
+    scores: Sequence[tuple[Item, SampleScore]],
+    looks: Sequence[tuple[Tensor, Tensor]],
+) -> Metrics:
+    """The figures over refs, each scored by the map that :func:`pcnet.prms.choose` takes for it."""
+    by_row = {item.row_id: score for item, score in scores}
+    objects = [item.row_id if item.ref_id is None else (item.image, item.ref_id) for item in items]
+    picked = choose(objects, *as_arrays(looks))
+    rows = [items[row].row_id for row in picked.values()]
+    return summarise(by_row[row] for row in rows if row in by_row)
 
 
 def validator(
@@ -167,8 +187,16 @@ def input_size(checkpoint: Path, model: PCNet) -> int:
     return int(size or usual)
 
 
-def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterator[tuple[Item, Map]]:
-    """Each item with its raw response (H, W) at the size of its image: the last stage's, before any ReLU."""
+def responses(
+    model: PCNet,
+    evalset: EvalSet,
+    settings: EvalSettings,
+    looks: list[tuple[Tensor, Tensor]] | None = None,
+) -> Iterator[tuple[Item, Map]]:
+    """Each item with its raw response (H, W) at the size of its image: the last stage's, before any ReLU.
+
+    With ``settings.prms`` what each batch's maps look at is added to ``looks``, in the order of the items.
+    """
     images = sorted({item.image for item in evalset.items})
     number = {image: i for i, image in enumerate(images)}
     # Items of an image follow each other, so a decoded image is wanted again at once or never.
@@ -183,7 +211,9 @@ def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterato
     model.eval()
     try:
         for chunk, batch in zip(chunks, ahead(load, chunks, settings.threads), strict=True):
-            maps = _run(model, batch, chunk)
+            maps, look = _run(model, batch, chunk, settings.prms)
+            if looks is not None and look is not None:
+                looks.append(look)
             whole = upsample(maps[:, -1:], (batch.shape[2], batch.shape[3]))
             for item, raw, stages in zip(chunk, whole, maps, strict=True):
                 _save_stages(item, stages, settings)
@@ -194,12 +224,18 @@ def responses(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Iterato
 
 
 @torch.inference_mode()
-def _run(model: PCNet, pixels: Tensor, items: Sequence[Item]) -> Tensor:
-    """uint8 (B, 3, S, S) and their items to the raw responses of every stage, (B, stages, h, w)."""
+def _run(
+    model: PCNet, pixels: Tensor, items: Sequence[Item], look: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """uint8 (B, 3, S, S) and their items to the raw responses of every stage, (B, stages, h, w).
+
+    With ``look`` also what the last stage's maps see and were asked for, as :func:`pcnet.prms.features`.
+    """
     device = model.logit_scale.device
     expressions, phrases = encode_items(model, [(item.text, item.phrases) for item in items])
-    images = normalise_pixels(pixels.to(device))
-    return torch.cat(model.responses(images, expressions.to(device), phrases.to(device)), dim=1)
+    expressions, images = expressions.to(device), normalise_pixels(pixels.to(device))
+    stages = model.responses(images, expressions, phrases.to(device))
+    return torch.cat(stages, dim=1), features(model, images, expressions, stages[-1]) if look else None
 
 
 def encode_items(model: PCNet, texts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Tensor, Tensor]:
