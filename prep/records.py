@@ -54,8 +54,8 @@ class PhraseSet:
 class Proposal:
     """One mask of an image, in pixels of the stored image (origin top left).
 
-    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY prompt
-    that made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is ``None``.
+    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY
+    prompt that made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is ``None``.
     """
 
     counts: str

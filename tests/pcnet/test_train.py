@@ -108,8 +108,8 @@ def test_two_processes_take_the_steps_of_one(config, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert in_process(pair, *launcher, folder=tmp_path).wait(timeout=240) == 0
     for step, (one, other) in enumerate(zip(losses(alone.out), losses(pair.out), strict=True)):
-        # Sums in another order differ in the last bits; Adam's first steps, which are nearly signs of gradients,
-        # turn those of gradients near zero into whole steps. So the first loss shows that the two do the same.
+        # Sums in another order differ in the last bits; Adam's first steps, nearly signs of gradients, turn
+        # those of gradients near zero into whole steps. The first loss shows that the two do the same.
         assert other == pytest.approx(one, rel=1e-3 if step else 1e-6, abs=1e-6)
     one, other = (read_checkpoint(Path(run.out) / "last.pt")["model"] for run in (alone, pair))
     for name, value in one.items():
