@@ -844,6 +844,9 @@ def evaluate(
     save_cam: Annotated[Path | None, typer.Option(help="Folder for the response maps.")] = None,
     save_pseudo: Annotated[Path | None, typer.Option(help="Folder for the masks as pseudo labels.")] = None,
     save_stages: Annotated[Path | None, typer.Option(help="Folder for the raw maps of every stage.")] = None,
+    prms: Annotated[
+        bool, typer.Option(help="Also choose one map per reference among those of its sentences.")
+    ] = False,
     gpus: Gpus = None,
     as_json: Json = False,
 ) -> None:
@@ -867,6 +870,7 @@ def evaluate(
             save_cam=save_cam,
             save_pseudo=save_pseudo,
             save_stages=save_stages,
+            prms=prms,
         ),
         sentences=sentences.value,
         refine=refine,
@@ -884,6 +888,8 @@ def evaluate(
         print(
             f"by proposal: mIoU {figures.proposal_miou:.2f}, of {figures.oracle_miou:.2f} with the best one"
         )
+    if report.prms is not None:
+        print(f"one map per reference: {_figures(report.prms)}")
     for name, group in report.groups.items():
         print(f"  {name}: {_figures(group)}")
     if report.no_target["n"]:
