@@ -1,0 +1,64 @@
+"""The files of the released PCNet tree: their names, sizes and how each is written."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.errors import PrepError
+
+PHRASES_FOLDER = "Mistral_7B_Ref_Sents"
+MASKS_FOLDER = Path("SAM_Mask", "SAM_out")
+UMD_TO_GOOGLE = "umd_2_google_ref.npy"
+PHRASES = 5  # the released class stacks five of every sentence
+MASKS = 40  # and forty masks of every image
+CANDIDATES = (2, 4, 6, 8)
+
+
+def candidates_file(split_by: str) -> Path:
+    """Where the ranked proposals of a dataset are, relative to its folder."""
+    return Path("SAM_Mask", f"{split_by}_candidate_2_4_6_8.npy")
+
+
+def repeated(phrases: list[str]) -> list[str]:
+    """One to five phrases as five, by the paper's rule for fewer: they are repeated in order."""
+    return [phrases[at % len(phrases)] for at in range(PHRASES)]
+
+
+def once(phrases: list[str]) -> list[str]:
+    """What :func:`repeated` was given: the shortest beginning that the rest repeats."""
+    for length in range(1, len(phrases)):
+        if all(phrase == phrases[at % length] for at, phrase in enumerate(phrases)):
+            return phrases[:length]
+    return phrases
+
+
+def save_object(path: Path, value: Any) -> None:
+    """``value`` as ``np.save`` pickles a dict: an object array without dimensions."""
+    stream, boxed = BytesIO(), np.empty((), object)
+    boxed[()] = value
+    np.save(stream, boxed, allow_pickle=True)
+    write_whole(path, stream.getvalue())
+
+
+def save_array(path: Path, array: npt.NDArray[np.uint8]) -> None:
+    """A plain ``.npy``."""
+    stream = BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    write_whole(path, stream.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write so that the file under its name is the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise PrepError(f"{path} cannot be written: {error.strerror or error}.") from error
