@@ -55,7 +55,8 @@ class Proposal:
     """One mask of an image, in pixels of the stored image (origin top left).
 
     ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY
-    prompt that made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is ``None``.
+    prompt that made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is
+    ``None``.
     """
 
     counts: str
