@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from prep.cache.files import Files, explained
@@ -48,6 +49,7 @@ class WriterLock:
     def __init__(self, files: Files) -> None:
         self.files = files
         self._descriptor: int | None = None
+        self._followed: list[int] = []
         self._identity = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -158,6 +160,15 @@ class WriterLock:
             if current is None or current.get("token") != self._identity["token"]:
                 raise self._refusal()
 
+    def follow(self, folder: Path) -> None:
+        """Hold the lock of ``folder`` too, a local one about to take this one's place under its name."""
+        if self._descriptor is None:
+            return
+        (folder / HOLDER_FILE).write_bytes(self.files.read(HOLDER_FILE))
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._followed.append(descriptor)
+
     def release(self) -> None:
         """Give the lock back. Harmless when it is not held."""
         self._stop.set()
@@ -168,6 +179,9 @@ class WriterLock:
         if mine is not None and mine.get("token") == self._identity["token"]:
             with contextlib.suppress(PrepError):
                 self.files.delete(HOLDER_FILE)
+        for descriptor in self._followed:
+            os.close(descriptor)
+        self._followed = []
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

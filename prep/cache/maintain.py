@@ -14,7 +14,7 @@ import pyarrow as pa
 from prep.cache.lock import WriterLock, holder
 from prep.cache.manifest import MANIFEST, Manifest, fold, ledger_sequences, load_manifest
 from prep.cache.schema import STAGES
-from prep.cache.shards import ShardMeta, describe, is_shard, read_shard
+from prep.cache.shards import Shard, ShardMeta, describe, is_shard
 from prep.cache.store import StageStore, Store
 from prep.cache.verify import RowCheck, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
@@ -176,10 +176,11 @@ def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
         if problem.kind in ("doubled", "wrong"):
             cut.setdefault(problem.file, set()).update(problem.rows)
             lost += len(problem.rows) if problem.kind == "wrong" else 0
-    for name, rows in cut.items():
-        table = read_shard(writer.files, name)
-        keep = pa.array([row not in rows for row in range(table.num_rows)])
-        writer.rewrite([name], table.filter(keep))
+
+    def keep(name: str, table: pa.Table) -> pa.Table:
+        return table.filter(pa.array([row not in cut[name] for row in range(table.num_rows)]))
+
+    writer.rewrite([[name] for name in cut], keep)
     return lost
 
 
@@ -249,15 +250,7 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
         for name in stage.files.tree():
             if name.endswith(".parquet") and name not in writer.manifest.shards:
                 stage.files.delete(name)
-        group: list[str] = []
-        size = 0
-        for shard in shards:
-            if group and size + shard.bytes > target_bytes:
-                _merge(writer, group)
-                group, size = [], 0
-            group.append(shard.name)
-            size += shard.bytes
-        _merge(writer, group)
+        writer.rewrite(_groups(shards, target_bytes), lambda name, table: table)
         report.shards_after = len(writer.manifest.shards)
         report.bytes_after = sum(shard.bytes for shard in writer.manifest.shards.values())
     gone = before - set(stage.files.sizes()) - {shard.name for shard in shards}
@@ -265,6 +258,14 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
     return report
 
 
-def _merge(writer: StageWriter, names: list[str]) -> None:
-    if len(names) > 1:
-        writer.rewrite(names, pa.concat_tables([read_shard(writer.files, name) for name in names]))
+def _groups(shards: list[Shard], target_bytes: int) -> list[list[str]]:
+    """Neighbouring shards that together have at most ``target_bytes``, where that is more than one."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for shard in shards:
+        if groups[-1] and size + shard.bytes > target_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(shard.name)
+        size += shard.bytes
+    return [group for group in groups if len(group) > 1]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prep.cache.files import Files
+from prep.cache.exchange import exchange
+from prep.cache.files import Files, open_files
 from prep.cache.keys import fingerprint
 from prep.cache.keyset import KeySet, column_hashes, hash_keys
 from prep.cache.lock import WriterLock
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 << 20
 FOLD_EVERY = 100
+
+Groups = Sequence[Sequence[str]]
+Keep = Callable[[str, pa.Table], pa.Table]
 
 
 class StageWriter:
@@ -166,20 +173,55 @@ class StageWriter:
                 self._keep([shard.name], self.manifest.fingerprint)
         self._last_commit = time.monotonic()
 
-    def rewrite(self, names: Sequence[str], table: pa.Table) -> None:
-        """Put one shard with ``table``'s rows, all of them from the shards ``names``, in those shards' place.
+    def rewrite(self, groups: Groups, keep: Keep) -> None:
+        """Put one shard in each group's place, with the rows of its shards that ``keep(name, table)`` leaves.
 
-        Readers through the manifest see the change at once. Whoever globs the folder may see rows twice while
-        the old files are being removed; if we die just then, the next writer finishes that.
+        Readers through the manifest see all of the change at once. So does whoever globs a local folder: the
+        new one is made aside and swapped in. Where folders cannot be swapped, a glob may see rows twice while
+        the old files are removed; if we die just then, the next writer finishes that.
         """
         self.flush()
-        added = []
-        if table.num_rows:
-            shard, data = encode(table.cast(self.stage.schema), self._meta())
-            self.files.write(shard.name, data)
-            added.append(shard)
-        self._list(added, removed=[name for name in names if name not in {shard.name for shard in added}])
+        if not groups:
+            return
+        if self.files.local is None or not self._rewrite_aside(self.files.local, groups, keep):
+            for group in groups:
+                added = self._merged(self.files, group, keep)
+                same = {shard.name for shard in added}
+                self._list(added, removed=[name for name in group if name not in same])
         fold(self.files, self.manifest)
+
+    def _merged(self, target: Files, group: Sequence[str], keep: Keep) -> list[Shard]:
+        """Write what is kept of a group into ``target``: one shard, or none."""
+        table = pa.concat_tables([keep(name, read_shard(self.files, name)) for name in group])
+        if not table.num_rows:
+            return []
+        shard, data = encode(table.cast(self.stage.schema), self._meta())
+        target.write(shard.name, data)
+        return [shard]
+
+    def _rewrite_aside(self, folder: Path, groups: Groups, keep: Keep) -> bool:
+        """:meth:`rewrite` by way of a second folder; False, with nothing changed, where that cannot be."""
+        aside = _aside(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        target = open_files(aside)
+        target.make()
+        leader = {group[0]: group for group in groups}
+        replaced = {name for group in groups for name in group}
+        shards: dict[str, Shard] = {}
+        for name, shard in self.manifest.shards.items():
+            if name in leader:
+                shards.update((new.name, new) for new in self._merged(target, leader[name], keep))
+            elif name not in replaced:
+                self.files.link(name, target)
+                shards[name] = shard
+        changed = replace(self.manifest, shards=shards, folded=self._sequence)
+        changed.save(target)
+        self._lock.follow(aside)
+        swapped = exchange(aside, folder)
+        if swapped:
+            self._manifest = changed
+        shutil.rmtree(aside, ignore_errors=True)
+        return swapped
 
     def _list(self, shards: list[Shard], removed: Sequence[str] = ()) -> None:
         """Enter shards into the ledger; every so often fold it into the manifest."""
@@ -237,6 +279,8 @@ class StageWriter:
     def _recover(self, names: Mapping[str, int]) -> None:
         """Finish what a killed run began: adopt whole shards it did not list, remove the rest of it."""
         manifest = self.manifest
+        if self.files.local is not None:
+            shutil.rmtree(_aside(self.files.local), ignore_errors=True)
         for shard in manifest.shards.values():
             if names.get(shard.name) != shard.bytes:
                 found = f"has {names[shard.name]} bytes" if shard.name in names else "is missing"
@@ -266,3 +310,8 @@ class StageWriter:
         self._list([shard])
         self.done.add_hashes(hashes)
         return True
+
+
+def _aside(folder: Path) -> Path:
+    """Where a stage's next folder is made: a hidden one beside it."""
+    return folder.with_name(f".{folder.name}.aside")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
+import os
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -228,6 +234,46 @@ def test_a_compaction_that_died_is_finished_by_the_next_writer(store: Store) -> 
         pass
     assert len(list(folder.glob("*.parquet"))) == 1
     assert rows(store).equals(expected(COUNT))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "rmtree"])
+def test_a_compaction_may_die_at_any_moment(store: Store, call: str) -> None:
+    """The process is gone at its n-th sync, rename or removal, for every n: a glob sees each row once."""
+    before = rows(store)
+    largest = max(path.stat().st_size for path in shards(store))
+    for fatal in range(1, 60):
+        child = multiprocessing.get_context("fork").Process(
+            target=dying, args=(store, call, fatal, 4 * largest)
+        )
+        child.start()
+        child.join(60)
+        assert child.exitcode in (0, 9)
+        query = f"select row_id from read_parquet('{store.uri}/scores/**/*.parquet') order by row_id"
+        seen = [key for (key,) in duckdb.connect().execute(query).fetchall()]
+        assert seen == before.column("row_id").to_pylist()
+        assert rows(store).equals(before)
+        if child.exitcode == 0:
+            break
+        largest *= 2  # so that there is always something left to merge
+    assert fatal > 1
+    with store.stage("scores").writer({"toy": 1}):
+        pass
+    assert verify(store, CHECKS).problems == []
+    assert [path.name for path in Path(store.uri).iterdir()] == ["scores"]
+
+
+def dying(store: Store, call: str, fatal: int, target: int) -> None:
+    owner: Any = shutil if call == "rmtree" else os
+    real, calls = getattr(owner, call), itertools.count(1)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == fatal:
+            os._exit(9)
+        return real(*arguments, **options)
+
+    setattr(owner, call, counted)
+    compact(store, target)
+    os._exit(0)
 
 
 def test_status_tells_what_there_is(store: Store) -> None:

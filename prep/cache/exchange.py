@@ -1,0 +1,27 @@
+"""Swapping two folders in one step, so that no reader ever sees half of a change."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from prep.cache.files import sync_folder
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Give each of two folders the other's name, atomically; False where the system or file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # not Linux, or an old C library
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+        return False
+    sync_folder(first.parent)
+    if second.parent != first.parent:
+        sync_folder(second.parent)
+    return True
