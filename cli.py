@@ -504,7 +504,63 @@ def import_masks(
         arguments=arguments,
         count=sys.stderr.isatty(),
     )
+    if layout is Layout.official and images is None:
+        for source in _sources(data, dataset, split_by, input, image_root):
+            summaries += _official_texts(masks, source, out, split, replace)
     _report(summaries, as_json)
+
+
+def _official_texts(
+    folder: Path, source: Dataset, out: str, splits: list[str] | None, replace: bool
+) -> list[Summary]:
+    """The phrases and the candidates' ranking of a released tree, where it has them."""
+    from prep.cache.store import open_store
+    from prep.official_files import PHRASES_FOLDER, candidates_file
+    from prep.official_import import import_phrases, import_scores
+
+    store, summaries = open_store(out), []
+    if (folder / PHRASES_FOLDER).is_dir():
+        summaries.append(import_phrases(folder, source, store, splits=splits, replace=replace))
+    if (folder / candidates_file(source.split_by)).is_file():
+        rows = import_scores(folder, source, store, replace=replace)
+        print(f"scores: {rows:,} rows", file=sys.stderr)
+    return summaries
+
+
+@prep_app.command()
+def export(
+    to: Annotated[Path, typer.Argument(help="Data root to write into: files go to <to>/refer/<dataset>/.")],
+    store: Store = "prepared",
+    data: Data = Path("coco"),
+    dataset: Datasets = [DatasetName.refcoco],  # noqa: B006 - typer copies it
+    split_by: SplitBy = None,
+    split: Splits = None,
+    side: Annotated[
+        int | None, typer.Option(min=32, help="Longer side of the masks in pixels. Default: the image's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a store as the tree that the released PCNet code reads.
+
+    Reads the store and the annotations; writes phrases (JSON), masks (.npy) and candidates.
+    """
+    from dataclasses import asdict
+
+    from prep.cache.store import open_store
+    from prep.official import export_official
+
+    done = [
+        export_official(open_store(store), source, to, splits=split, side=side)
+        for source in _sources(data, dataset, split_by, None, None)
+    ]
+    if as_json:
+        print(json.dumps([{**asdict(one), "folder": str(one.folder)} for one in done]))
+        return
+    for one in done:
+        counts = f"{one.refs:,} references, {one.sentences:,} sentences, {one.images:,} images"
+        print(f"{one.folder}: {counts}; candidates ranked by {one.ranked_by}")
+        for reason, count in one.notes.items():
+            print(f"  {count:,} x {reason}")
 
 
 @prep_app.command()
@@ -602,18 +658,26 @@ def verify(
     repair: Annotated[
         bool, typer.Option(help="Cut out what is damaged and make just those rows again.")
     ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the images: hash each one again and compare.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every byte and row of a store against its manifest."""
     from dataclasses import asdict
+    from itertools import chain
 
     from prep.cache import maintain
     from prep.cache.store import open_store
     from prep.cache.verify import verify as check
+    from prep.proposals.changed import image_faults
     from prep.rowchecks import CHECKS
 
-    opened = open_store(store)
-    found = check(opened, CHECKS)
+    opened, checks = open_store(store), dict(CHECKS)
+    if data is not None:
+        decodes, unchanged = CHECKS["proposals"], image_faults(data)
+        checks["proposals"] = lambda rows: chain(decodes(rows), unchanged(rows))
+    found = check(opened, checks)
     if as_json and not repair:
         print(json.dumps(asdict(found)))
         raise typer.Exit(0 if found.ok else 1)
@@ -625,11 +689,11 @@ def verify(
             print(f"  {problem}")
     if found.ok or not repair:
         raise typer.Exit(0 if found.ok else 1)
-    for report in maintain.repair(opened, CHECKS):
+    for report in maintain.repair(opened, checks):
         print(f"{report.stage}: {report.lost_rows:,} rows to make again")
         for arguments in report.commands:
             _repeat(arguments)
-    raise typer.Exit(0 if check(opened, CHECKS).ok else 1)
+    raise typer.Exit(0 if check(opened, checks).ok else 1)
 
 
 @prep_app.command()
