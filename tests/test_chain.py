@@ -202,8 +202,8 @@ def test_verify_finds_a_flipped_byte_and_repair_makes_just_those_rows_again(
 
 def test_the_released_layout_and_back(tree: Path, store: Path, tmp_path: Path) -> None:
     run("pcnet-prep", "export", tmp_path / "tree", "--store", store, "--data", tree)
-    run("pcnet-prep", "import", tmp_path / "tree" / "refer" / "refcoco", "--layout", "official", "--data", tree,
-        "--out", tmp_path / "back")  # fmt: skip
+    released = tmp_path / "tree" / "refer" / "refcoco"
+    run("pcnet-prep", "import", released, "--layout", "official", "--data", tree, "--out", tmp_path / "back")
     before, after = rows(store, "phrases"), rows(tmp_path / "back", "phrases")
     assert after.column("row_id").equals(before.column("row_id"))
     masks = [
