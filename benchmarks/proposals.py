@@ -146,10 +146,10 @@ def random_model(options: argparse.Namespace) -> Any:
     return sam_model_registry[options.model]().to(options.device).eval()
 
 
-def ours(model: Any, **settings: Any) -> Any:
+def ours(network: Any, **settings: Any) -> Any:
     from prep.proposals.sam import SamGenerator, SamSettings
 
-    generator = SamGenerator(SamSettings(threads=1, **settings), load=lambda _: model)
+    generator = SamGenerator(SamSettings(threads=1, **settings), load=lambda _: network)
     generator.open()
     return generator
 

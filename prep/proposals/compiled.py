@@ -15,7 +15,10 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """``function`` compiled on its first call; it releases the interpreter lock while it runs."""
+    """``function`` compiled on its first call; it releases the interpreter lock while it runs.
+
+    What is kept on disk is renewed when the function's own file changes, not when a helper's in another does.
+    """
     try:
         return numba.njit(function, nogil=True, cache=True, error_model="numpy")  # type: ignore[no-any-return]
     except RuntimeError:  # nowhere to keep it: compile in each process

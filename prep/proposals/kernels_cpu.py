@@ -167,21 +167,36 @@ def nearby(
     return largest
 
 
+@inlined  # type: ignore[untyped-decorator]
+def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, close: Any, result: Any) -> Any:
+    """Count a row of a strip; returns which of its pixels are inside."""
+    result[LOW] += ones(above(line, 0, thresholds[0]) & all_lanes)
+    result[HIGH] += ones(above(line, 0, thresholds[2]) & all_lanes)
+    bits = above(line, 0, thresholds[1]) & all_lanes
+    if bits:
+        result[AREA] += ones(bits)
+        result[TOP], result[BOTTOM] = min(result[TOP], y), max(result[BOTTOM], y)
+    if close > 0:
+        near = np.int64(0)
+        for k in range(3):
+            near |= above(line, 0, thresholds[k] - close) ^ above(line, 0, thresholds[k] + close)
+        result[CLOSE] += ones(near & all_lanes)
+    return bits
+
+
 @compiled
 def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, work: Any, result: Any) -> None:
     """One mask's counts above the thresholds, its area and its box.
 
     ``thresholds`` (3, ascending) and ``edges`` (6, either side of each) are float32. ``band`` times the
     largest logit nearby is how close to a threshold a value cannot be told from the reference's (0 where the
-    operations are the reference's): CLOSE counts such pixels, or
-    logits that are huge or no number; then the rest is not to be used. The box is LEFT > RIGHT for an empty
-    mask.
+    operations are the reference's): CLOSE counts such pixels, or logits that are huge or no number; then the
+    rest is not to be used. The box is LEFT > RIGHT for an empty mask.
     """
     strips, mid, rows, _ = geometry
     levels, box, kinds, starts, state, low_lanes, mid_lanes, line, _, _ = work
     size, height = low.shape[0], len(rows[0])
     n_rows = np.int64(mid[1][rows[1][height - 1]]) + 1
-    t0, t1, t2 = thresholds[0], thresholds[1], thresholds[2]
     result[:] = 0
     result[CLOSE] = settle(low, edges, levels, box)
     if result[CLOSE]:
@@ -195,16 +210,15 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
         wide = x_to - x_from
         all_lanes = np.int64((1 << wide) - 1)
         inside = np.int64(0)
-        n_low, n_area, n_high = 0, 0, 0
         for k in range(4):
             state[k] = -1
         for k in range(count):
             kind, a, b = kinds[k], starts[k], starts[k + 1]
             if kind & 1 == 0:
-                n_low += (kind >= 2) * (b - a) * wide
-                n_high += (kind >= 6) * (b - a) * wide
+                result[LOW] += (kind >= 2) * (b - a) * wide
+                result[HIGH] += (kind >= 6) * (b - a) * wide
                 if kind >= 4:
-                    n_area += (b - a) * wide
+                    result[AREA] += (b - a) * wide
                     inside = all_lanes
                     result[TOP], result[BOTTOM] = min(result[TOP], a), max(result[BOTTOM], b - 1)
                 continue
@@ -213,21 +227,7 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
                 close = band * nearby(low, first_low, last_low, a, b, mid[0], mid[1], rows[0], rows[1])
             for y in range(a, b):
                 compute_row(y, low, s, geometry, state, low_lanes, mid_lanes, line)
-                n_low += ones(above(line, 0, t0) & all_lanes)
-                n_high += ones(above(line, 0, t2) & all_lanes)
-                bits = above(line, 0, t1) & all_lanes
-                if bits:
-                    n_area += ones(bits)
-                    inside |= bits
-                    result[TOP], result[BOTTOM] = min(result[TOP], y), max(result[BOTTOM], y)
-                if band > 0:
-                    near = np.int64(0)
-                    for t in (t0, t1, t2):
-                        near |= above(line, 0, t - close) ^ above(line, 0, t + close)
-                    result[CLOSE] += ones(near & all_lanes)
-        result[LOW] += n_low
-        result[AREA] += n_area
-        result[HIGH] += n_high
+                inside |= tally(line, y, all_lanes, thresholds, close, result)
         if inside:
             result[LEFT] = min(result[LEFT], x_from + lowest(inside))
             result[RIGHT] = x_to - 1
@@ -242,6 +242,20 @@ def measure_all(
     """:func:`measure` for each of n masks: ``low`` n x L x L, ``results`` n x 9."""
     for i in range(len(low)):
         measure(low[i], geometry, thresholds, edges, band, work, results[i])
+
+
+@compiled
+def append(changes: Any, base: Any, spans: Any, used: Any) -> Any:
+    """Put one column's changes behind those before; a run that goes on from the last column stays one."""
+    for i in range(0, len(changes), 2):
+        start, end = base + changes[i], base + changes[i + 1]
+        if 0 < used <= len(spans) and spans[used - 1] == start:
+            spans[used - 1] = end
+            continue
+        if used + 2 <= len(spans):
+            spans[used], spans[used + 1] = start, end
+        used += 2
+    return used
 
 
 @compiled
@@ -287,18 +301,11 @@ def trace(
                     changes[lane, counts[lane]] = y
                     counts[lane] += 1
         for lane in range(x_to - x_from):
-            base = offset + (x_from + lane) * stride
             if counts[lane] & 1:
                 changes[lane, counts[lane]] = height
                 counts[lane] += 1
-            for i in range(0, counts[lane], 2):
-                start, end = base + changes[lane, i], base + changes[lane, i + 1]
-                if 0 < used <= len(spans) and spans[used - 1] == start:
-                    spans[used - 1] = end
-                    continue
-                if used + 2 <= len(spans):
-                    spans[used], spans[used + 1] = start, end
-                used += 2
+            base = offset + (x_from + lane) * stride
+            used = append(changes[lane, : counts[lane]], base, spans, used)
     return used
 
 
