@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from pcnet.checkpoint import load_model, read_checkpoint
-from pcnet.job import build_model, prepare
 from pcnet.metrics import Metrics
 from pcnet.train import TrainConfig, learning_rate, train
 from prep.errors import PrepError
@@ -103,24 +102,22 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp_
 
 
 def test_two_processes_take_the_steps_of_one(config, tmp_path):
-    alone = replace(config, out=str(tmp_path / "alone"), steps=3)
+    alone = replace(config, out=str(tmp_path / "alone"), steps=2, lr=1e-6)
     pair = replace(alone, out=str(tmp_path / "pair"))
     train(alone)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert in_process(pair, *launcher, folder=tmp_path).wait(timeout=240) == 0
-    one, other = losses(alone.out), losses(pair.out)
-    assert other[0] == pytest.approx(one[0], rel=1e-5)
-    # Sums in another order differ in the last bits, and Adam's first steps, nearly signs of gradients, turn
-    # those of gradients near zero into whole steps: later losses and the way that was gone agree less
-    # exactly.
-    for own, shared in zip(one, other, strict=True):
-        assert shared == pytest.approx(own, rel=0.01)
-    job = prepare(alone.resolved())
-    torch.manual_seed(alone.seed)
-    start = build_model(alone, job).state_dict()
-    ends = [read_checkpoint(Path(run.out) / "last.pt")["model"] for run in (alone, pair)]
-    moved = [torch.cat([(end[n] - start[n]).double().flatten() for n in start]) for end in ends]
-    assert (moved[0] - moved[1]).norm() < 0.1 * moved[0].norm()
+    # The rate is tiny because Adam's first steps are nearly signs of gradients: at the usual one, rounding in
+    # a gradient near zero becomes a whole step, and later losses could be compared to a few digits only.
+    for one, other in zip(losses(alone.out), losses(pair.out), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    # Adam's averages keep the gradients of the steps.
+    first, second = (
+        read_checkpoint(Path(run.out) / "last.pt")["training"]["optimizer"]["state"] for run in (alone, pair)
+    )
+    for number, state in first.items():
+        scale = state["exp_avg"].abs().max() + 1e-8
+        assert (state["exp_avg"] - second[number]["exp_avg"]).abs().max() < 0.02 * scale, number
 
 
 def test_the_same_settings_give_the_same_model_and_a_seed_another(config, tmp_path):
