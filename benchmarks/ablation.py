@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
 from prep.dataset import Dataset, open_dataset
 from prep.phrases import decompose
+from prep.proposals import propose
+from prep.proposals.select import Selection
 
 SIDE = 64
 KINDS = ("attribute", "position", "relation", "hard position", "hard relation")
@@ -61,6 +64,7 @@ ARMS = {
     # Ours, and what each part of it is worth.
     "plus": Arm("plus"),
     "plus-everywhere": Arm("plus", {}, {"pooling": "all"}),
+    "plus-union": Arm("plus", {}, {"edge": 1.0}),
     "plus-attention": Arm("plus", {}, {"gain": 0.1}),
     "plus-one-stage": Arm("plus", {}, {"stages": 1}),
     "plus-soft-iad": Arm("plus", {"iad": 0.5}),
@@ -87,8 +91,8 @@ def proposals(truths: list[np.ndarray], rng: np.random.Generator) -> list[np.nda
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def make_store(data: Path, folder: Path) -> str:
-    """The rows that the two stages would write: the rules' phrases, and :func:`proposals`."""
+def make_store(data: Path, folder: Path, generator: str) -> str:
+    """The rows that the two stages would write: the rules' phrases, and :func:`proposals` or segments."""
     dataset = open_dataset(data, "refcoco")
     store = open_store(folder, create=True)
     names = ("row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image")
@@ -106,17 +110,33 @@ def make_store(data: Path, folder: Path) -> str:
         truths.setdefault(annotation["image_id"], []).append(
             coco.decode(annotation["segmentation"]).astype(bool)
         )
-    with store.stage("proposals").writer({"generator": "exact"}) as writer:
-        table = [image_row(i.image, i.image_id or 0, truths[i.image_id or 0]) for i in dataset.images()]
+    with store.stage("proposals").writer({"generator": generator}) as writer:
+        table = [
+            image_row(
+                image.image,
+                image.image_id or 0,
+                proposals(truths[image.image_id or 0], np.random.default_rng(image.image_id))
+                if generator == "exact"
+                else segments(Path(image.path)),
+            )
+            for image in dataset.images()
+        ]
         writer.write(pa.Table.from_pylist(table, schema=PROPOSALS))
     return store.uri
 
 
-def image_row(image: str, image_id: int, truths: list[np.ndarray]) -> dict[str, Any]:
+def segments(path: Path) -> list[np.ndarray]:
+    """What ``pcnet-prep sam --generator segments --min-area 20`` finds in an image."""
+    found = propose([path], "segments", Selection(min_area=20, max_overlap=0.8, max_masks=40))[0]
+    coded = [{"size": [SIDE, SIDE], "counts": one.counts.encode()} for one in found]
+    return [coco.decode(one).astype(bool) for one in coded]
+
+
+def image_row(image: str, image_id: int, found: list[np.ndarray]) -> dict[str, Any]:
     """A row of the proposals stage."""
-    masks = np.stack(proposals(truths, np.random.default_rng(image_id)))
+    masks = np.stack(found) if found else np.zeros((0, SIDE, SIDE), bool)
     coded = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
-    grid = np.packbits(masks[:, ::2, ::2].reshape(len(masks), -1), axis=1, bitorder="big")
+    grid = np.packbits(masks[:, ::2, ::2].reshape(len(masks), 1024), axis=1, bitorder="big")
     listed = [
         {"counts": c["counts"].decode(), "area": int(m.sum()), "bbox": [float(v) for v in coco.toBbox(c)]}
         for c, m in zip(coded, masks, strict=True)
@@ -148,6 +168,21 @@ def run(
     return report, done.seconds
 
 
+def bounds(data: Path, split: str) -> str:
+    """Chance: the share of PointM that pointing at a random object of the image gives, by kind."""
+    dataset = open_dataset(data, "refcoco")
+    told = json.loads((data / "refer" / "refcoco" / "instances.json").read_text())
+    types = json.loads((data / "refer" / "refcoco" / "types.json").read_text())
+    objects = Counter(annotation["image_id"] for annotation in told["annotations"])
+    shares: dict[str, list[float]] = {kind: [] for kind in ("all", *KINDS)}
+    for expression in dataset.expressions([split]):
+        kind = types[str(expression.sent_id)]
+        for name in ("all", kind["type"], *([f"hard {kind['type']}"] if kind["hard"] else [])):
+            shares[name].append(100 / objects[expression.image_id])
+    means = [f"{statistics.mean(values) if values else 0:12.1f}  " for values in shares.values()]
+    return f"{'a random object':18s}" + "".join(means)
+
+
 def line(name: str, reports: Sequence[Report], seconds: Sequence[float]) -> str:
     """Mean and deviation over the seeds."""
 
@@ -158,6 +193,7 @@ def line(name: str, reports: Sequence[Report], seconds: Sequence[float]) -> str:
     cells = [cell([r.metrics.pointm for r in reports])]
     cells += [cell([r.groups[kind].pointm if kind in r.groups else 0.0 for r in reports]) for kind in KINDS]
     cells.append(cell([r.metrics.proposal_miou or 0.0 for r in reports]))
+    cells.append(cell([r.metrics.oracle_miou or 0.0 for r in reports]))
     cells.append(cell([r.metrics.miou for r in reports]))
     return f"{name:18s}" + "".join(f"{c:>14s}" for c in cells) + f"{statistics.mean(seconds):9.0f}"
 
@@ -171,13 +207,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--report", choices=[*SPLITS], default="test", help="tune on val, report on test")
+    parser.add_argument("--generator", choices=["exact", "segments"], default="exact")
     parser.add_argument("--out", type=Path, help="keep the figures of every run here, as JSON lines")
     given = parser.parse_args()
-    columns = ("all", *KINDS, "mIoU prop.", "mIoU 0.5")
+    columns = ("all", *KINDS, "mIoU prop.", "its bound", "mIoU 0.5")
     with tempfile.TemporaryDirectory() as name:
         data = synthetic.write(Path(name), images=given.images, seed=0)
-        store = make_store(data, Path(name) / "store")
+        store = make_store(data, Path(name) / "store", given.generator)
         print(f"{'PointM, %':18s}" + "".join(f"{c:>14s}" for c in columns) + f"{'seconds':>9s}")
+        print(bounds(data, SPLITS[given.report]), flush=True)
         for arm in given.arms:
             reports, seconds = [], []
             for seed in range(given.seeds):
