@@ -1,11 +1,7 @@
-"""Runs a model over a split and scores its response maps: the only part of the trainer's side that opens
-truth.
-"""
+"""Runs a model over a split and scores its maps: of what trains and is trained, only this opens truth."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,14 +15,12 @@ from torch import Tensor, nn
 from pcnet.batch import upsample
 from pcnet.batches import ahead, pad_phrases
 from pcnet.checkpoint import load_model, read_checkpoint
+from pcnet.evalfiles import save_cam, save_pseudo, save_stages, write_report
 from pcnet.evalset import EvalSet, Item, Rle, decode, load_evalset
 from pcnet.metrics import (
     RELEASED_THRESHOLD,
     Metrics,
     SampleScore,
-    binarise,
-    normalise,
-    proposal_under_peak,
     score_sample,
     summarise,
 )
@@ -173,7 +167,8 @@ def evaluate_checkpoint(
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     report = evaluate(model.to(where), evalset, settings)
     if out is not None:
-        write_report(report, settings, out)
+        told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
+        write_report(out, report.as_dict(), report.rows, told)
     return report
 
 
@@ -216,7 +211,8 @@ def responses(
                 looks.append(look)
             whole = upsample(maps[:, -1:], (batch.shape[2], batch.shape[3]))
             for item, raw, stages in zip(chunk, whole, maps, strict=True):
-                _save_stages(item, stages, settings)
+                if settings.save_stages is not None:
+                    save_stages(settings.save_stages, item.row_id, stages.float().cpu().numpy())
                 sized = upsample(raw[None], item.size)[0, 0]
                 yield item, sized.float().cpu().numpy()
     finally:
@@ -284,48 +280,12 @@ def _row(item: Item, score: SampleScore) -> dict[str, Any]:
 
 
 def _save(item: Item, response: Map, proposals: NDArray[np.bool_] | None, settings: EvalSettings) -> None:
-    """Maps and pseudo masks as a second-stage segmentor reads them: ``<image stem>_<ref_id>_<sentence>.npy``.
-
-    A map is float32 (H, W) in [0, 1]; a pseudo mask uint8 (H, W) in {0, 1}: the proposal under the peak where
-    there are proposals, else the thresholded map.
+    """Maps and pseudo masks under the names that a second-stage segmentor reads: image stem, ref,
+    sentence.
     """
-    name = (
-        f"{Path(item.image).stem}_{item.row_id if item.ref_id is None else item.ref_id}_{item.sentence}.npy"
-    )
+    ref = item.row_id if item.ref_id is None else item.ref_id
+    name = f"{Path(item.image).stem}_{ref}_{item.sentence}"
     if settings.save_cam is not None:
-        soft = normalise(response).astype(np.float32)
-        _replace(settings.save_cam / name, lambda path: np.save(path, soft))
+        save_cam(settings.save_cam, name, response)
     if settings.save_pseudo is not None:
-        chosen = None if proposals is None else proposal_under_peak(response, proposals)
-        mask = (
-            binarise(response, settings.threshold)
-            if chosen is None or proposals is None
-            else proposals[chosen]
-        )
-        _replace(settings.save_pseudo / name, lambda path: np.save(path, mask.astype(np.uint8)))
-
-
-def _save_stages(item: Item, stages: Tensor, settings: EvalSettings) -> None:
-    """An item's raw responses as ``<row_id>.npy``, float16 (stages, h, w) at the maps' own resolution."""
-    if settings.save_stages is not None:
-        maps = stages.float().cpu().numpy().astype(np.float16)
-        _replace(settings.save_stages / f"{item.row_id}.npy", lambda path: np.save(path, maps))
-
-
-def write_report(report: Report, settings: EvalSettings, folder: Path) -> None:
-    """``metrics.json`` and ``samples.parquet`` in ``folder``, so that two runs can be compared row by row."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
-    text = json.dumps({**report.as_dict(), "settings": told}, indent=2, sort_keys=True)
-    _replace(folder / "metrics.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    _replace(folder / "samples.parquet", lambda path: pq.write_table(pa.Table.from_pylist(report.rows), path))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename: the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    write(temporary)
-    os.replace(temporary, path)
+        save_pseudo(settings.save_pseudo, name, response, proposals, settings.threshold)
