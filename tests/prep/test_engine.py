@@ -38,7 +38,13 @@ def ray_here() -> Iterator[None]:
 
     for attempt in range(3):
         try:
-            ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+            ray.init(
+                "local",  # never a cluster that someone else has running here
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=100 << 20,
+                log_to_driver=False,
+            )
             break
         except Exception:  # Ray gives its processes 30 s to start; a busy machine may need more
             ray.shutdown()

@@ -248,7 +248,7 @@ def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Pat
 
     stage = vllm_stage(random_mistral)
     texts = [*LESSONS, *INJECTIONS, "", "left"]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:
         summary, rows = run(stage, expressions(texts), tmp_path, unit_size=8, ray_address="local")
     finally:
