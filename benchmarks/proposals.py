@@ -423,7 +423,7 @@ def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
 
 
 def section_ragged(options: argparse.Namespace, photos: list[Any]) -> None:
-    """Identity on the masks of the random weights themselves, 6 points a side."""
+    """Identity on the random weights' own masks, 6 points a side; ours compiles in its time."""
     settings = RAGGED | {"points_per_side": 6}
     model = random_model(options)
     mine, theirs = ours(model, model=options.model, **settings), official(model, **settings)
