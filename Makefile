@@ -1,6 +1,8 @@
 # One environment (.venv) serves the demo, the tests and development; .ci/constraints.txt pins what is in it.
 SHELL := /bin/bash
 PYTHON ?= python3
+# Without compiled files each process reads torch's sources anew, which doubles what a command takes to start.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c .ci/constraints.txt
 # vLLM has a build for GPUs and one for CPUs: a machine without an NVIDIA GPU tests the real engine on the latter.
