@@ -409,6 +409,7 @@ def sam(
         )
         _report([narrowed], as_json)
         return
+    sources = _image_sources(images, data, dataset, split_by, input, image_root)
     devices = _gpus(gpus, ray_address) if generator != "segments" else 0
     official = {
         name: value
@@ -447,7 +448,7 @@ def sam(
         maker = generators.build(generator, official)
     summaries = run_proposals(
         ProposalStage(maker, selection, resources=Resources(cpus=1, gpus=1 if devices else 0)),
-        _image_sources(images, data, dataset, split_by, input, image_root),
+        sources,
         open_store(out, create=True),
         splits=split,
         cache=cache,
