@@ -71,7 +71,7 @@ def loaders(images: int = 6) -> None:
     table = SampleTable([], [], [], none, none, [""] * images, np.tile(grids, (images, 1)), bounds)
 
     def ours() -> torch.Tensor:
-        return torch.from_numpy(table.masks(range(images), MASKS)[0]).float()
+        return torch.from_numpy(table.masks(range(images), MASKS)[0].astype(np.float32))
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.npy" for number in range(images)]
