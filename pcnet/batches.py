@@ -63,9 +63,8 @@ class BatchMaker:
             images=torch.from_numpy(self.pixels.stack(images)),
             expression_ids=_ids(self.expression_ids[draw.anchors]),
             phrase_ids=_ids(self.phrase_ids[draw.anchors]),
-            grid=torch.from_numpy(
-                masks.astype(np.float32)
-            ),  # by numpy: a small job that torch would share out
+            # By numpy: torch would share so small a job out among its threads, and wait for them.
+            grid=torch.from_numpy(masks.astype(np.float32)),
             partner_expression_ids=_ids(self.expression_ids[draw.partners]),
             partner_phrase_ids=_ids(self.phrase_ids[draw.partners]),
             same_image=torch.from_numpy(draw.same_image),
