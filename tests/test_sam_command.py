@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,9 +59,16 @@ def sam(photos: Path, checkpoint: Path, out: Path, *more: str) -> list[dict[str,
     return sorted(pq.read_table(out / "proposals").to_pylist(), key=lambda row: str(row["image"]))
 
 
-def test_the_official_masks(photos: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_official_masks(
+    photos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
     from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 
+    # A product's last bits depend on the number of threads; the command uses OMP_NUM_THREADS or every core.
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    torch.set_num_threads(threads)
     alone = sam(photos, checkpoint, tmp_path / "one")
     assert [row["status"] for row in alone] == ["ok", "ok"]
     model = sam_model_registry["vit_b"](str(checkpoint)).eval()
