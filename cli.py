@@ -397,7 +397,7 @@ def sam(
     from prep.proposals.stage import ProposalStage
 
     arguments = _arguments("sam", locals())
-    # The last bits of a matrix product depend on how many threads share it, so every worker (Ray would give it
+    # The last bits of a matrix product depend on how many threads share it, so every worker (Ray gives
     # one) uses as many: the same image has the same masks whoever proposes them.
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     usual = Selection() if preset is Preset.sam else PAPER
