@@ -51,7 +51,11 @@ def is_thin(grid: Tensor) -> Tensor:
     """(B,M,g,g) proposals -> (B,M) bool: no block of 2 x 2 cells has three of them, as in the rim of an
     object.
     """
-    return F.avg_pool2d(grid, 2, stride=1).flatten(2).amax(-1) < 0.75
+    mask = grid > 0.5
+    left, right = mask[..., :-1], mask[..., 1:]
+    both, either = left & right, left | right
+    three = (both[..., :-1, :] & either[..., 1:, :]) | (either[..., :-1, :] & both[..., 1:, :])
+    return ~three.flatten(2).any(-1)
 
 
 def inside_union(grid: Tensor, size: tuple[int, int], edge: float = 1.0) -> Tensor:

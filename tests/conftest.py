@@ -9,6 +9,8 @@ import pytest
 
 # Threads that wait shall sleep, not spin (see cli.py); read when torch is loaded, so set before any test is.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ray runs its workers at niceness 15: beside other work on the machine an engine would take minutes to start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -243,13 +243,8 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.mark.timeout(560)
-def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(
-    random_mistral: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Path, tmp_path: Path) -> None:
     import ray
-
-    # Ray runs its workers at niceness 15: beside other work an engine would take minutes to start.
-    monkeypatch.setenv("RAY_worker_niceness", "0")
 
     stage = vllm_stage(random_mistral)
     texts = [*LESSONS, *INJECTIONS, "", "left"]
