@@ -2,7 +2,7 @@
 run.
 
     python benchmarks/chaos.py rules segments --kills 100
-    python benchmarks/chaos.py sam --kills 20                   # seeded random vit_b weights, on the CPU
+    python benchmarks/chaos.py sam --kills 100                  # a small SAM of segment_anything's own parts
     python benchmarks/chaos.py segments --workers 2 --victim actor --kills 10
     python benchmarks/chaos.py llm --llm DIR --kills 10         # a local model directory, through vLLM
 
@@ -100,14 +100,35 @@ def photos(folder: Path, count: int, side: int) -> Path:
     return place
 
 
+def small_sam(checkpoint: str | None = None) -> object:
+    """A SAM of one layer at 256 pixels, as wide as a ViT-B, for whose file its own is taken."""
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+
+    return Sam(
+        ImageEncoderViT(img_size=256, embed_dim=768, depth=1, num_heads=4, mlp_ratio=1.0, out_chans=32),
+        PromptEncoder(
+            embed_dim=32, image_embedding_size=(16, 16), input_image_size=(256, 256), mask_in_chans=16
+        ),
+        MaskDecoder(
+            transformer_dim=32,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=32, mlp_dim=64, num_heads=4),
+        ),
+    )
+
+
 def random_sam(folder: Path) -> Path:
-    """A seeded random vit_b: its masks mean nothing, its work is the real work."""
+    """Seeded random weights of :func:`small_sam`: its masks mean nothing, its work is the real work."""
     import torch
-    from segment_anything import sam_model_registry
 
     torch.manual_seed(0)
-    path = folder / "vit_b.pth"
-    torch.save(sam_model_registry["vit_b"]().state_dict(), path)
+    path = folder / "small_sam.pth"
+    torch.save(small_sam().state_dict(), path)  # type: ignore[attr-defined]
     return path
 
 
@@ -124,9 +145,9 @@ def jobs(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], 
         return Job("segments", ["sam", *flags], "proposals", count)
 
     def sam() -> Job:
-        count = arguments.rows or 6
+        count = arguments.rows or 120
         flags = ["--checkpoint", str(random_sam(folder)), "--model", "vit_b", "--gpus", "0"]
-        flags += ["--points-per-side", "2", "--pred-iou-thresh", "-100", "--stability-score-thresh", "0"]
+        flags += ["--points-per-side", "4", "--pred-iou-thresh", "-100", "--stability-score-thresh", "0"]
         return Job("sam", ["sam", *flags, "--images", str(photos(folder, count, 64))], "proposals", count)
 
     def llm() -> Job:
@@ -146,7 +167,11 @@ def serve(pipe: Connection) -> None:
 
     It runs the first one itself, after which everything is loaded and compiled.
     """
+    from segment_anything import sam_model_registry
+
     import cli
+
+    sam_model_registry["vit_b"] = small_sam
 
     def run(argv: list[str], log: str) -> int:
         sys.argv = argv
@@ -315,6 +340,8 @@ def main() -> int:
     parser.add_argument("--llm", help="model directory for the llm job")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # OpenMP's threads do not live on in a fork, and the commands are forked from a process that has used torch.
+    os.environ["OMP_NUM_THREADS"] = "1"
     good = True
     for name in arguments.jobs:
         with tempfile.TemporaryDirectory() as folder:

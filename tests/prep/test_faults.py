@@ -89,35 +89,45 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_committed(tmp_path: Path) ->
     assert whole(out, 5000)
 
 
-@pytest.fixture
-def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that can be made read-only: root ignores permissions, so root steps down."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o777)
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions bind: root ignores them, so root steps down."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; the usual place may lie in a home that only its owner enters."""
+    places = (tempfile.gettempdir(), "/tmp", "/dev/shm")
+    with unprivileged():
+        reached = next(place for place in places if os.access(place, os.W_OK | os.X_OK, effective_ids=True))
+    folder = Path(tempfile.mkdtemp(dir=reached))
+    folder.chmod(0o755)
     yield folder
-    if root:
-        os.seteuid(0)
     for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o777)
+        path.chmod(0o755)
     shutil.rmtree(folder)
 
 
-def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written(unprivileged: Path) -> None:
-    out = unprivileged / "p"
+def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written(open_folder: Path) -> None:
+    out = open_folder / "p"
     fill(out)
-    (out / "scores").chmod(0o555)
-    for path in (out / "scores").iterdir():
-        path.chmod(0o444)
-    assert whole(out)
-    with pytest.raises(PrepError, match="Permission denied") as error:
-        fill(out, count=COUNT + 1)
-    assert "--out" in error.value.remedy
-    out.chmod(0o555)
-    with pytest.raises(PrepError, match="Permission denied"), open_store(out).stage("phrases").writer({}):
-        pass
+    for path in [*out.rglob("*"), out]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with unprivileged():
+        assert whole(out)
+        with pytest.raises(PrepError, match="Permission denied") as error:
+            fill(out, count=COUNT + 1)
+        assert "--out" in error.value.remedy
+        with pytest.raises(PrepError, match="Permission denied"), open_store(out).stage("phrases").writer({}):
+            pass
 
 
 class RemovesStore(ToyStage):
