@@ -746,7 +746,7 @@ def demo(
         "demo"
     ),
     images: Annotated[int, typer.Option(min=2, help="Synthetic scenes to make.")] = 3000,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")] = 1200,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")] = 1000,
     seed: Annotated[int, typer.Option(help="Decides the scenes and the training.")] = 0,
     shown: Annotated[int, typer.Option(min=1, help="Samples on the page.")] = 12,
 ) -> None:

@@ -25,7 +25,7 @@ class DemoConfig:
 
     out: Path
     images: int = 3000
-    steps: int = 1200
+    steps: int = 1000
     seed: int = 0
     shown: int = 12
 
