@@ -429,6 +429,7 @@ def sam(
     Reads the images; writes <out>/proposals.
     """
     from prep.cache.store import open_store
+    from prep.devices import cpu_cores
     from prep.engine import Resources
     from prep.proposals import generators, hf, sam_settings
     from prep.proposals.job import run_proposals
@@ -439,7 +440,7 @@ def sam(
     arguments = _arguments("sam", locals())
     # The last bits of a matrix product depend on how many threads share it, so every worker (Ray gives
     # one) uses as many: the same image has the same masks whoever proposes them.
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpu_cores()))
     usual = Selection() if preset is Preset.sam else PAPER
     selection = Selection(
         min_area=usual.min_area if min_area is None else min_area,
@@ -786,6 +787,85 @@ def compact(store: StoreArgument = "prepared", as_json: Json = False) -> None:
             f"{report.bytes_before / 2**20:,.1f} -> {report.bytes_after / 2**20:,.1f} MiB; "
             f"{len(report.removed):,} stray files removed"
         )
+
+
+@prep_app.command(name="run", context_settings={"ignore_unknown_options": True})
+def run_configuration(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="The configuration: a section per command.", metavar="FILE")],
+    flags: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Flags of the commands, in place of the file's: --gpus 4, or --sam.model vit_b for one.",
+            metavar="--FLAG VALUE",
+        ),
+    ] = None,
+    plan: PlanOnly = False,
+    as_json: Json = False,
+) -> None:
+    """Run phrases, sam and score as a file says, and print the command to train with.
+
+    Every flag of every command is checked before the first one runs. With --json a line per command.
+    """
+    from prep.configuration import command_line, read_configuration
+    from prep.errors import NotYet
+
+    stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
+    train = typer.main.get_command(pcnet_app).commands["train"]  # type: ignore[attr-defined]
+    commands = {**{name: stages[name] for name in ("phrases", "sam", "score")}, "train": train}
+    steps = []
+    for section in read_configuration(config, flags or [], commands):
+        name, program = section.command, "pcnet" if section.command == "train" else "pcnet-prep"
+        values = {**section.flags, "plan": plan, "as_json": as_json}
+        try:
+            parsed = commands[name].make_context(name, [], parent=context.parent, default_map=values)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            told = f"{config}: {name}: {error.format_message()}"
+            raise PrepError(told, f"See: {program} {name} --help") from error
+        steps.append((parsed, command_line(section, commands[name], program)))
+    for parsed, line in steps:
+        if as_json and parsed.info_name == "train":
+            print(json.dumps({"train": line}))
+            continue
+        print(f"$ {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+        if parsed.info_name == "train":
+            continue
+        try:
+            with parsed:
+                parsed.command.invoke(parsed)
+        except NotYet as error:
+            if not plan:
+                raise
+            print(json.dumps({"not yet": str(error)}) if as_json else f"not yet: {error}")
+
+
+@prep_app.command()
+def doctor(
+    data: Data = Path("coco"),
+    out: Out = "prepared",
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Also import torch, vLLM, SAM and CLIP to see that they load (slow)."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine can do, what it lacks, and what to type next.
+
+    Looks at hardware, packages, weights, the dataset tree and the store; changes and downloads nothing.
+    """
+    from dataclasses import asdict
+
+    from prep.doctor import examine
+    from prep.doctor_screen import next_steps, screen
+
+    findings = examine(data, out, load)
+    steps = next_steps(findings, data, out)
+    if as_json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings], "next": steps}))
+        return
+    print(screen(findings, steps))
 
 
 @prep_app.command()
