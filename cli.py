@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prep.errors import PrepError
+from prep.progress import duration
 
 if TYPE_CHECKING:
     from pcnet.metrics import Metrics
@@ -155,7 +156,35 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers. 
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        "--ray-address", help="Run on this Ray cluster (auto, or ray://host:port).", metavar="ADDRESS"
+        "--ray-address",
+        help="Run on this Ray cluster (auto, or ray://host:port).",
+        metavar="ADDRESS",
+        envvar="RAY_ADDRESS",
+    ),
+]
+PlanOnly = Annotated[
+    bool,
+    typer.Option("--plan", help="Print what is left to do and what it would take, and run nothing."),
+]
+
+
+def _as_recorded(context: typer.Context, path: Path | None) -> Path | None:
+    """Make a recorded run's flags the defaults of this one; eager, so that it comes before they are read."""
+    if path is not None:
+        from prep.recorded import recorded_flags
+
+        context.default_map = recorded_flags(path, context.info_name or "")
+    return path
+
+
+FromManifest = Annotated[
+    Path | None,
+    typer.Option(
+        "--from-manifest",
+        help="Repeat the last run of this _manifest.json; further flags (--out) override its own.",
+        metavar="FILE",
+        callback=_as_recorded,
+        is_eager=True,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -248,6 +277,8 @@ def phrases(
     gpus: Gpus = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    plan: PlanOnly = False,
+    from_manifest: FromManifest = None,
     as_json: Json = False,
 ) -> None:
     """Break every referring expression into short phrases about its target.
@@ -257,7 +288,7 @@ def phrases(
     from prep.cache.store import open_store
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt
-    from prep.phrases.run import run_phrases
+    from prep.phrases.run import phrase_settings, run_phrases
 
     arguments = _arguments("phrases", locals())
     words = load_prompt(prompt)
@@ -286,6 +317,13 @@ def phrases(
         from prep.phrases.engines.openai import OpenAIStage
 
         stage = OpenAIStage(who, words, concurrency=concurrency)
+    settings = phrase_settings(stage)
+    workers = workers or max(1, devices // tensor_parallel)
+    _check_recorded(from_manifest, settings)
+    if plan:
+        keys = (text.row_id for source in sources for text in source.expressions(split))
+        _print_plan(out, "phrases", settings, keys, workers, as_json)
+        return
     summaries = run_phrases(
         stage,
         sources,
@@ -294,7 +332,7 @@ def phrases(
         cache=cache,
         replace=replace,
         keep_raw=keep_raw,
-        workers=workers or max(1, devices // tensor_parallel),
+        workers=workers,
         ray_address=ray_address,
         arguments=arguments,
         count=sys.stderr.isatty(),
@@ -382,6 +420,8 @@ def sam(
     gpus: Gpus = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    plan: PlanOnly = False,
+    from_manifest: FromManifest = None,
     as_json: Json = False,
 ) -> None:
     """Propose masks for every image (the proposals stage).
@@ -389,6 +429,7 @@ def sam(
     Reads the images; writes <out>/proposals.
     """
     from prep.cache.store import open_store
+    from prep.devices import cpu_cores
     from prep.engine import Resources
     from prep.proposals import generators, hf, sam_settings
     from prep.proposals.job import run_proposals
@@ -399,7 +440,7 @@ def sam(
     arguments = _arguments("sam", locals())
     # The last bits of a matrix product depend on how many threads share it, so every worker (Ray gives
     # one) uses as many: the same image has the same masks whoever proposes them.
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpu_cores()))
     usual = Selection() if preset is Preset.sam else PAPER
     selection = Selection(
         min_area=usual.min_area if min_area is None else min_area,
@@ -407,6 +448,10 @@ def sam(
         max_masks=usual.max_masks if max_masks is None else max_masks,
     )
     if source is not None:
+        if plan:
+            raise PrepError(
+                "--plan has nothing to plan with --from: no model runs.", "Leave one of them out."
+            )
         narrowed = run_narrow(
             open_store(source), open_store(out, create=True), selection, replace=replace, arguments=arguments
         )
@@ -449,15 +494,22 @@ def sam(
         maker = generators.build(generator, hf.options(preset.value, official, "cuda" if devices else "cpu"))
     else:
         maker = generators.build(generator, official)
+    stage = ProposalStage(maker, selection, resources=Resources(cpus=1, gpus=1 if devices else 0))
+    workers = workers or max(1, devices)
+    _check_recorded(from_manifest, stage.settings())
+    if plan:
+        keys = (ref.image for source in sources for ref in source.images(split))
+        _print_plan(out, "proposals", stage.settings(), keys, workers, as_json)
+        return
     summaries = run_proposals(
-        ProposalStage(maker, selection, resources=Resources(cpus=1, gpus=1 if devices else 0)),
+        stage,
         sources,
         open_store(out, create=True),
         splits=split,
         cache=cache,
         replace=replace,
         unit_size=_unit_size(generator, devices),
-        workers=workers or max(1, devices),
+        workers=workers,
         ray_address=ray_address,
         arguments=arguments,
         count=sys.stderr.isatty(),
@@ -485,6 +537,7 @@ def import_masks(
         float, typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off.")
     ] = 0.0,
     max_masks: Annotated[int, typer.Option(min=0, help="Keep this many of the largest; 0: all.")] = 0,
+    from_manifest: FromManifest = None,
     as_json: Json = False,
 ) -> None:
     """Bring in masks that were made elsewhere, in place of the proposals stage.
@@ -499,8 +552,10 @@ def import_masks(
 
     arguments = _arguments("import", locals())
     selection = Selection(min_area=min_area, max_overlap=max_overlap, max_masks=max_masks)
+    stage = ImportStage(layout.value, masks, selection, resources=Resources())
+    _check_recorded(from_manifest, stage.settings())
     summaries = run_proposals(
-        ImportStage(layout.value, masks, selection, resources=Resources()),
+        stage,
         _image_sources(images, data, dataset, split_by, input, image_root),
         open_store(out, create=True),
         splits=split,
@@ -589,6 +644,8 @@ def score(
     gpus: Gpus = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    plan: PlanOnly = False,
+    from_manifest: FromManifest = None,
     as_json: Json = False,
 ) -> None:
     """Score each proposal's agreement with each expression by CLIP.
@@ -598,7 +655,7 @@ def score(
     from prep.cache.store import open_store
     from prep.engine import Resources
     from prep.scores import ScoreSettings, ScoreStage
-    from prep.scores_job import run_scores
+    from prep.scores_job import run_scores, score_keys, score_settings
 
     arguments = _arguments("score", locals())
     devices = _gpus(gpus, ray_address)
@@ -610,14 +667,22 @@ def score(
         template=template,
         device="cuda" if devices else "cpu",
     )
+    store = open_store(out)
+    stage = ScoreStage(settings, Resources(cpus=1, gpus=1 if devices else 0))
+    workers = workers or max(1, devices)
+    _check_recorded(from_manifest, score_settings(stage, store))
+    if plan:
+        keys = score_keys(store, datasets=dataset, splits=split)
+        _print_plan(out, "scores", score_settings(stage, store), keys, workers, as_json)
+        return
     summary = run_scores(
-        ScoreStage(settings, Resources(cpus=1, gpus=1 if devices else 0)),
-        open_store(out),
+        stage,
+        store,
         data,
         datasets=dataset,
         splits=split,
         replace=replace,
-        workers=workers or max(1, devices),
+        workers=workers,
         ray_address=ray_address,
         arguments=arguments,
     )
@@ -641,6 +706,10 @@ def status(store: StoreArgument = "prepared", as_json: Json = False) -> None:
         return
     print(found.uri)
     for stage in found.stages:
+        if stage.holder:
+            print(
+                "{}: being written by pid {pid} on {host} since {started}".format(stage.stage, **stage.holder)
+            )
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(stage.statuses.items()))
         print(
             f"{stage.stage}: {stage.rows:,} rows ({counts or 'no status'}) in {stage.shards:,} shards, "
@@ -718,6 +787,85 @@ def compact(store: StoreArgument = "prepared", as_json: Json = False) -> None:
             f"{report.bytes_before / 2**20:,.1f} -> {report.bytes_after / 2**20:,.1f} MiB; "
             f"{len(report.removed):,} stray files removed"
         )
+
+
+@prep_app.command(name="run", context_settings={"ignore_unknown_options": True})
+def run_configuration(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="The configuration: a section per command.", metavar="FILE")],
+    flags: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Flags of the commands, in place of the file's: --gpus 4, or --sam.model vit_b for one.",
+            metavar="--FLAG VALUE",
+        ),
+    ] = None,
+    plan: PlanOnly = False,
+    as_json: Json = False,
+) -> None:
+    """Run phrases, sam and score as a file says, and print the command to train with.
+
+    Every flag of every command is checked before the first one runs. With --json a line per command.
+    """
+    from prep.configuration import command_line, read_configuration
+    from prep.errors import NotYet
+
+    stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
+    train = typer.main.get_command(pcnet_app).commands["train"]  # type: ignore[attr-defined]
+    commands = {**{name: stages[name] for name in ("phrases", "sam", "score")}, "train": train}
+    steps = []
+    for section in read_configuration(config, flags or [], commands):
+        name, program = section.command, "pcnet" if section.command == "train" else "pcnet-prep"
+        values = {**section.flags, "plan": plan, "as_json": as_json}
+        try:
+            parsed = commands[name].make_context(name, [], parent=context.parent, default_map=values)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            told = f"{config}: {name}: {error.format_message()}"
+            raise PrepError(told, f"See: {program} {name} --help") from error
+        steps.append((parsed, command_line(section, commands[name], program)))
+    for parsed, line in steps:
+        if as_json and parsed.info_name == "train":
+            print(json.dumps({"train": line}))
+            continue
+        print(f"$ {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+        if parsed.info_name == "train":
+            continue
+        try:
+            with parsed:
+                parsed.command.invoke(parsed)
+        except NotYet as error:
+            if not plan:
+                raise
+            print(json.dumps({"not yet": str(error)}) if as_json else f"not yet: {error}")
+
+
+@prep_app.command()
+def doctor(
+    data: Data = Path("coco"),
+    out: Out = "prepared",
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Also import torch, vLLM, SAM and CLIP to see that they load (slow)."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine can do, what it lacks, and what to type next.
+
+    Looks at hardware, packages, weights, the dataset tree and the store; changes and downloads nothing.
+    """
+    from dataclasses import asdict
+
+    from prep.doctor import examine
+    from prep.doctor_screen import next_steps, screen
+
+    findings = examine(data, out, load)
+    steps = next_steps(findings, data, out)
+    if as_json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings], "next": steps}))
+        return
+    print(screen(findings, steps))
 
 
 @prep_app.command()
@@ -867,7 +1015,7 @@ def train(
     if as_json:
         print(json.dumps({"last": str(trained.last), "best": str(trained.best), "steps": trained.steps}))
         return
-    print(f"{trained.steps:,} steps in {_duration(trained.seconds)}: {trained.best}")
+    print(f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}")
     if validate is None:
         print("best.pt is last.pt: choosing a better one needs ground truth (--val-split).")
 
@@ -1087,35 +1235,40 @@ def _arguments(command: str, values: dict[str, Any]) -> dict[str, Any]:
     flags = {
         n: v for n, v in values.items() if isinstance(v, str | int | float | list | Path) and v is not False
     }
-    return {"command": command, **{n: plain(v) for n, v in flags.items() if n not in ("replace", "as_json")}}
+    if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
+        flags.pop("ray_address", None)  # a place of this job, not a part of the run
+    left_out = ("replace", "as_json", "plan", "from_manifest")
+    return {"command": command, **{n: plain(v) for n, v in flags.items() if n not in left_out}}
+
+
+def _check_recorded(path: Path | None, settings: dict[str, Any]) -> None:
+    """With --from-manifest: stop where the rows would not be those of the recorded run."""
+    if path is not None:
+        from prep.recorded import check_settings
+
+        check_settings(path, settings)
 
 
 def _repeat(arguments: dict[str, Any]) -> None:
     """Run a command of ours again with the flags that a manifest keeps of it."""
-    command = typer.main.get_command(prep_app)
-    known = {p.name: p for p in command.commands[arguments["command"]].params}  # type: ignore[attr-defined]
-    words, places = [str(arguments["command"])], []
-    for name, value in arguments.items():
-        option = known.get(name)
-        if option is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        if option.param_type_name == "argument":
-            places += [str(item) for item in values]
-        elif value is True:
-            words.append(option.opts[0])
-        else:
-            words += [word for item in values for word in (option.opts[0], str(item))]
-    prep_app([*words, *places], standalone_mode=False)
+    name = arguments["command"]
+    command = typer.main.get_command(prep_app).commands[name]  # type: ignore[attr-defined]
+    with command.make_context(name, [], default_map=arguments) as context:
+        command.invoke(context)
 
 
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _print_plan(
+    out: str, stage: str, settings: dict[str, Any], keys: Iterable[str], workers: int, as_json: bool
+) -> None:
+    """Say what is left to do of a stage, and what it would take."""
+    from dataclasses import asdict
+
+    from prep.cache.files import open_files
+    from prep.cache.store import Store
+    from prep.plan import describe, plan_run
+
+    made = plan_run(Store(open_files(out)), stage, settings, keys, workers)
+    print(json.dumps({"stage": stage, **asdict(made)}) if as_json else "\n".join(describe(made, stage)))
 
 
 def _report(summaries: Sequence[Summary], as_json: bool) -> None:
@@ -1128,7 +1281,7 @@ def _report(summaries: Sequence[Summary], as_json: bool) -> None:
     for summary in summaries:
         print(
             f"{summary.stage}: {summary.total:,} rows = {summary.done:,} done + {summary.reused:,} reused; "
-            f"{summary.failed:,} with an error; {_duration(summary.seconds)}, {summary.rate:,.1f}/s"
+            f"{summary.failed:,} with an error; {duration(summary.seconds)}, {summary.rate:,.1f}/s"
         )
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
             print(f"  {count:,} x {reason}")

@@ -5,7 +5,6 @@ step.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pcnet.samples import SampleTable, Selection, load_samples
 from pcnet.tokens import ClipTokenizer, Tokenizer, WordTokenizer
 from pcnet.weights import load_calibration_clip, load_clip_weights
 from prep.cache.store import open_store
+from prep.devices import cpu_cores
 from prep.errors import PrepError
 
 # Settings that may differ when a run goes on: they change neither what is learned nor from what.
@@ -181,7 +181,7 @@ def _threads(workers: int | None, pixels: Pixels) -> int:
     """
     if workers is not None:
         return workers
-    return 0 if pixels.fits and pixels.size <= 128 else min(8, os.cpu_count() or 1)
+    return 0 if pixels.fits and pixels.size <= 128 else min(8, cpu_cores())
 
 
 def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenizer:

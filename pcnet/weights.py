@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pcnet.encoders import ClipEncoder
+from prep.clip_files import OPENAI_CACHE, REPOSITORIES, downloaded, kept
 from prep.errors import PrepError
 
-OPENAI_CACHE = "~/.cache/clip"
 PROBE_SECONDS = 10
 
 
@@ -47,24 +47,20 @@ def find_weights(name: str, weights: str | Path) -> Path:
                 f"{path}: no such file of CLIP weights", "Give a file, or 'openai' to download them."
             )
         return path
-    kept = Path(OPENAI_CACHE).expanduser() / f"{name}.pt"
-    return kept if kept.is_file() else _download(name)
+    return kept(name) or _download(name)
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     source = get_pretrained_cfg(f"{name}-quickgelu", "openai")
-    repository = source["hf_hub"].rstrip("/")
-    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    cached = any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
     try:
-        if not cached and not constants.HF_HUB_OFFLINE:
+        if downloaded(name) is None and not constants.HF_HUB_OFFLINE:
             _probe(constants.ENDPOINT)
         return Path(download_pretrained(source))
     except Exception as error:  # the hub raises many kinds, most of them OSErrors
-        raise _unavailable(name, f"{repository} cannot be downloaded: {_reason(error)}") from error
+        raise _unavailable(name, f"{REPOSITORIES[name]} cannot be downloaded: {_reason(error)}") from error
 
 
 def _probe(url: str) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import math
-import os
 import signal
 import socket
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 import ray
 
+from prep.devices import cpu_cores
 from prep.engine import Resources, Stage, stage_failure
 from prep.errors import PrepError
 
@@ -93,7 +93,7 @@ def _connect(resources: Resources, workers: int, address: str | None) -> bool:
         _initialise(address)
     elif started:
         # Workers may share cores: so many of them are what --workers asked for.
-        cpus = max(os.cpu_count() or 1, math.ceil(workers * resources.cpus))
+        cpus = max(cpu_cores(), math.ceil(workers * resources.cpus))
         try:
             _initialise("local", num_cpus=cpus, include_dashboard=False)
         except PrepError:

@@ -21,3 +21,7 @@ class PrepError(Exception):
     def __reduce__(self) -> tuple[type[PrepError], tuple[str, str]]:
         # Exceptions are rebuilt from ``args`` when they cross a process; this keeps the remedy.
         return type(self), (self.message, self.remedy)
+
+
+class NotYet(PrepError):
+    """Another command has to run before this one can; nothing is wrong otherwise."""

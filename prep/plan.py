@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from prep.cache.keyset import KeySet, hash_keys
 from prep.cache.manifest import Manifest
 from prep.cache.store import Store
 from prep.cache.writer import COMMIT_ROWS
-from prep.errors import PrepError
+from prep.errors import NotYet
+from prep.progress import duration
 
 # A run shorter than this says more about starting up than about the work.
 MIN_ROWS = 20
 COMMIT_SECONDS = 2.0
+BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,35 @@ def pace_of(manifest: Manifest) -> Pace | None:
     return Pace(rate, start, size, rows, workers)
 
 
+def plan_run(
+    store: Store, stage: str, settings: Mapping[str, Any], keys: Iterable[str], workers: int
+) -> Plan:
+    """What a run with these settings would take for those of ``keys`` that have no row yet.
+
+    Raises :class:`NotYet` where the stage is not there or was made with other settings.
+    """
+    reader = store.stage(stage).reader()
+    if reader.exists and reader.settings != settings:
+        raise NotYet(
+            f"{reader.stage.files.uri} was made with other settings: its pace says nothing about these.",
+            "Run the same command on a small part first, with another --out, then plan with that --out.",
+        )
+    done, missing, keys = reader.keys(), KeySet(), iter(keys)
+    while block := list(itertools.islice(keys, BLOCK)):
+        hashes = hash_keys(block)
+        missing.add_hashes(hashes[~done.contains_hashes(hashes)])
+    return plan(store, stage, len(missing), workers)
+
+
 def plan(store: Store, stage: str, items: int, workers: int) -> Plan:
     """What ``items`` more rows of a stage would take, at the pace of the store's own largest run.
 
-    Raises :class:`PrepError` where the store has no run to go by: another machine's rate would be a guess.
+    Raises :class:`NotYet` where the store has no run to go by: another machine's rate would be a guess.
     """
     manifest = store.stage(stage).reader().manifest
     pace = None if manifest is None else pace_of(manifest)
     if pace is None:
-        raise PrepError(
+        raise NotYet(
             f"{store.uri} has no run of the {stage} stage with {MIN_ROWS} rows to go by.",
             "Run the same command on a small part first (--split val, or a folder of few images), then plan.",
         )
@@ -88,3 +114,16 @@ def plan_at(pace: Pace, items: int, workers: int) -> Plan:
         key_bytes=8 * items,
         pace=pace,
     )
+
+
+def describe(made: Plan, stage: str) -> list[str]:
+    """A plan in words, a line each."""
+    pace, put = made.pace, 2 * made.commits
+    return [
+        f"{stage}: {made.items:,} rows to make, {made.workers} at a time: about {duration(made.seconds)}, "
+        f"{made.worker_hours:,.1f} worker hours",
+        f"  {made.storage_bytes / 2**20:,.1f} MiB of shards; {made.commits:,} commits before `compact` "
+        f"({put:,} requests to an object store); {made.key_bytes / 2**20:,.1f} MiB of memory for the keys",
+        f"  going by a run of {pace.rows:,} rows: {pace.rows_per_second:,.2f}/s a worker, "
+        f"{duration(pace.start_seconds)} to its first rows",
+    ]

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left: on a terminal only, and on standard error."""
+"""A progress bar with rate and time left: on a terminal only, and on standard error; times in words."""
 
 from __future__ import annotations
 
@@ -53,3 +53,12 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as display:
         yield _RichBar(display, display.add_task(label, total=total, rate=""))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

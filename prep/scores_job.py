@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.errors import PrepError
+from prep.errors import NotYet, PrepError
 from prep.proposals.images import UnreadableImage, check_name
 from prep.runner import Summary, prepare
 from prep.scores import ImageTexts, ScoreStage, Text
@@ -38,7 +38,7 @@ def run_scores(
     """
     proposals = _reader(store, "proposals", "pcnet-prep sam")
     wanted, skipped = _expressions(_reader(store, "phrases", "pcnet-prep phrases"), datasets, splits)
-    settings = {**stage.settings.key(), "proposals": proposals.fingerprint}
+    settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
         total = sum(map(len, wanted.values()))
         _leave_out_done(wanted, writer)
@@ -64,10 +64,26 @@ def run_scores(
     return summary
 
 
+def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
+    """What the rows depend on: the model's settings, and which proposals it is asked about."""
+    return {**stage.settings.key(), "proposals": store.stage("proposals").reader().fingerprint}
+
+
+def score_keys(
+    store: Store, *, datasets: Collection[str] | None = None, splits: Collection[str] | None = None
+) -> list[str]:
+    """The keys of the rows that :func:`run_scores` would have made at its end; raises as it does."""
+    proposals = _reader(store, "proposals", "pcnet-prep sam")
+    wanted, _ = _expressions(_reader(store, "phrases", "pcnet-prep phrases"), datasets, splits)
+    for image in _unreadable(proposals, wanted, store.uri):
+        del wanted[image]
+    return [text.row_id for texts in wanted.values() for text in texts]
+
+
 def _reader(store: Store, name: str, command: str) -> StageReader:
     reader = store.stage(name).reader()
     if not reader.exists:
-        raise PrepError(f"{store.uri} has no {name} yet", f"make them first: {command} --out {store.uri}")
+        raise NotYet(f"{store.uri} has no {name} yet", f"make them first: {command} --out {store.uri}")
     return reader
 
 
@@ -116,7 +132,7 @@ def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> 
             if status == "error" and image in wanted:
                 unreadable.append(image)
     if missing:
-        raise PrepError(
+        raise NotYet(
             f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}",
             f"make them first: pcnet-prep sam --out {uri}",
         )

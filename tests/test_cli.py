@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 import cli
+from prep.cache.store import open_store
+from prep.errors import PrepError
+from prep.phrases.rules import RULES_VERSION
 
 HEAVY = ("torch", "ray", "vllm", "transformers", "numba", "skimage", "open_clip", "segment_anything")
 APPS = {"pcnet-prep": cli.prep_app, "pcnet": cli.pcnet_app}
@@ -58,6 +66,114 @@ def test_version(name: str) -> None:
     done = program(name, "--version")
     assert done.returncode == 0
     assert done.stdout.split()[0] == name
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Expressions of one's own: 60 to train, 30 to validate."""
+    path = tmp_path_factory.mktemp("texts") / "own.jsonl"
+    lines = [
+        {"sent": f"the man number {n} on the left", "split": "train" if n < 60 else "val"} for n in range(90)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 20 small pictures."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(20):
+        pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 40)).save(folder / f"{seed}.png")
+    return folder
+
+
+def prep(*words: str | Path) -> None:
+    cli.prep_app([*map(str, words)], standalone_mode=False)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
+    """What a command of pcnet-prep prints with --json."""
+    capsys.readouterr()
+    prep(*words, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def phrases(texts: Path, out: Path, *words: str) -> tuple[str | Path, ...]:
+    return ("phrases", "--llm", "rules", "--input", texts, "--out", out, *words)
+
+
+def test_a_plan_counts_what_is_left_and_runs_nothing(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p"
+    with pytest.raises(PrepError, match="no run of the phrases stage"):
+        prep(*phrases(texts, out, "--plan"))
+    assert not out.exists()
+    prep(*phrases(texts, out, "--split", "train"))
+    made = printed(capsys, *phrases(texts, out, "--plan", "--workers", "3"))
+    assert (made["items"], made["workers"], made["pace"]["rows"]) == (30, 3, 60)
+    assert printed(capsys, *phrases(texts, out, "--plan", "--split", "train"))["items"] == 0
+    assert open_store(out).stage("phrases").reader().num_rows == 60
+    prep(*phrases(texts, out, "--plan"))
+    said = capsys.readouterr().out
+    assert "30 rows to make" in said
+    assert "going by a run of 60 rows" in said
+
+
+def test_a_plan_is_refused_where_the_pace_is_of_other_settings(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sam", "--generator", "segments", "--images", photos, "--out", tmp_path / "p")
+    prep(*words)
+    assert printed(capsys, *words, "--plan")["items"] == 0
+    with pytest.raises(PrepError, match="other settings"):
+        prep(*words, "--plan", "--min-area", "7")
+
+
+def test_scores_are_planned_once_there_is_something_to_score(texts: Path, tmp_path: Path) -> None:
+    prep(*phrases(texts, tmp_path / "p"))
+    with pytest.raises(PrepError, match="no proposals yet"):
+        prep("score", "--out", tmp_path / "p", "--gpus", "0", "--plan")
+
+
+def test_a_manifest_is_enough_to_repeat_a_run(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    prep(*phrases(texts, first, "--split", "val"))
+    manifest = first / "phrases" / "_manifest.json"
+    done = printed(capsys, "phrases", "--from-manifest", manifest, "--out", again)[0]["done"]
+    stores = [open_store(place).stage("phrases").reader() for place in (first, again)]
+    assert done == 30
+    assert stores[0].read().equals(stores[1].read())
+    # What the repeated run keeps of itself repeats it once more: only the place differs.
+    runs = [store.manifest.runs[-1]["arguments"] for store in stores if store.manifest]
+    assert {**runs[0], "out": str(again)} == runs[1]
+
+
+def test_a_repetition_that_would_not_be_one_is_refused(photos: Path, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p"
+    prep("sam", "--generator", "segments", "--images", photos, "--out", out, "--min-area", "5")
+    manifest = out / "proposals" / "_manifest.json"
+    with pytest.raises(PrepError, match=r"selection\.min_area: the store has 5, this run has 6"):
+        prep("sam", "--from-manifest", manifest, "--out", tmp_path / "q", "--min-area", "6")
+    with pytest.raises(PrepError, match="records a run of `pcnet-prep sam`"):
+        prep("phrases", "--from-manifest", manifest)
+    with pytest.raises(PrepError, match="is not JSON"):
+        prep("phrases", "--from-manifest", texts)
+    assert not (tmp_path / "q" / "proposals").exists()
+
+
+def test_status_says_who_writes(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prep(*phrases(texts, tmp_path))
+    capsys.readouterr()
+    prep("status", tmp_path)
+    assert "being written" not in capsys.readouterr().out
+    with open_store(tmp_path).stage("phrases").writer({"llm": "rules", "version": RULES_VERSION}):
+        prep("status", tmp_path)
+    assert f"being written by pid {os.getpid()} on {socket.gethostname()} since 20" in capsys.readouterr().out
 
 
 # What a newcomer types wrongly, and what the answer must name.

@@ -13,7 +13,7 @@ from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
 from prep.cache.manifest import MANIFEST, Manifest, load_manifest
 from prep.cache.schema import STAGES
-from prep.errors import PrepError
+from prep.errors import NotYet, PrepError
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -30,7 +30,7 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
     if create:
         files.make()
     elif not any(files.exists(stage) for stage in STAGES):
-        raise PrepError(
+        raise NotYet(
             f"There is no store at {files.uri}.",
             "`pcnet-prep phrases` and `pcnet-prep sam` make one (--out); give its place with --store.",
         )

@@ -36,6 +36,11 @@ class Texts(Protocol):
         """File name -> SHA-256 of the annotation files read."""
 
 
+def phrase_settings(stage: AnswerStage | None) -> dict[str, Any]:
+    """What the rows depend on beside the expressions; None stands for the rules."""
+    return dict(rules_settings()) if stage is None else stage.settings()
+
+
 def run_phrases(
     stage: AnswerStage | None,
     sources: Sequence[Texts],
@@ -57,7 +62,7 @@ def run_phrases(
     a total. Raises :class:`~prep.errors.PrepError` where the stage was begun with other settings and
     ``replace`` is not given, and for a split that is not there.
     """
-    settings = rules_settings() if stage is None else stage.settings()
+    settings = phrase_settings(stage)
     where = store.cache_uri if cache is None else cache
     inputs = {
         f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prep.devices import cpu_cores
 from prep.errors import PrepError
 from prep.proposals import rle
 from prep.proposals.crops import Crop, Points, crops, cut_off, grids, resized, scaled
@@ -90,9 +90,7 @@ class SamGenerator:
         self._grids = grids(options)
         self._cuts = Thresholds.of(self._model.mask_threshold, options.stability_score_offset)
         threads = options.threads or torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(
-            max(1, min(threads, os.cpu_count() or 1)), thread_name_prefix="resize"
-        )
+        self._pool = ThreadPoolExecutor(max(1, min(threads, cpu_cores())), thread_name_prefix="resize")
         self._post = Postprocessor(threads)
         on_cpu = self._device.type == "cpu"
         group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch

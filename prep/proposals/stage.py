@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from prep.cache.keys import canonical_json, fingerprint
 from prep.cache.schema import PROPOSALS
+from prep.devices import cpu_cores
 from prep.errors import PrepError
 from prep.proposals.generators import Generator
 from prep.proposals.grid import grid32
@@ -122,7 +122,7 @@ class ProposalStage:
     def open(self) -> None:
         """Load the generator; once in each worker."""
         self._recent = Recent()
-        threads = self.threads or max(1, min(8, (os.cpu_count() or 2) // 2))
+        threads = self.threads or max(1, min(8, cpu_cores() // 2))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.generator.open()
 

@@ -1,0 +1,39 @@
+"""Where CLIP's released weights are on this machine: OpenAI's own cache, or the Hugging Face hub's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+OPENAI_CACHE = "~/.cache/clip"
+# open_clip downloads OpenAI's weights from here.
+REPOSITORIES = {
+    "RN50": "timm/resnet50_clip.openai",
+    "RN101": "timm/resnet101_clip.openai",
+    "ViT-B-32": "timm/vit_base_patch32_clip_224.openai",
+}
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+def kept(name: str) -> Path | None:
+    """CLIP ``name``'s weights as OpenAI's own package keeps them."""
+    path = Path(OPENAI_CACHE).expanduser() / f"{name}.pt"
+    return path if path.is_file() else None
+
+
+def downloaded(name: str) -> Path | None:
+    """CLIP ``name``'s weights as open_clip downloaded them before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in HUB_FILES:
+        found = try_to_load_from_cache(REPOSITORIES[name], file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def places(name: str) -> tuple[str, str]:
+    """The two places as a person would look for them."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = f"models--{REPOSITORIES[name].replace('/', '--')}"
+    return f"{OPENAI_CACHE}/{name}.pt", f"{HF_HUB_CACHE}/{folder}"

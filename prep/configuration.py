@@ -1,0 +1,204 @@
+"""One file instead of many flags: which commands a configuration runs, and with which flags."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prep.errors import PrepError
+
+# Flags that mean the same in every command that has them: they may stand above the sections.
+SHARED = (
+    "data", "dataset", "split-by", "split", "input", "image-root", "out", "cache", "replace", "gpus",
+    "workers", "ray-address",
+)  # fmt: skip
+# Of those, what training takes over, by its own name: the store that the stages fill is what it reads.
+TRAIN = "train"
+TRAIN_SHARED = {name: name for name in ("data", "dataset", "split-by", "input", "image-root", "gpus")}
+TRAIN_SHARED["out"] = "store"
+# What belongs to one command line, not to a configuration.
+LEFT_OUT = ("help", "plan", "from_manifest", "as_json")
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A command with its flags by their names in Python: the file's, or the command line's instead."""
+
+    command: str
+    flags: dict[str, Any]
+
+
+def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, Any]) -> list[Section]:
+    """The commands that a file has a section for, in the order of ``commands`` (name -> click command).
+
+    ``words`` are flags of the command line: they override the file in every command that shares them, or in
+    one (``--sam.model``). Training on several datasets is a section each. Raises :class:`PrepError` for a
+    name that no command knows, with the nearest one. Values are checked by click, where sections are parsed.
+    """
+    options = {name: _options(command) for name, command in commands.items()}
+    loaded = _load(path)
+    shared = {key: value for key, value in loaded.items() if key in SHARED}
+    for key in loaded:
+        if key not in shared and key not in commands:
+            raise _unknown(f"{path}: {key} is no section and no shared flag.", key, [*commands, *SHARED])
+    chosen = [name for name in commands if name in loaded]
+    if not chosen:
+        raise PrepError(
+            f"{path} asks for nothing.", f"Give it a section, which may be empty: {', '.join(commands)}"
+        )
+    given = {
+        name: _for_command(name, shared, options[name]) | _own(path, name, loaded[name]) for name in chosen
+    }
+    for name, flags in _overrides(words, {name: options[name] for name in chosen}).items():
+        given[name] |= flags
+    sections: list[Section] = []
+    for name, flags in given.items():
+        for key in flags:
+            if key not in options[name]:
+                raise _unknown(f"{path}: {name} has no flag {key}.", key, options[name])
+        values = {
+            options[name][key].name: _value(path, name, key, flags[key], options[name][key]) for key in flags
+        }
+        sections += _by_dataset(Section(name, values))
+    return sections
+
+
+def command_line(section: Section, command: Any, program: str) -> str:
+    """What to type for a section by itself."""
+    line = [program, section.command]
+    for name, option in _options(command).items():
+        value = section.flags.get(option.name)
+        for item in value if isinstance(value, list) else [value]:
+            if item is True:
+                line.append(f"--{name}")
+            elif item is False:
+                line += option.secondary_opts[:1]
+            elif item is not None:
+                line += [f"--{name}", item]
+    return shlex.join(line)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PrepError(
+            f"{path} cannot be read: {error.strerror}.", "Write: pcnet-prep run FILE.yaml [--flag value ...]"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PrepError(f"{path} is not YAML: {' '.join(str(error).split())}", "See docs/run.md.") from error
+    if not isinstance(loaded, dict):
+        raise PrepError(f"{path} has no sections.", "See docs/run.md.")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _options(command: Any) -> Options:
+    """A command's options by their long names, without the dashes."""
+    return {
+        name[2:]: option
+        for option in command.params
+        if option.name not in LEFT_OUT
+        for name in option.opts
+        if name.startswith("--")
+    }
+
+
+def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
+    if not isinstance(section, dict | None):
+        raise PrepError(
+            f"{path}: {name} is no section.", f"Indent its flags below '{name}:', as 'flag: value'."
+        )
+    return {str(key): value for key, value in (section or {}).items()}
+
+
+def _for_command(name: str, shared: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """The shared flags that a command has, under its own names."""
+    named = {TRAIN_SHARED.get(key, "") if name == TRAIN else key: value for key, value in shared.items()}
+    return {key: value for key, value in named.items() if key in options}
+
+
+def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
+    """A value as click takes it: text or a truth value, in a list where the flag may be repeated."""
+    if isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(v, list | dict) for v in value)
+    ):
+        raise PrepError(f"{path}: {name}.{key} is neither a value nor a list of values.", "See docs/run.md.")
+    several = value if isinstance(value, list) else [value]
+    plain = [item if item is None or isinstance(item, bool) else str(item) for item in several]
+    return plain if isinstance(value, list) or (option.multiple and value is not None) else plain[0]
+
+
+def _by_dataset(section: Section) -> Iterator[Section]:
+    """Training takes one dataset at a time; the stages take as many as there are."""
+    datasets = section.flags.get("dataset")
+    if section.command != TRAIN or not isinstance(datasets, list):
+        yield section
+        return
+    for name in datasets:
+        yield replace(section, flags={**section.flags, "dataset": name})
+
+
+def _overrides(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, Any]]:
+    """The flags of the command line for each command; one that is given again has a list of values."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in options}
+    left = iter(words)
+    for word in left:
+        flag, equals, value = word.removeprefix("--").partition("=")
+        targets = _targets(word, flag, options)
+        takes_none = all(options[name][key].is_flag for name, key in targets)
+        given: Any = value if equals else True if takes_none else next(left, None)
+        if given is None:
+            raise PrepError(f"--{flag} needs a value.", f"Write: --{flag} VALUE")
+        for name, key in targets:
+            before = found[name].get(key, [])
+            found[name][key] = given if takes_none else [*before, given]
+    return {
+        name: {
+            key: value[0] if isinstance(value, list) and len(value) == 1 else value
+            for key, value in flags.items()
+        }
+        for name, flags in found.items()
+    }
+
+
+def _targets(word: str, flag: str, options: Mapping[str, Options]) -> list[tuple[str, str]]:
+    """Which commands a flag of the command line goes to, and what it is called there."""
+    if not word.startswith("--"):
+        raise PrepError(
+            f"{word!r} stands where a flag should.", "Write: pcnet-prep run FILE.yaml [--flag value ...]"
+        )
+    name, dot, key = flag.partition(".")
+    if dot:
+        if key not in options.get(name, {}):
+            known = (f"--{n}.{k}" for n in options for k in options[n])
+            raise _unknown(f"There is no flag {word}.", f"--{flag}", known)
+        return [(name, key)]
+    if flag in SHARED:
+        own = {name: TRAIN_SHARED.get(flag, "") if name == TRAIN else flag for name in options}
+        return [(name, key) for name, key in own.items() if key in options[name]]
+    targets = [(name, flag) for name in options if flag in options[name]]
+    if not targets:
+        known = (f"--{key}" for own in options.values() for key in own)
+        raise _unknown(f"No command of this file has a flag {word}.", f"--{flag}", known)
+    if len(targets) > 1:
+        names = [name for name, _ in targets]
+        raise PrepError(
+            f"{word} is a flag of {' and '.join(names)}.",
+            f"Say whose: {' or '.join(f'--{n}.{flag}' for n in names)}",
+        )
+    return targets
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> PrepError:
+    """The error for a name that is not known, with the nearest one that is."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name.replace("_", "-"), names, n=1)
+    return PrepError(what, f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}")
