@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from prep.cache.store import Store, open_store
@@ -21,9 +16,11 @@ from prep.report_data import (
     PhraseCounts,
     ProposalCounts,
     picture,
+    response_levels,
     rows_of,
     stages,
 )
+from prep.webpage import render, write
 
 PROPOSAL_COLUMNS = ["image", "height", "width", "masks", "status", "error"]
 
@@ -63,34 +60,15 @@ def write_report(config: ReportConfig) -> dict[str, int]:
         "scores": _scores(store, gallery, pictures),
         "evaluation": _evaluation(config.evaluation, gallery),
         "maps": _maps(config.evaluation, gallery, pictures),
+        "threshold": _threshold(config.evaluation),
         "truth": _truth(config.data, gallery, pictures),
     }
-    page = render(content)
-    try:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = config.out.with_name(f".{config.out.name}.{os.getpid()}.tmp")
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, config.out)
-    except OSError as error:
-        raise PrepError(
-            f"{config.out} cannot be written: {error.strerror or error}.", "Name another --out."
-        ) from error
+    write(render("prep", content), config.out)
     return {
         "expressions": len(gallery.text),
         "of": sum(count for _, count in content["phrases"]["splits"]),  # type: ignore[index]
         "pictures": len(pictures),
     }
-
-
-def render(content: Mapping[str, Any]) -> str:
-    """The page: template, style, script, and the content compressed, so that none of its text is markup."""
-    here = files("prep")
-    packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
-    return Template((here / "report.html").read_text("utf-8")).substitute(
-        css=(here / "page.css").read_text("utf-8"),
-        js=(here / "report.js").read_text("utf-8"),
-        content=base64.b64encode(packed).decode(),
-    )
 
 
 def _phrases(store: Store, limit: int) -> tuple[PhraseCounts, Gallery]:
@@ -191,17 +169,15 @@ def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> 
 
 
 def _maps(folder: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
-    """Row number -> each stage's map as [height, width, base64 of bytes 0 to 255], for the pictured rows."""
+    """Row number -> each stage's map as :func:`response_levels` gives it, for the pictured rows."""
     if folder is None or not (folder / "stages").is_dir():
         return {}
-    import numpy as np
+    files = {at: folder / "stages" / f"{row_id}.npy" for row_id, at in _pictured(gallery, pictures).items()}
+    return {str(at): response_levels(path) for at, path in files.items() if path.is_file()}
 
-    found = {}
-    for row_id, at in _pictured(gallery, pictures).items():
-        path = folder / "stages" / f"{row_id}.npy"
-        if path.is_file():
-            maps = np.maximum(np.nan_to_num(np.load(path, allow_pickle=False).astype(np.float32)), 0)
-            tops = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-9)
-            levels = (maps / tops * 255).astype(np.uint8)
-            found[str(at)] = [[*level.shape, base64.b64encode(level.tobytes()).decode()] for level in levels]
-    return found
+
+def _threshold(folder: Path | None) -> float:
+    """Above which share of a map's maximum the evaluation called a pixel part of the mask."""
+    path = None if folder is None else folder / "metrics.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    return float(told.get("settings", {}).get("threshold", 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -263,7 +264,6 @@ def thumbnail(image: str, data: Path | None) -> str | None:
     """The image within ``THUMBNAIL_SIDE`` pixels as a JPEG data URI; None where it cannot be read."""
     if data is None or not inside(image):
         return None
-    import base64
     from io import BytesIO
 
     from PIL import Image
@@ -278,6 +278,17 @@ def thumbnail(image: str, data: Path | None) -> str | None:
     buffer = BytesIO()
     small.save(buffer, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def response_levels(path: Path) -> list[list[Any]]:
+    """Each stage's map of a file of ``pcnet eval --save-stages`` as [height, width, base64 of bytes].
+
+    0 is what is not positive, 255 the maximum; what is positive is at least 1.
+    """
+    maps = np.maximum(np.nan_to_num(np.load(path, allow_pickle=False).astype(np.float32)), 0)
+    tops = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-9)
+    levels = np.ceil(maps / tops * 255).astype(np.uint8)
+    return [[*level.shape, base64.b64encode(level.tobytes()).decode()] for level in levels]
 
 
 def rows_of(reader: StageReader, columns: list[str]) -> Iterator[list[dict[str, Any]]]:

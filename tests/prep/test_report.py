@@ -18,7 +18,8 @@ from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
 from prep.errors import PrepError
 from prep.report import ReportConfig, write_report
-from prep.report_data import Histogram, PhraseCounts, ProposalCounts, flat
+from prep.report_data import Gallery, Histogram, PhraseCounts, ProposalCounts, flat
+from prep.webpage import render, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from browser import Browser, find_browser
@@ -262,7 +263,37 @@ def test_evaluation_is_shown_beside_its_expressions(page: Browser) -> None:
     _clear(page)
     badges = page.run("[...document.querySelectorAll('#gallery .badge')].map((badge) => badge.textContent)")
     assert badges == ["hit, IoU 50 %", "miss, IoU 0 %"]
-    assert page.run("document.querySelectorAll('#gallery .maps canvas').length") == 2
+    captions = "[...document.querySelectorAll('#gallery .maps figcaption')].map((c) => c.textContent)"
+    assert page.run(captions) == ["stage 1", "stage 2", "prediction", "prediction"]
+    page.wait("document.querySelector('#gallery canvas')?.dataset.drawn === 'yes'")
+    pixels = page.run(
+        "(() => { const c = document.querySelector('#gallery .maps figure:nth-child(3) canvas');"
+        "const at = (u, v) => [...c.getContext('2d').getImageData(c.width * u | 0, c.height * v | 0, 1, 1).data];"
+        "return [at(0.55, 0.3), at(0.1, 0.9)] })()"
+    )
+    assert pixels[0][2] > pixels[1][2] + 20  # bluer inside the chosen mask than far from it
+
+
+def test_fifty_thousand_expressions_are_searched_while_few_are_drawn(tmp_path: Path) -> None:
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    gallery = Gallery()
+    for at in range(50_000):
+        gallery.add(_phrase_row(at))
+    content = {
+        "store": "large", "stages": [], "phrases": PhraseCounts().to_json(), "proposals": ProposalCounts().to_json(),
+        "gallery": gallery.to_json(), "pictures": {}, "scores": {}, "evaluation": {}, "maps": {}, "truth": {},
+        "threshold": 0,
+    }  # fmt: skip
+    write(render("prep", content), tmp_path / "large.html")
+    with Browser(program) as browser:
+        browser.open(tmp_path / "large.html", "document.documentElement?.dataset.ready === 'yes'")
+        assert _found(browser) == "50,000 of 50,000 expressions, 25,000 entries"
+        _search(browser, "number 4999")
+        browser.wait("document.getElementById('found').textContent.startsWith('15 of')")
+        assert int(browser.run("document.querySelectorAll('*').length")) < 2_000
+        assert browser.problems == []
 
 
 def test_entries_come_as_they_are_scrolled_to(page: Browser) -> None:
