@@ -934,6 +934,9 @@ def train(
     clip_weights: Annotated[
         str, typer.Option(help="CLIP's weights: open_clip's name for them, a local file, or random.")
     ] = "openai",
+    begin_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights training begins with (fine-tuning).")
+    ] = None,
     recipe: Annotated[
         Recipe, typer.Option(help="The paper's losses, the released code's, or ours.")
     ] = Recipe.paper,
@@ -986,6 +989,7 @@ def train(
         out=str(out or Path("runs") / dataset),
         encoder=encoder.value,
         clip_weights=clip_weights,
+        begin_from=None if begin_from is None else str(begin_from),
         recipe=recipe.value,
         stages=stages,
         weights=_weights(weight or []),

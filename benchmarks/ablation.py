@@ -1,48 +1,41 @@
 """Trains the components of the recipes on synthetic scenes and prints PointM and mIoU by kind of expression.
 
-The proposals are the scenes' exact masks among parts, unions of two and patches of ground; every arm learns
-from images, texts and these alone. Training uses one split, the table another (--report test uses the third).
+The proposals are the scenes' exact masks among parts, unions of two and patches of ground (or what the
+generator `segments` finds); every arm learns from images, texts and these alone. Training uses one split, the
+table the test splits (--report val is for tuning). With --begin N every arm goes on from N steps of the
+single stage `one` of its own seed, as the paper goes on from CLIP; without it all start from nothing. --out
+keeps the data, checkpoints and results: what is there is not done again, and --print trains nothing.
 
-.venv/bin/python benchmarks/ablation.py --steps 1500 --seeds 3 --arms one crm ras iad all plus   # hours on 2
-cores .venv/bin/python benchmarks/ablation.py --steps 20 --seeds 1 --images 300                       # does
-it run?
+.venv/bin/python benchmarks/ablation.py --table paper --begin 1000 --steps 400 --jobs 2
+.venv/bin/python benchmarks/ablation.py --steps 20 --seeds 1 --images 300 --out /tmp/ablation  # does it run?
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from pycocotools import mask as coco
+import torch
+from ablation_scenes import FIGURES, GROUPS, SPLITS, Figures, bounds, data_folder, store_folder, write_scores
 
-from pcnet.evaluate import EvalSettings, Report, evaluate_checkpoint
+from pcnet.evaluate import EvalSettings, evaluate_checkpoint
+from pcnet.recipes import recipe
 from pcnet.train import TrainConfig, train
-from prep import synthetic
-from prep.cache.schema import PHRASES, PROPOSALS
-from prep.cache.store import open_store
-from prep.dataset import Dataset, open_dataset
-from prep.phrases import decompose
-from prep.proposals import propose
-from prep.proposals.select import Selection
+from prep.dataset import open_dataset
 
-SIDE = 64
-KINDS = ("attribute", "position", "relation", "hard position", "hard relation")
-SPLITS = {"val": "val", "test": "testA"}
+BEGUN_RATE = 1e-3  # half of what the tiny encoder starts from nothing with
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the table: a recipe with some weights and settings replaced."""
+    """One line of the table: a recipe with some weights, settings and options of training replaced."""
 
     recipe: str
     weights: dict[str, float] = field(default_factory=dict)
@@ -50,191 +43,206 @@ class Arm:
 
 
 OFF = {"ras": 0.0, "iad": 0.0}
-ARMS = {
-    # The paper's component table, by the paper's equations.
-    "one": Arm("paper", OFF, {"comprehension": "none", "stages": 1}),
-    "crm": Arm("paper", OFF),
-    "ras": Arm("paper", {"iad": 0.0}),
-    "iad": Arm("paper", {"ras": 0.0}),
-    "all": Arm("paper"),
-    # The same with the released code's operations. Its calibration needs CLIP and its RaS scores: both are
-    # left out.
-    "released-crm": Arm("released", {**OFF, "cbs": 0.0}),
-    "released-iad": Arm("released", {"iad": 1.0, "cbs": 0.0}),
-    # Ours, and what each part of it is worth.
-    "plus": Arm("plus"),
-    "plus-everywhere": Arm("plus", {}, {"pooling": "all"}),
-    "plus-union": Arm("plus", {}, {"edge": 1.0}),
-    "plus-attention": Arm("plus", {}, {"gain": 0.1}),
-    "plus-one-stage": Arm("plus", {}, {"stages": 1}),
-    "plus-soft-iad": Arm("plus", {"iad": 0.5}),
-    "plus-previous-ras": Arm("plus", {"ras": 0.2}),
+# The calibration asks the real CLIP about real photographs: it is left out. The scores by which the released
+# RaS ranks proposals come from the checkpoint that the arms begin with.
+RELEASED = {"cls": 5.0, "cbs": 0.0, **OFF}
+ONE_STAGE = {"comprehension": "none", "stages": 1}
+TABLES: dict[str, dict[str, Arm]] = {
+    "paper": {
+        "one": Arm("paper", OFF, ONE_STAGE),
+        "crm": Arm("paper", OFF),
+        "ras": Arm("paper", {"iad": 0.0}),
+        "iad": Arm("paper", {"ras": 0.0}),
+        "all": Arm("paper"),
+    },
+    "released": {
+        "released-one": Arm("released", RELEASED, {"stages": 1}),
+        "released-crm": Arm("released", RELEASED),
+        "released-ras": Arm("released", {**RELEASED, "ras": 1.0}),
+        "released-iad": Arm("released", {**RELEASED, "iad": 1.0}),
+        "released-all": Arm("released", {**RELEASED, "ras": 1.0, "iad": 1.0}),
+    },
+    # Ours, and what each part of it is worth: left out, or put in where it is out.
+    "plus": {
+        "plus": Arm("plus"),
+        "plus-one-stage": Arm("plus", {}, {"stages": 1}),
+        "plus-everywhere": Arm("plus", {}, {"pooling": "all"}),
+        "plus-union": Arm("plus", {}, {"edge": 1.0}),
+        "plus-attention": Arm("plus", {}, {"gain": 0.1}),
+        "plus-soft-iad": Arm("plus", {"iad": 0.5}),
+        "plus-ras": Arm("plus", {"ras": 0.2}),
+    },
 }
+ARMS = {name: arm for table in TABLES.values() for name, arm in table.items()}
 
 
-def proposals(truths: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Exact masks, halves of two objects, a union of two and two patches of ground, in random order."""
-    found = list(truths)
-    for mask in (truths[i] for i in rng.permutation(len(truths))[:2]):
-        half = mask.copy()
-        half[:, : int(np.argwhere(mask)[:, 1].mean())] = False
-        found.append(half)
-    if len(truths) > 1:
-        one, other = rng.permutation(len(truths))[:2]
-        found.append(truths[one] | truths[other])
-    for _ in range(2):
-        y, x = rng.integers(0, SIDE - 14, 2)
-        patch = np.zeros((SIDE, SIDE), bool)
-        patch[y : y + 14, x : x + 14] = True
-        found.append(patch & ~np.any(truths, axis=0))
-    found = [mask for mask in found if mask.any()]
-    return [found[i] for i in rng.permutation(len(found))]
+@dataclass(frozen=True)
+class Run:
+    """One training and its figures; what makes it another run than one that is done."""
+
+    arm: str
+    seed: int
+    steps: int
+    begin: int
+    generator: str
+    report: str
+    images: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's name; the same run reported on another split needs no new training."""
+        return f"{self.arm}-{self.generator}-{self.begin}+{self.steps}-seed{self.seed}"
+
+    @property
+    def first(self) -> Run | None:
+        """The run that this one goes on from."""
+        return replace(self, arm="one", steps=self.begin, begin=0) if self.begin else None
 
 
-def make_store(data: Path, folder: Path, generator: str) -> str:
-    """The rows that the two stages would write: the rules' phrases, and :func:`proposals` or segments."""
-    dataset = open_dataset(data, "refcoco")
-    store = open_store(folder, create=True)
-    names = ("row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image")
-    fixed = {"llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok"}
-    with store.stage("phrases").writer({"llm": "rules"}) as writer:
-        rows = [
-            {**{n: getattr(e, n) for n in names}, "expression": e.text, **fixed}
-            | {"phrases": list(decompose(e.text).phrases)}
-            for e in dataset.expressions()
-        ]
-        writer.write(pa.Table.from_pylist(rows, schema=PHRASES))
-    told = json.loads((data / "refer" / "refcoco" / "instances.json").read_text())
-    truths: dict[int, list[np.ndarray]] = {}
-    for annotation in told["annotations"]:
-        truths.setdefault(annotation["image_id"], []).append(
-            coco.decode(annotation["segmentation"]).astype(bool)
-        )
-    with store.stage("proposals").writer({"generator": generator}) as writer:
-        table = [
-            image_row(
-                image.image,
-                image.image_id or 0,
-                proposals(truths[image.image_id or 0], np.random.default_rng(image.image_id))
-                if generator == "exact"
-                else segments(Path(image.path)),
-            )
-            for image in dataset.images()
-        ]
-        writer.write(pa.Table.from_pylist(table, schema=PROPOSALS))
-    return store.uri
-
-
-def segments(path: Path) -> list[np.ndarray]:
-    """What ``pcnet-prep sam --generator segments --min-area 20`` finds in an image."""
-    found = propose([path], "segments", Selection(min_area=20, max_overlap=0.8, max_masks=40))[0]
-    coded = [{"size": [SIDE, SIDE], "counts": one.counts.encode()} for one in found]
-    return [coco.decode(one).astype(bool) for one in coded]
-
-
-def image_row(image: str, image_id: int, found: list[np.ndarray]) -> dict[str, Any]:
-    """A row of the proposals stage."""
-    masks = np.stack(found) if found else np.zeros((0, SIDE, SIDE), bool)
-    coded = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
-    grid = np.packbits(masks[:, ::2, ::2].reshape(len(masks), 1024), axis=1, bitorder="big")
-    listed = [
-        {"counts": c["counts"].decode(), "area": int(m.sum()), "bbox": [float(v) for v in coco.toBbox(c)]}
-        for c, m in zip(coded, masks, strict=True)
-    ]
-    shape = {"image": image, "image_id": image_id, "height": SIDE, "width": SIDE}
-    return {
-        **shape,
-        "masks": listed,
-        "grid32": grid.tobytes(),
-        "generator": "exact",
-        "key": "k",
-        "status": "ok",
-    }
-
-
-def run(
-    arm: Arm, seed: int, data: Path, store: str, folder: Path, steps: int, split: str
-) -> tuple[Report, float]:
-    """Train one arm and score it; its report and its seconds of training."""
-    config = TrainConfig(
-        store=store, data=str(data), out=str(folder), encoder="tiny", recipe=arm.recipe, weights=arm.weights
-    )
+def perform(run: Run, out: Path, threads: int) -> dict[str, Any]:
+    """Train and score one run (in a process of its own); its line of the results."""
+    torch.set_num_threads(threads)
+    arm, data = ARMS[run.arm], out / "coco"
+    store = str(out / run.generator)
     done = train(
-        TrainConfig(**{**vars(config), "settings": arm.settings, "steps": steps, "seed": seed, "quiet": True})
+        TrainConfig(
+            store=store,
+            data=str(data),
+            out=str(out / "runs" / run.name),
+            begin_from=str(out / "runs" / run.first.name / "last.pt") if run.first else None,
+            encoder="tiny",
+            recipe=arm.recipe,
+            weights=arm.weights,
+            settings=arm.settings,
+            lr=BEGUN_RATE if run.begin else None,
+            steps=run.steps,
+            seed=run.seed,
+            threads=threads,
+            quiet=True,
+        )
     )
-    dataset: Dataset = open_dataset(data, "refcoco")
-    settings = EvalSettings(threshold=0.5)
-    report = evaluate_checkpoint(done.last, dataset, store=store, split=split, settings=settings, refine=True)
-    return report, done.seconds
+    figures = score(done.last, store, data, SPLITS[run.report])
+    return {**asdict(run), "seconds": done.seconds, "figures": figures}
 
 
-def bounds(data: Path, split: str) -> str:
-    """Chance: the share of PointM that pointing at a random object of the image gives, by kind."""
-    dataset = open_dataset(data, "refcoco")
-    told = json.loads((data / "refer" / "refcoco" / "instances.json").read_text())
-    types = json.loads((data / "refer" / "refcoco" / "types.json").read_text())
-    objects = Counter(annotation["image_id"] for annotation in told["annotations"])
-    shares: dict[str, list[float]] = {kind: [] for kind in ("all", *KINDS)}
-    for expression in dataset.expressions([split]):
-        kind = types[str(expression.sent_id)]
-        for name in ("all", kind["type"], *([f"hard {kind['type']}"] if kind["hard"] else [])):
-            shares[name].append(100 / objects[expression.image_id])
-    means = [f"{statistics.mean(values) if values else 0:12.1f}  " for values in shares.values()]
-    return f"{'a random object':18s}" + "".join(means)
+def score(checkpoint: Path, store: str, data: Path, splits: tuple[str, ...]) -> Figures:
+    """The table's figures of a checkpoint over several splits together, thresholded at half the maximum."""
+    settings = EvalSettings(threshold=0.5, threads=0)
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for split in splits:
+        dataset = open_dataset(data, "refcoco")
+        found = evaluate_checkpoint(
+            checkpoint, dataset, store=store, split=split, settings=settings, refine=True
+        )
+        for group, metrics in {"all": found.metrics, **found.groups}.items():
+            parts.setdefault(group, []).append(metrics.as_dict())
+    figures: Figures = {}
+    for group, own in parts.items():
+        n = sum(part["n"] for part in own)
+        means = {name: sum(part["n"] * part[name] for part in own) / n for name in FIGURES}
+        figures[group] = {"n": n, "empty": sum(part["empty"] for part in own), **means}
+    return figures
 
 
-def line(name: str, reports: Sequence[Report], seconds: Sequence[float]) -> str:
-    """Mean and deviation over the seeds."""
+def missing(runs: list[Run], results: dict[Run, dict[str, Any]]) -> list[list[Run]]:
+    """What is still to be trained, in two rounds: what others begin with, and the rest."""
+    first = {run.first for run in runs if run.first is not None}
+    rounds = [sorted(first, key=str), [run for run in runs if run not in first]]
+    return [[run for run in one if run not in results] for one in rounds]
 
-    def cell(values: list[float]) -> str:
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        return f"{statistics.mean(values):6.1f} ±{spread:4.1f}"
 
-    cells = [cell([r.metrics.pointm for r in reports])]
-    cells += [cell([r.groups[kind].pointm if kind in r.groups else 0.0 for r in reports]) for kind in KINDS]
-    cells.append(cell([r.metrics.proposal_miou or 0.0 for r in reports]))
-    cells.append(cell([r.metrics.oracle_miou or 0.0 for r in reports]))
-    cells.append(cell([r.metrics.miou for r in reports]))
-    return f"{name:18s}" + "".join(f"{c:>14s}" for c in cells) + f"{statistics.mean(seconds):9.0f}"
+def read_results(path: Path) -> dict[Run, dict[str, Any]]:
+    """The runs that are done, with their figures."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {Run(**{name: row[name] for name in Run.__dataclass_fields__}): row for row in rows}
+
+
+def train_all(runs: list[Run], out: Path, jobs: int, results: dict[Run, dict[str, Any]]) -> None:
+    """Train what is missing, ``jobs`` runs side by side, and add each to the results as it ends."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    for left in missing(runs, results):
+        for run in left:
+            if recipe(ARMS[run.arm].recipe, ARMS[run.arm].weights).needs_clip_scores:
+                if run.first is None:
+                    raise SystemExit(f"{run.arm} ranks proposals by a trained model's scores: give --begin")
+                first = replace(run.first, seed=0)
+                write_scores(str(out / run.generator), out / "coco", out / "runs" / first.name / "last.pt")
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            waiting = {pool.submit(perform, run, out, threads): run for run in left}
+            for future in as_completed(waiting):
+                run, row = waiting[future], future.result()
+                results[run] = row
+                with (out / "results.jsonl").open("a", encoding="utf-8") as handle:
+                    handle.write(json.dumps(row) + "\n")
+                pointm = row["figures"]["all"]["pointm"]
+                print(f"# {run.name}: PointM {pointm:.1f}, {row['seconds']:.0f} s", flush=True)
+
+
+def line(name: str, figure: str, rows: list[Figures]) -> str:
+    """A line of the table: mean and deviation over the seeds, by group."""
+
+    def cell(group: str) -> str:
+        values = [row[group][figure] for row in rows if group in row]
+        if not values:
+            return f"{'-':>13s}"
+        spread = f" ±{statistics.stdev(values):4.1f}" if len(values) > 1 else ""
+        return f"{f'{statistics.mean(values):.1f}{spread}':>15s}"
+
+    empty = [row["all"]["empty"] for row in rows if "empty" in row["all"]]
+    told = f"{statistics.mean(empty):9.1f}" if empty and figure == "pointm" else ""
+    return f"{name:18s}" + "".join(cell(group) for group in GROUPS) + told
+
+
+def table(runs: list[Run], results: dict[Run, dict[str, Any]], known: dict[str, Figures]) -> list[str]:
+    """Three tables: PointM, mIoU of the proposal under the peak, mIoU of the map above half its maximum."""
+    lines = []
+    titles = ("PointM, %", "mIoU, proposal", "mIoU, above 0.5")
+    begun = [run.first for run in runs if run.first is not None]
+    named = [(f"{run.arm}, begun with", run.arm, run.begin) for run in begun[:1]]
+    named += [(arm, arm, runs[0].begin) for arm in dict.fromkeys(run.arm for run in runs)]
+    for figure, title in zip(FIGURES, titles, strict=True):
+        told = f"{'empty':>9s}" if figure == "pointm" else ""
+        lines.append(f"{title:18s}" + "".join(f"{group:>15s}" for group in GROUPS) + told)
+        lines += [line(name, figure, [own]) for name, own in known.items() if figure in own["all"]]
+        for name, arm, begin in named:
+            own = [row for run, row in results.items() if (run.arm, run.begin) == (arm, begin)]
+            if own:
+                lines.append(line(name, figure, [row["figures"] for row in own]))
+        lines.append("")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=["one", "crm", "all", "plus"])
+    parser.add_argument("--table", nargs="+", choices=[*TABLES], default=[], help="all arms of a table")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[], metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--begin", type=int, default=0, help="steps of `one` that every arm goes on from")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--report", choices=[*SPLITS], default="test", help="tune on val, report on test")
     parser.add_argument("--generator", choices=["exact", "segments"], default="exact")
-    parser.add_argument("--out", type=Path, help="keep the figures of every run here, as JSON lines")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores")
+    parser.add_argument("--print", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="data, runs and results")
     given = parser.parse_args()
-    columns = ("all", *KINDS, "mIoU prop.", "its bound", "mIoU 0.5")
-    with tempfile.TemporaryDirectory() as name:
-        data = synthetic.write(Path(name), images=given.images, seed=0)
-        store = make_store(data, Path(name) / "store", given.generator)
-        print(f"{'PointM, %':18s}" + "".join(f"{c:>14s}" for c in columns) + f"{'seconds':>9s}")
-        print(bounds(data, SPLITS[given.report]), flush=True)
-        for arm in given.arms:
-            reports, seconds = [], []
-            for seed in range(given.seeds):
-                began = time.time()
-                folder = Path(name) / f"{arm}-{seed}"
-                found = run(ARMS[arm], seed, data, store, folder, given.steps, SPLITS[given.report])
-                reports.append(found[0])
-                seconds.append(found[1])
-                if given.out:
-                    told = {
-                        "arm": arm,
-                        "seed": seed,
-                        "steps": given.steps,
-                        "began": began,
-                        **found[0].as_dict(),
-                    }
-                    with given.out.open("a", encoding="utf-8") as handle:
-                        handle.write(json.dumps(told) + "\n")
-            print(line(arm, reports, seconds), flush=True)
+    names = [*dict.fromkeys([*(arm for name in given.table for arm in TABLES[name]), *given.arms])] or [
+        "plus"
+    ]
+    data = data_folder(given.out, given.images)
+    store = store_folder(given.out, data, given.generator)
+    rest = (given.steps, given.begin, given.generator, given.report, given.images)
+    # Seed by seed, so that a table that is stopped has every arm.
+    runs = [Run(name, seed, *rest) for seed in range(given.seeds) for name in names]
+    results = read_results(given.out / "results.jsonl")
+    if not given.print:
+        train_all(runs, given.out, given.jobs, results)
+    wanted = {*runs, *(run.first for run in runs)}
+    done = {run: row for run, row in results.items() if run in wanted}
+    print("\n".join(table(runs, done, bounds(data, store, SPLITS[given.report]))))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pcnet.config import CLIP_SIZES, ClipSizes, ModelConfig, Recipe
 from pcnet.model import PCNet
 from pcnet.recipes import RECIPES
 from pcnet.recipes import recipe as named_recipe
-from pcnet.tokens import ClipTokenizer, Tokenizer, from_dict
+from pcnet.tokens import ClipTokenizer, Tokenizer, WordTokenizer, from_dict
 from prep.errors import PrepError
 
 FORMAT = 1
@@ -100,6 +100,33 @@ def load_model(path: str | Path, stages: int | None = None, recipe: str | None =
     tokenizer = from_dict(payload["tokenizer"]) if "tokenizer" in payload else ClipTokenizer(released=True)
     model.tokenizer = tokenizer
     return model.eval()
+
+
+def begin_from(model: PCNet, path: Path) -> None:
+    """Give ``model`` the weights of a checkpoint as its first ones: all but the stages, and those where the
+    file has the same.
+
+    :raises PrepError: where the file is no checkpoint, is of another encoder, or reads texts by other ids.
+    """
+    payload = read_checkpoint(path)
+    state = {name.removeprefix("module."): value for name, value in payload["model"].items()}
+    tokenizer = from_dict(payload["tokenizer"]) if "tokenizer" in payload else ClipTokenizer(released=True)
+    if isinstance(tokenizer, WordTokenizer) and tokenizer.as_dict() != (
+        model.tokenizer and model.tokenizer.as_dict()
+    ):
+        raise PrepError(
+            f"{path}: its words are not those of these texts, so its text encoder would misread them",
+            "Begin from a checkpoint trained on the same texts, or use a CLIP encoder.",
+        )
+    wanted = model.state_dict()
+    same = {name: v for name, v in state.items() if name in wanted and v.shape == wanted[name].shape}
+    missing = [name for name in wanted if name not in same and not name.startswith("attn_fusion_vl.")]
+    if missing:
+        raise PrepError(
+            f"{path}: has no {missing[0]} of the shape of encoder {model.config.encoder}",
+            "Begin from a checkpoint of the same --encoder.",
+        )
+    model.load_state_dict(same, strict=False)
 
 
 def _adjusted(

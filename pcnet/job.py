@@ -14,6 +14,7 @@ from torch import nn
 
 from pcnet.batches import BatchMaker
 from pcnet.calibration import Calibration
+from pcnet.checkpoint import begin_from
 from pcnet.config import ModelConfig, Recipe
 from pcnet.encoders import ClipEncoder
 from pcnet.model import PCNet
@@ -54,7 +55,8 @@ class TrainConfig:
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
     to. ``batch_size`` is that of all processes together, and an optimiser step takes ``accumulate`` of them.
     ``steps`` sets the length of the run in optimiser steps in place of ``epochs``. ``weights`` overrides loss
-    weights and ``settings`` other parts of the recipe by name. ``val_split`` is only told to the log: who
+    weights and ``settings`` other parts of the recipe by name. ``begin_from`` is a checkpoint whose weights
+    the run begins with (see :func:`pcnet.checkpoint.begin_from`). ``val_split`` is only told to the log: who
     validates, and on what, is the caller's to decide.
     """
 
@@ -66,6 +68,7 @@ class TrainConfig:
     out: str = "runs/refcoco"
     encoder: str = "RN50"
     clip_weights: str = "openai"
+    begin_from: str | None = None
     recipe: str = "paper"
     stages: int | None = None
     weights: dict[str, float] = field(default_factory=dict)
@@ -193,12 +196,14 @@ def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenize
 
 
 def build_model(config: TrainConfig, job: Job) -> PCNet:
-    """The untrained network; CLIP encoders with CLIP's weights (none where ``clip_weights`` is
-    ``random``).
+    """The network at the first step: with the weights of ``begin_from``, else CLIP encoders with CLIP's (none
+    where ``clip_weights`` is ``random``).
     """
     model = PCNet(job.network, job.recipe)
     model.tokenizer = job.tokenizer
-    if isinstance(model.backbone, ClipEncoder) and config.clip_weights != "random":
+    if config.begin_from is not None:
+        begin_from(model, Path(config.begin_from))
+    elif isinstance(model.backbone, ClipEncoder) and config.clip_weights != "random":
         load_clip_weights(model.backbone, config.encoder, config.clip_weights)
     return model
 
