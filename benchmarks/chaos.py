@@ -340,7 +340,7 @@ def main() -> int:
     parser.add_argument("--llm", help="model directory for the llm job")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    # OpenMP's threads do not live on in a fork, and the commands are forked from a process that has used torch.
+    # OpenMP's threads do not outlive a fork, and the commands are forked from a process that used torch.
     os.environ["OMP_NUM_THREADS"] = "1"
     good = True
     for name in arguments.jobs:
