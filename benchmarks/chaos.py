@@ -15,6 +15,7 @@ new store is begun.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -187,6 +188,8 @@ def serve(pipe: Connection) -> None:
     pipe.send(run(*pipe.recv()))
     while True:
         request = pipe.recv()
+        if request is None:
+            return
         if isinstance(request, int):
             _, status = os.waitpid(request, 0)
             pipe.send(os.waitstatus_to_exitcode(status))
@@ -204,10 +207,16 @@ class Launcher:
     def __init__(self, job: Job, calm: Path, workers: int) -> None:
         self.job, self.workers = job, workers
         self.pipe, theirs = multiprocessing.Pipe()
-        self.server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
+        # No daemon: those may not have children, and vLLM's engine is one.
+        self.server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,))
         self.server.start()
         self.pipe.send((command(job, calm, workers), str(calm) + ".log"))
         self.calm_code: int = self.pipe.recv()
+
+    def close(self) -> None:
+        """End the launcher's process."""
+        self.pipe.send(None)
+        self.server.join()
 
     def start(self, out: Path) -> int:
         """Begin the command; its process id."""
@@ -262,10 +271,8 @@ def actors(driver: int) -> list[int]:
     return [int(pid) for pid, _, args in rows if args.startswith("ray::Worker") and belongs(int(pid))]
 
 
-def torment(job: Job, folder: Path, kills: int, workers: int, victim: str, chance: random.Random) -> bool:
-    began = time.monotonic()
-    calm = folder / f"{job.name}-calm"
-    launcher = Launcher(job, calm, workers)
+def torment(launcher: Launcher, calm: Path, kills: int, victim: str, chance: random.Random) -> bool:
+    job, folder, began = launcher.job, calm.parent, time.monotonic()
     if launcher.calm_code != 0:
         sys.exit((folder / f"{calm.name}.log").read_text())
     wanted = table(job, calm)
@@ -320,8 +327,8 @@ def torment(job: Job, folder: Path, kills: int, workers: int, victim: str, chanc
     shutil.rmtree(warm)
     middle = f"; rows there at a kill: median {int(np.median(sizes))} of {job.rows}" if sizes else ""
     print(
-        f"{job.name} ({workers} workers, {victim}): {counted} SIGKILLs while rows were missing ({late} later)"
-        f" in {stores} stores of {job.rows} rows{middle}; rows lost {lost}, twice {twice}; stores unlike the"
+        f"{job.name} ({launcher.workers} workers, {victim}): {counted} SIGKILLs while rows were missing"
+        f" ({late} later) in {stores} stores of {job.rows} rows{middle}; rows lost {lost}, twice {twice}; stores unlike the"
         f" undisturbed run's {unequal}; {time.monotonic() - began:.0f} s",
         flush=True,
     )
@@ -347,7 +354,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             job = jobs(arguments, Path(folder))[name]()
             chance = random.Random(arguments.seed)
-            good &= torment(job, Path(folder), arguments.kills, arguments.workers, arguments.victim, chance)
+            calm = Path(folder) / f"{name}-calm"
+            with contextlib.closing(Launcher(job, calm, arguments.workers)) as launcher:
+                good &= torment(launcher, calm, arguments.kills, arguments.victim, chance)
     return 0 if good else 1
 
 

@@ -3,6 +3,7 @@
 python benchmarks/scale.py listing --rows 1000000    # images through a generator that opens no file
 python benchmarks/scale.py rules --rows 10000000     # expressions through the rules
 python benchmarks/scale.py nodes                     # seconds per unit in process and on 1, 2 and 4 Ray nodes
+python benchmarks/scale.py costs --expression-rate 832 --image-rate 10.8     # hours and storage on GPUs
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from prep.cache.keys import row_id
 from prep.cache.schema import PROPOSALS
 from prep.cache.store import open_store
 from prep.engine import Resources, Stage, run
+from prep.plan import Pace, plan_at
+from prep.progress import duration
 from prep.records import Expression, ImageRef
 from prep.runner import prepare
 
@@ -186,13 +189,39 @@ def nodes(units: int, size: int) -> None:
     cluster.shutdown()
 
 
+def costs(arguments: argparse.Namespace) -> None:
+    """What each stage takes on 1, 8 and 64 GPUs at given rates, by the arithmetic of ``--plan``."""
+    phrases = Pace(
+        arguments.expression_rate, arguments.engine_start, arguments.expression_bytes, rows=0, workers=1
+    )
+    images = Pace(arguments.image_rate, arguments.sam_start, arguments.image_bytes, rows=0, workers=1)
+    for what, count, pace, gpus in (
+        ("379,000 expressions", 379_000, phrases, (1, 8, 64)),
+        ("28,000 photos", 28_000, images, (1, 8, 64)),
+        ("10^9 images", 10**9, images, (64, 1024)),
+    ):
+        for number in gpus:
+            made = plan_at(pace, count, number)
+            print(
+                f"{what} on {number} GPUs: {duration(made.seconds)}, {made.worker_hours:,.1f} GPU hours, "
+                f"{made.storage_bytes / 2**30:,.2f} GiB, {2 * made.commits:,} PUTs, "
+                f"{made.key_bytes / 2**20:,.0f} MiB of keys"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["listing", "rules", "nodes"])
+    parser.add_argument("what", choices=["listing", "rules", "nodes", "costs"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--units", type=int, default=400)
+    parser.add_argument("--expression-rate", type=float, default=832, help="expressions a second and GPU")
+    parser.add_argument("--engine-start", type=float, default=120, help="seconds until vLLM answers")
+    parser.add_argument("--expression-bytes", type=float, default=70, help="of a stored row")
+    parser.add_argument("--image-rate", type=float, default=10.8, help="images a second and GPU")
+    parser.add_argument("--sam-start", type=float, default=20, help="seconds until SAM is loaded")
+    parser.add_argument("--image-bytes", type=float, default=17_000, help="of a stored row")
     arguments = parser.parse_args()
     count = arguments.rows
     if arguments.what == "listing":
@@ -202,8 +231,10 @@ def main() -> None:
 
         stage = RulesStage(Resources())
         fill("phrases", stage, expressions(count), lambda expression: expression.row_id, 4096, count)
-    else:
+    elif arguments.what == "nodes":
         nodes(arguments.units, 256)
+    else:
+        costs(arguments)
 
 
 if __name__ == "__main__":
