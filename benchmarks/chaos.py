@@ -328,8 +328,8 @@ def torment(launcher: Launcher, calm: Path, kills: int, victim: str, chance: ran
     middle = f"; rows there at a kill: median {int(np.median(sizes))} of {job.rows}" if sizes else ""
     print(
         f"{job.name} ({launcher.workers} workers, {victim}): {counted} SIGKILLs while rows were missing"
-        f" ({late} later) in {stores} stores of {job.rows} rows{middle}; rows lost {lost}, twice {twice}; stores unlike the"
-        f" undisturbed run's {unequal}; {time.monotonic() - began:.0f} s",
+        f" ({late} later) in {stores} stores of {job.rows} rows{middle}; rows lost {lost}, twice {twice};"
+        f" stores unlike the undisturbed run's {unequal}; {time.monotonic() - began:.0f} s",
         flush=True,
     )
     return not (lost or twice or unequal)
