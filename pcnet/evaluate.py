@@ -168,6 +168,13 @@ def evaluate_checkpoint(
     report = evaluate(model.to(where), evalset, settings)
     if out is not None:
         told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
+        told |= {
+            "dataset": dataset.name,
+            "split_by": dataset.split_by,
+            "split": split,
+            "sentences": sentences,
+        }
+        told |= {"checkpoint": str(checkpoint), "store": store}
         write_report(out, report.as_dict(), report.rows, told)
     return report
 

@@ -1,8 +1,9 @@
-"""What a run leaves to read: losses.csv, TensorBoard events and, on a terminal, a progress bar."""
+"""What a run leaves to read: its settings, losses, validations, TensorBoard events; a progress bar."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 CSV_NAME = "losses.csv"
+VALIDATION_NAME = "validation.csv"
+SETTINGS_NAME = "settings.json"
 _FLUSH_SECONDS = 2.0
 
 
@@ -27,6 +30,9 @@ class RunLog:
         self.path = folder / CSV_NAME
         self.columns = ("step", "epoch", "lr", *columns, "seconds")
         _cut(self.path, self.columns, start)
+        self._validation = folder / VALIDATION_NAME
+        if self._validation.exists():
+            _cut(self._validation, _header(self._validation), start)
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file)
         self._board = _board(folder, start)
@@ -47,7 +53,10 @@ class RunLog:
             self.flush()
 
     def metrics(self, number: int, values: Mapping[str, Any]) -> None:
-        """Log a validation."""
+        """Log a validation: a line of validation.csv, empty where a figure is ``None``."""
+        if not self._validation.exists() or not _header(self._validation):
+            _append(self._validation, ["step", *values])
+        _append(self._validation, [number, *("" if v is None else repr(v) for v in values.values())])
         for name, value in values.items():
             if value is not None:
                 self._board.add_scalar(f"validation/{name}", float(value), number)
@@ -63,6 +72,23 @@ class RunLog:
         self._file.close()
         self._board.close()
         self._bar.close()
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """``settings.json``: what the run trains and on what, for people and for `pcnet report`."""
+    temporary = folder / f".{SETTINGS_NAME}.tmp"
+    temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / SETTINGS_NAME)
+
+
+def _append(path: Path, row: Sequence[Any]) -> None:
+    with path.open("a", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerow(row)
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return next(csv.reader(handle), [])
 
 
 def _board(folder: Path, start: int) -> Any:

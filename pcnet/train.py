@@ -26,7 +26,7 @@ from pcnet.job import TrainConfig, build_model, differences, load_calibration, m
 from pcnet.metrics import Metrics
 from pcnet.ranks import Ranks, share_batch_norm
 from pcnet.recipes import step_losses
-from pcnet.runlog import RunLog
+from pcnet.runlog import RunLog, write_settings
 from prep.errors import PrepError
 
 __all__ = ["TrainConfig", "Trained", "train"]
@@ -191,6 +191,7 @@ class _Run:
 
     def _log(self) -> RunLog:
         self.out.mkdir(parents=True, exist_ok=True)
+        write_settings(self.out, {"train": asdict(self.config), "recipe": self.job.recipe.as_dict()})
         weights = asdict(self.job.recipe.weights)
         columns = ["total", *(name for name, weight in weights.items() if weight)]
         return RunLog(self.out, columns, start=self.step, total=self.job.total, quiet=self.config.quiet)

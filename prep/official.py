@@ -267,7 +267,7 @@ def _ranking(
         key, values = scores[sentence.row_id]
         if key != row["key"] or len(values) != len(row["masks"]):
             problem = f"{row['image']}: the scores are of other proposals than the store's"
-            raise PrepError(problem, "Run pcnet-prep scores again.")
+            raise PrepError(problem, "Run pcnet-prep score again.")
     else:
         done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)
         pixels = (row["height"] or 1) * (row["width"] or 1)

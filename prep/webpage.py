@@ -1,4 +1,4 @@
-"""A self-contained web page: template, styles, scripts and content in one file that loads nothing from anywhere."""
+"""A self-contained web page: template, styles, scripts and content in one file that loads nothing."""
 
 from __future__ import annotations
 

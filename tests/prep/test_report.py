@@ -268,7 +268,8 @@ def test_evaluation_is_shown_beside_its_expressions(page: Browser) -> None:
     page.wait("document.querySelector('#gallery canvas')?.dataset.drawn === 'yes'")
     pixels = page.run(
         "(() => { const c = document.querySelector('#gallery .maps figure:nth-child(3) canvas');"
-        "const at = (u, v) => [...c.getContext('2d').getImageData(c.width * u | 0, c.height * v | 0, 1, 1).data];"
+        "const x = c.getContext('2d');"
+        "const at = (u, v) => [...x.getImageData(c.width * u | 0, c.height * v | 0, 1, 1).data];"
         "return [at(0.55, 0.3), at(0.1, 0.9)] })()"
     )
     assert pixels[0][2] > pixels[1][2] + 20  # bluer inside the chosen mask than far from it
@@ -282,8 +283,9 @@ def test_fifty_thousand_expressions_are_searched_while_few_are_drawn(tmp_path: P
     for at in range(50_000):
         gallery.add(_phrase_row(at))
     content = {
-        "store": "large", "stages": [], "phrases": PhraseCounts().to_json(), "proposals": ProposalCounts().to_json(),
-        "gallery": gallery.to_json(), "pictures": {}, "scores": {}, "evaluation": {}, "maps": {}, "truth": {},
+        "store": "large", "stages": [], "phrases": PhraseCounts().to_json(),
+        "proposals": ProposalCounts().to_json(), "gallery": gallery.to_json(),
+        "pictures": {}, "scores": {}, "evaluation": {}, "maps": {}, "truth": {},
         "threshold": 0,
     }  # fmt: skip
     write(render("prep", content), tmp_path / "large.html")

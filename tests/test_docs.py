@@ -1,0 +1,193 @@
+"""What the README and docs tell people to type is there: commands, options, files, errors; some is run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROGRAMS = {"pcnet-prep": cli.prep_app, "pcnet": cli.pcnet_app}
+BLOCK = re.compile(r"(<!-- run -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def names(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """The lines of a page that are typed into a shell: fenced blocks, and indented ones."""
+    for _, language, block in BLOCK.findall(text):
+        if language in ("", "sh", "console", "bash"):
+            yield from block.replace("\\\n", " ").splitlines()
+    yield from re.findall(r"^    ((?:pcnet|make|python|\.venv).*)$", text, re.MULTILINE)
+
+
+def calls(line: str) -> Iterator[list[str]]:
+    """The calls of our programs in a shell line, those in a quoted argument too."""
+    try:
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+    except ValueError:
+        return
+    ends = [at for at, word in enumerate(words) if word in (";", "&&", "|", "&")]
+    for start, end in pairwise([-1, *ends, len(words)]):
+        command = [word for word in words[start + 1 : end] if word != "..."]
+        if command and Path(command[0]).name in PROGRAMS:
+            yield [Path(command[0]).name, *command[1:]]
+        yield from (call for word in command if " " in word for call in calls(word))
+
+
+def problem(call: list[str]) -> str | None:
+    """What the program's own parser has against a call; None where it would be taken."""
+    group = typer.main.get_command(PROGRAMS[call[0]])
+    try:
+        with group.make_context(call[0], call[1:]) as context:
+            name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])  # type: ignore[attr-defined]
+            command.make_context(name, rest, parent=context)
+    except Exception as error:
+        if type(error).__name__ == "Exit":  # --help and --version
+            return None
+        return error.format_message() if hasattr(error, "format_message") else repr(error)
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_command_is_one_that_the_programs_take(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = [call for line in shell_lines(text) for call in calls(line)]
+    found += [call for span in re.findall(r"`((?:pcnet|pcnet-prep) [^`]+)`", text) for call in inline(span)]
+    assert [(" ".join(call), why) for call in found if (why := problem(call))] == []
+
+
+def inline(span: str) -> Iterator[list[str]]:
+    """What is strange in a command that prose mentions: its name or an option; the rest may be left out."""
+    program, *words = shlex.split(span)
+    group = typer.main.get_command(PROGRAMS[program])
+    known = {word for word in words if not word.startswith("-")} & set(group.commands)  # type: ignore[attr-defined]
+    options = {o for name in known for p in group.commands[name].params for o in p.opts}  # type: ignore[attr-defined]
+    strange = [
+        word for word in words if word.startswith("--") and word not in options | {"--help", "--debug"}
+    ]
+    if words[:1] and words[0] not in known and not words[0].startswith("-"):
+        yield [program, words[0]]
+    elif strange:
+        yield [program, *sorted(known), *strange]
+
+
+def test_the_parser_of_this_test_sees_what_is_wrong() -> None:
+    assert problem(["pcnet-prep", "sam", "--no-such-option", "1"])
+    assert problem(["pcnet-prep", "scores"])
+    assert problem(["pcnet", "train", "--epochs", "many"])
+    assert problem(["pcnet-prep", "sam", "--gpus", "2"]) is None
+    assert list(calls("ray exec x.yaml '~/bin/pcnet-prep sam --x 1' && pcnet eval ...")) == [
+        ["pcnet-prep", "sam", "--x", "1"],
+        ["pcnet", "eval"],
+    ]
+    assert list(inline("pcnet eval --nothing")) == [["pcnet", "eval", "--nothing"]]
+    assert list(inline("pcnet-prep scores")) == [["pcnet-prep", "scores"]]
+    assert list(inline("pcnet eval --out")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_scripts_and_targets_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for script in re.findall(
+        r"(?:python|sbatch|ray up|ray exec|ray down).* ((?:benchmarks|docs)/[\w./-]+)", text
+    ):
+        assert (ROOT / script).is_file(), script
+    for target in re.findall(r"`make (\w+)`|^make (\w+)", text, re.MULTILINE):
+        assert "".join(target) in targets
+
+
+def runnable(page: str) -> list[tuple[str, str]]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [(language, block) for run, language, block in BLOCK.findall(text) if run]
+
+
+def test_the_blocks_that_say_so_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    blocks = runnable("index.md") + runnable("reading.md")
+    assert [language for language, _ in blocks] == ["sh", "sh", *["python"] * 5]
+    for language, block in blocks:
+        for line in block.splitlines() if language == "sh" else [f"python -c {shlex.quote(block)}"]:
+            program, *arguments = shlex.split(line)
+            if program == "python":
+                exec(compile(arguments[1], "docs", "exec"), {"__name__": "docs"})
+            else:
+                PROGRAMS[program](arguments, standalone_mode=False)
+    assert {path.name for path in tmp_path.glob("*.html")} == {"store.html", "run.html"}
+    assert (tmp_path / "runs/scenes/val/metrics.json").is_file()
+
+
+def test_every_message_of_the_troubleshooting_is_in_the_source() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    pieces = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(pieces) > 30
+    sources = [ROOT / "cli.py", *(ROOT / "prep").rglob("*.py"), *(ROOT / "pcnet").rglob("*.py")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources]
+    told = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    texts = [text for text in told if isinstance(text, str)]
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
+
+
+SLURM = """
+scontrol() { printf 'node1\\nnode2\\nnode3\\n'; }
+sleep() { :; }
+srun() { echo "srun $*"; }
+pcnet-prep() { echo "pcnet-prep $*"; }
+"""
+
+
+def test_the_slurm_script_starts_ray_on_every_node_and_runs_our_commands() -> None:
+    path = ROOT / "docs/examples/slurm.sbatch"
+    text = path.read_text(encoding="utf-8")
+    head = re.findall(r"^#SBATCH --([\w-]+)=\S+$|^#SBATCH --(requeue)$", text, re.MULTILINE)
+    assert len(head) == text.count("\n#SBATCH")
+    assert text.index("#SBATCH") < text.index("set -euo")  # Slurm reads no more of them after a command
+    job = {"SLURM_JOB_NUM_NODES": "3", "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "32"}
+    job |= {"SLURM_JOB_NODELIST": "node[1-3]", "PATH": "/usr/bin:/bin", "DATASET": "refcoco+"}
+    done = subprocess.run(
+        ["bash", "-c", SLURM + text], env=job, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    lines = done.stdout.splitlines()
+    started = sorted(line for line in lines if line.startswith("srun"))
+    assert ["--head" in line and "--nodelist=node1" in line for line in started] == [True, False]
+    assert "--nodes=2" in started[1]
+    assert "--address=node1:6379" in started[1]
+    found = [line.split() for line in lines if line.startswith("pcnet-prep")]
+    assert [call[1] for call in found] == ["phrases", "sam", "verify"]
+    assert [problem(call) for call in found] == [None] * 3
+    assert all(call[-4:] == ["--ray-address", "auto", "--gpus", "24"] for call in found[:2])
+
+
+def test_the_ray_cluster_file_is_one_that_ray_takes() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    path = ROOT / "docs/examples/ray-cluster.yaml"
+    validate_config(prepare_config(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    assert "pcnet-prep[vllm]" in path.read_text(encoding="utf-8")
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    def leaves(node: object) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from leaves(inner)
+
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+    assert sorted(leaves(site["nav"])) == pages
