@@ -438,9 +438,8 @@ def sam(
     from prep.proposals.stage import ProposalStage
 
     arguments = _arguments("sam", locals())
-    # The last bits of a matrix product depend on how many threads share it, so every worker (Ray gives
-    # one) uses as many: the same image has the same masks whoever proposes them.
-    os.environ.setdefault("OMP_NUM_THREADS", str(cpu_cores()))
+    # Before torch is loaded; the generator takes this number to every worker.
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(sam_settings.THREADS, cpu_cores())))
     usual = Selection() if preset is Preset.sam else PAPER
     selection = Selection(
         min_area=usual.min_area if min_area is None else min_area,
@@ -719,7 +718,7 @@ def status(store: StoreArgument = "prepared", as_json: Json = False) -> None:
             print(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
         for run in stage.runs[-3:]:
             print(f"  run {run['at']}: {run['rows']:,} rows, {run['rate']:,.1f}/s, {run['failed']:,} failed")
-            for line in _report_lines(run.get("report", {})):
+            for line in _report_lines(stage.stage, run.get("report", {})):
                 print(f"    {line}")
     for cache in found.caches:
         print(f"{cache.name}: {cache.shards:,} shards, {cache.bytes / 2**20:,.1f} MiB")
@@ -771,10 +770,10 @@ def verify(
 
 @prep_app.command()
 def compact(store: StoreArgument = "prepared", as_json: Json = False) -> None:
-    """Rewrite many small shards into few; no row changes."""
+    """Rewrite many small shards into few; no row or answer changes."""
     from dataclasses import asdict
 
-    from prep.cache.maintain import compact as rewrite
+    from prep.cache.compact import compact as rewrite
     from prep.cache.store import open_store
 
     reports = rewrite(open_store(store))
@@ -1333,14 +1332,16 @@ def _report(summaries: Sequence[Summary], as_json: bool) -> None:
 def _details(summary: Summary) -> list[str]:
     """What a stage has to say beside its counts."""
     rest = {name: value for name, value in summary.extra.items() if name != "report" and value}
-    told = _report_lines(summary.extra.get("report", {}))
+    told = _report_lines(summary.stage, summary.extra.get("report", {}))
     return [*told, *(f"{name}: {value}" for name, value in rest.items())]
 
 
-def _report_lines(report: dict[str, Any]) -> list[str]:
-    """What a phrases run reports, in words."""
-    from prep.phrases.report import lines
+def _report_lines(stage: str, report: dict[str, Any]) -> list[str]:
+    """What a run of a stage reports, in words."""
+    from prep.phrases import report as phrases
+    from prep.proposals import fidelity as proposals
 
+    lines = proposals.lines if stage == "proposals" else phrases.lines
     return lines(report)
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
-import signal
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -19,9 +15,9 @@ from typing import Any
 
 import ray
 
-from prep.devices import cpu_cores
-from prep.engine import Resources, Stage, stage_failure
+from prep.engine import Stage, stage_failure
 from prep.errors import PrepError
+from prep.ray_start import connect, unusable
 
 # An actor that fails to start this often, with no unit finished in between, ends the run with its own error.
 MAX_FAILED_STARTS = 3
@@ -70,84 +66,34 @@ class _Actor:
     calls: dict[Any, _Unit] = field(default_factory=dict)
 
 
-def run_on_ray(
-    stage: Stage, units: Iterable[list[Any]], *, workers: int, address: str | None, in_flight: int
-) -> Generator[tuple[list[Any], Any], None, None]:
-    """``prep.engine.run`` on Ray actors. Starts Ray, or joins it, and leaves it as it was."""
-    started = _connect(stage.resources, workers, address)
-    try:
-        with contextlib.closing(_Pool(stage, iter(units), workers, in_flight)) as pool:
-            yield from pool.results()
-    except ray.exceptions.RayError as error:
-        raise _unusable(address, str(error)) from error
-    finally:
-        if started:
-            ray.shutdown()
+class Cluster:
+    """The Ray side of ``prep.engine.Engine``: joins Ray or starts it, and leaves it as it was."""
 
+    def __init__(self, stage: Stage, *, workers: int, address: str | None, in_flight: int) -> None:
+        self._address = address
+        self._started = connect(stage.resources, workers, address)
+        self._pool = _Pool(stage, workers, in_flight)
 
-def _connect(resources: Resources, workers: int, address: str | None) -> bool:
-    """Join the Ray at ``address``, or start one on this machine; whether that was done here."""
-    started = not ray.is_initialized()
-    if started and address is not None:
-        _reach(address)
-        _initialise(address)
-    elif started:
-        # Workers may share cores: so many of them are what --workers asked for.
-        cpus = max(cpu_cores(), math.ceil(workers * resources.cpus))
+    def run(self, units: Iterable[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
+        """Every unit with its rows, as they get done; the actors stay for the next call."""
         try:
-            _initialise("local", num_cpus=cpus, include_dashboard=False)
-        except PrepError:
-            # Ray gives its own processes 30 s to come up, which a busy machine may exceed once.
+            yield from self._pool.results(iter(units))
+        except ray.exceptions.RayError as error:
+            raise unusable(self._address, str(error)) from error
+
+    def close(self) -> None:
+        """Stop every actor, and Ray where it was started here."""
+        self._pool.close()
+        if self._started:
             ray.shutdown()
-            _initialise("local", num_cpus=cpus, include_dashboard=False)
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    if address is None and gpus < resources.gpus:  # a cluster may grow, this machine does not
-        if started:
-            ray.shutdown()
-        raise PrepError(
-            f"A worker of this stage needs {resources.gpus:g} GPU; Ray sees {gpus:g} on this machine.",
-            "Give --gpus 0 to run on the CPU, or --ray-address to use a cluster that has GPUs.",
-        )
-    return started
-
-
-def _initialise(address: str, **options: Any) -> None:
-    """``ray.init``, quietly, with its many kinds of errors made one and our SIGTERM handler kept."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-    except Exception as error:
-        raise _unusable(address, str(error).strip() or type(error).__name__) from error
-    finally:
-        # Ray takes SIGTERM over, to exit at once; whoever runs us has said what is to happen then.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _reach(address: str) -> None:
-    """Knock at ``host:port`` first: Ray itself waits for minutes for a cluster that is not there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise _unusable(address, error.strerror or str(error)) from error
-
-
-def _unusable(address: str | None, reason: str) -> PrepError:
-    where = "on this machine" if address in (None, "local") else f"at {address}"
-    return PrepError(
-        f"Ray {where} cannot be used: {reason}",
-        "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine.",
-    )
 
 
 class _Pool:
     """The driver's side: which actors there are, which unit is where, and what is still to hand out."""
 
-    def __init__(self, stage: Stage, units: Iterator[list[Any]], workers: int, in_flight: int) -> None:
-        self._units = units
-        self._exhausted = False
+    def __init__(self, stage: Stage, workers: int, in_flight: int) -> None:
+        self._units: Iterator[list[Any]] = iter(())
+        self._exhausted = True
         self._queue: deque[_Unit] = deque()
         self._in_flight = in_flight
         self._workers = workers
@@ -160,7 +106,9 @@ class _Pool:
         self._failed_starts = 0
         self._durations: deque[float] = deque(maxlen=100)
 
-    def results(self) -> Generator[tuple[list[Any], Any], None, None]:
+    def results(self, units: Iterator[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
+        """Hand out ``units`` and yield each with its rows; one that is not gone through spoils the pool."""
+        self._units, self._exhausted = units, False
         waiting_since, told = time.monotonic(), False
         while True:
             self._staff()

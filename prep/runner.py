@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prep.engine import Stage, run
+from prep.engine import Engine, Stage
 from prep.errors import PrepError
 from prep.progress import progress
 
@@ -102,10 +102,12 @@ def prepare(
     unit_size: int,
     workers: int = 1,
     ray_address: str | None = None,
+    engine: Engine | None = None,
     label: str = "",
     total: int | None = None,
     selection: Mapping[str, Any] | None = None,
     on_rows: Callable[[pa.Table], None] | None = None,
+    report: Callable[[], Mapping[str, Any]] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Bring every item's row into the store, whatever part of them is there already.
@@ -113,8 +115,11 @@ def prepare(
     ``key`` is an item's row key; items whose row is committed, or that come twice, are left out.
     ``selection`` says what the items are (the inputs' hashes, dataset, splits): once all its rows are
     committed a re-run returns at once without looking at ``items``. ``on_rows`` sees each unit's rows before
-    they are written (for an answer cache, say). ``arguments`` are kept in the manifest with the run's
-    figures. SIGINT and SIGTERM end the run with :class:`Interrupted` after committing what is finished.
+    they are written (for an answer cache, say). ``report`` is asked at the end for what the stage has to say
+    (JSON values), for ``summary.extra["report"]`` and the manifest. ``arguments`` are kept in the manifest
+    with the run's figures. ``engine`` has the stage's workers where they outlive this run; else there are
+    ``workers`` for it alone. SIGINT and SIGTERM end the run with :class:`Interrupted` after committing what
+    is finished.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
     started = time.monotonic()
@@ -122,9 +127,11 @@ def prepare(
         summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
         return summary
     todo = _Todo(items, key, writer, unit_size)
-    with stoppable() as stop:
+    own = Engine(stage, workers=workers, ray_address=ray_address)
+    engine = engine or own
+    with own, stoppable() as stop:
         try:
-            results = run(stage, todo.units(), workers=workers, ray_address=ray_address)
+            results = engine.run(todo.units())
             with progress(label or summary.stage, total) as bar, contextlib.closing(results):
                 for unit, rows in results:
                     with stop.later():
@@ -136,9 +143,10 @@ def prepare(
                     bar.update(done=summary.done, reused=todo.reused)
             with stop.later():
                 summary.close(todo.seen, todo.reused, time.monotonic() - started)
-                writer.record_run(
-                    {**summary.figures(), "workers": workers, "arguments": dict(arguments or {})}
-                )
+                run = {**summary.figures(), "workers": engine.workers, "arguments": dict(arguments or {})}
+                if report is not None:
+                    summary.extra["report"] = run["report"] = dict(report())
+                writer.record_run(run)
                 writer.flush()
                 if selection is not None:
                     writer.finish(selection, summary.total)

@@ -66,7 +66,7 @@ def test_the_official_masks(
     import torch
     from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 
-    # A product's last bits depend on the number of threads; the command uses OMP_NUM_THREADS or every core.
+    # A product's last bits depend on the number of threads: here and in the command as many.
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
     torch.set_num_threads(threads)

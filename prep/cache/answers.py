@@ -22,6 +22,8 @@ from prep.errors import PrepError
 
 COMMIT_FILE = ".commit.lock"
 KEY = "key"
+# How often shards may be merged away while one question is answered.
+MERGES_MET = 3
 
 
 class AnswerCache:
@@ -104,6 +106,16 @@ class AnswerCache:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The answers that there are, as rows by key. Each shard needed is read once."""
+        for _ in range(MERGES_MET):
+            try:
+                return self._get_many(keys)
+            except PrepError:
+                if all(map(self.files.exists, self._shards)):
+                    raise
+                self._forget()  # another process has merged shards
+        return self._get_many(keys)
+
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         answers: dict[str, dict[str, Any]] = {}
         shards, rows = self._index.find(hash_keys(keys))
         wanted: dict[int, list[tuple[str, int]]] = {}
@@ -160,6 +172,51 @@ class AnswerCache:
                 self.files.write(shard.name, data)
             self._buffer, self._buffered = [], {}
             self.refresh()
+
+    def merge(self, target_bytes: int) -> None:
+        """Put few shards of about ``target_bytes`` in the place of many small ones, each answer once.
+
+        The new shard is there before the old ones go: killed in between, answers are there twice, which
+        changes nothing and which the next merge ends. Shards that are also a store's (hard links) stay.
+        """
+        with _one_committer(self.files):
+            self._forget()
+            sizes = self.files.sizes()
+            groups: list[list[int]] = [[]]
+            filled = 0
+            for number, name in enumerate(self._shards):
+                if sizes.get(name, target_bytes) >= target_bytes // 2 or self.files.is_shared(name):
+                    continue
+                if groups[-1] and filled + sizes[name] > target_bytes:
+                    groups.append([])
+                    filled = 0
+                groups[-1].append(number)
+                filled += sizes[name]
+            for group in groups:
+                if len(group) > 1:
+                    self._merge(group)
+            self._forget()
+
+    def _merge(self, group: Sequence[int]) -> None:
+        """Write one shard with the answers of these (those that are found there), then remove these."""
+        kept = []
+        for number in group:
+            table = read_shard(self.files, self._shards[number], self.schema.names)
+            shards, rows = self._index.find(column_hashes(table.column(KEY)))
+            kept.append(table.filter(pa.array((shards == number) & (rows == np.arange(table.num_rows)))))
+        meta = ShardMeta(self.stage, "answers", {"fingerprint": self.fingerprint})
+        shard, data = encode(pa.concat_tables(kept), meta)
+        self.files.write(shard.name, data)
+        for number in group:
+            if self._shards[number] != shard.name:
+                self.files.delete(self._shards[number])
+
+    def _forget(self) -> None:
+        """Look the folder through anew: shards that we know may have been merged into others."""
+        self._shards, self._known, self._index = [], set(), _Index()
+        self._decoded.clear()
+        self._decoded_bytes = 0
+        self.refresh()
 
     def _table(self, shard: int) -> pa.Table:
         """A decoded shard, from memory if it was used lately."""

@@ -137,6 +137,10 @@ class Files:
         with explained("remove", self.where(name)), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path(name))
 
+    def is_shared(self, name: str) -> bool:
+        """Whether a file stands in another folder as well (a hard link): removing it frees nothing."""
+        return self.local is not None and os.stat(self.local / name).st_nlink > 1
+
     def link(self, name: str, target: Files) -> None:
         """Make file ``name`` also appear in folder ``target``: a hard link where possible, else a copy."""
         if self.local is not None and target.local is not None:

@@ -1,4 +1,4 @@
-"""Looking after a store: its status, the repair of what ``verify`` finds, and fewer, larger shards."""
+"""Looking after a store: its status, and the repair of what ``verify`` finds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ import pyarrow as pa
 from prep.cache.lock import WriterLock, holder
 from prep.cache.manifest import MANIFEST, Manifest, fold, ledger_sequences, load_manifest
 from prep.cache.schema import STAGES
-from prep.cache.shards import Shard, ShardMeta, describe, is_shard
+from prep.cache.shards import ShardMeta, describe, is_shard
 from prep.cache.store import StageStore, Store
 from prep.cache.verify import RowCheck, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
 from prep.errors import PrepError
-
-# A compacted shard: small enough to be held in memory while it is made.
-TARGET_BYTES = 64 << 20
 
 
 @dataclass
@@ -70,18 +67,6 @@ class RepairReport:
     rebuilt_manifest: bool = False
     actions: list[str] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class CompactReport:
-    """What :func:`compact` did to a stage."""
-
-    stage: str
-    shards_before: int
-    shards_after: int
-    bytes_before: int
-    bytes_after: int
-    removed: list[str]
 
 
 def status(store: Store) -> StoreStatus:
@@ -176,12 +161,26 @@ def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
         if problem.kind in ("doubled", "wrong"):
             cut.setdefault(problem.file, set()).update(problem.rows)
             lost += len(problem.rows) if problem.kind == "wrong" else 0
-
-    def keep(name: str, table: pa.Table) -> pa.Table:
-        return table.filter(pa.array([row not in cut[name] for row in range(table.num_rows)]))
-
-    writer.rewrite([[name] for name in cut], keep)
+    _rewrite_without(writer, cut)
     return lost
+
+
+def cut_rows(writer: StageWriter, rows: Mapping[str, set[int]]) -> None:
+    """Take rows (shard -> row numbers) out of a stage, for the writer to be given them anew.
+
+    What earlier runs had finished is not finished any more, even if we die in between.
+    """
+    if rows:
+        writer.manifest.finished.clear()
+        fold(writer.files, writer.manifest)
+        _rewrite_without(writer, rows)
+
+
+def _rewrite_without(writer: StageWriter, rows: Mapping[str, set[int]]) -> None:
+    def keep(name: str, table: pa.Table) -> pa.Table:
+        return table.filter(pa.array([row not in rows[name] for row in range(table.num_rows)]))
+
+    writer.rewrite([[name] for name in rows], keep)
 
 
 @contextlib.contextmanager
@@ -231,41 +230,3 @@ def _commands(manifest: Manifest) -> list[dict[str, Any]]:
         if arguments and arguments not in commands:
             commands.append(arguments)
     return commands
-
-
-def compact(store: Store, target_bytes: int = TARGET_BYTES) -> list[CompactReport]:
-    """Rewrite every stage's small shards into few of about ``target_bytes`` and remove what no manifest
-    names.
-
-    No row changes and none moves before an earlier one. Takes each stage's lock.
-    """
-    return [_compact_stage(store.stage(name), target_bytes) for name in store.stages()]
-
-
-def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
-    before = set(stage.files.sizes())
-    with stage.writer(stage.reader().settings) as writer:
-        shards = list(writer.manifest.shards.values())
-        report = CompactReport(stage.name, len(shards), 0, sum(shard.bytes for shard in shards), 0, [])
-        for name in stage.files.tree():
-            if name.endswith(".parquet") and name not in writer.manifest.shards:
-                stage.files.delete(name)
-        writer.rewrite(_groups(shards, target_bytes), lambda name, table: table)
-        report.shards_after = len(writer.manifest.shards)
-        report.bytes_after = sum(shard.bytes for shard in writer.manifest.shards.values())
-    gone = before - set(stage.files.sizes()) - {shard.name for shard in shards}
-    report.removed = sorted(name for name in gone if name.endswith((".parquet", ".tmp")))
-    return report
-
-
-def _groups(shards: list[Shard], target_bytes: int) -> list[list[str]]:
-    """Neighbouring shards that together have at most ``target_bytes``, where that is more than one."""
-    groups: list[list[str]] = [[]]
-    size = 0
-    for shard in shards:
-        if groups[-1] and size + shard.bytes > target_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(shard.name)
-        size += shard.bytes
-    return [group for group in groups if len(group) > 1]

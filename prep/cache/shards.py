@@ -106,3 +106,12 @@ def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) ->
     with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
         table = pq.ParquetFile(source).read(columns=wanted)
     return table.replace_schema_metadata(None)
+
+
+def shard_schema(files: Files, name: str) -> pa.Schema | None:
+    """The columns of a shard, or ``None`` for a file that is not Parquet."""
+    with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
+        try:
+            return pq.read_schema(source).remove_metadata()
+        except pa.ArrowInvalid:
+            return None

@@ -183,6 +183,7 @@ class StageWriter:
         self.flush()
         if not groups:
             return
+        self._keys = None  # some may be gone: whoever asks reads them again
         if self.files.local is None or not self._rewrite_aside(self.files.local, groups, keep):
             for group in groups:
                 added = self._merged(self.files, group, keep)

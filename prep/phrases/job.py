@@ -13,7 +13,7 @@ from prep.cache.answers import AnswerCache
 from prep.cache.keys import answer_key, canonical_json, fingerprint, normalise_text
 from prep.cache.keyset import KeySet
 from prep.cache.schema import PHRASES
-from prep.engine import Stage, run
+from prep.engine import Engine, Stage
 from prep.errors import PrepError
 from prep.phrases.engines.base import ANSWERS, DEATHS, Question
 from prep.phrases.ladder import settle, unusable
@@ -61,6 +61,7 @@ def run_llm(
     cache: str | Path,
     workers: int = 1,
     ray_address: str | None = None,
+    engine: Engine | None = None,
     unit_size: int | None = None,
     keep_raw: bool = False,
     label: str = "phrases",
@@ -74,7 +75,7 @@ def run_llm(
     other stores and runs may share. Expressions that are equal once normalised are asked once; the first
     committed answer of a key stays its answer. Answers are committed before the rows made of them, so a
     run that is killed anywhere asks nothing twice that it had committed. Memory does not grow with
-    ``expressions``. ``selection``, ``arguments`` and signals are treated as by
+    ``expressions``. ``selection``, ``arguments``, ``engine`` and signals are treated as by
     :func:`prep.runner.prepare`. ``summary.extra["report"]``, also kept in the manifest, holds the figures
     of :class:`prep.phrases.report.Report`. The engine is not started where there is nothing to ask, and
     is left open: closing it is the caller's business.
@@ -84,16 +85,18 @@ def run_llm(
     if selection is not None and writer.finished(selection):
         summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
         return summary
-    with stoppable() as stop, progress(label, total) as bar:
+    own = Engine(stage, workers=workers, ray_address=ray_address)
+    engine = engine or own
+    with own, stoppable() as stop, progress(label, total) as bar:
         size = unit_size or stage.unit_size
         job = _Job(expressions, stage, writer, cache, size, keep_raw, summary, stop, bar)
         try:
-            job.ask(workers, ray_address)
+            job.ask(engine)
             with stop.later():
                 summary.close(job.seen, job.done_before, time.monotonic() - started)
                 report = job.report.figures(job.clock)
                 summary.extra["report"] = report
-                figures = {**summary.figures(), "workers": workers, "report": report}
+                figures = {**summary.figures(), "workers": engine.workers, "report": report}
                 writer.record_run({**figures, "arguments": dict(arguments or {})})
                 writer.flush()
                 if selection is not None:
@@ -133,15 +136,10 @@ class _Job:
         self.seen = self.done_before = 0
         self.report, self.clock = Report(), Clock("read")
 
-    def ask(self, workers: int, ray_address: str | None) -> None:
+    def ask(self, engine: Engine) -> None:
         """Run everything. Without a question to ask, no engine is opened."""
-        units = self.units()
-        first = next(units, None)
-        if first is None:
-            return
-        self.clock.to("engine")
-        results = run(self.stage, itertools.chain([first], units), workers=workers, ray_address=ray_address)
-        with contextlib.closing(results):  # type: ignore[type-var]
+        results = engine.run(self.units())
+        with contextlib.closing(results):
             for unit, table in results:
                 self.answered(unit, table)
                 self.clock.to("engine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from prep.engine import Resources, Stage
+from prep.engine import Engine, Resources, Stage
 from prep.phrases.report import Clock, Report
 from prep.phrases.stage import RulesStage
 from prep.records import Expression, PhraseSet
@@ -23,6 +23,7 @@ def run_rules(
     writer: StageWriter,
     workers: int = 1,
     ray_address: str | None = None,
+    engine: Engine | None = None,
     label: str = "phrases",
     total: int | None = None,
     selection: Mapping[str, Any] | None = None,
@@ -38,7 +39,11 @@ def run_rules(
         for phrase_set in _phrase_sets(rows.select(["source", "violations", "rejected"]).to_pydict()):
             report.add_row(phrase_set)
 
-    summary = prepare(
+    def figures() -> dict[str, Any]:
+        figures = report.figures(Clock("rows"))
+        return {name: figures[name] for name in ("sources", "rungs")}
+
+    return prepare(
         cast(Stage, RulesStage(Resources())),
         expressions,
         key=lambda expression: expression.row_id,
@@ -46,15 +51,14 @@ def run_rules(
         unit_size=UNIT,
         workers=workers,
         ray_address=ray_address,
+        engine=engine,
         label=label,
         total=total,
         selection=selection,
         on_rows=count,
+        report=figures,
         arguments=arguments,
     )
-    figures = report.figures(Clock("rows"))
-    summary.extra["report"] = {name: figures[name] for name in ("sources", "rungs")}
-    return summary
 
 
 def _phrase_sets(columns: Mapping[str, list[Any]]) -> Iterator[PhraseSet | None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from prep.engine import Engine, Resources, Stage
 from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules_job import run_rules
-from prep.phrases.stage import rules_settings
+from prep.phrases.stage import RulesStage, rules_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,8 +60,8 @@ def run_phrases(
 
     ``stage`` asks a model, None stands for the rules. ``cache`` is a folder of answers that several stores
     share (default: inside the store). ``count`` goes through the expressions beforehand, so that progress has
-    a total. Raises :class:`~prep.errors.PrepError` where the stage was begun with other settings and
-    ``replace`` is not given, and for a split that is not there.
+    a total. One engine serves all sources. Raises :class:`~prep.errors.PrepError` where the stage was begun
+    with other settings and ``replace`` is not given, and for a split that is not there.
     """
     settings = phrase_settings(stage)
     where = store.cache_uri if cache is None else cache
@@ -68,13 +69,16 @@ def run_phrases(
         f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()
     }
     summaries = []
+    worked = cast(Stage, stage or RulesStage(Resources()))
     try:
-        with store.stage("phrases").writer(settings, replace=replace, inputs=inputs) as writer:
+        with (
+            store.stage("phrases").writer(settings, replace=replace, inputs=inputs) as writer,
+            Engine(worked, workers=workers, ray_address=ray_address) as engine,
+        ):
             for source in sources:
                 common: dict[str, Any] = {
                     "writer": writer,
-                    "workers": workers,
-                    "ray_address": ray_address,
+                    "engine": engine,
                     "label": f"phrases {source.name}",
                     "total": sum(1 for _ in source.expressions(splits)) if count else None,
                     "selection": {

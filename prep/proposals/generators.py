@@ -22,7 +22,8 @@ class Generator(Protocol):
 
     Built cheaply and picklable before ``open``, which loads the weights, once in each worker. ``settings``
     and ``weights_sha256`` (``None`` where there are no weights) are known before ``open`` and determine every
-    mask: they are what a row's key is made of.
+    mask: they are what a row's key is made of. One that has something to say about how it made its masks also
+    has ``take_account``, which gives what :class:`prep.proposals.fidelity.Account` adds up.
     """
 
     @property

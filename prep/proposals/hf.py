@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -58,6 +59,8 @@ class HfGenerator:
         self.options = settings or HfSettings()
         self._weights_sha256: str | None = None
         self._pipeline: Any = None
+        # As many threads in every worker as here: the last bits of a matrix product depend on them.
+        self._threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
 
     @property
     def name(self) -> str:
@@ -84,8 +87,11 @@ class HfGenerator:
 
     def open(self) -> None:
         """Load the model; raises PrepError where it is not to be had or makes no masks."""
+        import torch
         from transformers import logging, pipeline
 
+        if self._threads:
+            torch.set_num_threads(self._threads)
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
         folder = self._folder()

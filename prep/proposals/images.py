@@ -29,10 +29,11 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageBytes:
-    """The bytes of an image file and their SHA-256 (64 hex digits)."""
+    """The bytes of an image file, their SHA-256 (64 hex digits) and when it was last written (ns)."""
 
     data: bytes
     sha256: str
+    mtime_ns: int
 
 
 def check_name(image: str) -> None:
@@ -54,7 +55,8 @@ def read_bytes(path: str | Path) -> ImageBytes:
     try:
         if not file.is_file():  # a pipe or device would block, a folder has no bytes
             raise UnreadableImage("not a file" if file.exists() else "file not found")
-        size = file.stat().st_size
+        before = file.stat()  # of the file as it was, should it change while we read
+        size = before.st_size
         if size == 0:
             raise UnreadableImage("file is empty (0 bytes)")
         if size > MAX_BYTES:
@@ -63,7 +65,7 @@ def read_bytes(path: str | Path) -> ImageBytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableImage(f"cannot read the file: {reason}") from error
-    return ImageBytes(data, hashlib.sha256(data).hexdigest())
+    return ImageBytes(data, hashlib.sha256(data).hexdigest(), before.st_mtime_ns)
 
 
 def header_pixels(data: bytes) -> int:

@@ -13,8 +13,10 @@ import pyarrow as pa
 from prep.cache.keys import fingerprint
 from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
+from prep.proposals.changed import seen_key
 from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
 from prep.proposals.layouts import LAYOUTS, BadMasks, open_layout
+from prep.proposals.notes import noted
 from prep.proposals.select import Selection, select
 from prep.proposals.stage import answer, make_row, masks_key
 from prep.records import ImageRef
@@ -66,26 +68,28 @@ class ImportStage:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="import")
         self._masks = open_layout(self.layout, self.source)
 
-    def load(self, unit: list[ImageRef]) -> list[dict[str, Any]]:
-        """The unit's rows: all of the work is reading."""
+    def load(self, unit: list[ImageRef]) -> list[tuple[dict[str, Any], str | None]]:
+        """The unit's rows, with what is remembered of the files: all of the work is reading."""
         return list(self._pool.map(self._row, unit))
 
-    def process(self, loaded: list[dict[str, Any]]) -> pa.Table:
+    def process(self, loaded: list[tuple[dict[str, Any], str | None]]) -> pa.Table:
         """The unit's rows, in the unit's order."""
-        return pa.Table.from_pylist(loaded, schema=PROPOSALS)
+        rows = pa.Table.from_pylist([row for row, _ in loaded], schema=PROPOSALS)
+        return noted(rows, [seen for _, seen in loaded if seen is not None], {})
 
-    def _row(self, ref: ImageRef) -> dict[str, Any]:
-        sha256 = None
+    def _row(self, ref: ImageRef) -> tuple[dict[str, Any], str | None]:
+        sha256 = seen = None
         try:
             check_name(ref.image)
             file = read_bytes(ref.path)
             sha256 = file.sha256
+            seen = seen_key(ref.image, len(file.data), file.mtime_ns, sha256)
             height, width = decode(file.data).shape[:2]
             found = self._masks.masks(ref, height, width)
         except (UnreadableImage, BadMasks) as error:
-            return make_row(ref, sha256, str(error), self.name, self.key)
+            return make_row(ref, sha256, str(error), self.name, self.key), seen
         made = answer(select(found, self.selection, height, width), height, width)
-        return make_row(ref, sha256, made, self.name, masks_key(self.key, made.masks))
+        return make_row(ref, sha256, made, self.name, masks_key(self.key, made.masks)), seen
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

@@ -6,10 +6,16 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pyarrow as pa
+
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import fingerprint
+from prep.cache.maintain import cut_rows
 from prep.cache.schema import PROPOSALS
-from prep.engine import Stage
+from prep.engine import Engine, Stage
+from prep.proposals.changed import SEEN, changed_rows, open_seen
+from prep.proposals.fidelity import Account
+from prep.proposals.notes import notes_of
 from prep.proposals.stage import Answer, Answers, content_key
 from prep.runner import Summary, prepare
 
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prep.cache.store import Store
+    from prep.cache.writer import StageWriter
     from prep.records import ImageRef
 
 
@@ -26,6 +33,10 @@ class Images(Protocol):
     @property
     def name(self) -> str:
         """The dataset's or folder's name."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that image paths are relative to."""
 
     @property
     def split_by(self) -> str:
@@ -46,6 +57,21 @@ class MaskStage(Stage, Protocol):
 
     def settings(self) -> dict[str, Any]:
         """What the rows depend on beside the image."""
+
+
+class _Told:
+    """What units tell beside their rows, as they come in: files to remember, and how masks were computed."""
+
+    def __init__(self, seen: AnswerCache) -> None:
+        self._seen = seen
+        self.account = Account()
+
+    def take(self, rows: pa.Table) -> None:
+        """Take one unit's notes."""
+        files, said = notes_of(rows)
+        if files:
+            self._seen.put(pa.table({"key": files}, SEEN))
+        self.account.add(said)
 
 
 class CachedAnswers:
@@ -86,6 +112,8 @@ def run_proposals(
 ) -> list[Summary]:
     """Propose masks for every image of ``sources`` that the store has no row for; one summary a source.
 
+    A row whose image has other bytes by now is made again. Its file is read only where its size or time is
+    not that of the file read before; ``summary.extra["changed"]`` counts such rows.
     ``cache`` is a folder of answers that several stores share (default: inside the store). ``count`` goes
     through the images beforehand, so that progress has a total. Raises :class:`~prep.errors.PrepError` where
     the stage was begun with other settings and ``replace`` is not given.
@@ -99,10 +127,16 @@ def run_proposals(
     inputs = {
         f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()
     }
-    with store.stage("proposals").writer(
-        settings, replace=replace, cache=where, share=cache is not None, inputs=inputs
-    ) as writer:
+    with (
+        store.stage("proposals").writer(
+            settings, replace=replace, cache=where, share=cache is not None, inputs=inputs
+        ) as writer,
+        Engine(stage, workers=workers, ray_address=ray_address) as engine,
+        open_seen(where) as seen,
+    ):
         for source in sources:
+            changed = _retire_changed(source, splits, writer, seen)
+            told = _Told(seen)
             inputs = source.inputs()
             selection = {
                 "name": source.name,
@@ -116,18 +150,34 @@ def run_proposals(
                 key=_join_key,
                 writer=writer,
                 unit_size=unit_size,
-                workers=workers,
-                ray_address=ray_address,
+                engine=engine,
                 label=f"proposals {source.name}",
                 total=sum(1 for _ in source.images(splits)) if count else None,
                 # A folder's listing has no hash: it is looked through each time.
                 selection=selection if inputs else None,
+                on_rows=told.take,
+                report=told.account.figures,
                 arguments=arguments,
             )
+            summary.extra["changed"] = changed
             summaries.append(summary)
             if on_summary is not None:
                 on_summary(source, summary)
     return summaries
+
+
+def _retire_changed(
+    source: Images, splits: Collection[str] | None, writer: StageWriter, seen: AnswerCache
+) -> int:
+    """Take the rows out of the store whose image is in ``source`` and has other bytes by now; how many."""
+    changed = changed_rows(writer.files, list(writer.manifest.shards), source.root, seen)
+    if not changed:
+        return 0
+    names = {image for rows in changed.values() for image in rows.values()}
+    here = {ref.image for ref in source.images(splits) if ref.image in names}
+    cut = {name: {row for row, image in rows.items() if image in here} for name, rows in changed.items()}
+    cut_rows(writer, {name: rows for name, rows in cut.items() if rows})
+    return len(here)
 
 
 def _join_key(ref: ImageRef) -> str:

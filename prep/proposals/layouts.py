@@ -185,7 +185,7 @@ def _runs(segmentation: Any, height: int, width: int) -> npt.NDArray[np.int64]:
         raise
     except Exception as error:  # pycocotools and numpy meet malformed entries with whatever is at hand
         raise BadMasks(f"a segmentation cannot be read: {error}") from error
-    if runs.ndim != 1 or (runs < 0).any() or int(runs.sum()) != height * width:
+    if runs.ndim != 1 or ((runs < 0) | (runs > height * width)).any() or runs.sum() != height * width:
         raise BadMasks(f"a mask's runs do not add up to {height} x {width} pixels")
     return runs
 

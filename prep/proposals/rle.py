@@ -18,6 +18,7 @@ from prep.errors import PrepError
 from prep.proposals.compiled import compiled
 
 Runs = npt.NDArray[np.int64]
+LONGEST = 2**31 - 1
 
 
 def compress(runs: npt.NDArray[np.integer]) -> str:
@@ -29,7 +30,8 @@ def expand(counts: str | bytes) -> Runs:
     """The runs of a compressed string; raises PrepError for a string that no mask has."""
     data = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
     runs = _unpack(np.frombuffer(data, np.uint8))
-    if len(runs) and runs.min() < 0:
+    # No image has longer runs, and sums of longer ones could pass for a small image's pixels.
+    if len(runs) and (runs.min() < 0 or runs.max() > LONGEST):
         raise PrepError(f"a compressed mask is damaged: {data[:40]!r}", "make it again")
     return runs
 
@@ -41,7 +43,8 @@ def encode(mask: npt.NDArray[np.generic]) -> Runs:
 
 def decode(runs: npt.NDArray[np.integer], height: int, width: int) -> npt.NDArray[np.bool_]:
     """The H x W mask of ``runs``; raises PrepError where they do not cover it."""
-    if int(runs.sum()) != height * width:
+    # Each on its own first: the sum of runs longer than any image could wrap round to the right number.
+    if (len(runs) and not 0 <= runs.min() <= runs.max() <= height * width) or runs.sum() != height * width:
         raise PrepError(
             f"a mask's runs cover {int(runs.sum())} pixels, not {height} x {width}",
             "give the size it was made with",

@@ -23,7 +23,7 @@ from prep.devices import cpu_cores
 from prep.errors import PrepError
 from prep.proposals import rle
 from prep.proposals.crops import Crop, Points, crops, cut_off, grids, resized, scaled
-from prep.proposals.fidelity import Differences
+from prep.proposals.fidelity import Differences, account
 from prep.proposals.found import Found
 from prep.proposals.nms import suppress
 from prep.proposals.postprocess import Measures, Postprocessor, Thresholds
@@ -62,6 +62,9 @@ class SamGenerator:
             Differences()
         )  # from exact, on a sample of the images; only where the fidelity is fast
         self._proposed = 0
+        # The last bits of a matrix product depend on how many threads share it, and Ray gives its workers
+        # another number than this process has: wherever a copy is opened, it takes this one's.
+        self._threads = settings.threads or torch.get_num_threads()
         self._load = load
         self._weights_sha256: str | None = None
         self._model: Any = None
@@ -89,9 +92,9 @@ class SamGenerator:
         self._side = self._model.image_encoder.img_size
         self._grids = grids(options)
         self._cuts = Thresholds.of(self._model.mask_threshold, options.stability_score_offset)
-        threads = options.threads or torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(max(1, min(threads, cpu_cores())), thread_name_prefix="resize")
-        self._post = Postprocessor(threads)
+        torch.set_num_threads(self._threads)
+        self._pool = ThreadPoolExecutor(max(1, min(self._threads, cpu_cores())), thread_name_prefix="resize")
+        self._post = Postprocessor(self._threads)
         on_cpu = self._device.type == "cpu"
         group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
         with torch.inference_mode():
@@ -124,6 +127,13 @@ class SamGenerator:
         if self.options.fidelity == "fast":
             said["compared_with_exact"] = self.differences.summary()
         return said
+
+    def take_account(self) -> dict[str, Any]:
+        """What :class:`prep.proposals.fidelity.Account` adds up, since this was last asked for."""
+        taken = account(self.measured, self.recomputed, self.differences)
+        self.measured = self.recomputed = 0
+        self.differences = Differences()
+        return taken
 
     def _compare(self, image: Image, fast: list[Proposal]) -> None:
         """Do an image the exact way as well, and say how its masks differ."""

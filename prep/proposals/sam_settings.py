@@ -17,6 +17,9 @@ CHECKPOINTS = {
     "vit_b": "sam_vit_b_01ec64.pth",
 }
 DOWNLOAD = "https://dl.fbaipublicfiles.com/segment_anything/"
+# Threads of a worker, where there are as many cores: a number that does not depend on how many workers there
+# are, so that masks do not either, and small enough that several fit on a large machine.
+THREADS = 8
 FIDELITIES = ("exact", "fast")
 
 
@@ -28,8 +31,9 @@ class SamSettings:
     ``device`` is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``. ``fidelity`` ``"exact"`` gives
     the official masks; ``"fast"`` runs the image encoder in bfloat16 and reports how its masks differ.
     ``point_grids`` replaces ``points_per_side`` by explicit grids, one per crop layer, of (x, y) in [0, 1].
-    ``images_per_batch`` (images encoded together) and ``threads`` (of the post-processing; 0 for as many as
-    torch has) change the speed, never a mask.
+    ``images_per_batch`` (images encoded together) changes the speed, never a mask. ``threads`` (0 for as many
+    as torch has where the generator is made) are each worker's, whatever the machine it runs on: on a CPU the
+    last bits of a matrix product depend on their number, as they do in the reference.
     """
 
     model: str = "vit_h"

@@ -16,6 +16,7 @@ from prep.cache.keys import canonical_json, fingerprint
 from prep.cache.schema import PROPOSALS
 from prep.devices import cpu_cores
 from prep.errors import PrepError
+from prep.proposals.changed import seen_key
 from prep.proposals.generators import Generator
 from prep.proposals.grid import grid32
 from prep.proposals.images import (
@@ -26,6 +27,7 @@ from prep.proposals.images import (
     header_pixels,
     read_bytes,
 )
+from prep.proposals.notes import noted
 from prep.proposals.select import Selection, select
 from prep.records import ImageRef, Proposal
 
@@ -80,6 +82,7 @@ class _Image:
 
     ref: ImageRef
     sha256: str | None = None
+    seen: str | None = None
     data: bytes | None = None
     pixels: Pixels | None = None
     answer: Answer | None = None
@@ -140,6 +143,7 @@ class ProposalStage:
     def process(self, loaded: list[list[_Image]]) -> pa.Table:
         """The unit's rows, in the unit's order."""
         rows: list[dict[str, Any]] = []
+        seen = [image.seen for batch in loaded for image in batch if image.seen is not None]
         for number, batch in enumerate(loaded):
             if number:
                 self._decode(batch)
@@ -147,7 +151,12 @@ class ProposalStage:
             rows.extend(self._row(image) for image in batch)
             for image in batch:
                 image.pixels = image.data = None
-        return pa.Table.from_pylist(rows, schema=PROPOSALS)
+        return noted(pa.Table.from_pylist(rows, schema=PROPOSALS), seen, self._account())
+
+    def _account(self) -> dict[str, Any]:
+        """What the generator has to say of the masks it has made since it was last asked, if anything."""
+        take = getattr(self.generator, "take_account", None)
+        return {} if take is None else take()
 
     def _read(self, ref: ImageRef) -> _Image:
         image = _Image(ref)
@@ -158,6 +167,7 @@ class ProposalStage:
             image.error = str(error)
             return image
         image.sha256, image.data = file.sha256, file.data
+        image.seen = seen_key(ref.image, len(file.data), file.mtime_ns, file.sha256)
         image.answer = self._known(file.sha256)
         return image
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from prep.engine import Resources, run
+from prep.engine import Engine, Resources, run
 from prep.errors import PrepError
 from tests.prep.toy import ToyStage, expected, item
 
@@ -216,3 +216,27 @@ def test_a_gpu_that_is_not_there_is_said_at_once(ray_here: None) -> None:
 
 def test_resources_are_one_core_unless_said() -> None:
     assert (Resources().cpus, Resources().gpus) == (1.0, 0.0)
+
+
+class CountsOpens(ToyStage):
+    """Notes each time its model is loaded, in whichever process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def open(self) -> None:
+        (self.folder / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+
+
+@pytest.mark.parametrize("ray_address", [None, "joined"])
+def test_an_engine_serves_several_runs_with_one_model(
+    ray_address: str | None, tmp_path: Path, ray_here: None
+) -> None:
+    with Engine(CountsOpens(tmp_path), ray_address=ray_address) as engine:
+        assert list(engine.run(iter(()))) == []
+        assert list(tmp_path.iterdir()) == []  # nothing to do: nothing is loaded
+        for count in (30, 50):
+            rows = [table for _, table in engine.run(units(count))]
+            assert pa.concat_tables(rows).combine_chunks().sort_by("row_id").equals(expected(count))
+    assert len(list(tmp_path.iterdir())) == 1

@@ -99,3 +99,54 @@ def test_it_is_a_dict_that_never_overwrites(
                 reference.setdefault(key, answer)
     found = cache(folder).get_many(list(reference))
     assert {key: row["answer"] for key, row in found.items()} == reference
+
+
+def many(folder: Path, count: int = 12) -> dict[str, str]:
+    """As many shards of one answer each; what they hold, by key."""
+    with cache(folder, commit_seconds=0.0) as filled:
+        for number in range(count):
+            filled.put(answers((f"k{number}", f"a{number}")))
+    return {f"k{number}": f"a{number}" for number in range(count)}
+
+
+def held(reader: AnswerCache, wanted: dict[str, str]) -> dict[str, str]:
+    return {key: row["answer"] for key, row in reader.get_many(list(wanted)).items()}
+
+
+def test_merged_answers_are_the_same_also_for_who_has_the_cache_open(tmp_path: Path) -> None:
+    wanted = many(tmp_path)
+    reading, writing = cache(tmp_path), cache(tmp_path, commit_seconds=1e9)
+    writing.put(answers(("new", "new"), ("k3", "late")))
+    cache(tmp_path).merge(1 << 20)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    writing.flush()
+    for reader in (reading, writing, cache(tmp_path)):
+        assert held(reader, wanted) == wanted
+        assert len(reader) >= len(wanted)
+    assert cache(tmp_path).get("new") is not None
+
+
+def test_a_merge_that_died_loses_nothing(tmp_path: Path) -> None:
+    wanted = many(tmp_path)
+    old = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    cache(tmp_path).merge(1 << 20)
+    for path, data in old.items():  # as if it had died before removing any
+        path.write_bytes(data)
+    assert held(cache(tmp_path), wanted) == wanted
+    assert len(cache(tmp_path)) == len(wanted)
+    cache(tmp_path).merge(1 << 20)
+    assert held(cache(tmp_path), wanted) == wanted
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+
+
+def test_shards_are_merged_up_to_a_size_and_those_of_a_store_are_left(tmp_path: Path) -> None:
+    wanted = many(tmp_path)
+    paths = sorted(tmp_path.rglob("*.parquet"))
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / paths[0].name).hardlink_to(paths[0])
+    size = max(path.stat().st_size for path in paths)
+    cache(tmp_path).merge(4 * size)
+    left = list((tmp_path / "phrases").rglob("*.parquet"))
+    assert paths[0] in left
+    assert 3 < len(left) < 7
+    assert held(cache(tmp_path), wanted) == wanted

@@ -10,7 +10,8 @@ import pytest
 
 from prep.cache import lock
 from prep.cache.answers import AnswerCache
-from prep.cache.maintain import compact, repair
+from prep.cache.compact import compact
+from prep.cache.maintain import repair
 from prep.cache.manifest import MANIFEST
 from prep.cache.schema import SCORES
 from prep.cache.store import Store, open_store

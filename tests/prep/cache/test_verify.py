@@ -15,8 +15,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from prep.cache.answers import AnswerCache
+from prep.cache.compact import compact
 from prep.cache.keys import fingerprint
-from prep.cache.maintain import compact, repair, status
+from prep.cache.maintain import repair, status
 from prep.cache.manifest import MANIFEST
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES
 from prep.cache.shards import ShardMeta, encode
@@ -188,8 +190,6 @@ def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> 
 
 
 def test_damaged_answers_are_found_and_removed(store: Store) -> None:
-    from prep.cache.answers import AnswerCache
-
     with AnswerCache(store.cache_uri, "answers", fingerprint({"a": 1}), SCORES) as cache:
         cache.put(made(1, 2))
     (path,) = Path(store.cache_uri).rglob("*.parquet")
@@ -215,6 +215,16 @@ def test_compact_changes_no_row(store: Store) -> None:
     assert fill(store) == 0  # still finished
     (again,) = compact(store)
     assert (again.shards_before, again.shards_after, again.removed) == (1, 1, [])
+
+
+def test_compact_merges_the_answers_of_the_cache(store: Store) -> None:
+    with AnswerCache(store.cache_uri, "answers", "f" * 64, SCORES, commit_seconds=0.0) as cache:
+        for number in range(5):
+            cache.put(made(number))
+    report = compact(store)[-1]
+    assert report.stage.startswith("cache/answers/")
+    assert (report.shards_before, report.shards_after) == (5, 1)
+    assert verify(store, CHECKS).problems == []
 
 
 def test_compact_keeps_to_a_size(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,15 @@ def test_numbers_that_begin_a_phrase_stay() -> None:
     assert parse("the bus\n2 red buses\nthe bus 47") == ["the bus", "2 red buses", "the bus 47"]
 
 
-@settings(deadline=None)
-@given(st.one_of(st.text(), st.text(alphabet='-*1.2) "[]{}:,\\`\nabthe<|>/#')))
-def test_nothing_makes_it_raise_and_what_comes_is_clean(raw: str) -> None:
+# A form of answer with a stretch of it replaced by anything.
+damaged = st.tuples(st.sampled_from(list(ANSWERS.values())), st.text(max_size=8), st.integers(0, 90)).map(
+    lambda parts: parts[0][: parts[2]] + parts[1] + parts[0][parts[2] + 3 :]
+)
+
+
+@settings(deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
+@given(st.one_of(st.text(), st.text(alphabet='-*1.2) "[]{}:,\\`\nabthe<|>/#'), damaged))
+def test_nothing_but_clean_phrases_comes_out_of_any_answer(raw: str) -> None:
     phrases = parse(raw)
     assert len(phrases) == len(set(phrases)) <= MAX_PHRASES
     for phrase in phrases:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,14 +51,41 @@ def test_a_damaged_string_is_refused(counts: str) -> None:
         rle.expand(counts)
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.binary(max_size=40))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+# What a real string becomes on a bad day: a piece of it, with other characters among its own.
+damaged = st.tuples(masks, st.binary(max_size=4), st.integers(0, 60)).map(
+    lambda parts: (
+        rle.compress(rle.encode(parts[0])).encode()[: parts[2]]
+        + parts[1]
+        + rle.compress(rle.encode(parts[0])).encode()[parts[2] + 1 :]
+    )
+)
+
+
+@settings(deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
+@given(
+    st.one_of(st.binary(max_size=40), st.text(max_size=40), damaged),
+    st.integers(1, 30),
+    st.integers(1, 30),
+)
+def test_nothing_but_our_error_escapes_from_damaged_run_lengths(
+    counts: bytes | str, height: int, width: int
+) -> None:
     try:
-        runs = rle.expand(data)
+        runs = rle.expand(counts)
+        assert (runs >= 0).all()
+        assert np.array_equal(rle.expand(rle.compress(runs)), runs)
+        mask = rle.decode(runs, height, width)
     except PrepError:
         return
-    assert (runs >= 0).all()
+    assert mask.shape == (height, width)
+    assert mask.sum() == rle.area(runs)
+
+
+def test_runs_whose_sum_wraps_round_are_refused() -> None:
+    runs = np.array([2**62, 2**62, 2**62, 2**62 + 25])
+    assert runs.sum() == 5 * 5
+    with pytest.raises(PrepError, match="damaged"):
+        rle.expand(rle.compress(runs))
 
 
 def test_runs_that_do_not_fit_are_refused() -> None:

@@ -1,0 +1,83 @@
+"""Fewer, larger shards: of every stage of a store, and of the answers in its cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prep.cache.answers import AnswerCache
+from prep.cache.files import Files
+from prep.cache.shards import Shard, is_shard, shard_schema
+from prep.cache.store import StageStore, Store
+from prep.cache.verify import cache_folders
+
+# A compacted shard: small enough to be held in memory while it is made.
+TARGET_BYTES = 64 << 20
+
+
+@dataclass
+class CompactReport:
+    """What :func:`compact` did to a stage, or to a folder of the cache."""
+
+    stage: str
+    shards_before: int
+    shards_after: int
+    bytes_before: int
+    bytes_after: int
+    removed: list[str]
+
+
+def compact(store: Store, target_bytes: int = TARGET_BYTES) -> list[CompactReport]:
+    """Rewrite small shards into few of about ``target_bytes`` and remove what no manifest of a stage names.
+
+    No row of a stage changes and none moves before an earlier one; takes each stage's lock. Answers are only
+    merged, never removed: another store may ask for them. Whoever uses the cache meanwhile is not disturbed.
+    """
+    stages = [_compact_stage(store.stage(name), target_bytes) for name in store.stages()]
+    answers = [_compact_answers(name, files, target_bytes) for name, files in cache_folders(store.files)]
+    return stages + [report for report in answers if report.shards_before]
+
+
+def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
+    before = set(stage.files.sizes())
+    with stage.writer(stage.reader().settings) as writer:
+        shards = list(writer.manifest.shards.values())
+        report = CompactReport(stage.name, len(shards), 0, sum(shard.bytes for shard in shards), 0, [])
+        for name in stage.files.tree():
+            if name.endswith(".parquet") and name not in writer.manifest.shards:
+                stage.files.delete(name)
+        writer.rewrite(_groups(shards, target_bytes), lambda name, table: table)
+        report.shards_after = len(writer.manifest.shards)
+        report.bytes_after = sum(shard.bytes for shard in writer.manifest.shards.values())
+    gone = before - set(stage.files.sizes()) - {shard.name for shard in shards}
+    report.removed = sorted(name for name in gone if name.endswith((".parquet", ".tmp")))
+    return report
+
+
+def _groups(shards: list[Shard], target_bytes: int) -> list[list[str]]:
+    """Neighbouring shards that together have at most ``target_bytes``, where that is more than one."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for shard in shards:
+        if groups[-1] and size + shard.bytes > target_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(shard.name)
+        size += shard.bytes
+    return [group for group in groups if len(group) > 1]
+
+
+def _compact_answers(name: str, files: Files, target_bytes: int) -> CompactReport:
+    """Merge one folder of the cache: ``cache/<stage>/<fingerprint>`` of the store."""
+    sizes = _shard_sizes(files)
+    report = CompactReport(name, len(sizes), len(sizes), sum(sizes.values()), sum(sizes.values()), [])
+    schema = next(filter(None, (shard_schema(files, shard) for shard in sorted(sizes))), None)
+    if len(sizes) > 1 and schema is not None:
+        cache, stage, fingerprint = files.uri.rsplit("/", 2)
+        AnswerCache(cache, stage, fingerprint, schema).merge(target_bytes)
+        sizes = _shard_sizes(files)
+        report.shards_after, report.bytes_after = len(sizes), sum(sizes.values())
+    return report
+
+
+def _shard_sizes(files: Files) -> dict[str, int]:
+    return {name: size for name, size in files.sizes().items() if is_shard(name)}
