@@ -68,18 +68,32 @@ function scaled([height, width], masks, wide, high) {
   });
 }
 
-function paint(context, base, masks, wide, high, only, colour) {
+function onEdge(small, place, wide) {
+  const x = place % wide;
+  return x === 0 || x === wide - 1 || place < wide || place >= small.length - wide || !small[place - 1] || !small[place + 1]
+    || !small[place - wide] || !small[place + wide];
+}
+
+// One mask as it is, its outline in a colour and what lies around it darkened: seen on a picture of any colours.
+function cutOut(context, base, small, wide, high, colour) {
+  const frame = new ImageData(new Uint8ClampedArray(base.data), wide, high), pixels = frame.data;
+  for (let place = 0; small && place < small.length; place++) {
+    const drawn = small[place] ? onEdge(small, place, wide) && colour : null;
+    if (small[place] && !drawn) continue;
+    for (let channel = 0; channel < 3; channel++) pixels[place * 4 + channel] = drawn ? drawn[channel] : pixels[place * 4 + channel] * 0.35;
+  }
+  context.putImageData(frame, 0, 0);
+}
+
+function paint(context, base, masks, wide, high, only) {
   const frame = new ImageData(new Uint8ClampedArray(base.data), wide, high), pixels = frame.data;
   const order = masks.map((_, at) => at).sort((a, b) => masks[b].area - masks[a].area);
   for (const at of order) {
     if (only !== null && at !== only) continue;
-    const {small} = masks[at], [red, green, blue] = colour || PALETTE[at % PALETTE.length];
+    const {small} = masks[at], [red, green, blue] = PALETTE[at % PALETTE.length];
     for (let place = 0; place < small.length; place++) {
       if (!small[place]) continue;
-      const x = place % wide;
-      const edge = x === 0 || x === wide - 1 || place < wide || place >= small.length - wide || !small[place - 1] || !small[place + 1]
-        || !small[place - wide] || !small[place + wide];
-      const share = edge ? 0.95 : only === null ? 0.28 : 0.45, to = place * 4;
+      const share = onEdge(small, place, wide) ? 0.95 : only === null ? 0.28 : 0.45, to = place * 4;
       pixels[to] += (red - pixels[to]) * share;
       pixels[to + 1] += (green - pixels[to + 1]) * share;
       pixels[to + 2] += (blue - pixels[to + 2]) * share;
@@ -145,10 +159,10 @@ function view(picture, name) {
   const figure = (label, mask, colour, point) => {
     const own = make("canvas", {width: wide, height: high, role: "img", ariaLabel: label});
     const draw = () => {
-      const bits = typeof mask === "number" ? masks[mask] : typeof mask === "string" ? scaled(picture.size, [[mask, 0]], wide, high)[0]
-        : mask ? {small: resized(mask.bits, mask.size, [high, wide]), area: 0} : null;
+      const bits = typeof mask === "number" ? masks[mask].small : typeof mask === "string" ? scaled(picture.size, [[mask, 0]], wide, high)[0].small
+        : mask && resized(mask.bits, mask.size, [high, wide]);
       const target = own.getContext("2d");
-      paint(target, base, bits ? [bits] : [], wide, high, 0, colour);
+      cutOut(target, base, bits, wide, high, colour);
       if (point) ring(target, (point[1] + 0.5) * wide / width, (point[0] + 0.5) * high / height, Math.max(5, wide / 22));
     };
     if (base === null) waiting.push(draw); else draw();

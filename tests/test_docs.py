@@ -15,6 +15,7 @@ import typer
 import yaml
 
 import cli
+from prep.errors import PrepError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,6 +56,8 @@ def problem(call: list[str]) -> str | None:
         with group.make_context(call[0], call[1:]) as context:
             name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])  # type: ignore[attr-defined]
             command.make_context(name, rest, parent=context)
+    except PrepError:  # it was read, and names a file that only the page's reader has
+        return None
     except Exception as error:
         if type(error).__name__ == "Exit":  # --help and --version
             return None
