@@ -208,11 +208,13 @@ def build_model(config: TrainConfig, job: Job) -> PCNet:
     return model
 
 
-def load_calibration(recipe: Recipe, device: torch.device) -> Calibration | None:
-    """The CLIP that the calibration losses ask, where ``recipe`` has them."""
+def load_calibration(config: TrainConfig, recipe: Recipe, device: torch.device) -> Calibration | None:
+    """The CLIP that the calibration losses ask, where ``recipe`` has them; OpenAI's, whichever file the
+    encoder's weights come from, or an untrained one where those are ``random``.
+    """
     if not recipe.needs_clip:
         return None
-    clip: nn.Module = load_calibration_clip()
+    clip: nn.Module = load_calibration_clip("random" if config.clip_weights == "random" else "openai")
     return Calibration(clip.to(device))
 
 

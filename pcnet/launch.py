@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,16 @@ def command(processes: int, arguments: Sequence[str]) -> list[str]:
 def relaunch(processes: int, arguments: Sequence[str] | None = None) -> int:
     """Run this program's own command line as ``processes`` processes; its exit code.
 
-    If one of them fails the others are stopped, and the run can be taken up again by the same command.
+    If one of them fails the others are stopped, and the run can be taken up again by the same command. They
+    outlive no SIGTERM of this process, and on SIGINT it waits for them: a terminal sends that to all.
     """
-    return subprocess.call(command(processes, sys.argv if arguments is None else arguments))
+    process = subprocess.Popen(command(processes, sys.argv if arguments is None else arguments))
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda signum, _: process.send_signal(signum)),
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

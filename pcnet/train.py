@@ -27,6 +27,7 @@ from pcnet.metrics import Metrics
 from pcnet.ranks import Ranks, share_batch_norm
 from pcnet.recipes import step_losses
 from pcnet.runlog import RunLog, write_settings
+from pcnet.stopping import Asked, heeding, stopped
 from prep.errors import PrepError
 
 __all__ = ["TrainConfig", "Trained", "train"]
@@ -54,7 +55,10 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
     ``validate`` scores the model after every epoch (in process 0); ``best.pt`` is then the checkpoint with
     the best mIoU and ``best_pointm.pt`` that with the best PointM. Without it ``best.pt`` is the last one.
 
-    :raises PrepError: for missing data, other settings in ``out``, or a loss that is not a number.
+    SIGINT and SIGTERM are heeded after the step at hand, whose checkpoint is written.
+
+    :raises PrepError: for missing data, other settings in ``out``, a loss that is not a number, or (its kind
+        ``Interrupted``) a signal.
     """
     ranks = Ranks()
     config = config.resolved(ranks.size)
@@ -75,7 +79,7 @@ class _Run:
         self.config, self.ranks, self.device = config, ranks, device
         self.out = Path(config.out)
         self.job = prepare(config)
-        self.calibration = load_calibration(self.job.recipe, device)
+        self.calibration = load_calibration(config, self.job.recipe, device)
         torch.manual_seed(config.seed)
         self.model = build_model(config, self.job).to(device)
         share_batch_norm(self.model, ranks)
@@ -92,12 +96,14 @@ class _Run:
         losses: dict[str, float] = {}
         log = self._log() if self.ranks.rank == 0 else None
         try:
-            for taken in self._steps(log):
-                losses = taken
-                if validate is not None and (
-                    self.step % self.job.per_epoch == 0 or self.step == self.job.total
-                ):
-                    self._validate(validate, log)
+            with heeding() as asked:
+                for taken, stop in self._steps(log, asked):
+                    losses = taken
+                    ends = self.step == self.job.total
+                    if validate is not None and (ends or self.step % self.job.per_epoch == 0):
+                        self._validate(validate, log)
+                    if stop and not ends:
+                        self._stop(asked)
             self._save(LAST)
         finally:
             if log is not None:
@@ -109,14 +115,25 @@ class _Run:
         seconds = time.monotonic() - began
         return Trained(self.out / LAST, best, self.step, seconds, losses, self.metrics)
 
-    def _steps(self, log: RunLog | None) -> Iterator[dict[str, float]]:
-        """Take every step that is left, yielding its losses; checkpoints are written on the way."""
+    def _stop(self, asked: Asked) -> None:
+        """Keep what was done, in every process before any of them ends, and end."""
+        self._save(LAST)
+        self.ranks.wait()
+        raise stopped(asked.signum, self.step, self.job.total, self.out / LAST)
+
+    def _steps(self, log: RunLog | None, asked: Asked) -> Iterator[tuple[dict[str, float], bool]]:
+        """Take every step that is left, yielding its losses and whether some process was asked to stop.
+
+        Checkpoints are written on the way.
+        """
         saved = time.monotonic()
         while self.step < self.job.total:
             epoch, position = divmod(self.step, self.job.per_epoch)
             for batches in self._batches(epoch, position):
                 rate = self._set_rate()
-                losses = self.ranks.mean(self._take(batches))
+                # All processes must leave the loop after the same step: they tell each other with the losses.
+                losses = self.ranks.mean({**self._take(batches), "asked": float(asked.signum > 0)})
+                stop = losses.pop("asked") > 0
                 self.step += 1
                 if log is not None:
                     log.step(self.step, epoch, rate, losses)
@@ -124,7 +141,7 @@ class _Run:
                         log.flush()
                         self._save(LAST)
                         saved = time.monotonic()
-                yield losses
+                yield losses, stop
                 if self.step == self.job.total:
                     return
 

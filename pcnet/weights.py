@@ -29,12 +29,15 @@ def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "op
 
 
 def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
-    """The frozen CLIP ViT-B/32 that the calibration losses ask, in evaluation mode."""
+    """The frozen CLIP ViT-B/32 that the calibration losses ask, in evaluation mode; ``random`` loads nothing
+    into it.
+    """
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision = CLIPVisionCfg(layers=12, width=768, patch_size=32, image_size=224)
     clip: nn.Module = CLIP(512, vision, CLIPTextCfg(), quick_gelu=True)
-    _fill(clip, find_weights("ViT-B-32", weights), "ViT-B-32")
+    if str(weights) != "random":
+        _fill(clip, find_weights("ViT-B-32", weights), "ViT-B-32")
     return clip.eval().requires_grad_(False)
 
 

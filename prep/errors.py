@@ -1,6 +1,8 @@
-"""The one error type that a person at the command line is meant to read."""
+"""The error that a person at the command line is meant to read, and its kind for a run asked to stop."""
 
 from __future__ import annotations
+
+import signal
 
 
 class PrepError(Exception):
@@ -25,3 +27,14 @@ class PrepError(Exception):
 
 class NotYet(PrepError):
     """Another command has to run before this one can; nothing is wrong otherwise."""
+
+
+class Interrupted(PrepError):
+    """The run was asked to stop (``signum``) and did, with everything that was finished kept."""
+
+    signum: int = signal.SIGINT
+
+    @property
+    def exit_code(self) -> int:
+        """What a program ended by this signal exits with."""
+        return 128 + self.signum

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prep.engine import Engine, Stage
-from prep.errors import PrepError
+from prep.errors import Interrupted
 from prep.progress import progress
 
 if TYPE_CHECKING:
@@ -25,17 +25,6 @@ Item = TypeVar("Item")
 
 MAX_REASONS = 20
 BLOCK = 1024
-
-
-class Interrupted(PrepError):
-    """The run was asked to stop (``signum``) and did, with everything that was finished committed."""
-
-    signum: int = signal.SIGINT
-
-    @property
-    def exit_code(self) -> int:
-        """What a program ended by this signal exits with."""
-        return 128 + self.signum
 
 
 @dataclass

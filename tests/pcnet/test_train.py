@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,20 +13,28 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
 from pcnet.checkpoint import load_model, read_checkpoint
 from pcnet.metrics import Metrics
 from pcnet.train import TrainConfig, learning_rate, train
+from prep.cache.schema import SCORES
+from prep.cache.store import open_store
 from prep.errors import PrepError
 
 # What a run in a process of its own executes: settings from the command line, as JSON.
 SCRIPT = (
     "import json, sys\n"
     "from pcnet.train import TrainConfig, train\n"
+    "from prep.errors import Interrupted\n"
     "if __name__ == '__main__':\n"
-    "    train(TrainConfig(**json.loads(sys.argv[1])))\n"
+    "    try:\n"
+    "        train(TrainConfig(**json.loads(sys.argv[1])))\n"
+    "    except Interrupted as error:\n"
+    "        print(error, file=sys.stderr)\n"
+    "        sys.exit(error.exit_code)\n"
 )
 
 
@@ -77,23 +86,37 @@ def in_process(config: TrainConfig, *launcher: str, folder: Path) -> subprocess.
         [sys.executable, *launcher, str(script), json.dumps(asdict(config))],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         cwd=folder,
+        stderr=subprocess.PIPE,
     )
 
 
-def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp_path):
+def after_some_steps(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait for a few logged steps and a checkpoint."""
+    log, deadline = folder / "losses.csv", time.monotonic() + 500
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "last.pt").exists() and len(log.read_text().splitlines()) > 6:
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp_path, number):
     whole = replace(config, out=str(tmp_path / "whole"), steps=20)
     train(whole)
     cut = replace(config, out=str(tmp_path / "cut"), steps=20, save_seconds=0.0)
     process = in_process(cut, folder=tmp_path)
-    log, deadline = tmp_path / "cut" / "losses.csv", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if (tmp_path / "cut" / "last.pt").exists() and len(log.read_text().splitlines()) > 6:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    after_some_steps(process, tmp_path / "cut")
+    logged = len(losses(cut.out))
+    process.send_signal(number)
+    told = process.communicate()[1].decode()
     stopped = read_checkpoint(tmp_path / "cut" / "last.pt")["training"]["step"]
     assert 0 < stopped < 20
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:  # it finishes the step, keeps it, and says so
+        assert process.returncode == 128 + number
+        assert f"Stopped by {number.name} after step {stopped} of 20" in told
+        assert logged <= stopped == len(losses(cut.out))
     train(replace(cut, save_seconds=60.0))
     assert losses(cut.out) == losses(whole.out)
     one, other = (read_checkpoint(Path(run.out) / "last.pt") for run in (whole, cut))
@@ -101,12 +124,27 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp_
     assert same(one["training"]["optimizer"], other["training"]["optimizer"])
 
 
+def test_two_processes_stop_after_the_same_step(config, tmp_path):
+    long = replace(config, steps=5000, save_seconds=0.0)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = in_process(long, *launcher, folder=tmp_path)
+    after_some_steps(process, Path(config.out))
+    process.terminate()
+    told = process.communicate()[1].decode()
+    assert process.returncode != 0
+    stopped = read_checkpoint(Path(config.out) / "last.pt")["training"]["step"]
+    assert told.count(f"Stopped by SIGTERM after step {stopped:,} of 5,000") == 2
+    assert stopped == len(losses(config.out))
+
+
 def test_two_processes_take_the_steps_of_one(config, tmp_path):
     alone = replace(config, out=str(tmp_path / "alone"), steps=2, lr=1e-6)
     pair = replace(alone, out=str(tmp_path / "pair"))
     train(alone)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    assert in_process(pair, *launcher, folder=tmp_path).wait(timeout=240) == 0
+    process = in_process(pair, *launcher, folder=tmp_path)
+    told = process.communicate(timeout=240)[1].decode()
+    assert process.returncode == 0, told
     # The rate is tiny because Adam's first steps are nearly signs of gradients: at the usual one, rounding in
     # a gradient near zero becomes a whole step, and later losses could be compared to a few digits only.
     for one, other in zip(losses(alone.out), losses(pair.out), strict=True):
@@ -200,6 +238,45 @@ def test_the_other_recipes_train_too(config, recipe):
     factors = {"cls": 5, "iad": 1} if recipe == "released" else {"cls": 1, "ras": 1, "iad": 1}
     parts = sum(factor * done.losses[name] for name, factor in factors.items())
     assert done.losses["total"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_the_released_recipe_trains_with_the_store_scores(config, prepared, tmp_path):
+    """All of its losses but the calibration, which reads CLIP's tokens (tests/pcnet/test_recipes.py)."""
+    store = tmp_path / "store"
+    shutil.copytree(prepared.store, store)
+    weights = {"ras": 1.0, "iad": 1.0, "anchor": 1.0, "cbs": 0.0}
+    scored = replace(config, store=str(store), recipe="released", weights=weights, steps=3)
+    with pytest.raises(PrepError, match="has no scores"):
+        train(scored)
+    write_scores(str(store))
+    done = train(scored)
+    factors = {"cls": 5.0, "ras": 1.0, "iad": 1.0, "anchor": 1.0}
+    assert done.losses.keys() == {*factors, "total"}
+    parts = sum(factor * done.losses[name] for name, factor in factors.items())
+    assert done.losses["total"] == pytest.approx(parts, rel=1e-5)
+
+
+def write_scores(store: str) -> None:
+    """A score for every proposal of every expression's image, in the store's own order."""
+    opened = open_store(store)
+    proposals = opened.stage("proposals").reader().read(["image", "masks"]).to_pylist()
+    counts = {row["image"]: len(row["masks"]) for row in proposals}
+    told = opened.stage("phrases").reader().read(["row_id", "split_by", "image"]).to_pylist()
+    fixed = {"proposals_key": "k", "model": "none", "key": "k"}
+    rows = [{**row, **fixed, "scores": [0.1 * i for i in range(counts[row["image"]])]} for row in told]
+    with opened.stage("scores").writer({}) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema=SCORES))
+
+
+def test_a_run_begins_with_the_weights_of_another(config, tmp_path):
+    first = train(replace(config, recipe="paper", weights={}, steps=3))
+    second = replace(config, out=str(tmp_path / "second"), begin_from=str(first.last), steps=1, lr=0.0)
+    one, other = (read_checkpoint(run)["model"] for run in (first.last, train(second).last))
+    shared = [name for name in one if not name.startswith("attn_fusion_vl.") and "running" not in name]
+    assert all(torch.equal(one[name], other[name]) for name in shared if "num_batches" not in name)
+    assert other["attn_fusion_vl.1.gate"] == 1
+    with pytest.raises(PrepError, match="of the shape of encoder RN50"):
+        train(replace(second, encoder="RN50", clip_weights="random", restart=True))
 
 
 def test_the_rate_rises_then_decays_to_nothing():

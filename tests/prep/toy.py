@@ -12,7 +12,8 @@ import pyarrow as pa
 from prep.cache.schema import SCORES
 from prep.cache.store import open_store
 from prep.engine import Resources
-from prep.runner import Interrupted, prepare
+from prep.errors import Interrupted
+from prep.runner import prepare
 
 
 def item(number: int) -> str:
