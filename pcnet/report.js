@@ -102,17 +102,19 @@ function settings(runs) {
 function card(content, at) {
   const {samples, pictures, maps, truth, runs} = content, image = samples.image.codes[at], picture = pictures[image];
   const name = samples.image.values[image], drawn = picture ? view(picture, name) : null, pair = runs.length > 1;
+  const actual = drawn && truth[at] ? evidence(picture, drawn, {truth: truth[at]}) : [];
+  const strip = (shown) => shown.length ? make("div", {className: "maps"}, ...shown) : null;
   const strips = samples.scores[at].map((score, run) => {
     const own = maps[run][at], shown = score && (drawn || own) ? evidence(picture, drawn, {score, maps: own && own.levels, threshold: own && own.threshold,
       who: pair ? LETTERS[run] : ""}) : [];
-    return shown.length ? make("div", {className: "maps"}, ...shown) : null;
+    return strip(pair ? shown : [...shown, ...actual]);
   });
   const kinds = samples.kinds.lists[at].map((code) => samples.kinds.values[code]);
   return make("article", {className: "card entry"}, drawn && drawn.element, make("div", {className: "words"},
     make("div", {className: "text", dir: "auto"}, samples.text[at] || "(empty)"),
     make("div", {}, ...samples.scores[at].map((score, run) => score && verdict(score, pair ? LETTERS[run] : ""))),
     make("div", {className: "tag"}, [samples.evaluation.values[samples.evaluation.codes[at]], ...kinds, drawn ? null : name].filter(Boolean).join(" · ")),
-    ...strips, drawn && truth[at] ? make("div", {className: "maps"}, ...evidence(picture, drawn, {truth: truth[at]})) : null));
+    ...strips, pair ? strip(actual) : null));
 }
 
 const ORDERS = {
