@@ -880,11 +880,15 @@ def report(
         Path | None,
         typer.Option(help="Folder that `pcnet eval --out` wrote: shows predictions beside truth."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write one page about a store: what was run, counts, failures, and a gallery to search."""
     from prep.report import ReportConfig, write_report
 
     held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
+    if as_json:
+        print(json.dumps({"page": str(out), **held}))
+        return
     texts = f"{held['expressions']:,} of {held['of']:,} expressions"
     print(f"{out}: {texts}, {held['pictures']:,} images with their masks")
 
@@ -898,6 +902,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")] = 1000,
     seed: Annotated[int, typer.Option(help="Decides the scenes and the training.")] = 0,
     shown: Annotated[int, typer.Option(min=1, help="Samples on the page.")] = 12,
+    as_json: Json = False,
 ) -> None:
     """Run the whole chain on synthetic data: no GPU, no download.
 
@@ -907,12 +912,13 @@ def demo(
     from prep.demo import DemoConfig
     from prep.demo import demo as run
 
-    run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=_say)
+    def say(line: str) -> None:
+        # At once, so that lines stay in order with those of the programs that are run.
+        print(line, flush=True, file=sys.stderr if as_json else sys.stdout)
 
-
-def _say(line: str) -> None:
-    """Print at once, so that lines stay in order with those of the programs that are run."""
-    print(line, flush=True)
+    made = run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=say)
+    if as_json:
+        print(json.dumps({"page": str(made.page), "metrics": made.metrics, "figures": made.figures}))
 
 
 @pcnet_app.command()
