@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import typer
 
 from prep.errors import PrepError
 from prep.progress import duration
+from prep.remedies import memory_error, remedy_of, told
 
 if TYPE_CHECKING:
     from pcnet.metrics import Metrics
@@ -322,7 +324,7 @@ def phrases(
     _check_recorded(from_manifest, settings)
     if plan:
         keys = (text.row_id for source in sources for text in source.expressions(split))
-        _print_plan(out, "phrases", settings, keys, workers, as_json)
+        _print_plan(out, "phrases", settings, keys, workers, replace, as_json)
         return
     summaries = run_phrases(
         stage,
@@ -498,7 +500,7 @@ def sam(
     _check_recorded(from_manifest, stage.settings())
     if plan:
         keys = (ref.image for source in sources for ref in source.images(split))
-        _print_plan(out, "proposals", stage.settings(), keys, workers, as_json)
+        _print_plan(out, "proposals", stage.settings(), keys, workers, replace, as_json)
         return
     summaries = run_proposals(
         stage,
@@ -672,7 +674,7 @@ def score(
     _check_recorded(from_manifest, score_settings(stage, store))
     if plan:
         keys = score_keys(store, datasets=dataset, splits=split)
-        _print_plan(out, "scores", score_settings(stage, store), keys, workers, as_json)
+        _print_plan(out, "scores", score_settings(stage, store), keys, workers, replace, as_json)
         return
     summary = run_scores(
         stage,
@@ -878,11 +880,15 @@ def report(
         Path | None,
         typer.Option(help="Folder that `pcnet eval --out` wrote: shows predictions beside truth."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write one page about a store: what was run, counts, failures, and a gallery to search."""
     from prep.report import ReportConfig, write_report
 
     held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
+    if as_json:
+        print(json.dumps({"page": str(out), **held}))
+        return
     texts = f"{held['expressions']:,} of {held['of']:,} expressions"
     print(f"{out}: {texts}, {held['pictures']:,} images with their masks")
 
@@ -896,6 +902,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")] = 1000,
     seed: Annotated[int, typer.Option(help="Decides the scenes and the training.")] = 0,
     shown: Annotated[int, typer.Option(min=1, help="Samples on the page.")] = 12,
+    as_json: Json = False,
 ) -> None:
     """Run the whole chain on synthetic data: no GPU, no download.
 
@@ -905,12 +912,13 @@ def demo(
     from prep.demo import DemoConfig
     from prep.demo import demo as run
 
-    run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=_say)
+    def say(line: str) -> None:
+        # At once, so that lines stay in order with those of the programs that are run.
+        print(line, flush=True, file=sys.stderr if as_json else sys.stdout)
 
-
-def _say(line: str) -> None:
-    """Print at once, so that lines stay in order with those of the programs that are run."""
-    print(line, flush=True)
+    made = run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=say)
+    if as_json:
+        print(json.dumps({"page": str(made.page), "metrics": made.metrics, "figures": made.figures}))
 
 
 @pcnet_app.command()
@@ -1233,9 +1241,15 @@ def _gpus(asked: int | None, ray_address: str | None) -> int:
     """How many GPUs to use; on a Ray cluster the driver's own do not count, so they must be asked for."""
     from prep.devices import visible_gpus
 
-    if asked is not None or ray_address is not None:
+    if ray_address is not None or asked == 0:
         return asked or 0
-    return visible_gpus()
+    visible = visible_gpus()
+    if asked is not None and asked > visible:
+        raise PrepError(
+            f"--gpus {asked}: this machine shows {visible} NVIDIA GPUs (nvidia-smi, CUDA_VISIBLE_DEVICES).",
+            "Give --gpus 0 to run on the CPU, or --ray-address to use a cluster that has GPUs.",
+        )
+    return visible if asked is None else asked
 
 
 def _unit_size(generator: str, gpus: int) -> int:
@@ -1296,7 +1310,13 @@ def _repeat(arguments: dict[str, Any]) -> None:
 
 
 def _print_plan(
-    out: str, stage: str, settings: dict[str, Any], keys: Iterable[str], workers: int, as_json: bool
+    out: str,
+    stage: str,
+    settings: dict[str, Any],
+    keys: Iterable[str],
+    workers: int,
+    replace: bool,
+    as_json: bool,
 ) -> None:
     """Say what is left to do of a stage, and what it would take."""
     from dataclasses import asdict
@@ -1305,7 +1325,7 @@ def _print_plan(
     from prep.cache.store import Store
     from prep.plan import describe, plan_run
 
-    made = plan_run(Store(open_files(out)), stage, settings, keys, workers)
+    made = plan_run(Store(open_files(out)), stage, settings, keys, workers, replace=replace)
     print(json.dumps({"stage": stage, **asdict(made)}) if as_json else "\n".join(describe(made, stage)))
 
 
@@ -1351,12 +1371,14 @@ def _run(app: typer.Typer) -> None:
     # Waiting threads of torch spin by default; where another process wants the core, that costs more
     # than ten times what sleeping does. Read when torch is loaded, so it stands before any of that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not debug:  # a thread of a library (TensorBoard's writer, say) would print its traceback
+        threading.excepthook = lambda failed: print(f"{failed.exc_value}", file=sys.stderr)
     try:
         code = app(standalone_mode=False)
     except PrepError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(told(error), file=sys.stderr)
         code = getattr(error, "exit_code", 1)
     except typer.Abort:
         code = 130
@@ -1377,12 +1399,16 @@ def _run(app: typer.Typer) -> None:
             if context is not None and not shows_help:
                 print(f"see: {context.command_path} --help", file=sys.stderr)
             code = 2
+        elif (exhausted := memory_error(error)) is not None:
+            print(told(exhausted), file=sys.stderr)
+            code = 1
+        elif isinstance(error, OSError):
+            where = f" ({error.filename})" if error.filename else ""
+            print(told(PrepError(f"{error.strerror or error}{where}", remedy_of(error))), file=sys.stderr)
+            code = 1
         else:
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-            print(
-                "This is a fault of the program: run it again with --debug before the command's name.",
-                file=sys.stderr,
-            )
+            remedy = "This is a fault of the program: run it again with --debug before the command's name."
+            print(told(PrepError(f"{type(error).__name__}: {error}", remedy)), file=sys.stderr)
             code = 70
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prep.cache.files import explained
+
 CSV_NAME = "losses.csv"
 VALIDATION_NAME = "validation.csv"
 SETTINGS_NAME = "settings.json"
@@ -63,7 +65,8 @@ class RunLog:
 
     def flush(self) -> None:
         """Hand everything to the operating system, before a checkpoint that counts on it."""
-        self._file.flush()
+        with explained("write", str(self.path)):
+            self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:

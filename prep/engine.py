@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prep.errors import PrepError
+from prep.remedies import memory_error
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,6 +143,9 @@ def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:
 
 def stage_failure(unit: list[Any], error: BaseException) -> PrepError:
     """The error for a stage that broke on a unit: the program's fault, not the data's, so the run stops."""
+    exhausted = memory_error(error)
+    if exhausted is not None:
+        return exhausted
     first = repr(unit[0]) if unit else "nothing"
     first = first if len(first) <= 200 else first[:200] + "..."
     return PrepError(

@@ -66,10 +66,17 @@ def pace_of(manifest: Manifest) -> Pace | None:
 
 
 def plan_run(
-    store: Store, stage: str, settings: Mapping[str, Any], keys: Iterable[str], workers: int
+    store: Store,
+    stage: str,
+    settings: Mapping[str, Any],
+    keys: Iterable[str],
+    workers: int,
+    *,
+    replace: bool = False,
 ) -> Plan:
     """What a run with these settings would take for those of ``keys`` that have no row yet.
 
+    With ``replace`` every row is made again.
     Raises :class:`NotYet` where the stage is not there or was made with other settings.
     """
     reader = store.stage(stage).reader()
@@ -78,7 +85,7 @@ def plan_run(
             f"{reader.stage.files.uri} was made with other settings: its pace says nothing about these.",
             "Run the same command on a small part first, with another --out, then plan with that --out.",
         )
-    done, missing, keys = reader.keys(), KeySet(), iter(keys)
+    done, missing, keys = KeySet() if replace else reader.keys(), KeySet(), iter(keys)
     while block := list(itertools.islice(keys, BLOCK)):
         hashes = hash_keys(block)
         missing.add_hashes(hashes[~done.contains_hashes(hashes)])

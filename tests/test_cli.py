@@ -176,38 +176,69 @@ def test_status_says_who_writes(texts: Path, tmp_path: Path, capsys: pytest.Capt
     assert f"being written by pid {os.getpid()} on {socket.gethostname()} since 20" in capsys.readouterr().out
 
 
-# What a newcomer types wrongly, and what the answer must name.
-MISTAKES = [
-    (("pcnet-prep", "phrases", "--llm", "rules", "--data", "nowhere"), ["nowhere", "--data"]),
-    (("pcnet-prep", "phrases", "--llm", "rules", "--dataset", "refcok"), ["refcok", "refcoco"]),
-    (("pcnet-prep", "phrases", "--llm", "./no-such-model", "--input", "{jsonl}"), ["no-such-model", "rules"]),
-    (("pcnet-prep", "phrases", "--llm", "rules", "--input", "missing.jsonl"), ["missing.jsonl"]),
-    (("pcnet-prep", "phrases", "--llm", "rules", "--input", "{jsonl}", "--split", "tset"), ["tset", "train"]),
-    (("pcnet-prep", "phrases", "--llm", "rules", "--input", "{jsonl}", "--prompt", "p.txt"), ["p.txt"]),
-    (("pcnet-prep", "sam", "--images", "missing"), ["missing", "--images"]),
-    (("pcnet-prep", "sam", "--images", "{folder}", "--gpus", "0"), ["sam_vit_h_4b8939.pth", "curl"]),
-    (("pcnet-prep", "sam", "--images", "{folder}", "--generator", "nothing"), ["nothing", "segments"]),
-    (
-        ("pcnet-prep", "sam", "--images", "{folder}", "--generator", "segments", "--max-overlap", "2"),
-        ["--max-overlap"],
-    ),
-    (("pcnet-prep", "sam", "--bogus"), ["--bogus", "--help"]),
-    (("pcnet", "train", "--store", "nowhere"), ["nowhere", "pcnet-prep phrases"]),
-    (("pcnet", "eval", "--checkpoint", "none.pt", "--store", "nowhere"), ["none.pt"]),
-]
+CONFIGURATION = """
+input: {texts}
+out: {out}
+phrases:
+  llm: rules
+train:
+  encoder: tiny
+"""
 
 
-@pytest.mark.parametrize(("words", "named"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_mistakes_are_answered_in_five_lines(
-    words: tuple[str, ...], named: list[str], tmp_path: Path
+def test_one_file_runs_the_commands_and_prints_the_one_to_train_with(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jsonl, folder = tmp_path / "own.jsonl", tmp_path / "photos"
-    jsonl.write_text(json.dumps({"sent": "the man on the left", "split": "train"}) + "\n")
-    folder.mkdir()
-    done = program(words[0], *(w.format(jsonl=jsonl, folder=folder) for w in words[1:]), cwd=tmp_path)
-    said = done.stderr.strip().splitlines()
-    assert done.returncode not in (0, 70), done.stderr
-    assert 1 <= len(said) <= 5, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in named:
-        assert word in done.stderr
+    config, out = tmp_path / "c.yaml", tmp_path / "p"
+    config.write_text(CONFIGURATION.format(texts=texts, out=out))
+    prep("run", config, "--plan")
+    said = capsys.readouterr().out
+    assert f"$ pcnet-prep phrases --llm rules --input {texts}" in said
+    assert "not yet: " in said
+    assert not out.exists()
+    prep("run", config, "--json", "--split", "val")
+    made, train = map(json.loads, capsys.readouterr().out.splitlines())
+    assert made[0]["done"] == 30
+    assert train["train"] == f"pcnet train --store {out} --input {texts} --encoder tiny"
+    prep("run", config, "--plan")
+    assert "60 rows to make" in capsys.readouterr().out
+
+
+def test_every_section_is_checked_before_the_first_one_runs(texts: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(CONFIGURATION.format(texts=texts, out=tmp_path / "p") + "  epochs: none\n")
+    with pytest.raises(PrepError, match=r"c\.yaml: train: Invalid value for '--epochs'"):
+        prep("run", config)
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_environment_is_heeded(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prep.devices import cpu_cores, visible_gpus
+
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert (cpu_cores(), visible_gpus()) == (5, 2)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    assert cpu_cores() == len(os.sched_getaffinity(0))
+    # Inside a job of a Ray cluster that cluster is used: here one that is not there.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(PrepError, match=r"127\.0\.0\.1:1 cannot be used"):
+        prep(*phrases(texts, tmp_path / "p"))
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_shell_completes_commands_and_flags(name: str) -> None:
+    variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
+    command, flag = {"pcnet-prep": ("phrases", "--keep-raw"), "pcnet": ("train", "--recipe")}[name]
+    executable = Path(sys.executable).parent / name
+    for words, at, wanted in (
+        (f"{name} {command[:3]}", 1, command),
+        (f"{name} {command} {flag[:5]}", 2, flag),
+    ):
+        asked = {variable: "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+        done = subprocess.run(
+            [executable], capture_output=True, text=True, check=False, env={**os.environ, **asked}
+        )
+        assert wanted in done.stdout.split(), done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,29 +12,25 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from prep.errors import PrepError
-
-_REMEDIES = {
-    errno.ENOSPC: "The disk is full. Free some space and run the same command again: committed rows stay.",
-    errno.EFBIG: "A file-size limit stopped the write. Raise it (ulimit -f) and run the same command again.",
-    errno.EDQUOT: "Your quota is used up. Free some space, then run the same command again.",
-    errno.EROFS: "This file system is read-only. Choose another place with --out.",
-    errno.EACCES: "Check who owns it and its permissions, or choose another place with --out.",
-    errno.EPERM: "Check who owns it and its permissions, or choose another place with --out.",
-    errno.ENOENT: "Was the store moved or removed? Run the command again to start it anew.",
-}
+from prep.remedies import remedy_of
 
 
 @contextlib.contextmanager
 def explained(doing: str, where: str) -> Iterator[None]:
-    """Turn an ``OSError`` into a :class:`PrepError` that says what was being done, where, and what to do."""
+    """Turn an ``OSError``, or what pyarrow says of a damaged shard, into a :class:`PrepError` that says what
+    was being done, where, and what to do.
+    """
     try:
         yield
+    except pa.ArrowInvalid as error:
+        reason = str(error).split("\n", 1)[0]
+        raise PrepError(
+            f"Cannot {doing} {where}: {reason}",
+            "`pcnet-prep verify --repair` cuts out what is damaged and makes it again.",
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error).split("\n", 1)[0]
-        remedy = _REMEDIES.get(
-            error.errno or 0, "Check the path and your access to it, then run the command again."
-        )
-        raise PrepError(f"Cannot {doing} {where}: {reason}", remedy) from error
+        raise PrepError(f"Cannot {doing} {where}: {reason}", remedy_of(error)) from error
 
 
 class Files:

@@ -250,6 +250,8 @@ class StageWriter:
                 f"{self.files.uri} holds shards but no manifest.",
                 "`pcnet-prep verify --repair` rebuilds it from them; or choose another place with --out.",
             )
+        if stored is not None and stored.settings != self.settings and not any(map(is_shard, names)):
+            stored = None  # begun with a mistake, perhaps, and never filled: there is nothing to protect
         if stored is not None and stored.settings != self.settings and not self._replace:
             raise PrepError(
                 f"{self.files.uri} was made with other settings:\n"

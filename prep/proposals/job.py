@@ -13,6 +13,7 @@ from prep.cache.keys import fingerprint
 from prep.cache.maintain import cut_rows
 from prep.cache.schema import PROPOSALS
 from prep.engine import Engine, Stage
+from prep.errors import PrepError
 from prep.proposals.changed import SEEN, changed_rows, open_seen
 from prep.proposals.fidelity import Account
 from prep.proposals.notes import notes_of
@@ -116,7 +117,7 @@ def run_proposals(
     not that of the file read before; ``summary.extra["changed"]`` counts such rows.
     ``cache`` is a folder of answers that several stores share (default: inside the store). ``count`` goes
     through the images beforehand, so that progress has a total. Raises :class:`~prep.errors.PrepError` where
-    the stage was begun with other settings and ``replace`` is not given.
+    the stage was begun with other settings and ``replace`` is not given, and for a source without images.
     """
     settings = stage.settings()
     where = store.cache_uri if cache is None else cache
@@ -146,7 +147,7 @@ def run_proposals(
             }
             summary = prepare(
                 stage,
-                source.images(splits),
+                _images(source, splits),
                 key=_join_key,
                 writer=writer,
                 unit_size=unit_size,
@@ -178,6 +179,22 @@ def _retire_changed(
     cut = {name: {row for row, image in rows.items() if image in here} for name, rows in changed.items()}
     cut_rows(writer, {name: rows for name, rows in cut.items() if rows})
     return len(here)
+
+
+def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:
+    """A source's images. One that has none at all is refused: each row would say so, and be kept as done."""
+    images = source.images(splits)
+    first = next(images, None)
+    if first is None:
+        raise PrepError(f"{source.name} has no image.", "Name another folder, or see docs/datasets.md.")
+    folder = Path(first.path).parent
+    if not folder.is_dir():
+        raise PrepError(
+            f"There is no folder {folder}, where the images of {source.name} should be.",
+            "docs/datasets.md says where to download them; --data or --image-root names their place.",
+        )
+    yield first
+    yield from images
 
 
 def _join_key(ref: ImageRef) -> str:

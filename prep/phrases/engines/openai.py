@@ -36,6 +36,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 TIMEOUT_SECONDS = 180.0
+_NOTHING_THERE = (404, 405, 501)
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
 # An object around the list, as strict endpoints want one at the root; lengths are left to the checks.
 _SCHEMA = {
@@ -217,6 +218,8 @@ class _Client:
                 trouble = f"HTTP {status}: {_message(data)}"
                 if status in (401, 403) and method == "POST":
                     raise _no_entry(self.url, Refused(status, _message(data)))
+                if status in _NOTHING_THERE and method == "POST":
+                    raise _nothing_there(self.url + path, trouble)
                 if status not in _BUSY:
                     raise Refused(status, _message(data))
                 wait = _retry_after(headers, wait)
@@ -269,6 +272,14 @@ def _retry_after(headers: Any, wait: float) -> float:
         return min(LONGEST_WAIT, max(wait, float(headers.get("Retry-After", ""))))
     except ValueError:
         return wait
+
+
+def _nothing_there(url: str, trouble: str) -> PrepError:
+    return PrepError(
+        f"{url} is not there, or not for this model ({trouble}).",
+        "Give --llm openai:URL#MODEL with the URL up to and with /v1, and the model as the server calls it. "
+        + NO_MODEL_NEEDED,
+    )
 
 
 def _no_entry(url: str, error: Exception) -> PrepError:
