@@ -46,8 +46,8 @@ def reading(text: str) -> Reading:
     """``text`` read once for all checks."""
     words, tags = read(text)
     stems: dict[str, str] = {}
-    for word, tag in zip(words, tags, strict=True):
-        stems.update(_kinds(word, tag))
+    for kinds in map(_kinds, words, tags):
+        stems.update(kinds)
     frame = analyse(tags)
     target = frozenset([stem(words[i]) for i in frame.head if tags[i] not in "O&dh"])
     return Reading(stems, target, len(frame.cues))
@@ -95,11 +95,12 @@ def target_first(text: str, phrases: Sequence[str]) -> bool:
 def target_kept(text: str, phrases: Sequence[str]) -> bool:
     """Every phrase is about what the first one names."""
     first = reading(phrases[0])
-    named = {key for key, kind in first.stems.items() if kind}
+    content = {key for key, kind in first.stems.items() if kind}
+    named = first.target or content
     for phrase in phrases[1:]:
         other = reading(phrase)
         # "the bigger of the two" has no noun of its own; it is about an object that is not named either.
-        if not ((first.target or named) & other.target if other.target else named <= other.stems.keys()):
+        if named.isdisjoint(other.target) if other.target else not content <= other.stems.keys():
             return False
     return True
 

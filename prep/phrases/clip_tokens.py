@@ -38,6 +38,8 @@ def count_tokens(text: str) -> int:
 @lru_cache(maxsize=1 << 15)
 def _word(word: str) -> int:
     """Tokens of one word without white space, which no token of CLIP crosses."""
+    if word.isascii() and word.isalpha() and f"{word}</w>" in _merges()[1]:
+        return 1
     if word.isascii():
         parts = _ASCII.findall(word)
     else:

@@ -76,17 +76,19 @@ def run_phrases(
             Engine(worked, workers=workers, ray_address=ray_address) as engine,
         ):
             for source in sources:
+                selection = {
+                    "name": source.name,
+                    "split_by": source.split_by,
+                    "splits": sorted(splits or []),
+                    "inputs": source.inputs(),
+                }
+                counted = count and not writer.finished(selection)
                 common: dict[str, Any] = {
                     "writer": writer,
                     "engine": engine,
                     "label": f"phrases {source.name}",
-                    "total": sum(1 for _ in source.expressions(splits)) if count else None,
-                    "selection": {
-                        "name": source.name,
-                        "split_by": source.split_by,
-                        "splits": sorted(splits or []),
-                        "inputs": source.inputs(),
-                    },
+                    "total": sum(1 for _ in source.expressions(splits)) if counted else None,
+                    "selection": selection,
                     "arguments": arguments,
                 }
                 expressions = source.expressions(splits)

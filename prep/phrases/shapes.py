@@ -64,7 +64,8 @@ class Frame(NamedTuple):
 
 def place_end(tags: str, i: int) -> int:
     """Where a place in the picture that starts at ``i`` ends; ``i`` where none starts."""
-    if tags[i] not in "IiTldamo0s":
+    # Every place has an "s" or "g" in it: most words are told apart without a pattern.
+    if tags[i] not in "IiTldamo0s" or (tags.find("s", i) < 0 and tags.find("g", i) < 0):
         return i
     match = COUNTED.match(tags, i) or POSITION.match(tags, i)
     return match.end() if match else i

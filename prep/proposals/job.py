@@ -61,11 +61,15 @@ class MaskStage(Stage, Protocol):
 
 
 class _Told:
-    """What units tell beside their rows, as they come in: files to remember, and how masks were computed."""
+    """What units tell beside their rows, as they come in: files to remember, and how masks were computed.
 
-    def __init__(self, seen: AnswerCache) -> None:
-        self._seen = seen
+    ``changed`` counts the rows of images that had others before (``retired``).
+    """
+
+    def __init__(self, seen: AnswerCache, retired: Collection[str]) -> None:
+        self._seen, self._retired = seen, retired
         self.account = Account()
+        self.changed = 0
 
     def take(self, rows: pa.Table) -> None:
         """Take one unit's notes."""
@@ -73,6 +77,8 @@ class _Told:
         if files:
             self._seen.put(pa.table({"key": files}, SEEN))
         self.account.add(said)
+        if self._retired:
+            self.changed += sum(image in self._retired for image in rows.column("image").to_pylist())
 
 
 class CachedAnswers:
@@ -135,16 +141,11 @@ def run_proposals(
         Engine(stage, workers=workers, ray_address=ray_address) as engine,
         open_seen(where) as seen,
     ):
+        retired = _retire_changed(sources, splits, writer, seen)
         for source in sources:
-            changed = _retire_changed(source, splits, writer, seen)
-            told = _Told(seen)
-            inputs = source.inputs()
-            selection = {
-                "name": source.name,
-                "split_by": source.split_by,
-                "splits": sorted(splits or []),
-                "inputs": inputs,
-            }
+            told = _Told(seen, retired)
+            selection = _selection(source, splits)
+            counted = count and (selection is None or not writer.finished(selection))
             summary = prepare(
                 stage,
                 _images(source, splits),
@@ -153,32 +154,46 @@ def run_proposals(
                 unit_size=unit_size,
                 engine=engine,
                 label=f"proposals {source.name}",
-                total=sum(1 for _ in source.images(splits)) if count else None,
-                # A folder's listing has no hash: it is looked through each time.
-                selection=selection if inputs else None,
+                total=sum(1 for _ in source.images(splits)) if counted else None,
+                selection=selection,
                 on_rows=told.take,
                 report=told.account.figures,
                 arguments=arguments,
             )
-            summary.extra["changed"] = changed
+            summary.extra["changed"] = told.changed
             summaries.append(summary)
             if on_summary is not None:
                 on_summary(source, summary)
     return summaries
 
 
+def _selection(source: Images, splits: Collection[str] | None) -> dict[str, Any] | None:
+    """What is asked of a source, to know it again; None for a folder, which is looked through each time."""
+    inputs = source.inputs()
+    if not inputs:
+        return None
+    named = {"name": source.name, "split_by": source.split_by}
+    return {**named, "splits": sorted(splits or []), "inputs": inputs}
+
+
 def _retire_changed(
-    source: Images, splits: Collection[str] | None, writer: StageWriter, seen: AnswerCache
-) -> int:
-    """Take the rows out of the store whose image is in ``source`` and has other bytes by now; how many."""
-    changed = changed_rows(writer.files, list(writer.manifest.shards), source.root, seen)
-    if not changed:
-        return 0
-    names = {image for rows in changed.values() for image in rows.values()}
-    here = {ref.image for ref in source.images(splits) if ref.image in names}
-    cut = {name: {row for row, image in rows.items() if image in here} for name, rows in changed.items()}
-    cut_rows(writer, {name: rows for name, rows in cut.items() if rows})
-    return len(here)
+    sources: Collection[Images], splits: Collection[str] | None, writer: StageWriter, seen: AnswerCache
+) -> set[str]:
+    """Take out of the store the rows of images in ``sources`` that have other bytes by now; their names."""
+    retired: set[str] = set()
+    for root in {source.root for source in sources}:
+        changed = changed_rows(writer.files, list(writer.manifest.shards), root, seen)
+        names = {image for rows in changed.values() for image in rows.values()}
+        if not names:
+            continue
+        mine = [source for source in sources if source.root == root]
+        here = {ref.image for source in mine for ref in source.images(splits) if ref.image in names}
+        cut = {
+            shard: {row for row, image in rows.items() if image in here} for shard, rows in changed.items()
+        }
+        cut_rows(writer, {shard: rows for shard, rows in cut.items() if rows})
+        retired |= here
+    return retired
 
 
 def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:
