@@ -80,8 +80,9 @@ class RunLog:
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """``settings.json``: what the run trains and on what, for people and for `pcnet report`."""
     temporary = folder / f".{SETTINGS_NAME}.tmp"
-    temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / SETTINGS_NAME)
+    with explained("write", str(folder / SETTINGS_NAME)):
+        temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, folder / SETTINGS_NAME)
 
 
 def _append(path: Path, row: Sequence[Any]) -> None:

@@ -286,7 +286,7 @@ NO_SPACE = {
     "pcnet-prep report {store} --out page.html": "page.html",
     "pcnet-prep export tree --data {coco} --store {store}": "tree",
     "pcnet-prep compact {several}": "several/phrases ulimit",
-    "pcnet train --store {store} --data {coco} --encoder tiny --gpus 0 --out r": "r/losses.csv ulimit",
+    "pcnet train --store {store} --data {coco} --encoder tiny --gpus 0 --out r": "r/settings.json ulimit",
 }
 
 
