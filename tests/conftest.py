@@ -6,7 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# How long a case takes says how busy the machine is, not whether the case is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 # Threads that wait shall sleep, not spin (see cli.py); read when torch is loaded, so set before any test is.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray runs its workers at niceness 15: beside other work on the machine an engine would take minutes to start.

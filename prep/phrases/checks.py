@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from prep.cache.keys import normalise_text
-from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
+from prep.phrases.clip_tokens import fits
 from prep.phrases.grammar import analyse
 from prep.phrases.tokens import read
 from prep.phrases.wordforms import stem
@@ -80,7 +80,7 @@ def distinct(text: str, phrases: Sequence[str]) -> bool:
 
 def too_long(text: str, phrases: Sequence[str]) -> bool:
     """No phrase has more than 18 CLIP tokens, so that the end token survives a cut at 20."""
-    return max(map(count_tokens, phrases)) <= MAX_TOKENS
+    return all(map(fits, phrases))
 
 
 def target_first(text: str, phrases: Sequence[str]) -> bool:

@@ -21,6 +21,11 @@ _ASCII = re.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[a-z
 _UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
+def fits(text: str, limit: int = MAX_TOKENS) -> bool:
+    """Whether ``text`` has at most ``limit`` tokens. A short one is not looked into: no token is empty."""
+    return (len(text) <= limit and text.isascii() and "&" not in text) or count_tokens(text) <= limit
+
+
 @lru_cache(maxsize=1 << 14)
 def count_tokens(text: str) -> int:
     """The number of tokens of ``text`` by CLIP's byte-pair encoding, start and end token not counted.

@@ -17,10 +17,12 @@ def settle_classes(words: list[str], tags: list[str]) -> None:
         return
     made_up = lexicon().lists["made-up"]
     for i, word in enumerate(words):
-        if word in ambiguous or tags[i] == "p":
+        if word in ambiguous:
             before = tags[i - 1] if i else "^"
             after = tags[i + 1] if i + 1 < len(tags) else "$"
             tags[i] = _class(word, before, after, words[i + 1] if i + 1 < len(words) else "")
+        elif tags[i] == "p":
+            tags[i] = _creature(word, tags[i + 1] if i + 1 < len(tags) else "$")
         elif (
             word in made_up and i and tags[i - 1] in "jmn0" and (word != "looking" or _noun_follows(tags, i))
         ):

@@ -34,7 +34,7 @@ def analyse(tags: str) -> Frame:
     """The frame of an expression whose words have these classes; indices count all words, also chatter."""
     reader = _Reader(tags.replace("y", ",") + END)
     reader.read()
-    return Frame(reader.head, tuple(cue for cue in reader.cues if cue.words))
+    return Frame(reader.head, tuple([cue for cue in reader.cues if cue.words]))
 
 
 class _Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
+from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens, fits
 from prep.phrases.grammar import analyse
 from prep.phrases.lexicon import lexicon
 from prep.phrases.shapes import Cue, Frame
@@ -33,14 +33,14 @@ def break_up(text: str) -> tuple[str, ...]:
         return ()
     cues = list(frame.cues)
     phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
-    if phrases and max(map(count_tokens, phrases)) > MAX_TOKENS:
+    if not all(map(fits, phrases)):
         cues = _split_long(words, tags, frame)
     while len(cues) >= MAX_PHRASES:
         cues = _merge_nearest(words, tags, frame.head, cues)
     if len(cues) != len(phrases):
         phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
     phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
-    if max(map(count_tokens, phrases)) > MAX_TOKENS:
+    if not all(map(fits, phrases)):
         phrases = list(map(shorten, phrases))
     # A name too long for CLIP is no name.
     return () if phrases[0] == "the" else tuple(dict.fromkeys(phrases))
@@ -70,16 +70,14 @@ def _compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -
     """The phrase of one cue: its words and the target's, in the order of the expression."""
     if not head:
         return _headless(words, tags, cue)
-    first = cue.words[0] if cue.link else -1
-    parts: list[str] = []
     order = sorted({*head, *cue.words})
     if cue.words and cue.words[-1] < head[0] and any(tags[i] in _AFTER_NAME for i in cue.words):
         # "on the left man": the name comes first.
         order = [*head, *cue.words]
-    for i in order:
-        if i == first:
-            parts.append("with" if words[cue.words[-1]] in lexicon().lists["had"] else cue.link)
-        parts.append(words[i])
+    parts = [words[i] for i in order]
+    if cue.link and cue.words:
+        link = "with" if words[cue.words[-1]] in lexicon().lists["had"] else cue.link
+        parts.insert(order.index(cue.words[0]), link)
     if not (tags[order[0]] in "hx" or words[head[0]] in lexicon().lists["no-article"]):
         parts.insert(0, "the")
     return _join(parts)
@@ -122,7 +120,7 @@ def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
     waiting = list(frame.cues)
     while waiting:
         cue = waiting.pop(0)
-        if count_tokens(_compose(words, tags, frame.head, cue)) <= MAX_TOKENS:
+        if fits(_compose(words, tags, frame.head, cue)):
             cues.append(cue)
             continue
         breaks = [k for k in range(2, len(cue.words)) if tags[cue.words[k]] in _BREAKS]
@@ -137,4 +135,4 @@ def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
 
 
 def _fits(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
-    return count_tokens(_compose(words, tags, head, cue)) <= MAX_TOKENS
+    return fits(_compose(words, tags, head, cue))

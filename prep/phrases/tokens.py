@@ -26,7 +26,7 @@ _TYPOGRAPHIC = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2014": ",", "\u20
 def read(text: str) -> tuple[tuple[str, ...], str]:
     """The words of ``text``, lower case, compounds such as "next to" as one; and a class letter for each."""
     line = normalise_text(text)
-    words = line.split() if line.replace(" ", "").isalnum() else _marked_words(line)
+    words = line.split(" ") if line.replace(" ", "").isalnum() else _marked_words(line)
     if len(line) > MAX_LETTERS and max(map(len, words), default=0) > MAX_LETTERS:
         words = [word[:MAX_LETTERS] for word in words]
     del words[2 * MAX_WORDS :]
