@@ -149,7 +149,7 @@ Cache = Annotated[
 ]
 Replace = Annotated[
     bool,
-    typer.Option("--replace", help="Replace what the store holds of this stage when its settings differ."),
+    typer.Option("--replace", help="Begin this stage anew: its rows in the store go, whatever made them."),
 ]
 Gpus = Annotated[
     int | None, typer.Option("--gpus", min=0, help="GPUs to use. Default: all visible ones, else the CPU.")
@@ -954,7 +954,7 @@ def train(
         list[str] | None, typer.Option(help="Set a loss weight, as in --weight iad=0.5; may be given again.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Image side in pixels. Default: the encoder's.")
+        int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: the encoder's.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the split.")] = 15,
     steps: Annotated[
@@ -1062,7 +1062,7 @@ def evaluate(
         bool, typer.Option(help="Also score the proposal under the peak, and the best proposal there is.")
     ] = False,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Image side in pixels. Default: as trained.")
+        int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: as trained.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Expressions a forward pass.")] = 32,
     out: Annotated[
@@ -1135,7 +1135,7 @@ def predict(
         "prediction"
     ),
     size: Annotated[
-        int | None, typer.Option(min=16, help="Image side in pixels. Default: as trained.")
+        int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: as trained.")
     ] = None,
     stages: Annotated[
         int | None, typer.Option(min=1, max=4, help="Stages to run. Default: the checkpoint's.")

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.cache.maintain import cut_rows
+from prep.cache.shards import read_shard
 from prep.errors import NotYet, PrepError
 from prep.proposals.images import UnreadableImage, check_name
 from prep.runner import Summary, prepare
@@ -13,6 +15,7 @@ from prep.scores import ImageTexts, ScoreStage, Text
 
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
+    from prep.cache.writer import StageWriter
 
 
 def run_scores(
@@ -32,15 +35,16 @@ def run_scores(
 
     ``datasets`` and ``splits`` limit the expressions (None: all). Left out and counted in the summary's
     ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
-    read when its masks were made. An image that the proposals stage has not seen is a
-    :class:`~prep.errors.PrepError`, as is a stage begun with another model or on other proposals (unless
-    ``replace``).
+    read when its masks were made. Scores of an image whose masks were made again since are made again too.
+    An image that the proposals stage has not seen is a :class:`~prep.errors.PrepError`, as is a stage begun
+    with another model or on other proposals (unless ``replace``).
     """
     proposals = _reader(store, "proposals", "pcnet-prep sam")
     wanted, skipped = _expressions(_reader(store, "phrases", "pcnet-prep phrases"), datasets, splits)
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
         total = sum(map(len, wanted.values()))
+        remade = _cut_remade(proposals, writer)
         _leave_out_done(wanted, writer)
         left = sum(map(len, wanted.values()))
         for image in _unreadable(proposals, wanted, store.uri):
@@ -61,6 +65,8 @@ def run_scores(
             )
     summary.total, summary.reused = total, total - left
     summary.extra["skipped"] = skipped
+    if remade:
+        summary.extra["scores of masks made again since"] = remade
     return summary
 
 
@@ -115,7 +121,23 @@ def _expressions(
     return wanted, skipped
 
 
-def _leave_out_done(wanted: dict[str, list[Text]], writer: Any) -> None:
+def _cut_remade(proposals: StageReader, writer: StageWriter) -> int:
+    """Take out the scores that are aligned with masks an image no longer has; how many there were."""
+    keys: dict[str, str] = {}
+    for batch in proposals.batches(["image", "key"]):
+        keys.update(zip(batch["image"].to_pylist(), batch["key"].to_pylist(), strict=True))
+    cut = {}
+    for shard in writer.manifest.shards:
+        table = read_shard(writer.files, shard, ["image", "proposals_key"])
+        rows = zip(table["image"].to_pylist(), table["proposals_key"].to_pylist(), strict=True)
+        stale = {row for row, (image, key) in enumerate(rows) if keys.get(image, key) != key}
+        if stale:
+            cut[shard] = stale
+    cut_rows(writer, cut)
+    return sum(map(len, cut.values()))
+
+
+def _leave_out_done(wanted: dict[str, list[Text]], writer: StageWriter) -> None:
     for image in list(wanted):
         done = writer.done.contains([text.row_id for text in wanted[image]]).tolist()
         wanted[image] = [text for text, is_done in zip(wanted[image], done, strict=True) if not is_done]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from prep.cache.schema import SCORES
+from prep.cache.schema import PROPOSALS, SCORES
 from prep.cache.store import open_store
 from prep.errors import PrepError
 from prep.proposals import rle
@@ -225,8 +225,6 @@ def phrases(rows: list[tuple[str, str | None, str, str]]) -> pa.Table:
 
 
 def proposals(folder: Path, names: list[str], unreadable: str) -> pa.Table:
-    from prep.cache.schema import PROPOSALS
-
     mask = {"counts": COUNTS[0], "area": 600, "bbox": [10, 5, 30, 20]}
     rows = [
         {
@@ -282,6 +280,20 @@ def test_a_store_is_scored_once_and_added_to(clip_folder: Path, tmp_path: Path) 
     found = {row["row_id"]: row for row in table.to_pylist()}
     assert {k: len(v["scores"]) for k, v in found.items()} == {"r0": 1, "r1": 2, "r2": 1, "r4": 2}
     assert found["r4"]["proposals_key"] == "key of b.png"
+
+    # An image was replaced, and its masks were made again: only its scores are.
+    photo(folder, "a.png", 7)
+    remade = proposals(folder, ["a.png", "b.png"], "torn.png").to_pylist()
+    remade[0]["key"] = "another key of a.png"
+    with store.stage("proposals").writer({"generator": "toy"}, replace=True) as writer:
+        writer.write(pa.Table.from_pylist(remade, schema=PROPOSALS))
+    summary = run_scores(made, store, folder)
+    assert (summary.done, summary.reused) == (2, 2)
+    assert summary.extra["scores of masks made again since"] == 2
+    now = {row["row_id"]: row for row in store.stage("scores").reader().read().to_pylist()}
+    assert {k for k in found if now[k] == found[k]} == {"r1", "r4"}
+    assert now["r0"]["proposals_key"] == "another key of a.png"
+    assert now["r0"]["scores"] != found["r0"]["scores"]
 
     with store.stage("proposals").writer({"generator": "other"}, replace=True) as writer:
         writer.write(proposals(folder, ["b.png", "a.png"], "torn.png"))
