@@ -218,10 +218,10 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--expression-rate", type=float, default=832, help="expressions a second and GPU")
     parser.add_argument("--engine-start", type=float, default=120, help="seconds until vLLM answers")
-    parser.add_argument("--expression-bytes", type=float, default=70, help="of a stored row")
+    parser.add_argument("--expression-bytes", type=float, default=62, help="of a stored row")
     parser.add_argument("--image-rate", type=float, default=10.8, help="images a second and GPU")
     parser.add_argument("--sam-start", type=float, default=20, help="seconds until SAM is loaded")
-    parser.add_argument("--image-bytes", type=float, default=17_000, help="of a stored row")
+    parser.add_argument("--image-bytes", type=float, default=18_000, help="of a stored row")
     arguments = parser.parse_args()
     count = arguments.rows
     if arguments.what == "listing":
