@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
-from prep.errors import Interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from prep.signals import handled_by
 
 
 class Asked:
@@ -26,26 +21,7 @@ class Asked:
 
 @contextlib.contextmanager
 def heeding() -> Iterator[Asked]:
-    """Note SIGINT and SIGTERM in here, if this is the main thread, and restore their handlers after."""
+    """Note SIGINT and SIGTERM in here."""
     asked = Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals go to the main thread, whose business they are
-        return
-    before = {number: signal.signal(number, asked.note) for number in SIGNALS}
-    try:
+    with handled_by(asked.note):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stopped(signum: int, step: int, total: int, checkpoint: Path) -> Interrupted:
-    """The error to end a run with that has written ``checkpoint`` after ``step``."""
-    # Where another process of the run was asked and this one was not, it ends as if by SIGTERM.
-    number = signal.Signals(signum or signal.SIGTERM)
-    error = Interrupted(
-        f"Stopped by {number.name} after step {step:,} of {total:,}, which {checkpoint} holds.",
-        "Run the same command again to go on from there.",
-    )
-    error.signum = number
-    return error

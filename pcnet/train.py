@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,8 +28,9 @@ from pcnet.metrics import Metrics
 from pcnet.ranks import Ranks, share_batch_norm
 from pcnet.recipes import step_losses
 from pcnet.runlog import RunLog, write_settings
-from pcnet.stopping import Asked, heeding, stopped
+from pcnet.stopping import Asked, heeding
 from prep.errors import PrepError
+from prep.signals import interrupted
 
 __all__ = ["TrainConfig", "Trained", "train"]
 
@@ -119,7 +121,9 @@ class _Run:
         """Keep what was done, in every process before any of them ends, and end."""
         self._save(LAST)
         self.ranks.wait()
-        raise stopped(asked.signum, self.step, self.job.total, self.out / LAST)
+        # Where another process of the run was asked and this one was not, it ends as if by SIGTERM.
+        done = f"step {self.step:,} of {self.job.total:,} is in {self.out / LAST}"
+        raise interrupted(asked.signum or signal.SIGTERM, done)
 
     def _steps(self, log: RunLog | None, asked: Asked) -> Iterator[tuple[dict[str, float], bool]]:
         """Take every step that is left, yielding its losses and whether some process was asked to stop.

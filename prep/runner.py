@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prep.engine import Engine, Stage
-from prep.errors import Interrupted
 from prep.progress import progress
+from prep.signals import Stop, interrupted, stoppable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,6 +49,11 @@ class Summary:
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
+
+    @property
+    def so_far(self) -> str:
+        """What a run that is stopped leaves, in words."""
+        return f"{self.done} rows of this run are in {self.where}"
 
     def count(self, rows: pa.Table) -> None:
         """Add one unit's rows, and the errors among them."""
@@ -142,7 +144,7 @@ def prepare(
         except Stop as signalled:
             stop.ignore()
             writer.flush()
-            raise interrupted(signalled.signum, summary) from None
+            raise interrupted(signalled.signum, summary.so_far) from None
     return summary
 
 
@@ -178,67 +180,3 @@ class _Todo:
     def returned(self, unit: list[Any]) -> None:
         """A unit's rows are written: its keys are among the done ones now."""
         self._claimed.difference_update(map(self._key, unit))
-
-
-class Stop(BaseException):
-    """Raised by a signal. No ``Exception``: a stage that makes rows of those must not swallow it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
-
-
-class Stoppable:
-    """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, while rows are committed, right after."""
-
-    def __init__(self) -> None:
-        self._deferred = 0
-        self._pending: int | None = None
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self._deferred:
-            self._pending = signum
-        else:
-            raise Stop(signum)
-
-    def ignore(self) -> None:
-        """We are stopping: further signals change nothing."""
-        self._deferred += 1
-
-    @contextlib.contextmanager
-    def later(self) -> Iterator[None]:
-        """What happens in here is finished before a signal is heeded."""
-        self._deferred += 1
-        try:
-            yield
-        finally:
-            self._deferred -= 1
-        if self._pending is not None and not self._deferred:
-            signum, self._pending = self._pending, None
-            raise Stop(signum)
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Stoppable]:
-    """Heed SIGINT and SIGTERM in here, if this is the main thread, and restore their handlers after."""
-    stop = Stoppable()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals go to the main thread, whose business they are
-        return
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def interrupted(signum: int, summary: Summary) -> Interrupted:
-    """The error to end a stopped run with, once everything finished is committed."""
-    error = Interrupted(
-        f"Stopped by {signal.Signals(signum).name}; {summary.done} rows of this run are in {summary.where}.",
-        "Run the same command again to go on from there.",
-    )
-    error.signum = signum
-    return error

@@ -21,7 +21,8 @@ from prep.phrases.report import Clock, Report
 from prep.phrases.stage import row
 from prep.progress import progress
 from prep.records import Expression, PhraseSet
-from prep.runner import Stop, Summary, interrupted, stoppable
+from prep.runner import Summary
+from prep.signals import Stop, interrupted, stoppable
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -104,7 +105,7 @@ def run_llm(
         except Stop as signalled:
             stop.ignore()
             writer.flush()
-            raise interrupted(signalled.signum, summary) from None
+            raise interrupted(signalled.signum, summary.so_far) from None
     return summary
 
 

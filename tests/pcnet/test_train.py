@@ -115,7 +115,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp
         assert process.returncode == -number
     else:  # it finishes the step, keeps it, and says so
         assert process.returncode == 128 + number
-        assert f"Stopped by {number.name} after step {stopped} of 20" in told
+        assert f"Stopped by {number.name}: step {stopped} of 20" in told
         assert logged <= stopped == len(losses(cut.out))
     train(replace(cut, save_seconds=60.0))
     assert losses(cut.out) == losses(whole.out)
@@ -133,7 +133,7 @@ def test_two_processes_stop_after_the_same_step(config, tmp_path):
     told = process.communicate()[1].decode()
     assert process.returncode != 0
     stopped = read_checkpoint(Path(config.out) / "last.pt")["training"]["step"]
-    assert told.count(f"Stopped by SIGTERM after step {stopped:,} of 5,000") == 2
+    assert told.count(f"Stopped by SIGTERM: step {stopped:,} of 5,000") == 2
     assert stopped == len(losses(config.out))
 
 
