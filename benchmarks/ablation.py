@@ -55,6 +55,11 @@ TABLES: dict[str, dict[str, Arm]] = {
         "iad": Arm("paper", {"ras": 0.0}),
         "all": Arm("paper"),
     },
+    # The paper's two losses brought to the classification's length of gradient (benchmarks/losses.py).
+    "balanced": {
+        "ras-x20": Arm("paper", {"ras": 20.0, "iad": 0.0}),
+        "iad-x0.05": Arm("paper", {"ras": 0.0, "iad": 0.05}),
+    },
     "released": {
         "released-one": Arm("released", RELEASED, {"stages": 1}),
         "released-crm": Arm("released", RELEASED),

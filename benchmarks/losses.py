@@ -9,6 +9,7 @@ Reads checkpoints of arms that benchmarks/ablation.py has trained below --out, a
 from __future__ import annotations
 
 import argparse
+import statistics
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -21,17 +22,10 @@ from pcnet.checkpoint import load_model
 from pcnet.job import TrainConfig, prepare
 from pcnet.losses import ambiguity, best_proposal, iad, iad_soft
 from pcnet.maps import alignment, normalised, on_grid
+from pcnet.recipes import recipe, step_losses
 
-COLUMNS = (
-    "same choice",
-    "tied best",
-    "d IaD = 0",
-    "d soft = 0",
-    "hinge on",
-    "S stage 1",
-    "S stage 2",
-    "S stage 3",
-)
+COLUMNS = ("same choice", "tied best", "d IaD = 0", "d soft = 0", "hinge on", "S 1", "S 2", "S 3")
+LOSSES = ("cls", "ras", "iad")
 
 
 def batches(out: Path, generator: str, count: int) -> list[Batch]:
@@ -54,6 +48,24 @@ def zero_gradients(own: Tensor, other: Tensor, batch: Batch, soft: bool) -> Tens
     )
     (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient.flatten(1).abs().amax(1) == 0
+
+
+def strengths(checkpoint: Path, shown: list[Batch]) -> list[float]:
+    """The length of each loss' gradient over all weights, in a training step of the paper's losses."""
+    model = load_model(checkpoint).train()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    lengths: dict[str, list[float]] = {name: [] for name in LOSSES}
+    for batch in shown:
+        losses = step_losses(recipe("paper"), model(batch.images, **batch.texts(partners=True)), batch)
+        for name, kept in lengths.items():
+            loss = losses[name]
+            found = (
+                torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+                if loss.grad_fn
+                else ()
+            )
+            kept.append(sum(float(g.square().sum()) for g in found if g is not None) ** 0.5)
+    return [statistics.mean(kept) for kept in lengths.values()]
 
 
 def look(checkpoint: Path, shown: list[Batch]) -> list[float]:
@@ -94,10 +106,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8)
     given = parser.parse_args()
     shown = batches(given.out, given.generator, given.batches)
-    print(f"{'':30s}" + "".join(f"{name:>13s}" for name in COLUMNS))
+    head = [f"{name:>13s}" for name in COLUMNS[:5]] + [f"{name:>8s}" for name in COLUMNS[5:]]
+    print(f"{'':30s}" + "".join(head + [f"{f'|d {name}|':>9s}" for name in LOSSES]))
     for run in given.runs:
-        found = look(given.out / "runs" / run / "last.pt", shown)
-        told = [f"{value:12.1f}%" for value in found[:5]] + [f"{value:13.3f}" for value in found[5:]]
+        checkpoint = given.out / "runs" / run / "last.pt"
+        found = look(checkpoint, shown)
+        told = [f"{value:12.1f}%" for value in found[:5]] + [f"{value:8.3f}" for value in found[5:]]
+        told += [f"{'':8s}"] * (8 - len(told)) + [f"{value:9.3f}" for value in strengths(checkpoint, shown)]
         print(f"{run:30s}" + "".join(told), flush=True)
 
 

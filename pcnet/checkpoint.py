@@ -110,10 +110,8 @@ def begin_from(model: PCNet, path: Path) -> None:
     """
     payload = read_checkpoint(path)
     state = {name.removeprefix("module."): value for name, value in payload["model"].items()}
-    tokenizer = from_dict(payload["tokenizer"]) if "tokenizer" in payload else ClipTokenizer(released=True)
-    if isinstance(tokenizer, WordTokenizer) and tokenizer.as_dict() != (
-        model.tokenizer and model.tokenizer.as_dict()
-    ):
+    mine, theirs = model.tokenizer, payload.get("tokenizer", {})
+    if isinstance(mine, WordTokenizer) and theirs.get("words", list(mine.words)) != list(mine.words):
         raise PrepError(
             f"{path}: its words are not those of these texts, so its text encoder would misread them",
             "Begin from a checkpoint trained on the same texts, or use a CLIP encoder.",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import pcnet
-from pcnet.checkpoint import load_model, read_checkpoint, save_checkpoint
+from pcnet.checkpoint import begin_from, load_model, read_checkpoint, save_checkpoint
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.model import PCNet
 from pcnet.recipes import RECIPES, recipe
@@ -127,6 +127,25 @@ def test_a_failed_write_leaves_the_old_file(small_model: Any, tmp_path: Path) ->
         save(path, small_model("plus", 1, "tiny"), "plus", step=lambda: None)
     assert read_checkpoint(path)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_only_a_file_of_the_same_encoder_and_words_can_be_begun_from(
+    small_model: Any, tmp_path: Path
+) -> None:
+    words = [f"word{number}" for number in range(38)]
+    path, model = tmp_path / "a.pt", small_model("none", 1, "tiny")
+    save_checkpoint(path, model, RECIPES["paper"], WordTokenizer(words))
+    other = small_model("plus", 3, "tiny")
+    other.tokenizer = WordTokenizer(words)
+    with torch.no_grad():
+        other.logit_scale.fill_(0)
+    begin_from(other, path)
+    assert other.logit_scale == model.logit_scale
+    other.tokenizer = WordTokenizer([*words[1:], "else"])
+    with pytest.raises(PrepError, match="its words are not those"):
+        begin_from(other, path)
+    with pytest.raises(PrepError, match="of the shape of encoder clip"):
+        begin_from(small_model("plus"), path)
 
 
 def released_like(small_model: Any, path: Path) -> PCNet:
