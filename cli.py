@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,7 +39,7 @@ pcnet_app = typer.Typer(help="Train and evaluate PCNet on prepared phrases and p
 
 
 class DatasetName(str, Enum):
-    """The datasets whose trees are read as they are published."""
+    """The datasets whose trees are read as they are published. Typer takes no list of literals."""
 
     refcoco = "refcoco"
     refcoco_plus = "refcoco+"
@@ -48,66 +48,7 @@ class DatasetName(str, Enum):
     refclef = "refclef"
 
 
-class SamModel(str, Enum):
-    """SAM's backbones."""
-
-    vit_h = "vit_h"
-    vit_l = "vit_l"
-    vit_b = "vit_b"
-
-
-class Preset(str, Enum):
-    """Named settings of the mask generator: PCNet's paper, or SAM's own defaults."""
-
-    pcnet = "pcnet"
-    sam = "sam"
-
-
-class Fidelity(str, Enum):
-    """The official masks bit for bit, or a faster encoder that reports how its masks differ."""
-
-    exact = "exact"
-    fast = "fast"
-
-
-class Background(str, Enum):
-    """What CLIP sees around a mask in its crop."""
-
-    mean = "mean"
-    blur = "blur"
-    keep = "keep"
-
-
-class Layout(str, Enum):
-    """Where masks made elsewhere come from."""
-
-    coco = "coco"
-    sa1b = "sa1b"
-    official = "official"
-
-
-class Encoder(str, Enum):
-    """What turns pixels and words into features."""
-
-    rn50 = "RN50"
-    rn101 = "RN101"
-    tiny = "tiny"
-
-
-class Sentences(str, Enum):
-    """Which sentences of a reference count."""
-
-    all = "all"
-    first = "first"
-
-
-class Recipe(str, Enum):
-    """What is trained: the paper's equations, the released code's, or ours."""
-
-    paper = "paper"
-    released = "released"
-    plus = "plus"
-
+RecipeName = Literal["paper", "released", "plus"]
 
 # The options that several commands share; each command names its own defaults.
 Data = Annotated[
@@ -350,7 +291,7 @@ def sam(
             help="sam (segment-anything), segments (no weights), or hf:<id or folder> (transformers)."
         ),
     ] = "sam",
-    model: Annotated[SamModel, typer.Option(help="SAM's backbone.")] = SamModel.vit_h,
+    model: Annotated[Literal["vit_h", "vit_l", "vit_b"], typer.Option(help="SAM's backbone.")] = "vit_h",
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -358,12 +299,12 @@ def sam(
         ),
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="Settings to start from: PCNet's paper or SAM's defaults.")
-    ] = Preset.pcnet,
+        Literal["pcnet", "sam"], typer.Option(help="Settings to start from: PCNet's paper or SAM's defaults.")
+    ] = "pcnet",
     fidelity: Annotated[
-        Fidelity,
+        Literal["exact", "fast"],
         typer.Option(help="The official masks bit for bit, or a bf16 encoder that reports how it differs."),
-    ] = Fidelity.exact,
+    ] = "exact",
     data: Data = Path("coco"),
     dataset: Datasets = [DatasetName.refcoco],  # noqa: B006 - typer copies it
     split_by: SplitBy = None,
@@ -442,7 +383,7 @@ def sam(
     arguments = _arguments("sam", locals())
     # Before torch is loaded; the generator takes this number to every worker.
     os.environ.setdefault("OMP_NUM_THREADS", str(min(sam_settings.THREADS, cpu_cores())))
-    usual = Selection() if preset is Preset.sam else PAPER
+    usual = Selection() if preset == "sam" else PAPER
     selection = Selection(
         min_area=usual.min_area if min_area is None else min_area,
         max_overlap=usual.max_overlap if max_overlap is None else max_overlap,
@@ -479,11 +420,11 @@ def sam(
     }
     if generator == "sam":
         settings = sam_settings.preset(
-            preset.value,
+            preset,
             **official,
-            model=model.value,
+            model=model,
             checkpoint=checkpoint,
-            fidelity=fidelity.value,
+            fidelity=fidelity,
             device="cuda" if devices else "cpu",
         )
         maker = generators.build("sam", vars(settings))
@@ -492,7 +433,7 @@ def sam(
             f"--generator segments has no option --{next(iter(official)).replace('_', '-')}.", "Leave it out."
         )
     elif generator.startswith("hf:"):
-        maker = generators.build(generator, hf.options(preset.value, official, "cuda" if devices else "cpu"))
+        maker = generators.build(generator, hf.options(preset, official, "cuda" if devices else "cpu"))
     else:
         maker = generators.build(generator, official)
     stage = ProposalStage(maker, selection, resources=Resources(cpus=1, gpus=1 if devices else 0))
@@ -523,7 +464,9 @@ def import_masks(
     masks: Annotated[
         Path, typer.Argument(help="COCO results file, or folder of SA-1B or released mask files.")
     ],
-    layout: Annotated[Layout, typer.Option(help="How the masks are stored.")] = Layout.coco,
+    layout: Annotated[
+        Literal["coco", "sa1b", "official"], typer.Option(help="How the masks are stored.")
+    ] = "coco",
     data: Data = Path("coco"),
     dataset: Datasets = [DatasetName.refcoco],  # noqa: B006 - typer copies it
     split_by: SplitBy = None,
@@ -553,7 +496,7 @@ def import_masks(
 
     arguments = _arguments("import", locals())
     selection = Selection(min_area=min_area, max_overlap=max_overlap, max_masks=max_masks)
-    stage = ImportStage(layout.value, masks, selection, resources=Resources())
+    stage = ImportStage(layout, masks, selection, resources=Resources())
     _check_recorded(from_manifest, stage.settings())
     summaries = run_proposals(
         stage,
@@ -564,7 +507,7 @@ def import_masks(
         arguments=arguments,
         count=sys.stderr.isatty(),
     )
-    if layout is Layout.official and images is None:
+    if layout == "official" and images is None:
         for source in _sources(data, dataset, split_by, input, image_root):
             summaries += _official_texts(masks, source, out, split, replace)
     _report(summaries, as_json)
@@ -628,9 +571,9 @@ def score(
     model: Annotated[str, typer.Option(help="CLIP by its open_clip name, or a local folder.")] = "ViT-B-32",
     weights: Annotated[str, typer.Option(help="Weights: a tag of open_clip's, or a local file.")] = "openai",
     background: Annotated[
-        Background,
+        Literal["mean", "blur", "keep"],
         typer.Option(help="Around a mask in its crop: the mean colour, the image blurred, the image."),
-    ] = Background.mean,
+    ] = "mean",
     margin: Annotated[
         float, typer.Option(min=0, help="Room around a mask's box, a share of its side.")
     ] = 0.1,
@@ -663,7 +606,7 @@ def score(
     settings = ScoreSettings(
         model=model,
         weights=weights,
-        background=background.value,
+        background=background,
         margin=margin,
         template=template,
         device="cuda" if devices else "cpu",
@@ -936,8 +879,9 @@ def train(
     image_root: ImageRoot = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/<dataset>.")] = None,
     encoder: Annotated[
-        Encoder, typer.Option(help="CLIP's encoders, or tiny: a small one from scratch.")
-    ] = Encoder.rn50,
+        Literal["RN50", "RN101", "tiny"],
+        typer.Option(help="CLIP's encoders, or tiny: a small one from scratch."),
+    ] = "RN50",
     clip_weights: Annotated[
         str, typer.Option(help="CLIP's weights: open_clip's name for them, a local file, or random.")
     ] = "openai",
@@ -945,8 +889,8 @@ def train(
         Path | None, typer.Option(help="Checkpoint whose weights training begins with (fine-tuning).")
     ] = None,
     recipe: Annotated[
-        Recipe, typer.Option(help="The paper's losses, the released code's, or ours.")
-    ] = Recipe.paper,
+        RecipeName, typer.Option(help="The paper's losses, the released code's, or ours.")
+    ] = "paper",
     stages: Annotated[
         int | None, typer.Option(min=1, max=4, help="Stages, one phrase each. Default: the recipe's.")
     ] = None,
@@ -994,10 +938,10 @@ def train(
         split=split,
         split_by=split_by,
         out=str(out or Path("runs") / dataset),
-        encoder=encoder.value,
+        encoder=encoder,
         clip_weights=clip_weights,
         begin_from=None if begin_from is None else str(begin_from),
-        recipe=recipe.value,
+        recipe=recipe,
         stages=stages,
         weights=_weights(weight or []),
         size=size,
@@ -1016,9 +960,7 @@ def train(
     if val_split is not None:
         from pcnet.evaluate import validator
 
-        source = _sources(data, [DatasetName(dataset)] if input is None else [], split_by, input, image_root)[
-            0
-        ]
+        source = _sources(data, [dataset] if input is None else [], split_by, input, image_root)[0]
         validate = validator(source, store=store, split=val_split, size=config.resolved().size)
     trained = run(config, validate)
     if not is_lead():
@@ -1046,7 +988,7 @@ def evaluate(
     input: Input = None,
     image_root: ImageRoot = None,
     recipe: Annotated[
-        Recipe | None,
+        RecipeName | None,
         typer.Option(help="Read the checkpoint as this recipe's. Default: what it says of itself."),
     ] = None,
     stages: Annotated[
@@ -1056,8 +998,9 @@ def evaluate(
         float, typer.Option(help="A pixel belongs to the mask above this share of the response's maximum.")
     ] = 1e-9,
     sentences: Annotated[
-        Sentences, typer.Option(help="Every sentence (the standard protocol) or the first of each reference.")
-    ] = Sentences.all,
+        Literal["all", "first"],
+        typer.Option(help="Every sentence (the standard protocol) or the first of each reference."),
+    ] = "all",
     refine: Annotated[
         bool, typer.Option(help="Also score the proposal under the peak, and the best proposal there is.")
     ] = False,
@@ -1099,9 +1042,9 @@ def evaluate(
             save_stages=save_stages,
             prms=prms,
         ),
-        sentences=sentences.value,
+        sentences=sentences,
         refine=refine,
-        recipe=recipe.value if recipe else None,
+        recipe=recipe,
         stages=stages,
         device="auto" if _gpus(gpus, None) else "cpu",
         out=out,
@@ -1208,7 +1151,7 @@ def _figures(metrics: Metrics) -> str:
 
 def _sources(
     data: Path,
-    datasets: Sequence[DatasetName],
+    datasets: Sequence[str],
     split_by: str | None,
     input: Path | None,
     image_root: Path | None,
@@ -1218,13 +1161,14 @@ def _sources(
 
     if input is not None:
         return [open_jsonl(input, image_root)]
-    return [open_dataset(data, name.value, split_by) for name in datasets]
+    names = [name.value if isinstance(name, Enum) else name for name in datasets]
+    return [open_dataset(data, name, split_by) for name in names]
 
 
 def _image_sources(
     folder: Path | None,
     data: Path,
-    datasets: Sequence[DatasetName],
+    datasets: Sequence[str],
     split_by: str | None,
     input: Path | None,
     image_root: Path | None,
