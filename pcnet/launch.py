@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import FrameType
+
+from prep.signals import handled_by
 
 
 def is_launched() -> bool:
@@ -32,12 +35,10 @@ def relaunch(processes: int, arguments: Sequence[str] | None = None) -> int:
     outlive no SIGTERM of this process, and on SIGINT it waits for them: a terminal sends that to all.
     """
     process = subprocess.Popen(command(processes, sys.argv if arguments is None else arguments))
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda signum, _: process.send_signal(signum)),
-    }
-    try:
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGTERM:
+            process.send_signal(signum)
+
+    with handled_by(pass_on):
         return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -31,7 +31,7 @@ from prep.records import Expression
 from prep.unpickle import load_pickle
 
 if TYPE_CHECKING:
-    from prep.cache.store import StageReader, Store
+    from prep.cache.store import Store
     from prep.dataset import Dataset
 
 
@@ -102,7 +102,7 @@ def _phrases(store: Store, dataset: Dataset) -> dict[str, list[str]]:
     import pyarrow.compute as pc
 
     chosen = (pc.field("dataset") == dataset.name) & (pc.field("split_by") == dataset.split_by)
-    reader = _reader(store, "phrases", "pcnet-prep phrases")
+    reader = store.made("phrases", "pcnet-prep phrases")
     table = reader.read(["row_id", "phrases"], chosen)
     return dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
 
@@ -214,7 +214,7 @@ def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]
 
 
 def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    reader = _reader(store, "proposals", "pcnet-prep sam")
+    reader = store.made("proposals", "pcnet-prep sam")
     for batch in reader.batches(["image", "height", "width", "masks", "key"]):
         for at, image in enumerate(batch.column(0).to_pylist()):
             if image in wanted:
@@ -275,10 +275,3 @@ def _ranking(
     rank = np.full(MASKS, min([0.0, *values]) - 1, np.float32)
     rank[: len(kept)] = [values[at] for at in kept]
     return rank
-
-
-def _reader(store: Store, name: str, command: str) -> StageReader:
-    reader = store.stage(name).reader()
-    if not reader.exists:
-        raise PrepError(f"{store.uri} has no {name} yet", f"Make them first: {command} --out {store.uri}")
-    return reader

@@ -24,7 +24,7 @@ from prep.unpickle_arrays import load_object_npy
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from prep.cache.store import Store
+    from prep.cache.store import StageReader, Store
     from prep.dataset import Dataset
 
 SOURCE = "import"
@@ -163,9 +163,10 @@ def import_scores(folder: Path, dataset: Dataset, store: Store, *, replace: bool
         if one.expression.image and one.expression.ref_id in candidates and not one.expression.problem:
             wanted.setdefault(one.expression.image, []).append(one)
     written = 0
-    settings = {"model": SOURCE, "layout": "official", "proposals": _proposals(store).fingerprint}
+    proposals = store.made("proposals", "pcnet-prep import --layout official")
+    settings = {"model": SOURCE, "layout": "official", "proposals": proposals.fingerprint}
     with store.stage("scores").writer(settings, replace=replace) as writer:
-        for stored in _stored(store, set(wanted)):
+        for stored in _stored(proposals, set(wanted)):
             order = _order(folder, stored)
             table = _score_table(stored, order, wanted[stored["image"]], candidates)
             if len(table):
@@ -174,15 +175,8 @@ def import_scores(folder: Path, dataset: Dataset, store: Store, *, replace: bool
     return written
 
 
-def _proposals(store: Store) -> Any:
-    reader = store.stage("proposals").reader()
-    if not reader.exists:
-        raise PrepError(f"{store.uri} has no proposals yet", "Run pcnet-prep import --layout official first.")
-    return reader
-
-
-def _stored(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    for batch in _proposals(store).batches(["image", "height", "width", "masks", "key", "status"]):
+def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]]:
+    for batch in proposals.batches(["image", "height", "width", "masks", "key", "status"]):
         for at, image in enumerate(batch.column(0).to_pylist()):
             if image in wanted:
                 values = batch.slice(at, 1).to_pylist()[0]

@@ -39,8 +39,8 @@ def run_scores(
     An image that the proposals stage has not seen is a :class:`~prep.errors.PrepError`, as is a stage begun
     with another model or on other proposals (unless ``replace``).
     """
-    proposals = _reader(store, "proposals", "pcnet-prep sam")
-    wanted, skipped = _expressions(_reader(store, "phrases", "pcnet-prep phrases"), datasets, splits)
+    proposals = store.made("proposals", "pcnet-prep sam")
+    wanted, skipped = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
         total = sum(map(len, wanted.values()))
@@ -79,18 +79,11 @@ def score_keys(
     store: Store, *, datasets: Collection[str] | None = None, splits: Collection[str] | None = None
 ) -> list[str]:
     """The keys of the rows that :func:`run_scores` would have made at its end; raises as it does."""
-    proposals = _reader(store, "proposals", "pcnet-prep sam")
-    wanted, _ = _expressions(_reader(store, "phrases", "pcnet-prep phrases"), datasets, splits)
+    proposals = store.made("proposals", "pcnet-prep sam")
+    wanted, _ = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
     for image in _unreadable(proposals, wanted, store.uri):
         del wanted[image]
     return [text.row_id for texts in wanted.values() for text in texts]
-
-
-def _reader(store: Store, name: str, command: str) -> StageReader:
-    reader = store.stage(name).reader()
-    if not reader.exists:
-        raise NotYet(f"{store.uri} has no {name} yet", f"make them first: {command} --out {store.uri}")
-    return reader
 
 
 def _expressions(

@@ -63,6 +63,13 @@ class Store:
             raise ValueError(f"unknown stage {name!r}: one of {', '.join(STAGES)}")
         return StageStore(self.files.folder(name), name)
 
+    def made(self, name: str, command: str) -> StageReader:
+        """The rows of a stage that another one needs; NotYet, naming ``command``, where it was not begun."""
+        reader = self.stage(name).reader()
+        if not reader.exists:
+            raise NotYet(f"{self.uri} has no {name} yet", f"Make them first: {command} --out {self.uri}")
+        return reader
+
 
 class StageStore:
     """One stage's folder: ``reader()`` needs no lock, ``writer()`` takes it."""

@@ -120,7 +120,7 @@ def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
     waiting = list(frame.cues)
     while waiting:
         cue = waiting.pop(0)
-        if fits(_compose(words, tags, frame.head, cue)):
+        if _fits(words, tags, frame.head, cue):
             cues.append(cue)
             continue
         breaks = [k for k in range(2, len(cue.words)) if tags[cue.words[k]] in _BREAKS]
