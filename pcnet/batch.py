@@ -20,6 +20,8 @@ class Batch:
     ``images`` (B,3,H,W) float32, normalised; ``expression_ids`` (B,L) and ``phrase_ids`` (B,P,L) int64;
     ``partner_*`` the same for another expression of the same image where ``same_image`` (B,) is true
     (elsewhere any other text); ``grid`` (B,M,32,32) float32 0/1 proposals, all-zero rows being padding;
+    ``opposite_*`` are the expression and its phrases with their directions turned round, where they have any
+    (``has_opposite`` (B,));
     ``negative_ids`` (B,n,L) texts that do not describe the image's target; ``clip_scores`` (B,M) how well
     each proposal agrees with the expression; ``row_ids`` names the samples for messages.
     """
@@ -31,6 +33,9 @@ class Batch:
     partner_expression_ids: Tensor | None = None
     partner_phrase_ids: Tensor | None = None
     same_image: Tensor | None = None
+    opposite_expression_ids: Tensor | None = None
+    opposite_phrase_ids: Tensor | None = None
+    has_opposite: Tensor | None = None
     negative_ids: Tensor | None = None
     clip_scores: Tensor | None = None
     row_ids: tuple[str, ...] = ()
@@ -44,13 +49,15 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def texts(self, partners: bool) -> dict[str, Tensor | None]:
-        """The model's text arguments; the partners' only where a loss compares against them."""
+    def texts(self, partners: bool, opposites: bool = False) -> dict[str, Tensor | None]:
+        """The model's text arguments; partners and opposites only where a loss compares against them."""
         return {
             "expression_ids": self.expression_ids,
             "phrase_ids": self.phrase_ids,
             "partner_expression_ids": self.partner_expression_ids if partners else None,
             "partner_phrase_ids": self.partner_phrase_ids if partners else None,
+            "opposite_expression_ids": self.opposite_expression_ids if opposites else None,
+            "opposite_phrase_ids": self.opposite_phrase_ids if opposites else None,
         }
 
 
@@ -58,14 +65,16 @@ class Batch:
 class Outputs:
     """Raw responses of a training step: ``logits[n]`` (B,T,h,w) is image i against text t at stage n.
 
-    ``own`` (B,) is the column of each image's own expression and ``partner`` (B,) that of its partner
-    expression (``None`` where none was given); ``image_size`` the (H,W) that maps are upsampled to.
+    ``own`` (B,) is the column of each image's own expression, ``partner`` (B,) that of its partner expression
+    and ``opposite`` (B,) that of its own turned round (``None`` where none was given); ``image_size`` the
+    (H,W) that maps are upsampled to.
     """
 
     logits: tuple[Tensor, ...]
     own: Tensor
     partner: Tensor | None
     image_size: tuple[int, int]
+    opposite: Tensor | None = None
 
     def maps(self, stage: int) -> Tensor:
         """(B,1,h,w) raw response of each image to its own expression."""
@@ -76,6 +85,18 @@ class Outputs:
         if self.partner is None:
             raise ValueError("these outputs were made without partner expressions")
         return _columns(self.logits[stage], self.partner)
+
+    def opposite_maps(self, stage: int) -> Tensor:
+        """(B,1,h,w) raw response of each image to its own expression turned round."""
+        if self.opposite is None:
+            raise ValueError("these outputs were made without opposite expressions")
+        return _columns(self.logits[stage], self.opposite)
+
+    @property
+    def expressions(self) -> int:
+        """How many of the T texts are images' own expressions; they come first."""
+        kinds = 1 + (self.partner is not None) + (self.opposite is not None)
+        return self.logits[0].shape[1] // kinds
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:

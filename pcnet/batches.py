@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcnet.batch import Batch
+from pcnet.opposites import opposite
 from pcnet.pixels import Pixels, normalise_pixels
 from pcnet.sampler import Draw
 from pcnet.samples import SampleTable
@@ -43,10 +44,13 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int32
 class BatchMaker:
     """Turns a :class:`Draw` into a :class:`Batch`; safe to call from several threads.
 
-    ``phrases`` is how many each expression is brought to; 0 for a model that reads none.
+    ``phrases`` is how many each expression is brought to; 0 for a model that reads none. ``opposites`` adds
+    the texts with their directions turned round.
     """
 
-    def __init__(self, table: SampleTable, pixels: Pixels, tokenizer: Tokenizer, phrases: int) -> None:
+    def __init__(
+        self, table: SampleTable, pixels: Pixels, tokenizer: Tokenizer, phrases: int, opposites: bool = False
+    ) -> None:
         self.table, self.pixels = table, pixels
         self.slots = max(table.max_masks, 1)
         self.expression_ids = encode_texts(table.expressions, tokenizer)
@@ -54,6 +58,7 @@ class BatchMaker:
         self.phrase_ids = encode_texts(flat, tokenizer).reshape(
             len(table), phrases, self.expression_ids.shape[1]
         )
+        self.turned = _Turned(table.expressions, flat, tokenizer) if opposites else None
 
     def __call__(self, draw: Draw) -> Batch:
         """The batch of a draw; its images are still uint8 in [0, 255] (see :func:`finish`)."""
@@ -68,6 +73,7 @@ class BatchMaker:
             partner_expression_ids=_ids(self.expression_ids[draw.partners]),
             partner_phrase_ids=_ids(self.phrase_ids[draw.partners]),
             same_image=torch.from_numpy(draw.same_image),
+            **(self.turned(draw.anchors) if self.turned else {}),
             negative_ids=_ids(self.expression_ids[draw.negatives]),
             clip_scores=self._scores(draw, real),
             row_ids=tuple(self.table.row_ids[i] for i in draw.anchors),
@@ -83,6 +89,26 @@ class BatchMaker:
             own = self.table.scores[sample]
             padded[row, : len(own)] = own
         return torch.from_numpy(padded)
+
+
+class _Turned:
+    """The ids of every sample's texts with their directions turned round."""
+
+    def __init__(self, expressions: Sequence[str], phrases: Sequence[str], tokenizer: Tokenizer) -> None:
+        turned = [opposite(text) for text in expressions]
+        self.known = np.array([new != old for new, old in zip(turned, expressions, strict=True)], dtype=bool)
+        self.expression_ids = encode_texts(turned, tokenizer)
+        self.phrase_ids = encode_texts([opposite(text) for text in phrases], tokenizer).reshape(
+            len(turned), len(phrases) // len(turned), self.expression_ids.shape[1]
+        )
+
+    def __call__(self, samples: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The fields of a batch of these samples."""
+        return {
+            "opposite_expression_ids": _ids(self.expression_ids[samples]),
+            "opposite_phrase_ids": _ids(self.phrase_ids[samples]),
+            "has_opposite": torch.from_numpy(self.known[samples]),
+        }
 
 
 def _ids(array: NDArray[np.int32]) -> Tensor:

@@ -1,9 +1,10 @@
 """The stages between the features and the response maps: as in the paper, as in the released code, and ours.
 
-Legend: B images, R texts of an image (its own expression, and its partner's where given), T texts that an
-image is scored against, P phrases, N = h*w places, C channels. In training every image meets the texts of the
-whole batch, T = R*G with G the images of all processes: first every image's own text, then every partner's.
-In evaluation an image meets its own text alone, T = 1, so that no other image has a say.
+Legend: B images, R texts of an image (its own expression, then its partner's and its own turned round where
+given), T texts that an image is scored against, P phrases, N = h*w places, C channels. In training every
+image meets the texts of the whole batch, T = R*G with G the images of all processes: first every image's own
+text, then every partner's, and so on. In evaluation an image meets its own text alone, T = 1, so that no
+other image has a say.
 
 Each ``*_stages`` function returns the raw responses of every stage, (B,T,h,w) each.
 """

@@ -88,7 +88,8 @@ CLIP_SIZES = {
 class LossWeights:
     """The factor of each loss in the total; a loss of weight 0 is not computed.
 
-    The defaults are the paper's: classification, RaS and IaD, each once.
+    The defaults are the paper's: classification, RaS and IaD, each once. ``opp`` is ours: expressions with
+    their directions turned round (:func:`pcnet.losses.opposites`).
     """
 
     cls: float = 1.0
@@ -97,6 +98,7 @@ class LossWeights:
     anchor: float = 0.0
     fg: float = 0.0
     cbs: float = 0.0
+    opp: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ class Recipe:
     def needs_partners(self) -> bool:
         """Whether an image meets its partner's texts; the released stages always have them as keys."""
         return self.weights.iad != 0 or self.comprehension == "released"
+
+    @property
+    def needs_opposites(self) -> bool:
+        """Whether an image meets its text with the directions turned round."""
+        return self.weights.opp != 0
 
     @property
     def needs_negatives(self) -> bool:

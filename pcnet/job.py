@@ -170,7 +170,7 @@ def prepare(config: TrainConfig) -> Job:
         table=table,
         tokenizer=tokenizer,
         sampler=sampler,
-        maker=BatchMaker(table, pixels, tokenizer, network.phrases_used),
+        maker=BatchMaker(table, pixels, tokenizer, network.phrases_used, recipe.needs_opposites),
         per_epoch=per_epoch,
         total=config.steps or config.epochs * per_epoch,
         threads=_threads(config.workers, pixels),

@@ -146,6 +146,28 @@ def iad_soft(
     return _over_pairs((chances[0] * chances[1]).sum(-1), same_image & there.any(-1), pairs)
 
 
+def opposites(
+    own: Tensor,
+    other: Tensor,
+    has_opposite: Tensor,
+    inside: Tensor | None = None,
+    *,
+    pairs: float | None = None,
+) -> Tensor:
+    """mean log(1 + exp(L_opp(v) - L_own(v))), v the peak of L_own, over images whose text has an opposite.
+
+    ``own`` and ``other`` (B,1,h,w) are raw responses to an expression and to the same with its directions
+    turned round ("left of" for "right of"); ``inside`` (B,1,h,w) bool is where v may lie. Both are read at
+    one place, where all that the texts share (the attributes) weighs the same: what is left to tell them
+    apart is the direction. That an object is meant which the opposite does not name is known from the text
+    alone.
+    """
+    peak = own.detach() if inside is None else own.detach().masked_fill(~inside, float("-inf"))
+    place = peak.flatten(1).argmax(1, keepdim=True)
+    apart = other.flatten(1).gather(1, place) - own.flatten(1).gather(1, place)
+    return _over_pairs(F.softplus(apart)[:, 0], has_opposite, pairs)
+
+
 def _over_pairs(values: Tensor, mask: Tensor, pairs: float | None) -> Tensor:
     count = mask.sum() if pairs is None else torch.as_tensor(pairs, device=mask.device)
     return (values * mask).sum() / count.clamp(min=1e-4 if pairs else 1)

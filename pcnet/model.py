@@ -55,19 +55,31 @@ class PCNet(nn.Module):
         phrase_ids: Tensor,
         partner_expression_ids: Tensor | None = None,
         partner_phrase_ids: Tensor | None = None,
+        opposite_expression_ids: Tensor | None = None,
+        opposite_phrase_ids: Tensor | None = None,
     ) -> Any:
         """(B,3,H,W), (B,L), (B,P,L): a map (evaluation) or ``Outputs`` (training), see the class."""
         size = (images.shape[2], images.shape[3])
         if not self.training:
             return upsample(self.responses(images, expression_ids, phrase_ids)[-1], size).relu()
         expressions, phrases = [expression_ids], [phrase_ids]
-        if partner_expression_ids is not None and partner_phrase_ids is not None:
-            expressions.append(partner_expression_ids)
-            phrases.append(partner_phrase_ids)
+        for texts, cues in (
+            (partner_expression_ids, partner_phrase_ids),
+            (opposite_expression_ids, opposite_phrase_ids),
+        ):
+            if texts is not None and cues is not None:
+                expressions.append(texts)
+                phrases.append(cues)
         logits = self._stages(images, torch.stack(expressions), torch.stack(phrases), self.scope)
         own = torch.arange(len(images), device=images.device) + self.scope.rank * len(images)
-        others = own + logits[0].shape[1] // 2 if len(expressions) == 2 else None
-        return Outputs(logits, own, others, size)
+        each = logits[0].shape[1] // len(expressions)
+        return Outputs(
+            logits,
+            own,
+            own + each if partner_expression_ids is not None else None,
+            size,
+            own + logits[0].shape[1] - each if opposite_expression_ids is not None else None,
+        )
 
     def responses(self, images: Tensor, expression_ids: Tensor, phrase_ids: Tensor) -> tuple[Tensor, ...]:
         """The raw response of every stage, (B,1,h,w) each, every image with its own expression alone."""

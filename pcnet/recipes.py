@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,18 @@ RECIPES = {
 }
 
 
+class Pairs(NamedTuple):
+    """How many samples a process has on average with a partner in their image and with an opposite, where
+    several share a step; None: this batch's own.
+    """
+
+    same_image: float | None = None
+    opposite: float | None = None
+
+
+ALONE = Pairs()
+
+
 def recipe(name: str, weights: dict[str, float] | None = None, **changes: object) -> Recipe:
     """The recipe of that name with single weights and settings replaced; unknown names are refused."""
     if name not in RECIPES:
@@ -77,13 +90,13 @@ def step_losses(
     *,
     step: int = 0,
     calibration: Calibration | None = None,
-    pairs: float | None = None,
+    pairs: Pairs = ALONE,
 ) -> dict[str, Tensor]:
     """The losses that ``recipe`` weighs, each a mean over its stages, and their weighted sum as ``total``.
 
     ``step`` draws the stage pair of the released RaS (a function of the step alone, so that a resumed run
-    draws the same); ``calibration`` is needed where ``recipe.needs_clip``; ``pairs`` is the number of
-    same-image pairs a process has on average, for data-parallel steps.
+    draws the same); ``calibration`` is needed where ``recipe.needs_clip``; ``pairs`` is what a step of
+    several processes divides by.
     """
     weights = recipe.weights
     parts: dict[str, Tensor] = {}
@@ -95,7 +108,9 @@ def step_losses(
         maps = [outputs.maps(stage) for stage in range(len(outputs.logits))]
         parts["ras"] = losses.ras(maps, batch.grid, "own" if recipe.ras == "paper" else "previous")
     if weights.iad:
-        parts["iad"] = _iad(recipe, outputs, batch, pairs)
+        parts["iad"] = _iad(recipe, outputs, batch, pairs.same_image)
+    if weights.opp:
+        parts["opp"] = _opposites(recipe, outputs, batch, pairs.opposite)
     if recipe.needs_clip:
         parts |= _calibrations(recipe, outputs, batch, calibration)
     terms = [getattr(weights, name) * value for name, value in parts.items() if getattr(weights, name)]
@@ -104,13 +119,18 @@ def step_losses(
 
 
 def _classification(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
-    """TRIS' loss at every stage, against the batch's expressions (partners are no classes)."""
+    """TRIS' loss at every stage, against the batch's expressions (partners and opposites are no classes)."""
     logits = outputs.logits
-    texts = logits[0].shape[1] // (1 if outputs.partner is None else 2)
-    inside = None
-    if recipe.pooling == "union":
-        inside = inside_union(batch.grid, (logits[0].shape[2], logits[0].shape[3]), recipe.edge)
+    texts = outputs.expressions
+    inside = _inside(recipe, outputs, batch)
     return torch.stack([losses.classification(one[:, :texts], outputs.own, inside) for one in logits]).mean()
+
+
+def _inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor | None:
+    """(B,1,h,w) bool, where a peak may lie; None for everywhere."""
+    if recipe.pooling == "all":
+        return None
+    return inside_union(batch.grid, (outputs.logits[0].shape[2], outputs.logits[0].shape[3]), recipe.edge)
 
 
 def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -151,6 +171,20 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
         else:
             value = losses.iad(own, other, batch.grid, batch.same_image, pairs=pairs)
         stages.append(value)
+    return torch.stack(stages).mean()
+
+
+def _opposites(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) -> Tensor:
+    if batch.has_opposite is None or outputs.opposite is None:
+        raise PrepError(
+            f"recipe {recipe.name} turns directions round, and the batch has no opposites",
+            "Set --weight opp=0.",
+        )
+    inside, mask = _inside(recipe, outputs, batch), batch.has_opposite
+    stages = [
+        losses.opposites(outputs.maps(stage), outputs.opposite_maps(stage), mask, inside, pairs=pairs)
+        for stage in range(len(outputs.logits))
+    ]
     return torch.stack(stages).mean()
 
 

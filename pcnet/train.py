@@ -26,7 +26,7 @@ from pcnet.comprehension import Scope
 from pcnet.job import TrainConfig, build_model, differences, load_calibration, make_optimizer, prepare
 from pcnet.metrics import Metrics
 from pcnet.ranks import Ranks, share_batch_norm
-from pcnet.recipes import step_losses
+from pcnet.recipes import ALONE, Pairs, step_losses
 from pcnet.runlog import RunLog, write_settings
 from pcnet.stopping import Asked, heeding
 from prep.errors import PrepError
@@ -182,16 +182,22 @@ class _Run:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         recipe = self.job.recipe
-        pairs = None
-        if self.ranks.size > 1 and batch.same_image is not None:
-            pairs = self.ranks.mean({"pairs": float(batch.same_image.sum())})["pairs"]
+        pairs = self._pairs(batch)
         half = self.config.amp == "on" or (self.config.amp == "auto" and self.device.type == "cuda")
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            outputs = self.model(batch.images, **batch.texts(recipe.needs_partners))
+            outputs = self.model(batch.images, **batch.texts(recipe.needs_partners, recipe.needs_opposites))
         # The maps are normalised and pooled in full precision: bf16 has 8 bits, and a peak is a matter of
         # less.
         outputs = replace(outputs, logits=tuple(one.float() for one in outputs.logits))
         return step_losses(recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs)
+
+    def _pairs(self, batch: Batch) -> Pairs:
+        """What the losses over some of a step's samples divide by, the same in every process."""
+        if self.ranks.size == 1:
+            return ALONE
+        masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
+        own = {name: float(mask.sum()) for name, mask in masks.items() if mask is not None}
+        return Pairs(**self.ranks.mean(own))
 
     def _set_rate(self) -> float:
         config = self.config

@@ -97,6 +97,28 @@ def test_a_step_in_bfloat16_is_close_to_one_in_float32(
     assert float(totals[1]) == pytest.approx(float(totals[0]), rel=0.05)
 
 
+@pytest.mark.parametrize(("partners", "opposites"), [(True, True), (True, False), (False, True)])
+def test_every_text_has_its_column(
+    small_model: Any, random_batch: Any, partners: bool, opposites: bool
+) -> None:
+    """An image answers its own, its partner's and its turned text as it answers each alone."""
+    model, batch = small_model("none", 1, "tiny"), random_batch()
+    outputs = model(batch.images, **batch.texts(partners, opposites))
+    alone = model(batch.images, batch.expression_ids, batch.phrase_ids)
+    assert outputs.expressions == 3
+    torch.testing.assert_close(outputs.logits[0][:, :3], alone.logits[0], rtol=1e-4, atol=1e-4)
+    for there, ids, maps in (
+        (partners, batch.partner_expression_ids, outputs.partner_maps),
+        (opposites, batch.opposite_expression_ids, outputs.opposite_maps),
+    ):
+        if there:
+            wanted = model(batch.images, ids, batch.phrase_ids).maps(0)
+            torch.testing.assert_close(maps(0), wanted, rtol=1e-4, atol=1e-4)
+        else:
+            with pytest.raises(ValueError, match="made without"):
+                maps(0)
+
+
 def test_too_few_phrases_are_refused(small_model: Any, random_batch: Any) -> None:
     model, batch = small_model("paper", 3).eval(), random_batch()
     with pytest.raises(ValueError, match="3 stages read 3 phrases, 2 were given"):
@@ -113,10 +135,10 @@ def test_stages_out_of_range_are_refused() -> None:
 def test_no_part_of_plus_depends_on_the_tiny_encoder(random_batch: Any) -> None:
     """A step of it, every loss on, through RN50 at the paper's 320 pixels."""
     torch.manual_seed(0)
-    chosen = recipe("plus", {"iad": 1.0, "ras": 1.0})
+    chosen = recipe("plus", {"iad": 1.0, "ras": 1.0, "opp": 1.0})
     model, batch = PCNet(model_config(chosen, "RN50"), chosen), random_batch(size=2, side=320)
-    outputs = model(batch.images, **batch.texts(chosen.needs_partners))
-    assert outputs.logits[0].shape == (2, 4, 10, 10)
+    outputs = model(batch.images, **batch.texts(chosen.needs_partners, chosen.needs_opposites))
+    assert outputs.logits[0].shape == (2, 6, 10, 10)
     values = step_losses(chosen, outputs, batch)
     values["total"].backward()
     assert all(bool(value.isfinite()) for value in values.values())

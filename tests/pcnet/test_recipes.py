@@ -40,7 +40,7 @@ class _Same(nn.Module):
 def outputs_of(small_model: Any, random_batch: Any, chosen: Recipe) -> Any:
     batch = random_batch()
     model = small_model(chosen.comprehension, chosen.stages, "tiny")
-    return model(batch.images, **batch.texts(chosen.needs_partners)), batch
+    return model(batch.images, **batch.texts(chosen.needs_partners, chosen.needs_opposites)), batch
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_each_recipe_weighs_its_losses(
 
 
 def test_the_paper_weighs_three_losses_once() -> None:
-    assert RECIPES["paper"].weights == LossWeights(cls=1, ras=1, iad=1, anchor=0, fg=0, cbs=0)
+    assert RECIPES["paper"].weights == LossWeights(cls=1, ras=1, iad=1, anchor=0, fg=0, cbs=0, opp=0)
 
 
 def test_the_released_defaults_train_neither_new_loss() -> None:
@@ -70,7 +70,7 @@ def test_the_released_defaults_train_neither_new_loss() -> None:
 
 
 def test_any_weight_can_be_set(small_model: Any, random_batch: Any) -> None:
-    every = {"cls": 0.5, "ras": 2.0, "iad": 3.0, "anchor": 0.25, "fg": 0.1, "cbs": 0.2}
+    every = {"cls": 0.5, "ras": 2.0, "iad": 3.0, "anchor": 0.25, "fg": 0.1, "cbs": 0.2, "opp": 0.3}
     for name in RECIPES:
         chosen = recipe(name, every)
         outputs, batch = outputs_of(small_model, random_batch, chosen)
@@ -129,6 +129,11 @@ def test_what_is_missing_is_named(small_model: Any, random_batch: Any) -> None:
         step_losses(chosen, outputs, replace(batch, clip_scores=None), calibration=clip)
     with pytest.raises(PrepError, match="no partners"):
         step_losses(chosen, outputs, replace(batch, same_image=None), calibration=clip)
+    turned = recipe("plus", {"opp": 1.0})
+    with pytest.raises(PrepError, match="no opposites"):
+        step_losses(turned, outputs, replace(batch, has_opposite=None))
+    with pytest.raises(PrepError, match="no opposites"):
+        step_losses(turned, outputs, batch)
     with pytest.raises(PrepError, match="texts of other targets"):
         step_losses(chosen, outputs, replace(batch, negative_ids=None), calibration=clip)
     with pytest.raises(PrepError, match="ViT-B/32"):

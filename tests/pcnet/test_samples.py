@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pcnet.batches import BatchMaker, ahead, finish, pad_phrases
+from pcnet.opposites import opposite
 from pcnet.pixels import MEAN, STD, Pixels, read_image
 from pcnet.sampler import Sampler
 from pcnet.samples import SampleTable, Selection, load_samples
@@ -190,6 +191,21 @@ def test_a_batch_is_the_same_for_any_number_of_threads_and_for_cached_images(pre
             assert other.row_ids == first.row_ids
             for name in tensors:
                 assert torch.equal(getattr(first, name), getattr(other, name))
+
+
+def test_opposites_are_made_where_they_are_asked_for(prepared):
+    table = load_samples(open_store(prepared.store), Selection("refcoco", "train"))
+    tokenizer, pixels = WordTokenizer.from_texts(table.expressions), Pixels(prepared.data, table.images, 48)
+    draw = next(Sampler(table.image, table.target, 8, seed=1).epoch(0))
+    assert BatchMaker(table, pixels, tokenizer, 3)(draw).has_opposite is None
+    for phrases in (0, 3):
+        batch = BatchMaker(table, pixels, tokenizer, phrases, opposites=True)(draw)
+        texts = [table.expressions[sample] for sample in draw.anchors]
+        assert batch.has_opposite.tolist() == [opposite(text) != text for text in texts]
+        assert torch.equal(batch.opposite_expression_ids, tokenizer([opposite(text) for text in texts]))
+        assert batch.opposite_phrase_ids.shape == batch.phrase_ids.shape
+        same = (batch.opposite_phrase_ids == batch.phrase_ids).flatten(1).all(1)
+        assert same[~batch.has_opposite].all()
 
 
 def test_images_are_normalised_by_the_published_statistics(tmp_path):
