@@ -71,6 +71,9 @@ TABLES: dict[str, dict[str, Arm]] = {
     "plus": {
         "plus": Arm("plus"),
         "plus-one-stage": Arm("plus", {}, {"stages": 1}),
+        "plus-no-opposites": Arm("plus", {"opp": 0.0}),
+        "plus-no-relations": Arm("plus", {}, {"relative": False}),
+        "plus-no-inside": Arm("plus", {"ins": 0.0}),
         "plus-everywhere": Arm("plus", {}, {"pooling": "all"}),
         "plus-union": Arm("plus", {}, {"edge": 1.0}),
         "plus-attention": Arm("plus", {}, {"gain": 0.1}),

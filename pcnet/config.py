@@ -21,7 +21,7 @@ class ModelConfig:
 
     ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in
     ``clip`` (see :class:`ClipSizes`). ``hidden`` is the common width C. ``vocabulary`` is the tiny text
-    encoder's.
+    encoder's. ``relative`` gives the stages of plus their relations.
     """
 
     encoder: str = "RN50"
@@ -31,6 +31,7 @@ class ModelConfig:
     gain: float = 0.1
     vocabulary: int = 0
     clip: ClipSizes | None = None
+    relative: bool = False
 
     def __post_init__(self) -> None:
         _among("encoder", self.encoder, (*ENCODERS, "clip"))
@@ -41,6 +42,11 @@ class ModelConfig:
             )
         if self.comprehension == "none" and self.stages != 1:
             raise PrepError("without comprehension there is one stage", "Set --stages 1.")
+        if self.relative and self.comprehension != "plus":
+            raise PrepError(
+                f"the stages of {self.comprehension} know no relative places",
+                "Leave the setting relative out, or use --recipe plus.",
+            )
 
     @property
     def phrases_used(self) -> int:
@@ -88,8 +94,8 @@ CLIP_SIZES = {
 class LossWeights:
     """The factor of each loss in the total; a loss of weight 0 is not computed.
 
-    The defaults are the paper's: classification, RaS and IaD, each once. ``opp`` is ours: expressions with
-    their directions turned round (:func:`pcnet.losses.opposites`).
+    The defaults are the paper's: classification, RaS and IaD, each once. ``opp`` and ``ins`` are ours
+    (:func:`pcnet.losses.opposites`, :func:`pcnet.losses.inside`).
     """
 
     cls: float = 1.0
@@ -99,6 +105,7 @@ class LossWeights:
     fg: float = 0.0
     cbs: float = 0.0
     opp: float = 0.0
+    ins: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ class Recipe:
 
     ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum
     (``union``: only inside the proposals); ``edge`` passes over proposals with a greater share of their
-    outline on the image's edge there (1 keeps all); ``temperature`` sharpens the soft IaD;
+    outline on the image's edge there (1 keeps all); ``relative`` gives the stages of plus their relations;
+    ``temperature`` sharpens the soft IaD;
     ``released_tokens`` cuts long texts as the released code does, end token and all.
     """
 
@@ -119,6 +127,7 @@ class Recipe:
     iad: str = "paper"
     pooling: str = "all"
     edge: float = 1.0
+    relative: bool = False
     temperature: float = 10.0
     released_tokens: bool = False
     weights: LossWeights = field(default_factory=LossWeights)

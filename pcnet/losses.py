@@ -146,6 +146,20 @@ def iad_soft(
     return _over_pairs((chances[0] * chances[1]).sum(-1), same_image & there.any(-1), pairs)
 
 
+def inside(own: Tensor, objects: Tensor, anything: Tensor) -> Tensor:
+    """mean log(1 + exp(max outside - max inside)): the peak of an image's own text lies in a proposal.
+
+    ``own`` (B,1,h,w) raw responses, ``objects`` (B,1,h,w) bool where the peak may lie and ``anything`` where
+    there is any proposal at all. An image without a place outside counts 0.
+
+    A maximum taken inside the proposals alone asks nothing of the places outside them, where the response may
+    then be anything.
+    """
+    peak = own.masked_fill(~objects, float("-inf")).flatten(1).amax(1)
+    outside = own.masked_fill(anything, float("-inf")).flatten(1).amax(1)
+    return F.softplus(outside - peak).mean()
+
+
 def opposites(
     own: Tensor,
     other: Tensor,

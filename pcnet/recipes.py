@@ -31,9 +31,10 @@ RECIPES = {
         released_tokens=True,
         weights=LossWeights(cls=5.0, ras=0.0, iad=0.0, anchor=0.0, fg=0.0, cbs=2.0),
     ),
-    # Ours: cumulative cues, progressive gate, maximum inside the union of the proposals that do not run along
-    # the image's edge (the ground that a generator segments too); RaS and IaD as written are out, and so
-    # (gain 0) is a cue's own look at the image, with which training from scratch was slower.
+    # Ours: cumulative cues, progressive gate, relations, maximum inside the union of the proposals that do
+    # not run along the image's edge (the ground that a generator segments too), which is also where the peak
+    # has to be, and directions turned round; RaS and IaD as written are out, and so (gain 0) is a cue's own look
+    # at the image, with which training from scratch was slower.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
@@ -42,7 +43,8 @@ RECIPES = {
         iad="soft",
         pooling="union",
         edge=0.05,
-        weights=LossWeights(ras=0.0, iad=0.0),
+        relative=True,
+        weights=LossWeights(ras=0.0, iad=0.0, opp=0.1, ins=0.1),
     ),
 }
 
@@ -80,6 +82,7 @@ def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int 
         hidden=hidden or (64 if encoder == "tiny" else 1024),
         gain=recipe.gain,
         vocabulary=vocabulary,
+        relative=recipe.relative,
     )
 
 
@@ -109,6 +112,8 @@ def step_losses(
         parts["ras"] = losses.ras(maps, batch.grid, "own" if recipe.ras == "paper" else "previous")
     if weights.iad:
         parts["iad"] = _iad(recipe, outputs, batch, pairs.same_image)
+    if weights.ins:
+        parts["ins"] = _peaks_inside(recipe, outputs, batch)
     if weights.opp:
         parts["opp"] = _opposites(recipe, outputs, batch, pairs.opposite)
     if recipe.needs_clip:
@@ -171,6 +176,14 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
         else:
             value = losses.iad(own, other, batch.grid, batch.same_image, pairs=pairs)
         stages.append(value)
+    return torch.stack(stages).mean()
+
+
+def _peaks_inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
+    size = (outputs.logits[0].shape[2], outputs.logits[0].shape[3])
+    objects = inside_union(batch.grid, size, recipe.edge)
+    anything = inside_union(batch.grid, size)  # of the ground that a generator segments nothing is said
+    stages = [losses.inside(outputs.maps(stage), objects, anything) for stage in range(len(outputs.logits))]
     return torch.stack(stages).mean()
 
 

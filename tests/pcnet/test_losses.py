@@ -176,6 +176,27 @@ def test_iad_soft_has_a_gradient_in_a_collision() -> None:
     assert own.grad.abs().max() > 0.01
 
 
+def test_inside_asks_for_the_peak_in_a_proposal() -> None:
+    own = torch.tensor([[3.0, 4.0], [7.0, 5.0]]).view(1, 1, 2, 2).requires_grad_()
+    objects = torch.tensor([[True, False], [False, False]]).view(1, 1, 2, 2)
+    anything = torch.tensor([[True, False], [True, False]]).view(1, 1, 2, 2)
+    value = losses.inside(own, objects, anything)
+    assert value.item() == pytest.approx(math.log(1 + math.exp(5.0 - 3.0)), rel=1e-6)
+    value.backward()
+    assert own.grad is not None
+    assert own.grad.flatten().tolist() == pytest.approx([-sigmoid(2.0), 0, 0, sigmoid(2.0)])
+
+
+def test_inside_asks_nothing_where_proposals_cover_the_image() -> None:
+    own = torch.randn(2, 1, 4, 4).requires_grad_()
+    everywhere = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    value = losses.inside(own, everywhere, everywhere)
+    value.backward()
+    assert value == 0
+    assert own.grad is not None
+    assert not own.grad.any()
+
+
 def test_opposites_compares_at_the_peak_of_the_text_as_it_is() -> None:
     own = torch.tensor([[3.0, 1.0], [0.0, 5.0]]).view(1, 1, 2, 2).requires_grad_()
     other = torch.tensor([[2.5, 9.0], [9.0, 4.0]]).view(1, 1, 2, 2).requires_grad_()

@@ -89,7 +89,7 @@ def test_a_step_in_bfloat16_is_close_to_one_in_float32(
     model, batch, totals = small_model(name, 3, "tiny"), random_batch(), []
     for half in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            outputs = model(batch.images, **batch.texts(True))
+            outputs = model(batch.images, **batch.texts(True, chosen.needs_opposites))
             totals.append(step_losses(chosen, outputs, batch)["total"])
         assert all(one.dtype == torch.float32 for one in outputs.logits)
         totals[-1].backward()
@@ -130,12 +130,17 @@ def test_stages_out_of_range_are_refused() -> None:
         ModelConfig("tiny", "paper", 5)
     with pytest.raises(PrepError, match="one stage"):
         ModelConfig("tiny", "none", 2)
+    with pytest.raises(PrepError, match="the stages of paper know no relative places"):
+        ModelConfig("tiny", "paper", relative=True)
 
 
 def test_no_part_of_plus_depends_on_the_tiny_encoder(random_batch: Any) -> None:
     """A step of it, every loss on, through RN50 at the paper's 320 pixels."""
     torch.manual_seed(0)
-    chosen = recipe("plus", {"iad": 1.0, "ras": 1.0, "opp": 1.0})
+    chosen = recipe("plus", {"iad": 1.0, "ras": 1.0})
+    assert chosen.relative
+    assert chosen.weights.opp
+    assert chosen.weights.ins
     model, batch = PCNet(model_config(chosen, "RN50"), chosen), random_batch(size=2, side=320)
     outputs = model(batch.images, **batch.texts(chosen.needs_partners, chosen.needs_opposites))
     assert outputs.logits[0].shape == (2, 6, 10, 10)

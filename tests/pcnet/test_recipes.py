@@ -45,7 +45,7 @@ def outputs_of(small_model: Any, random_batch: Any, chosen: Recipe) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "parts"),
-    [("paper", {"cls", "ras", "iad"}), ("released", {"cls", "cbs"}), ("plus", {"cls"})],
+    [("paper", {"cls", "ras", "iad"}), ("released", {"cls", "cbs"}), ("plus", {"cls", "opp", "ins"})],
 )
 def test_each_recipe_weighs_its_losses(
     small_model: Any, random_batch: Any, name: str, parts: set[str]
@@ -60,7 +60,7 @@ def test_each_recipe_weighs_its_losses(
 
 
 def test_the_paper_weighs_three_losses_once() -> None:
-    assert RECIPES["paper"].weights == LossWeights(cls=1, ras=1, iad=1, anchor=0, fg=0, cbs=0, opp=0)
+    assert RECIPES["paper"].weights == LossWeights(cls=1, ras=1, iad=1, anchor=0, fg=0, cbs=0, opp=0, ins=0)
 
 
 def test_the_released_defaults_train_neither_new_loss() -> None:
@@ -70,7 +70,16 @@ def test_the_released_defaults_train_neither_new_loss() -> None:
 
 
 def test_any_weight_can_be_set(small_model: Any, random_batch: Any) -> None:
-    every = {"cls": 0.5, "ras": 2.0, "iad": 3.0, "anchor": 0.25, "fg": 0.1, "cbs": 0.2, "opp": 0.3}
+    every = {
+        "cls": 0.5,
+        "ras": 2.0,
+        "iad": 3.0,
+        "anchor": 0.25,
+        "fg": 0.1,
+        "cbs": 0.2,
+        "opp": 0.3,
+        "ins": 0.4,
+    }
     for name in RECIPES:
         chosen = recipe(name, every)
         outputs, batch = outputs_of(small_model, random_batch, chosen)
@@ -150,6 +159,9 @@ def test_needs() -> None:
     assert RECIPES["paper"].needs_partners
     assert not RECIPES["plus"].needs_partners
     assert recipe("plus", {"iad": 0.1}).needs_partners
+    assert RECIPES["plus"].needs_opposites
+    assert not recipe("plus", {"opp": 0.0}).needs_opposites
+    assert not RECIPES["paper"].needs_opposites
     # Even without IaD the released text attention has the partners' cues among its keys.
     assert RECIPES["released"].needs_partners
     assert RECIPES["released"].needs_clip
