@@ -33,8 +33,8 @@ RECIPES = {
     ),
     # Ours: cumulative cues, progressive gate, relations, maximum inside the union of the proposals that do
     # not run along the image's edge (the ground that a generator segments too), which is also where the peak
-    # has to be, and directions turned round; RaS and IaD as written are out, and so (gain 0) is a cue's own look
-    # at the image, with which training from scratch was slower.
+    # has to be, and directions turned round. RaS and IaD as written are out, and so (gain 0) is a cue's own
+    # look at the image, with which training from scratch was slower.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
