@@ -31,10 +31,10 @@ RECIPES = {
         released_tokens=True,
         weights=LossWeights(cls=5.0, ras=0.0, iad=0.0, anchor=0.0, fg=0.0, cbs=2.0),
     ),
-    # Ours: cumulative cues, progressive gate, relations, maximum inside the union of the proposals that do
-    # not run along the image's edge (the ground that a generator segments too), which is also where the peak
-    # has to be, and directions turned round. RaS and IaD as written are out, and so (gain 0) is a cue's own
-    # look at the image, with which training from scratch was slower.
+    # Ours: cumulative cues, progressive gate, maximum inside the union of the proposals that do not run along
+    # the image's edge (the ground that a generator segments too), which is also where the peak has to be, and
+    # directions turned round. RaS and IaD as written are out, and so are a cue's own look at the image (gain
+    # 0) and relations between places, with both of which training from scratch was slower.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
@@ -43,7 +43,6 @@ RECIPES = {
         iad="soft",
         pooling="union",
         edge=0.05,
-        relative=True,
         weights=LossWeights(ras=0.0, iad=0.0, opp=0.1, ins=0.1),
     ),
 }
