@@ -89,7 +89,9 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     """The public commands in their order, as a person would type them."""
     store, run = str(config.out / "prepared"), config.out / "run"
     source = ["--data", str(data), "--dataset", "refcoco"]
-    training = ["--steps", str(config.steps), "--seed", str(config.seed), "--out", str(run)]
+    # In so few steps a smaller share of the opposites leaves more to what objects look like.
+    training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
+    training += ["--out", str(run)]
     scored = config.out / "evaluation"
     evaluation = ["--split", "val", "--refine", "--out", str(scored), "--save-stages", str(scored / "stages")]
     return [
