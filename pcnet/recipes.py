@@ -134,7 +134,8 @@ def _inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor | None:
     """(B,1,h,w) bool, where a peak may lie; None for everywhere."""
     if recipe.pooling == "all":
         return None
-    return inside_union(batch.grid, (outputs.logits[0].shape[2], outputs.logits[0].shape[3]), recipe.edge)
+    height, width = outputs.logits[0].shape[2:]
+    return inside_union(batch.grid, (height, width), recipe.edge)
 
 
 def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -179,9 +180,9 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
 
 
 def _peaks_inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
-    size = (outputs.logits[0].shape[2], outputs.logits[0].shape[3])
-    objects = inside_union(batch.grid, size, recipe.edge)
-    anything = inside_union(batch.grid, size)  # of the ground that a generator segments nothing is said
+    height, width = outputs.logits[0].shape[2:]
+    objects = inside_union(batch.grid, (height, width), recipe.edge)
+    anything = inside_union(batch.grid, (height, width))  # of the ground that a generator segments nothing is said
     stages = [losses.inside(outputs.maps(stage), objects, anything) for stage in range(len(outputs.logits))]
     return torch.stack(stages).mean()
 
