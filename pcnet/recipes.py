@@ -182,7 +182,8 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
 def _peaks_inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
     height, width = outputs.logits[0].shape[2:]
     objects = inside_union(batch.grid, (height, width), recipe.edge)
-    anything = inside_union(batch.grid, (height, width))  # of the ground that a generator segments nothing is said
+    # Ground that a generator segments too counts as inside here: nothing is asked of it.
+    anything = inside_union(batch.grid, (height, width))
     stages = [losses.inside(outputs.maps(stage), objects, anything) for stage in range(len(outputs.logits))]
     return torch.stack(stages).mean()
 
