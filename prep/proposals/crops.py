@@ -49,7 +49,7 @@ def crops(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop
 def grids(settings: SamSettings) -> list[Points]:
     """For each layer the points to prompt with, (n, 2) of (x, y) in [0, 1]."""
     if settings.point_grids is not None:
-        return [np.array(grid, np.float64).reshape(-1, 2) for grid in settings.point_grids]
+        return [np.array(points, np.float64).reshape(-1, 2) for points in settings.point_grids]
     per_side = settings.points_per_side or 0
     scale = settings.crop_n_points_downscale_factor
     return [grid(int(per_side / scale**layer)) for layer in range(settings.crop_n_layers + 1)]
