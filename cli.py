@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from prep.engine.progress import duration
 from prep.errors import PrepError
-from prep.progress import duration
-from prep.remedies import memory_error, remedy_of, told
+from prep.hints import memory_error, remedy_of, told
 
 if TYPE_CHECKING:
     from pcnet.metrics import Metrics
-    from prep.dataset import Dataset
+    from prep.datasets.catalogue import Dataset
+    from prep.engine.runner import Summary
     from prep.phrases.job import AnswerStage
     from prep.proposals.job import Images
-    from prep.runner import Summary
 
 _SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -114,7 +114,7 @@ PlanOnly = Annotated[
 def _as_recorded(context: typer.Context, path: Path | None) -> Path | None:
     """Make a recorded run's flags the defaults of this one; eager, so that it comes before they are read."""
     if path is not None:
-        from prep.recorded import recorded_flags
+        from prep.commands.replay import recorded_flags
 
         context.default_map = recorded_flags(path, context.info_name or "")
     return path
@@ -240,9 +240,9 @@ def phrases(
     devices = 0 if who.kind != "vllm" else _gpus(gpus, ray_address)
     stage: AnswerStage | None = None
     if who.kind == "vllm":
-        from prep.engine import Resources
         from prep.phrases.engines.vllm import VllmStage
         from prep.phrases.engines.vllm_boot import VllmOptions
+        from prep.stage import Resources
 
         options = VllmOptions(
             tensor_parallel=tensor_parallel,
@@ -373,12 +373,13 @@ def sam(
     """
     from prep.cache.store import open_store
     from prep.devices import cpu_cores
-    from prep.engine import Resources
-    from prep.proposals import generators, hf, sam_settings
+    from prep.proposals import generators, hf
     from prep.proposals.job import run_proposals
-    from prep.proposals.narrow import run_narrow
+    from prep.proposals.reselect import run_narrow
+    from prep.proposals.sam import settings as sam_settings
     from prep.proposals.select import PAPER, Selection
     from prep.proposals.stage import ProposalStage
+    from prep.stage import Resources
 
     arguments = _arguments("sam", locals())
     # Before torch is loaded; the generator takes this number to every worker.
@@ -489,10 +490,10 @@ def import_masks(
     Reads the masks and the images; writes <out>/proposals.
     """
     from prep.cache.store import open_store
-    from prep.engine import Resources
-    from prep.proposals.imports import ImportStage
+    from prep.proposals.import_masks import ImportStage
     from prep.proposals.job import run_proposals
     from prep.proposals.select import Selection
+    from prep.stage import Resources
 
     arguments = _arguments("import", locals())
     selection = Selection(min_area=min_area, max_overlap=max_overlap, max_masks=max_masks)
@@ -518,8 +519,8 @@ def _official_texts(
 ) -> list[Summary]:
     """The phrases and the candidates' ranking of a released tree, where it has them."""
     from prep.cache.store import open_store
-    from prep.official_files import PHRASES_FOLDER, candidates_file
-    from prep.official_import import import_phrases, import_scores
+    from prep.released.imports import import_phrases, import_scores
+    from prep.released.tree import PHRASES_FOLDER, candidates_file
 
     store, summaries = open_store(out), []
     if (folder / PHRASES_FOLDER).is_dir():
@@ -550,7 +551,7 @@ def export(
     from dataclasses import asdict
 
     from prep.cache.store import open_store
-    from prep.official import export_official
+    from prep.released.export import export_official
 
     done = [
         export_official(open_store(store), source, to, splits=split, side=side)
@@ -597,9 +598,9 @@ def score(
     Reads the store and the images; writes <out>/scores.
     """
     from prep.cache.store import open_store
-    from prep.engine import Resources
-    from prep.scores import ScoreSettings, ScoreStage
-    from prep.scores_job import run_scores, score_keys, score_settings
+    from prep.scores.job import run_scores, score_keys, score_settings
+    from prep.scores.stage import ScoreSettings, ScoreStage
+    from prep.stage import Resources
 
     arguments = _arguments("score", locals())
     devices = _gpus(gpus, ray_address)
@@ -685,10 +686,10 @@ def verify(
     from itertools import chain
 
     from prep.cache import maintain
+    from prep.cache.row_checks import CHECKS
     from prep.cache.store import open_store
     from prep.cache.verify import verify as check
-    from prep.proposals.changed import image_faults
-    from prep.rowchecks import CHECKS
+    from prep.proposals.stale_images import image_faults
 
     opened, checks = open_store(store), dict(CHECKS)
     if data is not None:
@@ -751,7 +752,7 @@ def run_configuration(
 
     Every flag of every command is checked before the first one runs. With --json a line per command.
     """
-    from prep.configuration import command_line, read_configuration
+    from prep.commands.recipe_file import command_line, read_configuration
     from prep.errors import NotYet
 
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
@@ -801,8 +802,8 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from prep.doctor import examine
-    from prep.doctor_screen import next_steps, screen
+    from prep.machine.doctor import examine
+    from prep.machine.screen import next_steps, screen
 
     findings = examine(data, out, load)
     steps = next_steps(findings, data, out)
@@ -826,7 +827,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one page about a store: what was run, counts, failures, and a gallery to search."""
-    from prep.report import ReportConfig, write_report
+    from prep.pages.store import ReportConfig, write_report
 
     held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
     if as_json:
@@ -852,8 +853,8 @@ def demo(
     Makes a small referring dataset in the RefCOCO layout, runs the public commands on it and writes a page
     with pictures.
     """
-    from prep.demo import DemoConfig
-    from prep.demo import demo as run
+    from prep.demo.run import DemoConfig
+    from prep.demo.run import demo as run
 
     def say(line: str) -> None:
         # At once, so that lines stay in order with those of the programs that are run.
@@ -922,9 +923,9 @@ def train(
 
     Reads the store and the images, no ground truth (but for --val-split); writes the run to --out.
     """
-    from pcnet.launch import is_launched, is_lead, relaunch
-    from pcnet.train import TrainConfig
-    from pcnet.train import train as run
+    from pcnet.training.launch import is_launched, is_lead, relaunch
+    from pcnet.training.trainer import TrainConfig
+    from pcnet.training.trainer import train as run
 
     if input is not None:
         dataset, data = input.stem, image_root or input.parent
@@ -958,7 +959,7 @@ def train(
     )
     validate = None
     if val_split is not None:
-        from pcnet.evaluate import validator
+        from pcnet.evaluation.evaluate import validator
 
         source = _sources(data, [dataset] if input is None else [], split_by, input, image_root)[0]
         validate = validator(source, store=store, split=val_split, size=config.resolved().size)
@@ -1024,7 +1025,7 @@ def evaluate(
 
     Reads the store, the images and the ground truth; prints percentages.
     """
-    from pcnet.evaluate import EvalSettings, evaluate_checkpoint
+    from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint
 
     if not checkpoint.is_file():
         raise PrepError(f"There is no checkpoint {checkpoint}.", "`pcnet train` writes best.pt and last.pt.")
@@ -1087,9 +1088,9 @@ def predict(
 ) -> None:
     """Ground one expression in one image: maps stage by stage, and the chosen mask."""
     from pcnet import load_model
-    from pcnet.evaluate import input_size
-    from pcnet.predict import as_dict, save
-    from pcnet.predict import predict as ground
+    from pcnet.evaluation.evaluate import input_size
+    from pcnet.evaluation.predict import as_dict, save
+    from pcnet.evaluation.predict import predict as ground
     from prep.phrases import decompose
     from prep.proposals import propose
 
@@ -1129,7 +1130,7 @@ def report_run(
 
     Reads losses.csv and what `pcnet eval --out` wrote below RUN: curves, figures, best and worst cases.
     """
-    from pcnet.report import ReportConfig, write_report
+    from pcnet.report.page import ReportConfig, write_report
 
     page = out or run / "report.html"
     held = write_report(
@@ -1157,7 +1158,7 @@ def _sources(
     image_root: Path | None,
 ) -> list[Dataset]:
     """What --data and --dataset, or --input and --image-root, name."""
-    from prep.dataset import open_dataset, open_jsonl
+    from prep.datasets.catalogue import open_dataset, open_jsonl
 
     if input is not None:
         return [open_jsonl(input, image_root)]
@@ -1176,7 +1177,7 @@ def _image_sources(
     """What --images names, or else a dataset's images."""
     if folder is None:
         return _sources(data, datasets, split_by, input, image_root)
-    from prep.dataset import open_image_folder
+    from prep.datasets.catalogue import open_image_folder
 
     return [open_image_folder(folder)]
 
@@ -1240,7 +1241,7 @@ def _arguments(command: str, values: dict[str, Any]) -> dict[str, Any]:
 def _check_recorded(path: Path | None, settings: dict[str, Any]) -> None:
     """With --from-manifest: stop where the rows would not be those of the recorded run."""
     if path is not None:
-        from prep.recorded import check_settings
+        from prep.commands.replay import check_settings
 
         check_settings(path, settings)
 
@@ -1267,7 +1268,7 @@ def _print_plan(
 
     from prep.cache.files import open_files
     from prep.cache.store import Store
-    from prep.plan import describe, plan_run
+    from prep.engine.plan import describe, plan_run
 
     made = plan_run(Store(open_files(out)), stage, settings, keys, workers, replace=replace)
     print(json.dumps({"stage": stage, **asdict(made)}) if as_json else "\n".join(describe(made, stage)))
@@ -1303,7 +1304,7 @@ def _details(summary: Summary) -> list[str]:
 def _report_lines(stage: str, report: dict[str, Any]) -> list[str]:
     """What a run of a stage reports, in words."""
     from prep.phrases import report as phrases
-    from prep.proposals import fidelity as proposals
+    from prep.proposals.sam import fidelity as proposals
 
     lines = proposals.lines if stage == "proposals" else phrases.lines
     return lines(report)

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from ablation_scenes import FIGURES, GROUPS, SPLITS, Figures, bounds, data_folder, store_folder, write_scores
 
-from pcnet.evaluate import EvalSettings, evaluate_checkpoint
+from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint
 from pcnet.recipes import recipe
-from pcnet.train import TrainConfig, train
-from prep.dataset import open_dataset
+from pcnet.training.trainer import TrainConfig, train
+from prep.datasets.catalogue import open_dataset
 
 BEGUN_RATE = 1e-3  # half of what the tiny encoder starts from nothing with
 

@@ -18,21 +18,21 @@ from pycocotools import mask as coco
 from scipy import ndimage
 from torch.nn import functional as F
 
-from pcnet.checkpoint import load_model
-from pcnet.evalset import Item, decode, load_evalset
-from pcnet.evaluate import encode_items
+from pcnet.data.images import Pixels, normalise_pixels
+from pcnet.data.table import Selection as Rows
+from pcnet.data.table import load_samples
+from pcnet.evaluation.dataset import Item, decode, load_evalset
+from pcnet.evaluation.evaluate import encode_items
 from pcnet.metrics import iou, oracle_proposal
-from pcnet.pixels import Pixels, normalise_pixels
-from pcnet.samples import Selection as Rows
-from pcnet.samples import load_samples
-from prep import synthetic
+from pcnet.model.checkpoint import load_model
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES
 from prep.cache.store import open_store
-from prep.dataset import open_dataset
+from prep.datasets.catalogue import open_dataset
+from prep.demo import dataset as synthetic
+from prep.demo.scenes import COLOURS, KINDS, RADII, matching, scene
 from prep.phrases import decompose
 from prep.proposals import propose
 from prep.proposals.select import Selection
-from prep.scenes import COLOURS, KINDS, RADII, matching, scene
 
 SIDE, MAP = 64, 16  # pixels of an image and places of a response, a side
 SEED = 0

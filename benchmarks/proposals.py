@@ -104,7 +104,7 @@ def stand_in(photo: Any, side: int, low: int = 256) -> tuple[Any, Any]:
     from PIL import Image
     from scipy.ndimage import gaussian_filter
 
-    from prep.proposals.crops import grid, resized
+    from prep.proposals.sam.crops import grid, resized
 
     height, width = resized(photo.shape[:2], low)
     small = np.asarray(Image.fromarray(photo).resize((width, height))).astype(np.float32)
@@ -147,7 +147,7 @@ def random_model(options: argparse.Namespace) -> Any:
 
 
 def ours(network: Any, **settings: Any) -> Any:
-    from prep.proposals.sam import SamGenerator, SamSettings
+    from prep.proposals.sam.generator import SamGenerator, SamSettings
 
     generator = SamGenerator(SamSettings(threads=1, **settings), load=lambda _: network)
     generator.open()
@@ -208,7 +208,7 @@ class Scripted:
 
     def __call__(self, features: Any, prompts: Any, threshold: float) -> Any:
         """The next batch's candidates above ``threshold``."""
-        from prep.proposals.sam_decoder import Decoded, passing
+        from prep.proposals.sam.decoder import Decoded, passing
 
         logits, iou = self.script.next()
         if self.real:
@@ -304,8 +304,8 @@ def section_regions(options: argparse.Namespace, photos: list[Any], area: int = 
     from segment_anything.utils.amg import remove_small_regions as on_pixels
     from segment_anything.utils.amg import rle_to_mask
 
-    from prep.proposals import rle
-    from prep.proposals.regions import remove_small_regions as on_runs
+    from prep.masks import rle
+    from prep.proposals.sam.small_regions import remove_small_regions as on_runs
 
     for photo in photos:
         mine, _ = post_pair(options, photo)
@@ -471,7 +471,7 @@ def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
 
     generator = ours(model, **settings)
     with torch.inference_mode():
-        from prep.proposals.sam_encoder import shrink
+        from prep.proposals.sam.encoder import shrink
 
         features = generator._encode([shrink(photo, 1024)])[0]
         iou = generator._decode.reference(features, generator._prompts(0, photo.shape[:2])[0])[1]

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prep.annotations import read_instances
 from prep.cache.keys import row_id
-from prep.dataset import open_jsonl
-from prep.ordinals import Ordinals
-from prep.unpickle import loads
+from prep.datasets.catalogue import open_jsonl
+from prep.datasets.coco_json import read_instances
+from prep.datasets.ordinals import Ordinals
+from prep.datasets.pickles import loads
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from pcnet import losses
-from pcnet.batch import Batch, upsample
-from pcnet.calibration import Calibration
 from pcnet.config import ClipSizes, ModelConfig
-from pcnet.model import PCNet
+from pcnet.data.batch import Batch, upsample
+from pcnet.model.pcnet import PCNet
 from pcnet.recipes import RECIPES, step_losses
+from pcnet.training.calibration import Calibration
 
 SIZES = ClipSizes(1024, 224, (1, 1, 1, 1), 4, 77, 512, 64, 2)
 

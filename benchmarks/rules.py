@@ -19,15 +19,15 @@ from typing import Any
 
 from prep.phrases.checks import CHECKS, reading, violations
 from prep.phrases.clip_tokens import count_tokens
-from prep.phrases.grammar import analyse
-from prep.phrases.rules import break_up
+from prep.phrases.rules.decompose import break_up
+from prep.phrases.rules.grammar import analyse
+from prep.phrases.rules.tokens import read
+from prep.phrases.rules.wordforms import guess, stem
 from prep.phrases.stage import RulesStage
-from prep.phrases.tokens import read
-from prep.phrases.wordforms import guess, stem
 from prep.records import Expression
 
 ROOT = Path(__file__).resolve().parents[1]
-GOLD = ROOT / "tests" / "prep" / "phrases" / "gold.jsonl"
+GOLD = ROOT / "tests" / "prep" / "phrases" / "rules" / "gold.jsonl"
 REAL = ROOT.parent / "shared" / "data" / "expressions.jsonl"
 
 # Words that carry no content; all others count, so that the score owes nothing to the rules' classes.

@@ -26,11 +26,12 @@ import pyarrow as pa
 from prep.cache.keys import row_id
 from prep.cache.schema import PROPOSALS
 from prep.cache.store import open_store
-from prep.engine import Resources, Stage, run
-from prep.plan import Pace, plan_at
-from prep.progress import duration
+from prep.engine.local import run
+from prep.engine.plan import Pace, plan_at
+from prep.engine.progress import duration
+from prep.engine.runner import prepare
 from prep.records import Expression, ImageRef
-from prep.runner import prepare
+from prep.stage import Resources, Stage
 
 
 class FreeGenerator:

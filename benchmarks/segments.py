@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 
 from prep.proposals.images import decode, read_bytes
-from prep.proposals.segments import SegmentGenerator
+from prep.proposals.segments.generator import SegmentGenerator
 
 Pixels = npt.NDArray[np.uint8]
 Rle = dict[str, Any]

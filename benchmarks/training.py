@@ -21,19 +21,19 @@ import torch
 from pycocotools import mask as coco
 from torch.nn import functional as F
 
-from pcnet.batch import Batch, Outputs
-from pcnet.batches import finish
-from pcnet.comprehension import Inputs, Scope, paper_stages
 from pcnet.config import ClipSizes, ModelConfig
-from pcnet.job import TrainConfig, prepare
-from pcnet.model import PCNet
+from pcnet.data.batch import Batch, Outputs
+from pcnet.data.collate import finish
+from pcnet.data.table import SampleTable
+from pcnet.model.pcnet import PCNet
+from pcnet.model.stages import Inputs, Scope, paper_stages
 from pcnet.recipes import recipe, step_losses
-from pcnet.samples import SampleTable
-from pcnet.train import train
-from prep import synthetic
+from pcnet.training.setup import TrainConfig, prepare
+from pcnet.training.trainer import train
 from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
-from prep.dataset import open_dataset
+from prep.datasets.catalogue import open_dataset
+from prep.demo import dataset as synthetic
 
 MASKS, HEIGHT, WIDTH = 40, 480, 640  # a COCO image with as many proposals as are kept
 SMALL = ClipSizes(64, 160, (1, 1, 1, 1), 16, 77, 512, 64, 2)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from prep.moved import install
+
 __all__ = ["load_model"]
+
+install()
+del install
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that importing the package does not import torch.
     if name == "load_model":
-        from pcnet.checkpoint import load_model
+        from pcnet.model.checkpoint import load_model
 
         return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pcnet import losses
-from pcnet.batch import Batch, Outputs, upsample
-from pcnet.calibration import Calibration
 from pcnet.config import LossWeights, ModelConfig, Recipe
+from pcnet.data.batch import Batch, Outputs, upsample
 from pcnet.maps import inside_union
+from pcnet.training.calibration import Calibration
 from prep.errors import PrepError
 
 RECIPES = {

@@ -32,11 +32,11 @@ def imports(path: Path) -> set[str]:
             return
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module)
-            found.update(
-                f"{node.module}.{a.name}" for a in node.names if f"{node.module}.{a.name}" in MODULES
-            )
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} imports relatively"
+            # `from package import module` loads the module; the package's own imports are lazy (PEP 562).
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(name if name in MODULES else node.module for name in names)
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -45,6 +45,14 @@ def imports(path: Path) -> set[str]:
 
 
 IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+STAGES_DO_WITHOUT = (
+    "prep.cache.store",
+    "prep.cache.answers",
+    "prep.cache.writer",
+    "prep.engine",
+    "prep.datasets",
+    "ray",
+)
 
 
 def reachable(start: str) -> set[str]:
@@ -59,45 +67,119 @@ def reachable(start: str) -> set[str]:
     return seen
 
 
-def offenders(importer: str, forbidden: tuple[str, ...]) -> list[str]:
-    def within(name: str, package: str) -> bool:
-        return name == package or name.startswith(package + ".")
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
 
-    return [
-        f"{name} imports {target}"
+
+# From the bottom up: a part may import parts of the layers before its own, and itself.
+LAYERS = {
+    "prep": [
+        ("errors", "records", "devices", "moved"),
+        ("files", "hints"),
+        ("stage",),
+        ("masks",),
+        ("cache",),
+        ("engine", "datasets"),
+        ("phrases", "proposals", "pages"),
+        ("scores", "released", "demo", "machine"),
+        ("commands",),
+    ],
+    "pcnet": [
+        ("data", "maps", "metrics", "config"),
+        ("losses",),
+        ("recipes",),
+        ("model",),
+        ("evaluation", "training"),
+        ("report",),
+    ],
+}
+# To be opened: the step's losses stand in recipes and call the calibration.
+EXCEPTIONS = {("pcnet.recipes", "pcnet.training.calibration")}
+
+
+@pytest.mark.parametrize("program", LAYERS)
+def test_parts_import_lower_layers_only(program: str) -> None:
+    rank = {part: at for at, parts in enumerate(LAYERS[program]) for part in parts}
+    arrows = {
+        (name, target)
         for name, targets in IMPORTS.items()
-        if within(name, importer)
         for target in targets
-        if any(within(target, package) for package in forbidden)
-    ]
+        if name.startswith(program + ".") and target.startswith(program + ".")
+    }
+    assert {name.split(".")[1] for name in MODULES if name.startswith(program + ".")} == set(rank)
+    upwards = {
+        (name, target)
+        for name, target in arrows
+        if (own := name.split(".")[1]) != (other := target.split(".")[1]) and rank[other] >= rank[own]
+    }
+    assert upwards - EXCEPTIONS == set()
+
+
+def test_there_are_no_import_circles() -> None:
+    """Modules that reach each other, imports inside functions included: none but a module and itself."""
+    reached = {name: reachable(name) for name in IMPORTS}
+    pairs = [(a, b) for a in reached for b in reached[a] if a < b and a in reached[b]]
+    assert pairs == []
+    assert [name for name, targets in IMPORTS.items() if name in targets] == []
 
 
 @pytest.mark.parametrize(
     ("importer", "forbidden"),
     [
         ("prep", ("pcnet", "cli")),
-        ("pcnet", ("cli", "prep.phrases.job", "prep.proposals.stage", "prep.engine", "prep.runner")),
-        ("prep.phrases", ("prep.proposals",)),
-        ("prep.proposals", ("prep.phrases",)),
-        ("prep.proposals.stage", ("prep.cache.store", "prep.engine", "prep.runner", "ray")),
-        ("prep.phrases.stage", ("prep.cache.store", "prep.engine", "prep.runner", "ray")),
-        ("prep.cache", ("prep.engine", "prep.runner", "prep.dataset", "torch", "ray")),
+        (
+            "pcnet",
+            ("cli", "prep.phrases.job", "prep.proposals.stage", "prep.engine.local", "prep.engine.runner"),
+        ),
+        ("prep.phrases", ("prep.proposals", "prep.scores", "prep.datasets", "prep.pages")),
+        ("prep.proposals", ("prep.phrases", "prep.scores", "prep.pages")),
+        ("prep.scores", ("prep.phrases", "prep.pages", "prep.datasets")),
+        ("prep.proposals.stage", STAGES_DO_WITHOUT),
+        ("prep.phrases.stage", STAGES_DO_WITHOUT),
+        ("prep.scores.stage", STAGES_DO_WITHOUT),
+        ("prep.cache", ("prep.engine", "prep.datasets", "torch", "ray")),
+        ("prep.engine", ("prep.datasets", "prep.phrases", "prep.proposals", "torch")),
+        ("prep.masks", ("prep.cache", "torch", "ray")),
+        ("prep.datasets", ("prep.engine", "torch", "ray")),
+        ("prep.pages", ("torch", "ray")),
+        ("pcnet.training", ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.pages", "prep.demo")),
+        ("pcnet.model", ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.pages", "prep.demo")),
+        ("pcnet.data", ("pcnet.evaluation", "pcnet.model", "pcnet.training", "prep.datasets", "prep.pages")),
+        ("pcnet.evaluation", ("pcnet.training.trainer", "pcnet.training.setup", "pcnet.report")),
     ],
 )
 def test_arrows_point_one_way(importer: str, forbidden: tuple[str, ...]) -> None:
-    assert offenders(importer, forbidden) == []
+    """However many files lie between."""
+    starts = [name for name in MODULES if within(name, importer)]
+    assert starts
+    found = {
+        f"{start} reaches {target}"
+        for start in starts
+        for name in reachable(start)
+        for target in {name, *IMPORTS[name]}
+        if any(within(target, package) for package in forbidden)
+    }
+    assert found == set()
 
 
 def test_only_the_engine_imports_ray() -> None:
     users = {name for name, targets in IMPORTS.items() if any(t.split(".")[0] == "ray" for t in targets)}
-    assert users == {"prep.cluster", "prep.ray_start"}
+    assert users == {"prep.engine.ray_pool", "prep.engine.ray_connect"}
 
 
-@pytest.mark.parametrize("start", ["pcnet.train", "pcnet.samples", "pcnet.losses", "pcnet.model"])
+def test_ground_truth_is_reached_by_evaluation_and_pages_alone() -> None:
+    allowed = ("cli", "prep.datasets.truth", "prep.demo", "prep.pages", "pcnet.evaluation", "pcnet.report")
+    users = [name for name in MODULES if "prep.datasets.truth" in reachable(name)]
+    assert users
+    assert [name for name in users if not any(within(name, package) for package in allowed)] == []
+
+
+@pytest.mark.parametrize(
+    "start", ["pcnet.training.trainer", "pcnet.data.table", "pcnet.losses", "pcnet.model.pcnet"]
+)
 def test_training_reaches_no_ground_truth(start: str) -> None:
-    forbidden = {"prep.truth", "prep.annotations", "prep.dataset", "pcnet.evaluate"}
     assert start in IMPORTS
-    assert reachable(start) & forbidden == set()
+    assert [n for n in reachable(start) if within(n, "prep.datasets") or within(n, "pcnet.evaluation")] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -43,7 +43,7 @@ def rows(store: Path, stage: str) -> pa.Table:
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic dataset in the real layout."""
-    from prep.synthetic import write
+    from prep.demo.dataset import write
 
     root = tmp_path_factory.mktemp("tree")
     write(root, images=60, seed=3)

@@ -18,7 +18,7 @@ from PIL import Image
 
 import cli
 from prep.errors import PrepError
-from prep.remedies import told
+from prep.hints import told
 
 PROGRAMS = {"pcnet-prep": cli.prep_main, "pcnet": cli.pcnet_main}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
@@ -43,7 +43,7 @@ def said(
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a good tree and store, and everything that can be wrong with one."""
-    from prep.synthetic import write
+    from prep.demo.dataset import write
 
     place = tmp_path_factory.mktemp("world")
     write(place, images=8, seed=2)

@@ -38,10 +38,10 @@ def test_importing_a_package_loads_nothing_heavy(package: str, name: str) -> Non
 def test_the_examples_do_what_they_say(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pcnet.checkpoint import save_checkpoint
-    from pcnet.model import PCNet
+    from pcnet.data.tokenizers import WordTokenizer
+    from pcnet.model.checkpoint import save_checkpoint
+    from pcnet.model.pcnet import PCNet
     from pcnet.recipes import model_config, recipe
-    from pcnet.tokens import WordTokenizer
 
     monkeypatch.chdir(tmp_path)
     texts = ["the dog", "the cat on the left"]

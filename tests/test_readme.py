@@ -1,22 +1,27 @@
-"""The README's tree names every source file, and nothing that is not there."""
+"""The README's tree names every package, docs/architecture.md every source file, and links lead somewhere."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from tests.layout import PAGE, architecture
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_tree_has_a_line_for_every_file() -> None:
+def test_the_tree_has_a_line_for_every_package() -> None:
     tree = re.search(r"```tree\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert tree
-    named = [line.split()[0] for line in tree[1].splitlines() if line and not line.startswith(" ")]
-    there = [ROOT / "cli.py", *(ROOT / "prep").rglob("*.py"), *(ROOT / "pcnet").rglob("*.py")]
-    modules = {str(path.relative_to(ROOT)) for path in there if path.name != "__init__.py"}
-    sources = [name for name in named if name.endswith(".py") and not name.startswith("benchmarks")]
-    assert sorted(sources) == sorted(modules)
+    named = [line.split()[0] for line in tree[1].splitlines() if line]
+    folders = [path.parent for part in ("prep", "pcnet") for path in (ROOT / part).glob("*/__init__.py")]
+    packages = {f"{path.relative_to(ROOT).as_posix()}/" for path in folders}
+    assert sorted(name for name in named if name.count("/") == 2) == sorted(packages)
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_page_of_every_source_file_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == architecture(), "run: python tests/layout.py"
 
 
 def test_links_lead_somewhere() -> None:

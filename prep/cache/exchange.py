@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from prep.cache.files import sync_folder
+from prep.files import sync_folder
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

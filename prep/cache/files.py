@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from prep.errors import PrepError
-from prep.remedies import remedy_of
+from prep.files import write_whole
+from prep.hints import remedy_of
 
 
 @contextlib.contextmanager
@@ -113,19 +114,7 @@ class Files:
                 with self.filesystem.open_output_stream(self.path(name)) as stream:
                     stream.write(data)
                 return
-            target = self.local / name
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
-            sync_folder(target.parent)
+            write_whole(self.local / name, data)
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is already gone is no error."""
@@ -147,16 +136,6 @@ class Files:
             except OSError:
                 pass  # another device, or a file system without links
         target.write(name, self.read(name))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable, where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def open_files(uri: str | Path) -> Files:

@@ -51,3 +51,12 @@ def answer_key(settings_fingerprint: str, text: str) -> str:
     """The content key of an engine's answer (64 hex digits): settings and normalised text, nothing else."""
     joined = f"{settings_fingerprint}\n{normalise_text(text)}"
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def seen_key(image: str, size: int, mtime_ns: int, sha256: str | None) -> str:
+    """What is remembered of a file that was read (32 hex digits): its name, size, time and bytes' hash.
+
+    As the hash is part of it, an old entry cannot vouch for a row that was made of other bytes.
+    """
+    text = f"{image}\n{size}\n{mtime_ns}\n{sha256 or ''}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

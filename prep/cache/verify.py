@@ -76,8 +76,8 @@ class VerifyReport:
 def verify(store: Store, checks: Mapping[str, RowCheck] | None = None) -> VerifyReport:
     """Read every shard of a store and its cache, and compare it with the manifests.
 
-    ``checks`` gives for a stage the rows that cannot be right (see ``prep.rowchecks.CHECKS``). Needs no lock;
-    beside a running writer it may report a shard it is just about to list.
+    ``checks`` gives for a stage the rows that cannot be right (see ``prep.cache.row_checks.CHECKS``). Needs
+    no lock; beside a running writer it may report a shard it is just about to list.
     """
     started = time.monotonic()
     reports = [verify_stage(store.stage(name), (checks or {}).get(name)) for name in STAGES]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from prep.cache.keys import normalise_text
 from prep.phrases.clip_tokens import fits
-from prep.phrases.grammar import analyse
-from prep.phrases.tokens import read
-from prep.phrases.wordforms import stem
+from prep.phrases.rules.grammar import analyse
+from prep.phrases.rules.tokens import read
+from prep.phrases.rules.wordforms import stem
 
 MAX_PHRASES = 5
 

@@ -13,16 +13,17 @@ from prep.cache.answers import AnswerCache
 from prep.cache.keys import answer_key, canonical_json, fingerprint, normalise_text
 from prep.cache.keyset import KeySet
 from prep.cache.schema import PHRASES
-from prep.engine import Engine, Stage
+from prep.engine.local import Engine
+from prep.engine.progress import progress
+from prep.engine.runner import Summary
+from prep.engine.signals import Stop, interrupted, stoppable
 from prep.errors import PrepError
 from prep.phrases.engines.base import ANSWERS, DEATHS, Question
-from prep.phrases.ladder import settle, unusable
+from prep.phrases.fallback import settle, unusable
 from prep.phrases.report import Clock, Report
 from prep.phrases.stage import row
-from prep.progress import progress
 from prep.records import Expression, PhraseSet
-from prep.runner import Summary
-from prep.signals import Stop, interrupted, stoppable
+from prep.stage import Stage
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -77,9 +78,9 @@ def run_llm(
     committed answer of a key stays its answer. Answers are committed before the rows made of them, so a
     run that is killed anywhere asks nothing twice that it had committed. Memory does not grow with
     ``expressions``. ``selection``, ``arguments``, ``engine`` and signals are treated as by
-    :func:`prep.runner.prepare`. ``summary.extra["report"]``, also kept in the manifest, holds the figures
-    of :class:`prep.phrases.report.Report`. The engine is not started where there is nothing to ask, and
-    is left open: closing it is the caller's business.
+    :func:`prep.engine.runner.prepare`. ``summary.extra["report"]``, also kept in the manifest, holds the
+    figures of :class:`prep.phrases.report.Report`. The engine is not started where there is nothing to ask,
+    and is left open: closing it is the caller's business.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
     started = time.monotonic()

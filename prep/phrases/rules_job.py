@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from prep.engine import Engine, Resources, Stage
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, prepare
 from prep.phrases.report import Clock, Report
 from prep.phrases.stage import RulesStage
 from prep.records import Expression, PhraseSet
-from prep.runner import Summary, prepare
+from prep.stage import Resources, Stage
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter

@@ -6,17 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from prep.engine import Engine, Resources, Stage
+from prep.engine.local import Engine
 from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import RulesStage, rules_settings
+from prep.stage import Resources, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prep.cache.store import Store
+    from prep.engine.runner import Summary
     from prep.records import Expression
-    from prep.runner import Summary
 
 
 class Texts(Protocol):

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prep.cache.keys import answer_key, fingerprint
-from prep.phrases.ladder import settle, unusable
-from prep.phrases.rules import RULES_VERSION
+from prep.phrases.fallback import settle, unusable
+from prep.phrases.rules.decompose import RULES_VERSION
 from prep.records import Expression, PhraseSet
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class OneCore(NamedTuple):
 
 
 class RulesStage:
-    """Breaks expressions with :mod:`prep.phrases.rules`; equal rows whatever the units, order or workers.
+    """Breaks expressions with :mod:`prep.phrases.rules.decompose`; equal rows whatever the units or workers.
 
-    ``resources`` is what one worker holds, as :class:`prep.engine.Resources` says it.
+    ``resources`` is what one worker holds, as :class:`prep.stage.Resources` says it.
     """
 
     def __init__(self, resources: Any = None) -> None:

@@ -23,7 +23,7 @@ class Generator(Protocol):
     Built cheaply and picklable before ``open``, which loads the weights, once in each worker. ``settings``
     and ``weights_sha256`` (``None`` where there are no weights) are known before ``open`` and determine every
     mask: they are what a row's key is made of. One that has something to say about how it made its masks also
-    has ``take_account``, which gives what :class:`prep.proposals.fidelity.Account` adds up.
+    has ``take_account``, which gives what :class:`prep.proposals.sam.fidelity.Account` adds up.
     """
 
     @property
@@ -47,18 +47,18 @@ class Generator(Protocol):
 def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
     """The generator called ``name``, not yet opened; ``options`` replace its own defaults.
 
-    ``sam`` takes the fields of :class:`prep.proposals.sam.SamSettings`, ``segments`` those of
-    :class:`prep.proposals.segments.SegmentSettings` and ``hf:...`` those of
+    ``sam`` takes the fields of :class:`prep.proposals.sam.generator.SamSettings`, ``segments`` those of
+    :class:`prep.proposals.segments.generator.SegmentSettings` and ``hf:...`` those of
     :class:`prep.proposals.hf.HfSettings`.
     """
     given = dict(options or {})
     try:
         if name == "segments":
-            from prep.proposals.segments import SegmentGenerator, SegmentSettings
+            from prep.proposals.segments.generator import SegmentGenerator, SegmentSettings
 
             return SegmentGenerator(SegmentSettings(**given))
         if name == "sam":
-            from prep.proposals.sam import SamGenerator, SamSettings
+            from prep.proposals.sam.generator import SamGenerator, SamSettings
 
             return SamGenerator(SamSettings(**given))
         if name.startswith("hf:") and len(name) > len("hf:"):

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
-from prep.proposals import rle, sam_settings
+from prep.masks import rle
+from prep.proposals.sam import settings as sam_settings
 from prep.records import Proposal
 
 FILES = ("*.json", "*.safetensors", "*.bin")

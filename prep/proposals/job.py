@@ -12,13 +12,14 @@ from prep.cache.answers import AnswerCache
 from prep.cache.keys import fingerprint
 from prep.cache.maintain import cut_rows
 from prep.cache.schema import PROPOSALS
-from prep.engine import Engine, Stage
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, prepare
 from prep.errors import PrepError
-from prep.proposals.changed import SEEN, changed_rows, open_seen
-from prep.proposals.fidelity import Account
-from prep.proposals.notes import notes_of
+from prep.proposals.sam.fidelity import Account
 from prep.proposals.stage import Answer, Answers, content_key
-from prep.runner import Summary, prepare
+from prep.proposals.stale_images import SEEN, changed_rows, open_seen
+from prep.proposals.unit_metadata import notes_of
+from prep.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

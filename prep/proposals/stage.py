@@ -12,13 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from prep.cache.keys import canonical_json, fingerprint
+from prep.cache.keys import canonical_json, fingerprint, seen_key
 from prep.cache.schema import PROPOSALS
 from prep.devices import cpu_cores
 from prep.errors import PrepError
-from prep.proposals.changed import seen_key
+from prep.masks.grid32 import grid32
 from prep.proposals.generators import Generator
-from prep.proposals.grid import grid32
 from prep.proposals.images import (
     Pixels,
     UnreadableImage,
@@ -27,8 +26,8 @@ from prep.proposals.images import (
     header_pixels,
     read_bytes,
 )
-from prep.proposals.notes import noted
 from prep.proposals.select import Selection, select
+from prep.proposals.unit_metadata import noted
 from prep.records import ImageRef, Proposal
 
 PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, whatever the images' sizes and the unit's
@@ -92,7 +91,7 @@ class _Image:
 class ProposalStage:
     """Decode, propose, select, sample: :class:`prep.records.ImageRef` items to rows of the proposals schema.
 
-    ``resources`` is what one worker holds (:class:`prep.engine.Resources`); ``threads`` decode at once (by
+    ``resources`` is what one worker holds (:class:`prep.stage.Resources`); ``threads`` decode at once (by
     default half the cores, 8 at most). Equal bytes are proposed for once: within a unit, among a worker's
     recent images and, with ``answers``, across workers.
     """

@@ -15,13 +15,13 @@ import torch
 from pycocotools import mask as coco
 from torch import Tensor
 
-from pcnet.batch import Batch
 from pcnet.config import ClipSizes, ModelConfig
-from pcnet.model import PCNet
-from prep import synthetic
+from pcnet.data.batch import Batch
+from pcnet.model.pcnet import PCNet
 from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
-from prep.dataset import open_dataset
+from prep.datasets.catalogue import open_dataset
+from prep.demo import dataset as synthetic
 from prep.records import Expression, ImageRef
 
 SMALL_CLIP = ClipSizes(

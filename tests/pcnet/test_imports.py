@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = {"prep.truth", "prep.annotations", "prep.segmentation", "prep.dataset", "prep.refer", "prep.jsonl"}
-JUDGES = {"pcnet.evaluate", "pcnet.evalset", "pcnet.predict"}
+READERS = {
+    f"prep.datasets.{name}"
+    for name in ("truth", "coco_json", "segmentation", "catalogue", "refer", "jsonl", "expected_counts")
+}
+JUDGES = {"pcnet.evaluation.evaluate", "pcnet.evaluation.dataset", "pcnet.evaluation.predict"}
 
 
 def file_of(module: str) -> Path | None:
@@ -60,7 +63,18 @@ def reachable(start: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("start", ["train", "job", "samples", "batches", "sampler", "losses", "model"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "training.trainer",
+        "training.setup",
+        "data.table",
+        "data.collate",
+        "data.sampler",
+        "losses",
+        "model.pcnet",
+    ],
+)
 def test_no_ground_truth_is_reachable_from_training(start):
     assert file_of(f"pcnet.{start}") is not None
     found = reachable(f"pcnet.{start}")
@@ -69,13 +83,14 @@ def test_no_ground_truth_is_reachable_from_training(start):
 
 
 def test_the_walk_would_see_it():
-    assert "prep.truth" in reachable("pcnet.evaluate")
-    assert any(name.startswith("pycocotools") for name in reachable("pcnet.evalset"))
+    assert "prep.datasets.truth" in reachable("pcnet.evaluation.evaluate")
+    assert any(name.startswith("pycocotools") for name in reachable("pcnet.evaluation.dataset"))
 
 
 def test_a_process_that_trains_has_loaded_none_of_it():
     code = (
-        f"import sys, pcnet.train\nprint(sorted(({READERS | JUDGES | {'pycocotools'}!r}) & set(sys.modules)))"
+        "import sys, pcnet.training.trainer\n"
+        f"print(sorted(({READERS | JUDGES | {'pycocotools'}!r}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pcnet import losses
-from pcnet.calibration import Calibration
 from pcnet.config import LossWeights, ModelConfig, Recipe
 from pcnet.maps import inside_union, normalised, on_grid
 from pcnet.recipes import RECIPES, model_config, recipe, step_losses
+from pcnet.training.calibration import Calibration
 from prep.errors import PrepError
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from prep.cache.schema import SCORES
 from prep.cache.store import open_store
-from prep.engine import Resources
+from prep.engine.runner import prepare
 from prep.errors import Interrupted
-from prep.runner import prepare
+from prep.stage import Resources
 
 
 def item(number: int) -> str:

@@ -23,7 +23,7 @@ from prep.phrases.engines.base import (
     quoted_answer,
     whole_lines,
 )
-from prep.phrases.ladder import needs_retry
+from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
 from prep.phrases.stage import OneCore

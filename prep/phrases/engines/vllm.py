@@ -9,7 +9,7 @@ from prep.errors import PrepError
 from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
 from prep.phrases.engines.vllm_boot import VllmOptions
 from prep.phrases.engines.vllm_engine import Batch, Engine, Request
-from prep.phrases.ladder import needs_retry
+from prep.phrases.fallback import needs_retry
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
 from prep.phrases.stage import OneCore
@@ -27,7 +27,7 @@ class VllmStage:
     ``load`` hands a unit's prompts to the engine and ``process`` waits for them, so while one unit's last
     answers come in the next one already fills the batch. A first answer that fails the checks is asked
     again under a JSON schema, in the same batch. If the engine's process dies a fresh one takes over what
-    was not answered. ``resources`` is what a worker occupies (:class:`prep.engine.Resources`).
+    was not answered. ``resources`` is what a worker occupies (:class:`prep.stage.Resources`).
     """
 
     def __init__(

@@ -13,12 +13,12 @@ from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
 from prep.cache.maintain import repair
 from prep.cache.manifest import MANIFEST
+from prep.cache.row_checks import CHECKS
 from prep.cache.schema import SCORES
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
+from prep.engine.runner import prepare
 from prep.errors import PrepError
-from prep.rowchecks import CHECKS
-from prep.runner import prepare
 from tests.prep.toy import ToyStage, expected, item, row
 
 

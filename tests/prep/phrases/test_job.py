@@ -22,8 +22,8 @@ from prep.cache.keys import answer_key, fingerprint, normalise_text
 from prep.cache.store import open_store
 from prep.phrases.checks import extractive
 from prep.phrases.engines.base import ANSWERS
+from prep.phrases.fallback import settle, unusable
 from prep.phrases.job import ANSWER_STAGE, run_llm
-from prep.phrases.ladder import settle, unusable
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import rules_settings
 from prep.records import Expression

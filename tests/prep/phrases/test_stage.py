@@ -8,7 +8,7 @@ import sys
 
 from prep.cache.keys import answer_key, fingerprint
 from prep.cache.schema import PHRASES
-from prep.phrases.rules import RULES_VERSION, break_up
+from prep.phrases.rules.decompose import RULES_VERSION, break_up
 from prep.phrases.stage import RulesStage, rules_settings
 from prep.records import Expression
 

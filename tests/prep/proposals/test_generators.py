@@ -15,7 +15,7 @@ from prep.errors import PrepError
 from prep.proposals import propose
 from prep.proposals.generators import build
 from prep.proposals.hf import options
-from prep.proposals.segments import SegmentGenerator
+from prep.proposals.segments.generator import SegmentGenerator
 from prep.proposals.select import Selection
 
 PERMISSIVE = {

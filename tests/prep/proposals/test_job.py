@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 
 from prep.cache.store import Store, open_store
-from prep.dataset import open_image_folder, open_jsonl
-from prep.engine import Resources
-from prep.proposals.changed import open_seen
-from prep.proposals.fidelity import lines
+from prep.datasets.catalogue import open_image_folder, open_jsonl
+from prep.engine.runner import Summary
 from prep.proposals.job import run_proposals
-from prep.proposals.sam import SamGenerator, SamSettings
-from prep.proposals.segments import SegmentGenerator
+from prep.proposals.sam.fidelity import lines
+from prep.proposals.sam.generator import SamGenerator, SamSettings
+from prep.proposals.segments.generator import SegmentGenerator
 from prep.proposals.select import Selection
 from prep.proposals.stage import ProposalStage
+from prep.proposals.stale_images import open_seen
 from prep.records import ImageRef
-from prep.runner import Summary
+from prep.stage import Resources
 from tests.prep.proposals.conftest import tiny_model
 
 NAMES = ["0.png", "1.png", "2.png"]

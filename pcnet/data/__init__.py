@@ -1,0 +1,1 @@
+"""The training set: samples, their order, images, token ids and batches."""

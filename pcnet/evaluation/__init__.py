@@ -1,0 +1,1 @@
+"""Evaluation and prediction: the only part of PCNet that reads ground truth."""

@@ -1,0 +1,204 @@
+"""What is evaluated: a split's expressions with their phrases, true masks and proposals. Opens ground
+truth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from pcnet.data.table import Selection, read_phrases
+from prep.cache.store import Store
+from prep.datasets.catalogue import Dataset
+from prep.datasets.truth import Truth
+from prep.errors import PrepError
+from prep.records import Expression
+
+Mask = NDArray[np.bool_]
+Rle = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One expression to score.
+
+    ``sentence`` counts the expressions of its ref from 0; ``truth`` is the run-length coded mask, ``None``
+    where the expression has no target (gRefCOCO); ``groups`` are the kinds of expression that it counts for.
+    """
+
+    row_id: str
+    ref_id: int | None
+    sent_id: int | None
+    sentence: int
+    image: str
+    text: str
+    phrases: tuple[str, ...]
+    truth: Rle | None
+    size: tuple[int, int]
+    groups: tuple[str, ...] = ()
+
+    def mask(self) -> Mask:
+        """The true mask, bool (H, W); all false without a target."""
+        return np.zeros(self.size, dtype=bool) if self.truth is None else decode(self.truth)
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """The items of a split, images together; ``skipped`` counts what cannot be scored, by reason.
+
+    ``proposals`` are the run-length coded masks of each image, or ``None`` where they were not asked for.
+    """
+
+    root: Path
+    items: list[Item]
+    skipped: dict[str, int] = field(default_factory=dict)
+    proposals: Mapping[str, list[Rle]] | None = None
+
+
+def decode(rle: Rle) -> Mask:
+    """A run-length coded mask as bool (H, W)."""
+    return np.asarray(coco.decode(rle), dtype=bool)
+
+
+def encode(mask: Mask) -> Rle:
+    """A bool (H, W) mask, run-length coded as COCO has it."""
+    coded: Rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return coded
+
+
+def load_evalset(
+    dataset: Dataset,
+    store: Store,
+    split: str | None,
+    *,
+    sentences: str = "all",
+    proposals: bool = False,
+) -> EvalSet:
+    """Join a split's expressions to their phrases by ``row_id`` and decode their truth.
+
+    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (what the published code
+    measured).
+
+    :raises PrepError: where the store lacks rows of the split, or nothing of it has a mask.
+    """
+    wanted = list(dataset.expressions(None if split is None else [split]))
+    table = read_phrases(store, Selection(dataset.name, split, dataset.split_by))
+    phrases = dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+    missing = [e.row_id for e in wanted if e.row_id not in phrases]
+    if missing:
+        raise PrepError(
+            f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}",
+            f"make them first: pcnet-prep phrases --dataset {dataset.name} --out {store.uri}",
+        )
+    skipped: dict[str, int] = {}
+    items = _items(wanted, phrases, Truth(dataset), expression_types(dataset), sentences, skipped)
+    if not items:
+        counts = ", ".join(f"{n} because {why}" for why, n in sorted(skipped.items())[:5])
+        raise PrepError(f"no expression of {dataset.name} can be scored: {counts}", "evaluation needs masks")
+    items.sort(key=lambda item: item.image)
+    masks = read_masks(store, {item.image for item in items}) if proposals else None
+    return EvalSet(dataset.root, items, skipped, masks)
+
+
+def _items(
+    wanted: Iterable[Expression],
+    phrases: Mapping[str, list[str]],
+    truth: Truth,
+    types: Mapping[str, tuple[str, ...]],
+    sentences: str,
+    skipped: dict[str, int],
+) -> list[Item]:
+    items: list[Item] = []
+    spoken: Counter[int] = Counter()
+    coded = _CodedTruth(truth)
+    for expression in wanted:
+        sentence = 0
+        if expression.ref_id is not None:
+            sentence = spoken[expression.ref_id]
+            spoken[expression.ref_id] += 1
+        if sentences == "first" and sentence > 0:
+            continue
+        own = phrases[expression.row_id]
+        found = coded(expression)
+        if found is None or expression.image is None or not own:
+            reason = truth.problems.get(expression.row_id, "it has no image or no phrases")
+            skipped[reason] = skipped.get(reason, 0) + 1
+            continue
+        rle, size = found
+        items.append(
+            Item(
+                row_id=expression.row_id,
+                ref_id=expression.ref_id,
+                sent_id=expression.sent_id,
+                sentence=sentence,
+                image=expression.image,
+                text=expression.text,
+                phrases=tuple(own),
+                truth=rle,
+                size=size,
+                groups=types.get(str(expression.sent_id), ()),
+            )
+        )
+    return items
+
+
+class _CodedTruth:
+    """Truth masks run-length coded; the expressions of one ref follow each other and share theirs."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+        self._last: tuple[int | None, tuple[Rle | None, tuple[int, int]] | None] = (None, None)
+
+    def __call__(self, expression: Expression) -> tuple[Rle | None, tuple[int, int]] | None:
+        """(RLE or ``None`` without a target, (H, W)); ``None`` where there is no usable truth."""
+        if expression.ref_id is not None and expression.ref_id == self._last[0] and self._last[1]:
+            return self._last[1]
+        mask = self._truth.mask(expression)
+        found = None
+        if mask is not None:
+            found = encode(mask) if mask.any() else None, (mask.shape[0], mask.shape[1])
+        self._last = (expression.ref_id, found)
+        return found
+
+
+def expression_types(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """``sent_id`` -> the groups it counts for, from a ``types.json`` beside the annotations, where there is
+    one.
+
+    The file maps each sent_id to ``{"type": ..., "hard": ...}``; a hard one counts for its type and for
+    "hard <type>" too.
+    """
+    path = Path(dataset.root) / "refer" / dataset.name / "types.json"
+    if not path.is_file():
+        return {}
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        sent_id: (entry["type"], *([f"hard {entry['type']}"] if entry.get("hard") else []))
+        for sent_id, entry in told.items()
+    }
+
+
+def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:
+    """The stored proposals of ``images`` as run-length codes; an image that is not in the store has none.
+
+    :raises PrepError: where the store has no proposals at all.
+    """
+    reader = store.stage("proposals").reader()
+    if reader.num_rows == 0:
+        raise PrepError(f"the store {store.uri} has no proposals yet", "make them first: pcnet-prep sam")
+    found: dict[str, list[Rle]] = {image: [] for image in images}
+    for batch in reader.batches(["image", "height", "width", "masks"]):
+        for place, image in enumerate(batch.column(0).to_pylist()):
+            if image in found:
+                size = [batch.column(1)[place].as_py(), batch.column(2)[place].as_py()]
+                masks = batch.column(3)[place].as_py()
+                found[image] = [{"size": size, "counts": mask["counts"].encode()} for mask in masks]
+    return found

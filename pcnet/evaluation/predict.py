@@ -1,0 +1,154 @@
+"""One image and one text, with phrases and proposals that the caller made, to maps, a mask and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcnet.data.batch import upsample
+from pcnet.data.images import normalise_pixels, read_image
+from pcnet.evaluation.dataset import decode, encode
+from pcnet.evaluation.evaluate import encode_items
+from pcnet.metrics import RELEASED_THRESHOLD, binarise, normalise, peak, proposal_under_peak
+from pcnet.model.pcnet import PCNet
+from prep.errors import PrepError
+from prep.records import Proposal
+
+_GAP = 4  # pixels of white between the panels of a picture
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model sees in an image of H x W pixels.
+
+    ``stages`` float32 (K, H, W) are the raw responses stage by stage, ``mask`` bool (H, W) the chosen mask:
+    the proposal under the last response's peak (``proposal`` is its index), or the thresholded response where
+    there are no proposals. ``peak`` is (row, column).
+    """
+
+    text: str
+    phrases: tuple[str, ...]
+    stages: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    peak: tuple[int, int]
+    proposal: int | None
+
+
+def predict(
+    model: PCNet,
+    image: Path,
+    text: str,
+    phrases: Sequence[str],
+    proposals: Sequence[Proposal] = (),
+    *,
+    size: int = 320,
+    threshold: float = RELEASED_THRESHOLD,
+) -> Prediction:
+    """Ground ``text`` in an image file.
+
+    ``phrases`` are what the text was broken into (at least one), ``proposals`` the masks to choose from,
+    ``size`` the side of the network's input (see :func:`pcnet.evaluation.evaluate.input_size`).
+
+    :raises PrepError: for an image that cannot be read, a text without phrases, masks of another image.
+    """
+    if not phrases:
+        raise PrepError(f"{text!r} has no phrases to ground", "give a text that names something")
+    height, width = image_size(image)
+    pixels = torch.from_numpy(read_image(image, size))[None]
+    with torch.inference_mode():
+        model.eval()
+        device = model.logit_scale.device
+        expressions, cues = encode_items(model, [(text, phrases)])
+        inputs = normalise_pixels(pixels.to(device)), expressions.to(device), cues.to(device)
+        raw = [upsample(upsample(one, (size, size)), (height, width)) for one in model.responses(*inputs)]
+    stages = torch.cat(raw, dim=1)[0].float().cpu().numpy()
+    masks = np.zeros((len(proposals), height, width), dtype=bool)
+    for number, one in enumerate(proposals):
+        masks[number] = decode({"size": [height, width], "counts": one.counts.encode()})
+    chosen = proposal_under_peak(stages[-1], masks)
+    mask = binarise(stages[-1], threshold) if chosen is None else masks[chosen]
+    return Prediction(text, tuple(phrases), stages, mask, peak(stages[-1]), chosen)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file.
+
+    :raises PrepError: naming the file, where it is missing or no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise PrepError(f"{path} is not a readable image: {error}", "give an image file") from error
+
+
+def save(prediction: Prediction, image: Path, out: Path) -> dict[str, Path]:
+    """Write ``mask.png`` (0 and 255), ``stages.png`` and ``prediction.json`` into ``out``; their paths by
+    name.
+
+    The picture shows the image, the response of each stage over it with its peak marked, and the mask.
+    """
+    from PIL import Image
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {"mask": out / "mask.png", "picture": out / "stages.png", "json": out / "prediction.json"}
+    Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(paths["mask"])
+    with Image.open(image) as opened:
+        Image.fromarray(picture(np.asarray(opened.convert("RGB")), prediction)).save(paths["picture"])
+    paths["json"].write_text(json.dumps(as_dict(prediction), indent=2) + "\n", encoding="utf-8")
+    return paths
+
+
+def as_dict(prediction: Prediction) -> dict[str, Any]:
+    """The prediction as JSON values; ``mask`` is COCO's compressed run-length code."""
+    coded = encode(prediction.mask)
+    return {
+        "text": prediction.text,
+        "phrases": list(prediction.phrases),
+        "peak": {"x": prediction.peak[1], "y": prediction.peak[0]},
+        "peaks_by_stage": [{"x": x, "y": y} for y, x in map(peak, prediction.stages)],
+        "proposal": prediction.proposal,
+        "area": int(prediction.mask.sum()),
+        "mask": {"size": [int(side) for side in coded["size"]], "counts": coded["counts"].decode()},
+    }
+
+
+def picture(image: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+    """Panels side by side: the image (H, W, 3), each stage's response over it, the mask over it."""
+    panels = [image]
+    for response in prediction.stages:
+        panels.append(_marked(_heated(image, normalise(response)), *peak(response)))
+    tinted = image.astype(np.float32)
+    tinted[prediction.mask] = tinted[prediction.mask] * 0.4 + np.array([0, 160, 90]) * 0.6
+    panels.append(tinted.astype(np.uint8))
+    white = np.full((image.shape[0], _GAP, 3), 255, dtype=np.uint8)
+    spaced = [part for panel in panels for part in (panel, white)][:-1]
+    return np.concatenate(spaced, axis=1)
+
+
+def _heated(image: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The image in grey with heat in [0, 1] over it, dark blue to yellow."""
+    stops = np.array([[20, 20, 90], [120, 40, 140], [230, 90, 60], [250, 230, 60]], dtype=np.float64)
+    at = np.clip(heat, 0, 1) * (len(stops) - 1)
+    low = np.minimum(at.astype(np.int64), len(stops) - 2)
+    colour = stops[low] + (stops[low + 1] - stops[low]) * (at - low)[..., None]
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    mixed: NDArray[np.uint8] = (grey * 0.45 + colour * 0.55).astype(np.uint8)
+    return mixed
+
+
+def _marked(panel: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
+    """A white cross of about a twentieth of the panel's side at the peak."""
+    reach = max(2, max(panel.shape[:2]) // 40)
+    panel[max(row - reach, 0) : row + reach + 1, column] = 255
+    panel[row, max(column - reach, 0) : column + reach + 1] = 255
+    return panel

@@ -1,0 +1,53 @@
+"""Choosing one response map per object among those of its several expressions (PRMS), without looking at
+truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcnet.maps import normalised
+from pcnet.model.pcnet import PCNet
+
+
+def features(model: PCNet, images: Tensor, expression_ids: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """What each map looks at, and what was asked: unit vectors (B, C) and (B, C).
+
+    ``images`` (B, 3, H, W) normalised, ``expression_ids`` (B, L), ``maps`` (B, 1, h, w) raw responses. The
+    first is the mean of the visual features weighted by the normalised map. The published code asks a second
+    network (CLIP ViT-B/32) about the image under the map; here the model's own encoders judge, so that no
+    other weights are needed.
+    """
+    visual = model.c4_vis_project(model.backbone.encode_image(images))
+    weights = normalised(maps)
+    seen = (visual * weights).sum((-2, -1)) / weights.sum((-2, -1)).clamp(min=1e-6)
+    asked = model.global_lan_project(model.backbone.encode_text(expression_ids))
+    return F.normalize(seen.float(), dim=-1), F.normalize(asked.float(), dim=-1)
+
+
+def choose(
+    objects: Sequence[Hashable], seen: NDArray[np.floating], asked: NDArray[np.floating]
+) -> dict[Hashable, int]:
+    """For each object the index of its chosen map: the one that agrees best with all the object's
+    expressions.
+
+    ``objects`` (N) names each row's object, ``seen`` and ``asked`` (N, C) are :func:`features`. The agreement
+    of map i is the sum over the object's expressions j of the cosine of seen_i and asked_j; the first of
+    equal ones is taken.
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for row, name in enumerate(objects):
+        rows.setdefault(name, []).append(row)
+    return {name: own[int(np.argmax(seen[own] @ asked[own].sum(axis=0)))] for name, own in rows.items()}
+
+
+def as_arrays(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Batches of :func:`features` as two arrays (N, C)."""
+    seen, asked = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    return seen, asked

@@ -1,0 +1,138 @@
+"""CLIP's released weights: from a file, from OpenAI's own cache, or by open_clip's download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import torch
+from torch import Tensor, nn
+
+from pcnet.model.encoders import ClipEncoder
+from prep.errors import PrepError
+from prep.machine.clip_weights import OPENAI_CACHE, REPOSITORIES, downloaded, kept
+
+PROBE_SECONDS = 10
+
+
+def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "openai") -> None:
+    """Give ``encoder`` CLIP ``name``'s (RN50, RN101) weights.
+
+    ``weights`` is ``openai`` (OpenAI's own, in ``~/.cache/clip`` or downloaded by open_clip) or a file: a
+    state dict, safetensors, or OpenAI's TorchScript archive. Raises PrepError where it cannot be had or is of
+    another model.
+    """
+    _fill(encoder, find_weights(name, weights), name)
+
+
+def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
+    """The frozen CLIP ViT-B/32 that the calibration losses ask, in evaluation mode; ``random`` loads nothing
+    into it.
+    """
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(layers=12, width=768, patch_size=32, image_size=224)
+    clip: nn.Module = CLIP(512, vision, CLIPTextCfg(), quick_gelu=True)
+    if str(weights) != "random":
+        _fill(clip, find_weights("ViT-B-32", weights), "ViT-B-32")
+    return clip.eval().requires_grad_(False)
+
+
+def find_weights(name: str, weights: str | Path) -> Path:
+    """The local file of CLIP ``name``'s weights, downloaded where it must be."""
+    if str(weights) != "openai":
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise PrepError(
+                f"{path}: no such file of CLIP weights", "Give a file, or 'openai' to download them."
+            )
+        return path
+    return kept(name) or _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import constants
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+
+    source = get_pretrained_cfg(f"{name}-quickgelu", "openai")
+    try:
+        if downloaded(name) is None and not constants.HF_HUB_OFFLINE:
+            _probe(constants.ENDPOINT)
+        return Path(download_pretrained(source))
+    except Exception as error:  # the hub raises many kinds, most of them OSErrors
+        raise _unavailable(name, f"{REPOSITORIES[name]} cannot be downloaded: {_reason(error)}") from error
+
+
+def _probe(url: str) -> None:
+    """Fail at once where there is no network: the hub's client tries again for minutes."""
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
+    except HTTPError:
+        return  # it answers
+    except URLError as error:
+        raise OSError(f"{url} cannot be reached ({error.reason})") from error
+
+
+def _unavailable(name: str, problem: str) -> PrepError:
+    return PrepError(
+        f"The weights of CLIP {name} are not here: {problem}",
+        f"Copy OpenAI's {name}.pt to {OPENAI_CACHE}/ or name a file with --clip-weights FILE; "
+        "--encoder tiny needs none.",
+    )
+
+
+def _fill(clip: nn.Module, path: Path, name: str) -> None:
+    """Load the file into ``clip``, in float32; PrepError where something is missing or misshapen."""
+    state, wanted = read_weights(path), clip.state_dict()
+    problems = [
+        f"lacks {key}" for key in wanted if key not in state and not key.endswith("num_batches_tracked")
+    ]
+    problems += [
+        f"has {key} of shape {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    if problems:
+        raise PrepError(
+            f"{path}: not the weights of CLIP {name}: it {problems[0]}", f"Give CLIP {name}'s own."
+        )
+    clip.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a safetensors file, a state dict or a TorchScript archive; pickled code is refused."""
+    try:
+        return _tensors(_read(path))
+    except Exception as error:  # each reader raises its own kinds
+        raise PrepError(
+            f"{path}: not a readable file of weights: {_reason(error)}", "Download it again, or give another."
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        if "TorchScript" not in str(error):
+            raise
+        return torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    state = loaded.get("state_dict", loaded)
+    return {
+        name.removeprefix("module."): value.float() if value.is_floating_point() else value
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,318 @@
+"""The stages between the features and the response maps: as in the paper, as in the released code, and ours.
+
+Legend: B images, R texts of an image (its own expression, then its partner's and its own turned round where
+given), T texts that an image is scored against, P phrases, N = h*w places, C channels. In training every
+image meets the texts of the whole batch, T = R*G with G the images of all processes: first every image's own
+text, then every partner's, and so on. In evaluation an image meets its own text alone, T = 1, so that no
+other image has a say.
+
+Each ``*_stages`` function returns the raw responses of every stage, (B,T,h,w) each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcnet.maps import normalised
+from pcnet.model.relations import Relation
+
+FLOOR = 0.05  # what the gate leaves of a place where the previous stage saw nothing
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Whom an image is compared with: the batch's texts (training) or its own alone (evaluation).
+
+    ``gather`` turns (B, ...) of this process into (G, ...) of all, in rank order; alone it is the identity.
+    ``rank`` is this process's place in that order.
+    """
+
+    pairwise: bool
+    gather: Callable[[Tensor], Tensor] = lambda local: local
+    rank: int = 0
+
+    def rows(self, texts: Tensor) -> Tensor:
+        """(R,B,C) -> (T,C) in training, (B,C) in evaluation."""
+        if not self.pairwise:
+            return texts[0]
+        return torch.cat([self.gather(one) for one in texts])
+
+    def tokens(self, texts: Tensor) -> Tensor:
+        """(R,B,C) -> (B,T,C): the texts that each image is scored against."""
+        return self.spread(self.rows(texts), texts.shape[1])
+
+    def spread(self, rows: Tensor, images: int) -> Tensor:
+        """What :meth:`rows` gave -> (B,T,C)."""
+        return rows.expand(images, *rows.shape) if self.pairwise else rows.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages read, all projected to C, and ``scale``, by which their scores are multiplied."""
+
+    scale: Tensor
+    visual: Tensor  # (B,C,h,w)
+    text: Tensor  # (R,B,C) whole expressions
+    cues: Tensor  # (R,B,P,C) phrases
+    scope: Scope
+
+    @property
+    def expressions(self) -> Tensor:
+        """(B,T,C) unit vectors: the whole expressions that each image is scored against."""
+        return _unit(self.scope.tokens(self.text))
+
+    def phrase(self, number: int) -> Tensor:
+        """(B,T,C) unit vectors: phrase ``number`` of each of them."""
+        return _unit(self.scope.tokens(self.cues[:, :, number]))
+
+    def score(self, places: Tensor, queries: Tensor) -> Tensor:
+        """scale * V Q^T of (B,N,C) places and (B,T,C) queries, as (B,T,h,w) float32.
+
+        Never in half precision: of scores around 14 it would leave steps of 1/16, and peaks would tie.
+        """
+        with torch.autocast(places.device.type, enabled=False):
+            scores = self.scale.float() * queries.float() @ places.float().transpose(1, 2)
+        return scores.reshape(*scores.shape[:2], *self.visual.shape[2:])
+
+
+def single_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """No comprehension: every place's cosine with the whole expression, once."""
+    return (inputs.score(_unit(_places(inputs.visual)), inputs.expressions),)
+
+
+class PaperStage(nn.Module):
+    """One stage of equations 2 to 4; every attention has projections of its own and a two-layer MLP.
+
+    The last layers start at zero, so that training starts from the stage without comprehension.
+    """
+
+    def __init__(self, channels: int, gain: float, first: bool) -> None:
+        super().__init__()
+        self.gain = gain
+        self.cue_from_visual = _Attention(channels)
+        self.query_from_cues = _Attention(channels)
+        self.visual_from_query = _Attention(channels)
+
+    def forward(self, visual: Tensor, query: Tensor, cue: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,N,C) places, (B,T,C) queries and cues -> the next places and queries.
+
+        The cues of other images are the negatives of equation 2, and are keys of equation 3 as seen by image
+        i.
+        """
+        cue = cue + self.cue_from_visual(cue, visual)
+        query = query + self.gain * self.query_from_cues(query, cue)
+        return visual + self.gain * self.visual_from_query(visual, query), query
+
+
+def paper_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """The paper: Q_0 is the whole expression, phrase n refines it, V_{n+1} Q_{n+1}^T is the response."""
+    places, query = _unit(_places(inputs.visual)), inputs.expressions
+    responses = []
+    for number, stage in enumerate(stages):
+        places, query = stage(places, query, inputs.phrase(number))
+        responses.append(inputs.score(_unit(places), _unit(query)))
+    return tuple(responses)
+
+
+class PlusStage(nn.Module):
+    """One of our stages: the cue's look at the image, how far the previous response gates this one, and how
+    places lie to the cue's anchor.
+
+    A ``gain`` of 0 leaves the look at the image out, and so the relation without ``relative``.
+    """
+
+    def __init__(self, channels: int, gain: float, first: bool, relative: bool = False) -> None:
+        super().__init__()
+        self.gain = gain
+        self.relation = Relation(channels) if relative and not first else None
+        if gain:
+            self.cue_from_visual = _Attention(channels)
+        if not first:
+            self.gate = nn.Parameter(torch.ones(()))
+
+    def forward(self, places: Tensor, query: Tensor, cue: Tensor) -> Tensor:
+        """(B,N,C) places, (B,T,C) sums of cues and this stage's cue -> (B,T,C) queries of unit length."""
+        if not self.gain:
+            return _unit(query)
+        return _unit(query + self.gain * self.cue_from_visual(cue, places))
+
+
+def plus_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """Ours: the query is the sum of the cues so far, and a place must have passed the stages before.
+
+    Q_n = sum of q_0 to q_n (and the whole expression at the last stage) + gain * MLP(q_n's attention to V);
+    L_n = scale * (V Q_n^T + rel_n) + 2 * gate_n * log(R_{n-1} + 0.05), with R the previous response in
+    [0, 1], detached. The product form keeps the peak from moving to whatever a later phrase names best, which
+    in a relation ("the circle left of the blue square") is the anchor and not the target. rel_n, from the
+    second stage on, is what :class:`pcnet.model.relations.Relation` says of q_n (and of the whole expression
+    at the last stage).
+    """
+    places, total = _unit(_places(inputs.visual)), inputs.visual.new_zeros(())
+    responses: list[Tensor] = []
+    for number, stage in enumerate(stages):
+        cue = inputs.phrase(number)
+        total = total + cue
+        said = cue
+        if number == len(stages) - 1:
+            total, said = total + inputs.expressions, said + inputs.expressions
+        response = inputs.score(places, stage(places, _unit(total), cue))
+        if stage.relation is not None:
+            response = response + inputs.scale * _related(stage.relation, inputs, places, _unit(said))
+        if responses:
+            before = normalised(responses[-1].detach())
+            response = response + 2 * stage.gate * torch.log(before + FLOOR)
+        responses.append(response)
+    return tuple(responses)
+
+
+def _related(relation: Relation, inputs: Inputs, places: Tensor, said: Tensor) -> Tensor:
+    """(B,N,C) places, (B,T,C) texts -> (B,T,h,w): how each place lies to the text's anchor."""
+    looks = inputs.score(places, _unit(relation.look(said)))
+    if not inputs.scope.pairwise:
+        return _tensor(relation(looks, said[:, 0]))
+    return _tensor(relation(looks.transpose(0, 1), said[0]).transpose(0, 1))
+
+
+class ReleasedStage(nn.Module):
+    """One ``bilateral_prompt`` of the released code ([W] model/attn.py), with its parameter names.
+
+    One set of projections serves three attentions: t_proj1 makes every text query, t_proj2/3 every text key
+    and value, v_proj1/2/3 the visual ones; each ends in a single linear layer (the paper has separate ones
+    and MLPs).
+    """
+
+    def __init__(self, channels: int, gain: float, first: bool) -> None:
+        super().__init__()
+        self.gain = gain
+        self.v_proj1, self.v_proj2, self.v_proj3 = (
+            nn.Sequential(*_normed(channels), nn.ReLU()) for _ in range(3)
+        )
+        self.t_proj1, self.t_proj2, self.t_proj3 = (
+            nn.Sequential(nn.Linear(channels, channels), nn.ReLU()) for _ in range(3)
+        )
+        self.v_output = nn.Sequential(*_normed(channels))
+        self.t_output = nn.Sequential(nn.Linear(channels, channels))
+
+    def text_from_visual(self, texts: Tensor, visual: Tensor) -> Tensor:
+        """(B,T,C) texts look at (B,C,h,w) -> (B,T,C)."""
+        keys, values = _places(self.v_proj2(visual)), _places(self.v_proj3(visual))
+        return _tensor(self.t_output(_attend(self.t_proj1(texts), keys, values)))
+
+    def visual_from_text(self, visual: Tensor, texts: Tensor) -> Tensor:
+        """(B,C,h,w) places look at (B,T,C) texts -> (B,C,h,w).
+
+        With one text (evaluation) the soft-max is 1 everywhere, so the map is constant and the instance norm
+        leaves only its bias: the visual update vanishes exactly where the model is used.
+        """
+        new = _attend(_places(self.v_proj1(visual)), self.t_proj2(texts), self.t_proj3(texts))
+        return _tensor(self.v_output(_grid(new, visual)))
+
+    def text_from_text(self, texts: Tensor, context: Tensor) -> Tensor:
+        """(M,1,C) texts look at (G,T,C) cues -> (M,1,C).
+
+        Quirk: keys and values are reshaped where they should be transposed, so for T > 1 a "key" mixes the
+        channels of several cues. G*T*C numbers are dealt to M rows in memory order: where partners double the
+        texts (M = 2G), even rows get the own cues and odd rows the partners'. With one text (evaluation) it
+        does nothing.
+        """
+        rows, _, channels = texts.shape
+        keys = self.t_proj2(context).reshape(rows, channels, -1).transpose(1, 2)
+        values = self.t_proj3(context).reshape(rows, channels, -1).transpose(1, 2)
+        return _tensor(self.t_output(_attend(self.t_proj1(texts), keys, values)))
+
+    def forward(
+        self, places: Tensor, main: Tensor, cue: Tensor, inputs: Inputs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,N,C) places, (M,C) queries, (R,B,C) local cues -> the next of both, and (B,T,C) to score.
+
+        Quirk: cue j looks at image j only and is then shared with all images. The residuals are 0.1 of the
+        update (the paper writes none), and the queries are refined by the image once more before they are
+        scored.
+        """
+        scope, images = inputs.scope, len(places)
+        visual, main = _grid(_unit(places), inputs.visual), _unit(main)
+        context = scope.rows(self.text_from_visual(cue.transpose(0, 1), visual).transpose(0, 1))
+        if scope.pairwise:
+            context = context.expand(len(context) // len(cue), *context.shape)
+        else:
+            context = context.unsqueeze(1)
+        main = main + self.gain * self.text_from_text(main.unsqueeze(1), context).squeeze(1)
+        tokens = scope.spread(_unit(main), images)
+        scored = tokens + self.gain * self.text_from_visual(tokens, visual)
+        visual = visual + self.gain * self.visual_from_text(visual, tokens)
+        return _places(visual), main, scored
+
+
+def released_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+    """The released code: stages 0 to K-2 take a phrase each, the last the whole expression as its cue."""
+    places, main = _unit(_places(inputs.visual)), _unit(inputs.scope.rows(inputs.text))
+    responses = []
+    for number, stage in enumerate(stages):
+        cue = inputs.text if number == len(stages) - 1 else inputs.cues[:, :, number]
+        places, main, scored = stage(places, main, _unit(cue), inputs)
+        responses.append(inputs.score(places, scored))
+    return tuple(responses)
+
+
+STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ...]]]] = {
+    "none": (lambda *_, **__: nn.Identity(), single_stages),
+    "paper": (PaperStage, paper_stages),
+    "plus": (PlusStage, plus_stages),
+    "released": (ReleasedStage, released_stages),
+}
+
+
+class _Attention(nn.Module):
+    """MLP(SoftMax(queries W1 (keys W2)^T / sqrt(C)) (keys W3)), the MLP's last layer starting at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels, bias=False)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), last)
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """(B,n,C) queries over (B,m,C) context -> (B,n,C)."""
+        queries = self.query(queries)
+        if context.shape[1] <= queries.shape[1]:
+            return _tensor(self.mlp(_attend(queries, self.key(context), self.value(context))))
+        # The same by associativity, with the projections on the shorter side: many places, few texts.
+        return _tensor(self.mlp(self.value(_attend(queries @ self.key.weight, context, context))))
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """SoftMax(Q K^T / sqrt(C)) V over (..., n, C)."""
+    return torch.softmax(queries @ keys.transpose(-1, -2) / sqrt(queries.shape[-1]), -1) @ values
+
+
+def _normed(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(channels, channels, 1), nn.InstanceNorm2d(channels, affine=True)
+
+
+def _unit(x: Tensor) -> Tensor:
+    x = x.float()
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / length
+
+
+def _places(grid: Tensor) -> Tensor:
+    return grid.flatten(2).transpose(1, 2)
+
+
+def _grid(places: Tensor, like: Tensor) -> Tensor:
+    return places.transpose(1, 2).reshape(like.shape)
+
+
+def _tensor(value: Any) -> Tensor:
+    """The value, known to be a tensor: a module's call is untyped."""
+    return value  # type: ignore[no-any-return]

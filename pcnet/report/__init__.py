@@ -1,0 +1,1 @@
+"""The page about one run, or two side by side."""

@@ -1,0 +1,211 @@
+"""One self-contained page on a training run, or two side by side: curves, figures, best and worst cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pcnet.report.compare import Case, agreements, extremes, join
+from pcnet.report.runs import STAGES, Evaluation, RunFiles, read_run
+from prep.errors import PrepError
+from prep.pages.html import render, write
+from prep.pages.store_data import Column, flat, picture, response_levels, rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What to report on: one run's folder, or two.
+
+    ``data`` is the folder that image paths are relative to; without it there are no photos and no truth.
+    ``store`` has the proposals (None: the one that the evaluation read, where it is still there). ``rows``
+    and ``pictures`` bound what the page carries; its figures are over all.
+    """
+
+    runs: Sequence[Path]
+    out: Path
+    data: Path | None = None
+    store: str | None = None
+    rows: int = 50_000
+    pictures: int = 200
+
+
+def write_report(config: ReportConfig) -> dict[str, int]:
+    """Write the page to ``config.out``; return how many runs, evaluations, expressions and pictures it holds.
+
+    :raises PrepError: for a folder that holds no run, or a file of one that cannot be read.
+    """
+    if config.data is not None and not config.data.is_dir():
+        raise PrepError(f"{config.data} is no folder.", "Name with --data what image paths are relative to.")
+    runs = [read_run(folder) for folder in config.runs]
+    labels = list(dict.fromkeys(label for run in runs for label in run.evaluations))
+    joined = [join(label, [run.evaluations.get(label) for run in runs]) for label in labels]
+    cases = [case for of_label in joined for case in of_label]
+    striking = list(_in_turn([extremes(of_label) for of_label in joined]))
+    taken = _taken(cases, striking, config.rows)
+    pictures = _pictures(striking, runs, config)
+    samples = _samples(taken)
+    shown = [(at, case) for at, case in enumerate(taken) if case.image in pictures]
+    numbers = {image: str(at) for at, image in enumerate(samples["image"]["values"])}
+    content = {
+        "runs": [_run(run) for run in runs],
+        "labels": labels,
+        "agreements": [one.to_json() for one in agreements(cases)] if len(runs) == 2 else [],
+        "cases": len(cases),
+        "samples": samples,
+        "pictures": {numbers[image]: drawn for image, drawn in pictures.items()},
+        "maps": [_maps(run, shown) for run in runs],
+        "truth": _truth(config.data, runs, shown),
+    }
+    write(render("pcnet.report", "page", content), config.out)
+    return {
+        "runs": len(runs),
+        "evaluations": len(labels),
+        "expressions": len(taken),
+        "pictures": len(pictures),
+    }
+
+
+def _in_turn(orders: Sequence[Sequence[Case]]) -> Iterator[Case]:
+    """The first of each order, then the second of each, and so on."""
+    for place in range(max(map(len, orders), default=0)):
+        yield from (order[place] for order in orders if place < len(order))
+
+
+def _taken(cases: Sequence[Case], striking: Sequence[Case], limit: int) -> list[Case]:
+    """The cases that the page carries: the striking ones, and an even sample where there are too many."""
+    if len(cases) <= limit:
+        return list(cases)
+    kept, share = {id(case) for case in striking}, limit / len(cases)
+    # Row ids are hashes: the smallest share of them is an even sample, and the same one every time.
+    return [case for case in cases if id(case) in kept or int(case.row_id[:12], 16) < share * 16**12]
+
+
+def _run(run: RunFiles) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "settings": list(flat(run.settings)),
+        "losses": asdict(run.losses) if run.losses else None,
+        "validation": asdict(run.validation) if run.validation else None,
+        "evaluations": {label: one.figures for label, one in run.evaluations.items()},
+    }
+
+
+def _samples(cases: Sequence[Case]) -> dict[str, Any]:
+    """The cases as columns, which are small to store and quick to filter."""
+    image, evaluation, kinds = Column(), Column(), Column()
+    for case in cases:
+        image.add(case.image)
+        evaluation.add(case.evaluation)
+    return {
+        "text": [case.text for case in cases],
+        "image": image.to_json(),
+        "evaluation": evaluation.to_json(),
+        "kinds": {
+            "lists": [[kinds.code(kind) for kind in case.kinds] for case in cases],
+            "values": kinds.values,
+        },
+        "scores": [[score.to_json() if score else None for score in case.scores] for case in cases],
+    }
+
+
+def _pictures(
+    cases: Sequence[Case], runs: Sequence[RunFiles], config: ReportConfig
+) -> dict[str, dict[str, Any]]:
+    """The images of the first cases, with their proposals where a store has them, else as photos alone."""
+    wanted = list(dict.fromkeys(case.image for case in cases))[: config.pictures]
+    found = {}
+    for row in _proposals(set(wanted), runs, config.store):
+        if row["status"] != "error":
+            found[row["image"]] = picture(row, config.data)
+    for image in wanted:
+        size = _size(config.data, image) if image not in found else None
+        if size is not None:
+            bare = {"image": image, "height": size[0], "width": size[1], "masks": []}
+            found[image] = picture(bare, config.data)
+    return {image: found[image] for image in wanted if image in found}
+
+
+def _proposals(images: set[str], runs: Sequence[RunFiles], named: str | None) -> list[dict[str, Any]]:
+    from prep.cache.store import open_store
+
+    stores = (
+        [named]
+        if named
+        else [_evaluated(one).get("store") for run in runs for one in run.evaluations.values()]
+    )
+    for uri in dict.fromkeys(uri for uri in stores if uri):
+        try:
+            reader = open_store(uri).stage("proposals").reader()
+        except PrepError:
+            if named:
+                raise
+            continue  # it has been moved since: the page is made without masks
+        columns = ["image", "height", "width", "masks", "status"]
+        return [row for rows in rows_of(reader, columns) for row in rows if row["image"] in images]
+    return []
+
+
+def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
+    settings: dict[str, Any] = evaluation.figures.get("settings", {})
+    return settings
+
+
+def _size(data: Path | None, image: str) -> tuple[int, int] | None:
+    """(height, width) of an image file below ``data``; None where it cannot be opened."""
+    from PIL import Image
+
+    from prep.datasets.coco_json import inside
+
+    if data is None or not inside(image):
+        return None
+    try:
+        with Image.open(data / image) as opened:
+            return opened.height, opened.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _maps(run: RunFiles, shown: Sequence[tuple[int, Case]]) -> dict[str, Any]:
+    """Case number -> the maps of the run's stages and the threshold that makes a mask of the last."""
+    found = {}
+    for at, case in shown:
+        evaluation = run.evaluations.get(case.evaluation)
+        path = evaluation.folder / STAGES / f"{case.row_id}.npy" if evaluation else None
+        if evaluation and path and path.is_file():
+            found[str(at)] = {"levels": response_levels(path), "threshold": evaluation.threshold}
+    return found
+
+
+def _truth(data: Path | None, runs: Sequence[RunFiles], shown: Sequence[tuple[int, Case]]) -> dict[str, str]:
+    """Case number -> its true mask as compressed RLE, of the datasets that are found in ``data``."""
+    if data is None:
+        return {}
+    wanted = {case.row_id for _, case in shown}
+    masks: dict[str, str] = {}
+    told = [_evaluated(one) for run in runs for one in run.evaluations.values()]
+    asked = {(one["dataset"], one["split_by"], one["split"]) for one in told if "dataset" in one}
+    for name, split_by, split in sorted(asked, key=str):
+        try:
+            masks |= _true_masks(data, name, split_by or None, split, wanted)
+        except PrepError:
+            continue  # a folder of images alone is a data root too
+    return {str(at): masks[case.row_id] for at, case in shown if case.row_id in masks}
+
+
+def _true_masks(
+    data: Path, name: str, split_by: str | None, split: str | None, wanted: Set[str]
+) -> dict[str, str]:
+    """``row_id`` -> the true mask of the wanted expressions of a split."""
+    from pcnet.evaluation.dataset import encode
+    from prep.datasets.catalogue import open_dataset
+    from prep.datasets.truth import Truth
+
+    dataset = open_dataset(data, name, split_by)
+    truth = Truth(dataset)
+    rows = (row for row in dataset.expressions([split] if split else None) if row.row_id in wanted)
+    found = {row.row_id: truth.mask(row) for row in rows}
+    return {row_id: encode(mask)["counts"].decode() for row_id, mask in found.items() if mask is not None}

@@ -1,0 +1,169 @@
+"""Reads what training runs and evaluations leave: curves, settings, figures and rows, for `pcnet report`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pcnet.training.log import CSV_NAME, SETTINGS_NAME, VALIDATION_NAME
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIGURES, ROWS, STAGES = "metrics.json", "samples.parquet", "stages"
+# Points of a curve on the page; longer logs are averaged down to as many.
+POINTS = 400
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Columns of a log by name, all as long as ``step``; a figure that is not there is None."""
+
+    step: list[float]
+    columns: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``pcnet eval --out`` wrote: where, under which label, the figures and a row per expression."""
+
+    folder: Path
+    label: str
+    figures: dict[str, Any]
+    rows: pa.Table
+
+    @property
+    def threshold(self) -> float:
+        """Above which share of a map's maximum a pixel was called part of the mask."""
+        return float(self.figures.get("settings", {}).get("threshold", 0.0))
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run: its curves (``losses`` None where it was only evaluated), its settings and its evaluations."""
+
+    name: str
+    settings: dict[str, Any]
+    losses: Curve | None
+    validation: Curve | None
+    evaluations: dict[str, Evaluation]
+    steps: int
+    seconds: float
+
+
+def read_run(folder: Path) -> RunFiles:
+    """The run in ``folder``, or the only one right below it, with the evaluations up to two levels down.
+
+    :raises PrepError: where there is neither a log nor an evaluation, several logs, or a file that is broken.
+    """
+    if not folder.is_dir():
+        raise PrepError(
+            f"{folder} is no folder.", "Name what `pcnet train --out` or `pcnet eval --out` wrote."
+        )
+    logs = [folder / CSV_NAME] if (folder / CSV_NAME).is_file() else sorted(folder.glob(f"*/{CSV_NAME}"))
+    if len(logs) > 1:
+        found = ", ".join(str(log.parent) for log in logs[:5])
+        raise PrepError(f"{folder} holds {len(logs)} runs: {found}.", "Name one of them, or two.")
+    evaluations = _labelled([path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)])
+    if not logs and not evaluations:
+        raise PrepError(
+            f"{folder} holds no {CSV_NAME} and no {FIGURES} with {ROWS}.",
+            "`pcnet train --out` writes the first, `pcnet eval --out` the others.",
+        )
+    home = logs[0].parent if logs else folder
+    table = _read_csv(logs[0]) if logs else None
+    validated = home / VALIDATION_NAME
+    settings = home / SETTINGS_NAME
+    return RunFiles(
+        name=str(folder),
+        settings=_read_json(settings) if settings.is_file() else {},
+        losses=thinned(table, {"step", "epoch", "seconds"}) if table else None,
+        validation=thinned(_read_csv(validated), {"step", "n"}) if validated.is_file() else None,
+        evaluations=evaluations,
+        steps=int(table["step"][-1]) if table and len(table["step"]) else 0,
+        seconds=float(np.nansum(table["seconds"])) if table else 0.0,
+    )
+
+
+def thinned(table: dict[str, np.ndarray[Any, Any]], without: set[str], points: int = POINTS) -> Curve:
+    """The columns averaged over at most ``points`` stretches of equal length; ``step`` is their last."""
+    total = len(table["step"])
+    edges = np.unique(np.linspace(0, total, min(points, total) + 1).astype(int))
+    step = [float(table["step"][end - 1]) for end in edges[1:]]
+    columns = {}
+    for name, values in table.items():
+        if name not in without:
+            parts = [values[a:b][np.isfinite(values[a:b])] for a, b in pairwise(edges)]
+            columns[name] = [float(f"{part.mean():.6g}") if len(part) else None for part in parts]
+    return Curve(
+        step, {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    )
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The columns of a log; a line that a kill has cut short is left out, an empty field is not a number."""
+    with path.open(newline="", encoding="utf-8") as handle:
+        lines = csv.reader(handle)
+        header = next(lines, [])
+        rows = [line for line in lines if len(line) == len(header)]
+    try:
+        numbers = np.array([[float(v) if v else np.nan for v in row] for row in rows]).reshape(
+            -1, len(header)
+        )
+    except ValueError as error:
+        raise PrepError(f"{path} is no log of a run: {error}.", "`pcnet train` writes it.") from error
+    if "step" not in header:
+        raise PrepError(f"{path} has no column step.", "`pcnet train` writes it.")
+    return {name: numbers[:, at] for at, name in enumerate(header)}
+
+
+def _sorted(folder: Path, depth: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{depth}{FIGURES}") if path.with_name(ROWS).is_file())
+
+
+def _labelled(folders: list[Path]) -> dict[str, Evaluation]:
+    """Evaluations by what they are of, such as "refcoco unc val"; those alike are told apart by folder."""
+    figures = {folder: _read_json(folder / FIGURES) for folder in folders}
+    labels = {folder: _label(folder, told) for folder, told in figures.items()}
+    times = Counter(labels.values())
+    found = {}
+    for folder in folders:
+        label = labels[folder] if times[labels[folder]] == 1 else f"{labels[folder]} ({folder.name})"
+        found[label] = Evaluation(folder, label, figures[folder], _read_rows(folder / ROWS))
+    return found
+
+
+def _label(folder: Path, figures: dict[str, Any]) -> str:
+    told = figures.get("settings", {})
+    if "dataset" not in told:
+        return folder.name
+    first = "first sentences" if told.get("sentences") == "first" else None
+    return " ".join(
+        part for part in (told["dataset"], told.get("split_by"), told.get("split"), first) if part
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PrepError(f"{path} cannot be read: {error}.", "Run the command that wrote it again.") from error
+    return told if isinstance(told, dict) else {}
+
+
+def _read_rows(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PrepError(f"{path} cannot be read: {error}.", "Run `pcnet eval --out` again.") from error

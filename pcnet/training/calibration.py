@@ -1,0 +1,39 @@
+"""Asking a frozen CLIP ViT-B/32 whether what a response map leaves of the image still fits the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pcnet.model.encoders import clip_text
+
+SIZE = 224  # pixels a side, what ViT-B/32 reads
+
+
+class Calibration:
+    """Cosines between texts and images seen through a response map; ``clip`` is frozen."""
+
+    def __init__(self, clip: nn.Module) -> None:
+        self.clip: Any = clip
+
+    def look(self, images: Tensor, maps: Tensor) -> Tensor:
+        """(B,3,H,W) images times sigmoid of (B,1,H,W) raw responses -> (B,D) unit features.
+
+        Both are resized to 224 with the corners aligned before they are multiplied, as in the released code.
+        """
+        seen = [
+            one
+            if one.shape[-1] == SIZE
+            else F.interpolate(one, (SIZE, SIZE), mode="bilinear", align_corners=True)
+            for one in (images, maps.sigmoid())
+        ]
+        return F.normalize(self.clip.encode_image(seen[0] * seen[1]), dim=-1)
+
+    def agreement(self, features: Tensor, ids: Tensor) -> Tensor:
+        """(B,D) unit features and (B,n,L) token ids -> (B,n) cosines. The texts carry no gradient."""
+        with torch.no_grad():
+            texts = F.normalize(clip_text(self.clip, ids.flatten(0, 1)), dim=-1)
+        return torch.einsum("bd,bnd->bn", features, texts.view(*ids.shape[:2], -1))

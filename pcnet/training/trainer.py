@@ -1,0 +1,299 @@
+"""The trainer: from a store and images to checkpoints, without any ground truth.
+
+A run is a function of its settings: the same seed gives the same batches for any number of processes and
+threads, and a run that was killed goes on from its last checkpoint, on the CPU bit for bit as if it had never
+stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pcnet.data.batch import Batch
+from pcnet.data.collate import ahead, finish
+from pcnet.metrics import Metrics
+from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
+from pcnet.model.stages import Scope
+from pcnet.recipes import ALONE, Pairs, step_losses
+from pcnet.training.distributed import Ranks, share_batch_norm
+from pcnet.training.log import RunLog, write_settings
+from pcnet.training.setup import (
+    TrainConfig,
+    build_model,
+    differences,
+    load_calibration,
+    make_optimizer,
+    prepare,
+)
+from pcnet.training.stop import Asked, heeding
+from prep.engine.signals import interrupted
+from prep.errors import PrepError
+
+__all__ = ["TrainConfig", "Trained", "train"]
+
+Validate = Callable[[nn.Module], Metrics]
+
+LAST, BEST, BEST_POINT = "last.pt", "best.pt", "best_pointm.pt"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a run's checkpoints are and how it ended; ``losses`` are those of the last step."""
+
+    last: Path
+    best: Path
+    steps: int
+    seconds: float
+    losses: dict[str, float]
+    metrics: Metrics | None
+
+
+def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
+    """Train to the end, going on from ``config.out`` where a run with the same settings was begun there.
+
+    ``validate`` scores the model after every epoch (in process 0); ``best.pt`` is then the checkpoint with
+    the best mIoU and ``best_pointm.pt`` that with the best PointM. Without it ``best.pt`` is the last one.
+
+    SIGINT and SIGTERM are heeded after the step at hand, whose checkpoint is written.
+
+    :raises PrepError: for missing data, other settings in ``out``, a loss that is not a number, or (its kind
+        ``Interrupted``) a signal.
+    """
+    ranks = Ranks()
+    config = config.resolved(ranks.size)
+    device = _device(config, ranks)
+    # torch's own default is the machine's cores, or OMP_NUM_THREADS; processes on one machine share them.
+    torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
+    ranks.join(device)
+    try:
+        return _Run(config, ranks, device).to_end(validate)
+    finally:
+        ranks.leave()
+
+
+class _Run:
+    """One process of a run: its data, model, optimiser and place in the schedule."""
+
+    def __init__(self, config: TrainConfig, ranks: Ranks, device: torch.device) -> None:
+        self.config, self.ranks, self.device = config, ranks, device
+        self.out = Path(config.out)
+        self.job = prepare(config)
+        self.calibration = load_calibration(config, self.job.recipe, device)
+        torch.manual_seed(config.seed)
+        self.model = build_model(config, self.job).to(device)
+        share_batch_norm(self.model, ranks)
+        self.model.scope = Scope(pairwise=True, gather=ranks.gather, rank=ranks.rank)
+        self.optimizer = make_optimizer(self.model, config)
+        self.step: int = 0
+        self.best: dict[str, float] = {}
+        self.metrics: Metrics | None = None
+
+    def to_end(self, validate: Validate | None) -> Trained:
+        """Run the steps that are left and write the checkpoints."""
+        began = time.monotonic()
+        self._resume()
+        losses: dict[str, float] = {}
+        log = self._log() if self.ranks.rank == 0 else None
+        try:
+            with heeding() as asked:
+                for taken, stop in self._steps(log, asked):
+                    losses = taken
+                    ends = self.step == self.job.total
+                    if validate is not None and (ends or self.step % self.job.per_epoch == 0):
+                        self._validate(validate, log)
+                    if stop and not ends:
+                        self._stop(asked)
+            self._save(LAST)
+        finally:
+            if log is not None:
+                log.close()
+        best = self.out / BEST
+        if self.ranks.rank == 0 and (validate is None or not best.exists()):
+            _copy(self.out / LAST, best)
+        self.ranks.wait()
+        seconds = time.monotonic() - began
+        return Trained(self.out / LAST, best, self.step, seconds, losses, self.metrics)
+
+    def _stop(self, asked: Asked) -> None:
+        """Keep what was done, in every process before any of them ends, and end."""
+        self._save(LAST)
+        self.ranks.wait()
+        # Where another process of the run was asked and this one was not, it ends as if by SIGTERM.
+        done = f"step {self.step:,} of {self.job.total:,} is in {self.out / LAST}"
+        raise interrupted(asked.signum or signal.SIGTERM, done)
+
+    def _steps(self, log: RunLog | None, asked: Asked) -> Iterator[tuple[dict[str, float], bool]]:
+        """Take every step that is left, yielding its losses and whether some process was asked to stop.
+
+        Checkpoints are written on the way.
+        """
+        saved = time.monotonic()
+        while self.step < self.job.total:
+            epoch, position = divmod(self.step, self.job.per_epoch)
+            for batches in self._batches(epoch, position):
+                rate = self._set_rate()
+                # All processes must leave the loop after the same step: they tell each other with the losses.
+                losses = self.ranks.mean({**self._take(batches), "asked": float(asked.signum > 0)})
+                stop = losses.pop("asked") > 0
+                self.step += 1
+                if log is not None:
+                    log.step(self.step, epoch, rate, losses)
+                    if time.monotonic() - saved > self.config.save_seconds:
+                        log.flush()
+                        self._save(LAST)
+                        saved = time.monotonic()
+                yield losses, stop
+                if self.step == self.job.total:
+                    return
+
+    def _batches(self, epoch: int, position: int) -> Iterator[list[Batch]]:
+        """This process's share of the batches of each step of ``epoch``, from step ``position`` of it on."""
+        each = self.config.accumulate
+        draws = self.job.sampler.epoch(epoch, start=position * each)
+        parts = (draw.part(self.ranks.rank, self.ranks.size) for draw in draws)
+        made = ahead(self.job.maker, parts, self.job.threads)
+        for _ in range(position, self.job.per_epoch):
+            yield [finish(next(made), self.device) for _ in range(each)]
+
+    def _take(self, batches: list[Batch]) -> dict[str, float]:
+        """One optimiser step; the losses are means over the step's batches."""
+        # Whatever a step draws depends on its number alone: a resumed run needs no generator's state.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for batch in batches:
+            losses = self._losses(batch)
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            if not math.isfinite(values["total"]):
+                raise _not_a_number(self.step, values, batch.row_ids)
+            (losses["total"] / len(batches)).backward()  # type: ignore[no-untyped-call]
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value / len(batches)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.ranks.mean_gradients(parameters)
+        if self.config.clip_grad:
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
+        self.optimizer.step()
+        return sums
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        recipe = self.job.recipe
+        pairs = self._pairs(batch)
+        half = self.config.amp == "on" or (self.config.amp == "auto" and self.device.type == "cuda")
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            outputs = self.model(batch.images, **batch.texts(recipe.needs_partners, recipe.needs_opposites))
+        # The maps are normalised and pooled in full precision: bf16 has 8 bits, and a peak is a matter of
+        # less.
+        outputs = replace(outputs, logits=tuple(one.float() for one in outputs.logits))
+        return step_losses(recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs)
+
+    def _pairs(self, batch: Batch) -> Pairs:
+        """What the losses over some of a step's samples divide by, the same in every process."""
+        if self.ranks.size == 1:
+            return ALONE
+        masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
+        own = {name: float(mask.sum()) for name, mask in masks.items() if mask is not None}
+        return Pairs(**self.ranks.mean(own))
+
+    def _set_rate(self) -> float:
+        config = self.config
+        factor = learning_rate(self.step, self.job.total, config.warmup or 0, config.power)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return float(self.optimizer.param_groups[-1]["lr"])
+
+    def _validate(self, validate: Validate, log: RunLog | None) -> None:
+        if log is not None:
+            self.metrics = metrics = validate(self.model.eval())
+            log.metrics(self.step, metrics.as_dict())
+            for name, value in ((BEST, metrics.miou), (BEST_POINT, metrics.pointm)):
+                if value > self.best.get(name, -1.0):
+                    self.best[name] = value
+                    self._save(name)
+        self.ranks.wait()
+
+    def _log(self) -> RunLog:
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_settings(self.out, {"train": asdict(self.config), "recipe": self.job.recipe.as_dict()})
+        weights = asdict(self.job.recipe.weights)
+        columns = ["total", *(name for name, weight in weights.items() if weight)]
+        return RunLog(self.out, columns, start=self.step, total=self.job.total, quiet=self.config.quiet)
+
+    def _save(self, name: str) -> None:
+        if self.ranks.rank:
+            return
+        state = {
+            "config": asdict(self.config),
+            "samples": self.job.fingerprint,
+            "step": self.step,
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(self.out / name, self.model, self.job.recipe, self.job.tokenizer, {"training": state})
+
+    def _resume(self) -> None:
+        """Take up the run that ``out`` holds, if any."""
+        path = self.out / LAST
+        if self.config.restart or not path.exists():
+            return
+        saved = read_checkpoint(path)
+        state = saved.get("training", {})
+        changed = differences(state.get("config", {}), self.config)
+        if not changed and state.get("samples") != self.job.fingerprint:
+            changed = ["the samples: rows, phrases or masks of the store have changed"]
+        if changed:
+            raise PrepError(
+                f"{path} is of a run with other settings; " + "; ".join(changed),
+                "choose another --out, or --restart to begin anew there",
+            )
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best = int(state["step"]), dict(state["best"])
+
+
+def learning_rate(step: int, total: int, warmup: int, power: float) -> float:
+    """The factor of the first rate at ``step`` (from 0): linear warm-up, then (1 - step / total) ** power."""
+    return min(1.0, (step + 1) / (warmup + 1)) * float((1.0 - step / total) ** power)
+
+
+def _device(config: TrainConfig, ranks: Ranks) -> torch.device:
+    """The device of this process.
+
+    :raises PrepError: where a GPU was asked for and is not there.
+    """
+    found = torch.cuda.device_count()
+    if config.device == "cpu" or (config.device == "auto" and found == 0):
+        return torch.device("cpu")
+    if ranks.local >= found:
+        raise PrepError(
+            f"process {ranks.local} has no GPU: this machine shows {found}",
+            "lower --gpus, or use --gpus 0 for the CPU",
+        )
+    torch.cuda.set_device(ranks.local)
+    return torch.device("cuda", ranks.local)
+
+
+def _not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...]) -> PrepError:
+    bad = ", ".join(f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value))
+    return PrepError(
+        f"step {step + 1}: the loss is not a number ({bad}); rows of the batch: {', '.join(row_ids)}",
+        "lower --lr, or look at these rows; the last checkpoint is from before this step",
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a finished checkpoint; ``target`` appears whole or not at all."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)

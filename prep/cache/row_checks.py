@@ -1,0 +1,98 @@
+"""What every row of a stage must satisfy, whoever wrote it: phrases that are there, masks that decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from prep.cache.schema import PHRASE_SOURCES
+from prep.errors import PrepError
+
+MAX_PHRASES = 5
+GRID_BYTES = 128
+
+Fault = tuple[int, str]
+
+
+def phrase_faults(table: pa.Table) -> Iterator[Fault]:
+    """Rows of the phrases stage that cannot be right, as (row number, why)."""
+    columns = table.select(["phrases", "source", "status", "error"]).to_pydict()
+    for number, (phrases, source, status, error) in enumerate(zip(*columns.values(), strict=True)):
+        if status == "error":
+            if phrases or not error:
+                yield number, "an error row has phrases or no reason"
+        elif status != "ok":
+            yield number, f"unknown status {status!r}"
+        elif not 1 <= len(phrases) <= MAX_PHRASES:
+            yield number, f"{len(phrases)} phrases"
+        elif any(not phrase or not phrase.strip() for phrase in phrases):
+            yield number, "an empty phrase"
+        elif source not in PHRASE_SOURCES:
+            yield number, f"unknown source {source!r}"
+
+
+def proposal_faults(table: pa.Table) -> Iterator[Fault]:
+    """Rows of the proposals stage whose masks do not decode, or to something else than the row says."""
+    number = 0
+    for batch in table.to_batches(max_chunksize=64):
+        for row in batch.to_pylist():
+            reason = _proposal_fault(row)
+            if reason:
+                yield number, reason
+            number += 1
+
+
+def _proposal_fault(row: dict[str, Any]) -> str:
+    masks, grid = row["masks"], row["grid32"]
+    if row["status"] not in ("ok", "empty", "error"):
+        return f"unknown status {row['status']!r}"
+    if (row["status"] == "ok") != bool(masks):
+        return f"status {row['status']} with {len(masks)} masks"
+    if row["status"] == "error" and not row["error"]:
+        return "an error row has no reason"
+    if len(grid) != GRID_BYTES * len(masks):
+        return f"grid32 has {len(grid)} bytes for {len(masks)} masks"
+    if masks and not (row["height"] and row["width"]):
+        return "masks without the image's size"
+    for index, mask in enumerate(masks):
+        reason = _mask_fault(mask, row["height"], row["width"], grid[GRID_BYTES * index :][:GRID_BYTES])
+        if reason:
+            return f"mask {index}: {reason}"
+    return ""
+
+
+def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> str:
+    import numpy as np
+
+    from prep.masks import rle
+
+    try:
+        runs = rle.expand(mask["counts"])
+        if rle.area(runs) != mask["area"]:
+            return f"its area is {rle.area(runs)}, not {mask['area']}"
+        pixels = rle.decode(runs, height, width)
+    except PrepError as error:
+        return error.message
+    rows, columns = np.arange(32) * height // 32, np.arange(32) * width // 32
+    small = pixels[rows[:, None], columns[None, :]]
+    if np.packbits(small, bitorder="big").tobytes() != grid:
+        return "grid32 is not this mask"
+    return ""
+
+
+def score_faults(table: pa.Table) -> Iterator[Fault]:
+    """Rows of the scores stage with a score that is no number."""
+    import math
+
+    for number, scores in enumerate(table.column("scores").to_pylist()):
+        if any(score is None or not math.isfinite(score) for score in scores):
+            yield number, "a score is not a finite number"
+
+
+CHECKS: dict[str, Callable[[pa.Table], Iterator[Fault]]] = {
+    "phrases": phrase_faults,
+    "proposals": proposal_faults,
+    "scores": score_faults,
+}

@@ -1,0 +1,1 @@
+"""What the commands of `pcnet-prep` read besides their flags."""

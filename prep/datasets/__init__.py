@@ -1,0 +1,1 @@
+"""Readers of the datasets' own files: expressions, images, annotations and expected counts."""

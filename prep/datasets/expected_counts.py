@@ -1,0 +1,131 @@
+"""How much there is of each official dataset, and what a tree on this machine lacks of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from prep.datasets.refer import RefDataset
+
+ALL = "(all)"
+
+
+class Counts(NamedTuple):
+    """References, sentences and images; ``None`` where no published figure was found."""
+
+    refs: int | None
+    sentences: int | None
+    images: int | None
+
+
+Table = dict[tuple[str, str], dict[str, Counts]]
+
+# (dataset, split_by) -> split -> counts; ALL is the sum over the splits (images: each once). Sources:
+# refcoco unc sentences: the annotation files themselves; refs and images: the TFDS catalogue, the
+# Hugging Face cards of jxu124/refcoco, refcocoplus, refcocog (refs), jxu124/refcoco-benchmark (images of
+# val and the tests), Text4Seg (images of train), MCN (sentences of RefCOCOg). gRefCOCO: the totals of its
+# released file, and its splits as two projects counted them alike.
+OFFICIAL: Table = {
+    ("refcoco", "unc"): {
+        "train": Counts(42404, 120624, 16994),
+        "val": Counts(3811, 10834, 1500),
+        "testA": Counts(1975, 5657, 750),
+        "testB": Counts(1810, 5095, 750),
+        ALL: Counts(50000, 142210, 19994),
+    },
+    ("refcoco", "google"): {
+        "train": Counts(40000, None, 19213),
+        "val": Counts(5000, None, 4559),
+        "test": Counts(5000, None, 4527),
+    },
+    ("refcoco+", "unc"): {
+        "train": Counts(42278, None, 16992),
+        "val": Counts(3805, None, 1500),
+        "testA": Counts(1975, None, 750),
+        "testB": Counts(1798, None, 750),
+        ALL: Counts(None, 141564, None),
+    },
+    ("refcocog", "google"): {
+        "train": Counts(None, None, 24698),
+        "val": Counts(5000, None, 4650),
+        ALL: Counts(None, 104560, None),
+    },
+    ("refcocog", "umd"): {
+        "train": Counts(42226, None, 21899),
+        "val": Counts(2573, None, 1300),
+        "test": Counts(5023, None, 2600),
+        ALL: Counts(None, 95010, None),
+    },
+    ("grefcoco", "unc"): {
+        "val": Counts(None, 14229, 1501),
+        "testA": Counts(None, 19200, 750),
+        "testB": Counts(None, 16063, 750),
+        ALL: Counts(None, 259859, 19994),
+    },
+}
+
+
+@dataclass
+class Found:
+    """What there is of a dataset: counts of all of it, and what is wrong with it, in words."""
+
+    name: str
+    split_by: str
+    counts: Counts
+    known: bool
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is what the official counts say, with every image file there."""
+        return self.known and not self.problems
+
+
+def check(dataset: RefDataset, table: Table = OFFICIAL) -> Found:
+    """Count a dataset's references, sentences and images, and look for every image file.
+
+    Raises :class:`~prep.errors.PrepError` where its files cannot be read.
+    """
+    refs: Counter[str] = Counter()
+    sentences: Counter[str] = Counter()
+    for ref in dataset.refs:
+        for split in (ref.split, ALL):
+            refs[split] += 1
+            sentences[split] += len(ref.sentences)
+    splits = [*dataset.splits(), ALL]
+    images = {split: _images(dataset, None if split == ALL else split) for split in splits}
+    counted = {split: Counts(refs[split], sentences[split], len(images[split])) for split in splits}
+    official = table.get((dataset.name, dataset.split_by), {})
+    found = Found(dataset.name, dataset.split_by, counted[ALL], bool(official))
+    for split, wanted in official.items():
+        found.problems += _differences(split, counted.get(split, Counts(0, 0, 0)), wanted)
+    missing = sorted(images[ALL] - _files(dataset.root, images[ALL]))
+    if missing:
+        found.problems.append(f"{len(missing):,} image files are missing, the first is {missing[0]}")
+    return found
+
+
+def _images(dataset: RefDataset, split: str | None) -> set[str]:
+    return {ref.image for ref in dataset.images(None if split is None else [split])}
+
+
+def _differences(split: str, counted: Counts, wanted: Counts) -> list[str]:
+    return [
+        f"{split} has {has:,} of {wants:,} {what}"
+        for what, has, wants in zip(Counts._fields, counted, wanted, strict=True)
+        if wants is not None and has != wants
+    ]
+
+
+def _files(root: Path, images: set[str]) -> set[str]:
+    """Which of the images are there, by one listing of each folder."""
+    there: set[str] = set()
+    for folder in {os.path.dirname(image) for image in images}:
+        try:
+            there.update(f"{folder}/{entry.name}" for entry in os.scandir(root / folder))
+        except OSError:
+            continue
+    return there & images

@@ -1,0 +1,106 @@
+"""Turns what a dataset says into expressions with identities, whatever the format it was read from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from prep.cache.keys import normalise_text, row_id
+from prep.datasets.ordinals import Ordinals
+from prep.errors import PrepError
+from prep.records import Expression, ImageRef
+
+# Rows are numbered a batch at a time: large enough for numpy to pay, small enough to stay a stream.
+BATCH = 4096
+SPLIT_ORDER = ("train", "val", "test", "testA", "testB", "testC")
+
+
+class Draft(NamedTuple):
+    """An expression before it has its identity; ``place`` is where its reader finds it again."""
+
+    dataset: str
+    split_by: str
+    split: str
+    ref_id: int | None
+    sent_id: int | None
+    image_id: int | None
+    image: str | None
+    text: str
+    problem: str = ""
+    place: int = -1
+
+
+def clean_text(value: str) -> str:
+    """``value`` as text that any Parquet reader takes: lone surrogates and NUL become U+FFFD."""
+    if value.isascii() and "\0" not in value:
+        return value
+    return re.sub("[\ud800-\udfff\0]", "\ufffd", value)
+
+
+def text_problem(text: str) -> str:
+    """Why ``text`` cannot be an expression, or an empty string."""
+    return "" if normalise_text(text.replace("\ufffd", " ")) else "the expression is empty"
+
+
+def identify(drafts: Iterable[Draft]) -> Iterator[tuple[Draft, str]]:
+    """Each draft with its ``row_id``; drafts that are equal but for the split are told apart by order."""
+    ordinals, stream = Ordinals(), iter(drafts)
+    while batch := list(islice(stream, BATCH)):
+        ids = [_row_id(draft, 0) for draft in batch]
+        for draft, first, ordinal in zip(
+            batch, ids, ordinals.assign([int(each[:16], 16) for each in ids]), strict=True
+        ):
+            yield draft, _row_id(draft, ordinal) if ordinal else first
+
+
+def _row_id(draft: Draft, ordinal: int) -> str:
+    return row_id(
+        draft.dataset, draft.split_by, draft.ref_id, draft.sent_id, draft.image, draft.text, ordinal
+    )
+
+
+def expressions(drafts: Iterable[Draft], splits: Collection[str] | None) -> Iterator[Expression]:
+    """The expressions of ``splits`` (None: all); identities hold only if ``drafts`` is the whole dataset."""
+    for draft, identity in identify(drafts):
+        if splits is None or in_splits(draft.split, splits):
+            yield Expression(identity, *draft[:9])
+
+
+def images(pairs: Iterable[tuple[str, int | None]], path_of: Any) -> Iterator[ImageRef]:
+    """Each image of ``(image, image_id)`` pairs once, in order of first appearance."""
+    ordinals, stream = Ordinals(), iter(pairs)
+    while batch := list(islice(stream, BATCH)):
+        again = ordinals.assign([_hash(image) for image, _ in batch])
+        for (image, image_id), seen in zip(batch, again, strict=True):
+            if not seen:
+                yield ImageRef(image, image_id, path_of(image))
+
+
+def _hash(text: str) -> int:
+    return int(row_id("", "", None, None, text, "", 0)[:16], 16)
+
+
+def in_splits(split: str, wanted: Collection[str]) -> bool:
+    """Whether a row's split is selected; RefClef's shared test sets (``testAB``) belong to both of theirs."""
+    if split in wanted:
+        return True
+    letters = split[4:] if split.startswith("test") else ""
+    return len(letters) > 1 and any(f"test{letter}" in wanted for letter in letters)
+
+
+def ordered(splits: Iterable[str]) -> list[str]:
+    """Split names in the usual order: train, val, the test sets, then any other."""
+    known = {name: at for at, name in enumerate(SPLIT_ORDER)}
+    return sorted(set(splits), key=lambda name: (known.get(name, len(known)), name))
+
+
+def check_splits(wanted: Collection[str] | None, there: Collection[str], where: str) -> None:
+    """Refuse a split that no row is in."""
+    for name in wanted or ():
+        if not any(in_splits(split, (name,)) for split in there):
+            raise PrepError(
+                f"There is no split {name!r} in {where}.",
+                f"Its splits: {', '.join(ordered(there)) or 'none, it has no rows'}.",
+            )

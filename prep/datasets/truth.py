@@ -1,0 +1,133 @@
+"""Ground-truth masks, for evaluation only: nothing that trains may import this module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prep.datasets.catalogue import Dataset
+from prep.datasets.coco_json import inside, read_segmentations
+from prep.datasets.jsonl import JsonlDataset
+from prep.datasets.refer import RefDataset
+from prep.datasets.segmentation import MAX_PIXELS, BadSegmentation, Mask, decode
+from prep.records import Expression
+
+
+class Truth:
+    """The masks that a dataset's expressions refer to, at the size of the stored image.
+
+    ``problems`` collects, by ``row_id``, why an expression asked for has no usable mask.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.problems: dict[str, str] = {}
+
+    def mask(self, expression: Expression) -> Mask | None:
+        """The bool H x W union of the targets, all False if there are none; None without a usable truth."""
+        try:
+            if expression.problem:
+                raise BadSegmentation(expression.problem)
+            if isinstance(self.dataset, RefDataset):
+                return self._of_annotations(self.dataset, expression)
+            if isinstance(self.dataset, JsonlDataset):
+                return self._of_line(self.dataset, expression)
+            raise BadSegmentation("the dataset has no masks")
+        except BadSegmentation as problem:
+            self.problems[expression.row_id] = str(problem)
+            return None
+
+    def _of_annotations(self, dataset: RefDataset, expression: Expression) -> Mask:
+        targets = dataset.targets.get(expression.ref_id) if expression.ref_id is not None else None
+        info = dataset.instances.images.get(expression.image_id) if expression.image_id is not None else None
+        if targets is None or info is None:
+            raise BadSegmentation("the expression is not of this dataset")
+        height, width = info.height, info.width
+        stored = _image_size(dataset.root, expression.image)
+        if stored is not None and (height, width) != stored:
+            raise BadSegmentation(
+                f"instances.json says {width} x {height} pixels, the image file has {stored[1]} x {stored[0]}"
+            )
+        union = _nothing(height, width)
+        for target in targets:
+            if target not in self._segmentations:
+                raise BadSegmentation(f"annotation {target} has no segmentation")
+            try:
+                np.logical_or(union, decode(self._segmentations[target], height, width), out=union)
+            except BadSegmentation as problem:
+                raise BadSegmentation(f"annotation {target}: {problem}") from problem
+        return union
+
+    @cached_property
+    def _segmentations(self) -> Mapping[int, Any]:
+        if not isinstance(self.dataset, RefDataset):
+            return {}
+        wanted = {target for targets in self.dataset.targets.values() for target in targets}
+        return read_segmentations(self.dataset.instances_file, wanted)
+
+    @cached_property
+    def _offsets(self) -> Mapping[str, int]:
+        return self.dataset.mask_offsets() if isinstance(self.dataset, JsonlDataset) else {}
+
+    def _of_line(self, dataset: JsonlDataset, expression: Expression) -> Mask:
+        offset = self._offsets.get(expression.row_id)
+        if offset is None:
+            raise BadSegmentation("the line has no mask")
+        mask = dataset.entry_at(offset).get("mask")
+        if isinstance(mask, str):
+            return _mask_file(dataset.root, mask)
+        size = _rle_size(mask) or _image_size(dataset.root, expression.image)
+        if size is None:
+            raise BadSegmentation("the image cannot be opened, so the mask has no size")
+        if mask == []:
+            return _nothing(*size)
+        if isinstance(mask, list) and mask and not isinstance(mask[0], (list, dict)):
+            mask = [mask]
+        return decode(mask, *size)
+
+
+def _nothing(height: int, width: int) -> Mask:
+    if not 0 < height * width <= MAX_PIXELS or height < 0:
+        raise BadSegmentation(f"an image of {width} x {height} pixels")
+    return np.zeros((height, width), dtype=bool)
+
+
+def _rle_size(mask: Any) -> tuple[int, int] | None:
+    size = mask.get("size") if isinstance(mask, dict) else None
+    if isinstance(size, list) and len(size) == 2 and all(type(value) is int for value in size):
+        return size[0], size[1]
+    return None
+
+
+def _image_size(root: Path, image: str | None) -> tuple[int, int] | None:
+    """(height, width) from the header of an image file, or None where there is no such file or it is none."""
+    from PIL import Image
+
+    if image is None or not inside(image):
+        return None
+    try:
+        with Image.open(root / image) as opened:
+            return opened.height, opened.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _mask_file(root: Path, name: str) -> Mask:
+    """The pixels of an image file that are not black, H x W; an alpha channel is not looked at."""
+    from PIL import Image
+
+    if not inside(name):
+        raise BadSegmentation(f"the mask file {name[:80]!r} is no path below the image root")
+    try:
+        with Image.open(root / name) as opened:
+            if opened.height * opened.width > MAX_PIXELS:
+                raise BadSegmentation(f"the mask file {name} has {opened.width} x {opened.height} pixels")
+            plain = opened.convert("RGB") if opened.mode not in ("1", "L", "I", "I;16", "F") else opened
+            pixels = np.asarray(plain)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadSegmentation(f"the mask file {name[:80]} cannot be read: {error}") from error
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2), dtype=bool)

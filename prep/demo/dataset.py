@@ -1,0 +1,203 @@
+"""Writes a synthetic referring dataset in RefCOCO's layout, so that the whole chain needs no download."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.demo.scenes import COLOURS, KINDS, RADII, SIDE, TYPES, Thing, say, scene
+
+# Of every hundred images, how many go to each split.
+SHARES = {"train": 88, "val": 6, "testA": 3, "testB": 3}
+# Targets spoken of in a training image; elsewhere one, so that expressions are nearly independent.
+TRAIN_TARGETS = 3
+
+
+def write(folder: Path, *, images: int = 3000, seed: int = 0) -> Path:
+    """Write ``images`` images and their expressions below ``folder/coco``; return that data root.
+
+    The same arguments give the same bytes. Beside the files of the real dataset there is
+    ``refer/refcoco/types.json``: ``sent_id`` (as a string) -> ``{"type": ..., "hard": ...}``.
+    """
+    root = folder / "coco"
+    (root / "train2014").mkdir(parents=True, exist_ok=True)
+    (root / "refer" / "refcoco").mkdir(parents=True, exist_ok=True)
+    collected = _Collected()
+    for at, split in enumerate(splits(images)):
+        random = Random(f"{seed} {at}")
+        things = scene(random)
+        pixels, masks = render(things, np.random.default_rng([seed, at]), random)
+        name = f"COCO_train2014_{at + 1:012d}.jpg"
+        _save_jpeg(root / "train2014" / name, pixels)
+        image = {"id": at + 1, "file_name": name, "height": SIDE, "width": SIDE}
+        collected.add(image, split, things, masks, random)
+    collected.save(root / "refer" / "refcoco")
+    return root
+
+
+def splits(images: int) -> Iterator[str]:
+    """The split of each of ``images`` images: ``train`` first, at least one in ``val``."""
+    rest = {name: images * share // 100 for name, share in SHARES.items() if name != "train"}
+    rest["val"] = max(rest["val"], 1 if images > 1 else 0)
+    yield from ["train"] * (images - sum(rest.values()))
+    for name, count in rest.items():
+        yield from [name] * count
+
+
+class _Collected:
+    """The annotation files while they grow."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.refs: list[dict[str, Any]] = []
+        self.types: dict[str, dict[str, Any]] = {}
+
+    def add(
+        self,
+        image: dict[str, Any],
+        split: str,
+        things: list[Thing],
+        masks: list[npt.NDArray[np.bool_]],
+        random: Random,
+    ) -> None:
+        """Take in one image, its objects and what is said of some of them."""
+        self.images.append(image)
+        image_id, first = image["id"], len(self.annotations) + 1
+        for number, (thing, mask) in enumerate(zip(things, masks, strict=True), start=first):
+            self.annotations.append(_annotation(number, image_id, thing, mask))
+        targets = random.sample(
+            range(len(things)), min(len(things), TRAIN_TARGETS if split == "train" else 1)
+        )
+        for target in targets:
+            if sentences := self._sentences(things, things[target], random):
+                self.refs.append(
+                    _reference(self.annotations[first + target - 1], len(self.refs), split, sentences)
+                )
+
+    def _sentences(self, things: list[Thing], target: Thing, random: Random) -> list[dict[str, Any]]:
+        sentences = []
+        for kind in TYPES:
+            said = say(random, things, target, kind)
+            if said is not None:
+                number = len(self.types)
+                self.types[str(number)] = {"type": said.type, "hard": said.hard}
+                # In the real files "raw" is what was typed and "sent" what cleaning made of it.
+                raw = said.text.capitalize() + random.choice(("", "."))
+                tokens = said.text.split()
+                sentences.append({"tokens": tokens, "raw": raw, "sent_id": number, "sent": said.text})
+        return sentences
+
+    def save(self, folder: Path) -> None:
+        """Write ``refs(unc).p``, ``instances.json`` and ``types.json``."""
+        categories = [
+            {"id": at, "name": name, "supercategory": "shape"} for at, name in enumerate(KINDS, start=1)
+        ]
+        instances = {
+            "info": {"description": "synthetic scenes of coloured shapes", "version": "1"},
+            "licenses": [],
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": categories,
+        }
+        (folder / "instances.json").write_text(json.dumps(instances))
+        (folder / "types.json").write_text(json.dumps(self.types))
+        (folder / "refs(unc).p").write_bytes(pickle.dumps(self.refs, protocol=2))
+
+
+def _reference(
+    annotation: dict[str, Any], ref_id: int, split: str, sentences: list[dict[str, Any]]
+) -> dict[str, Any]:
+    image_id = annotation["image_id"]
+    return {
+        "sent_ids": [sentence["sent_id"] for sentence in sentences],
+        # The real dataset's suffix: these names are no files, images are found by image_id.
+        "file_name": f"COCO_train2014_{image_id:012d}_{ref_id}.jpg",
+        "ann_id": annotation["id"],
+        "ref_id": ref_id,
+        "image_id": image_id,
+        "split": split,
+        "sentences": sentences,
+        "category_id": annotation["category_id"],
+    }
+
+
+def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    from pycocotools import mask as coco
+
+    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": KINDS.index(thing.kind) + 1,
+        "segmentation": {"size": [SIDE, SIDE], "counts": rle["counts"].decode()},
+        "area": int(mask.sum()),
+        "bbox": [float(value) for value in coco.toBbox(rle)],
+        "iscrowd": 0,
+    }
+
+
+def render(
+    things: list[Thing], noise: np.random.Generator, random: Random
+) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]]:
+    """The scene as H x W x 3 uint8 RGB on a textured ground, and each thing's exact H x W mask."""
+    pixels = _ground(noise, random)
+    masks = []
+    for thing in things:
+        mask = np.zeros((SIDE, SIDE), dtype=bool)
+        stencil = _stencil(thing.kind, RADII[thing.size])
+        reach = stencil.shape[0] // 2
+        mask[thing.y - reach : thing.y + reach + 1, thing.x - reach : thing.x + reach + 1] = stencil
+        shade = random.uniform(0.9, 1.0)
+        pixels[mask] = np.array(COLOURS[thing.colour], dtype=np.float32) * shade
+        masks.append(mask)
+    pixels += noise.normal(0.0, 4.0, (SIDE, SIDE, 1)).astype(np.float32)
+    return np.clip(pixels, 0, 255).astype(np.uint8), masks
+
+
+def _ground(noise: np.random.Generator, random: Random) -> npt.NDArray[np.float32]:
+    """A muted ground of slow and fast brightness changes: no colour of a thing, but not plain either."""
+    base = np.array([random.uniform(60, 130)] * 3, dtype=np.float32)
+    base += np.array([random.uniform(-12, 12) for _ in range(3)], dtype=np.float32)
+    from PIL import Image
+
+    # Smooth changes: hard-edged patches would be objects of a kind nobody speaks of.
+    cell = random.choice((4, 8, 16))
+    coarse = noise.normal(0.0, 11.0, (SIDE // cell, SIDE // cell)).astype(np.float32)
+    slow = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return np.asarray(base + slow[:, :, None], dtype=np.float32)
+
+
+@cache
+def _stencil(kind: str, radius: float) -> npt.NDArray[np.bool_]:
+    """The (2R + 1) x (2R + 1) mask of a shape of ``radius`` pixels, R = floor(radius)."""
+    reach = int(radius)
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1] / radius
+    if kind == "circle":
+        return np.asarray(u * u + v * v <= 1.0)
+    if kind == "square":
+        return np.asarray(np.maximum(abs(u), abs(v)) <= 0.8)
+    if kind == "triangle":
+        return np.asarray((v <= 0.75) & (abs(u) <= (v + 1.0) * 0.55))
+    if kind == "diamond":
+        return np.asarray(abs(u) * 1.25 + abs(v) <= 1.0)
+    if kind == "cross":
+        return np.asarray((np.minimum(abs(u), abs(v)) <= 0.3) & (np.maximum(abs(u), abs(v)) <= 1.0))
+    # A five-pointed star: the radius swings between the points and the notches.
+    angle = np.arctan2(u, -v) % (2 * np.pi / 5)
+    swing = abs(angle - np.pi / 5) / (np.pi / 5)
+    return np.asarray(np.hypot(u, v) <= 0.42 + 0.6 * swing**1.3)
+
+
+def _save_jpeg(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling="4:4:4")

@@ -1,0 +1,170 @@
+"""The whole chain on synthetic data through the public commands, ending in a page of pictures and figures."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prep.errors import PrepError
+
+# Written first and read back on the next run: a demo goes on only where it is the same demo.
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """What the demo does: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples."""
+
+    out: Path
+    images: int = 3000
+    steps: int = 1000
+    seed: int = 0
+    shown: int = 12
+
+    def __post_init__(self) -> None:
+        if self.images < 2 or self.steps < 1 or self.shown < 1:
+            raise PrepError(
+                f"A demo of {self.images} images, {self.steps} steps and {self.shown} samples shows nothing.",
+                "Give at least 2 images, 1 step and 1 sample.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """Where the page is, what it says, and what took how long: (what, command, seconds)."""
+
+    page: Path
+    figures: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    steps: list[tuple[str, str, float]]
+
+
+def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
+    """Make the data, run the programs on it with their output shown, and write ``out/index.html``.
+
+    Run again after an interruption it goes on where it was. Raises :class:`PrepError` where ``out`` holds
+    something else, or a command fails.
+    """
+    started = time.monotonic()
+    out = config.out
+    _claim(out, config)
+    steps: list[tuple[str, str, float]] = []
+    data = out / "data" / "coco"
+    done = out / "data" / "complete"
+    say(f"data: {config.images:,} scenes with expressions in {data}")
+    if not done.exists():
+        from prep.demo.dataset import write
+
+        write(out / "data", images=config.images, seed=config.seed)
+        done.touch()
+    steps.append(("data", f"{config.images:,} scenes, seed {config.seed}", time.monotonic() - started))
+    for what, command in commands(config, data):
+        if what != "evaluate":
+            steps.append((what, shlex.join(command), _run(command, say)))
+    evaluation = out / "evaluation"
+    command = dict(commands(config, data))["evaluate"]
+    steps.append(("evaluate", shlex.join(command), _run(command, say)))
+    metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+    from prep.demo.samples import write_page
+
+    page_started = time.monotonic()
+    figures = write_page(out, data, steps, metrics, config)
+    steps.append(("page", "", time.monotonic() - page_started))
+    say("")
+    for line in table(figures):
+        say(line)
+    say(f"{out / 'index.html'}  ({time.monotonic() - started:.0f} s in all)")
+    return DemoResult(out / "index.html", figures, metrics, steps)
+
+
+def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
+    """The public commands in their order, as a person would type them."""
+    store, run = str(config.out / "prepared"), config.out / "run"
+    source = ["--data", str(data), "--dataset", "refcoco"]
+    # In so few steps a smaller share of the opposites leaves more to what objects look like.
+    training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
+    training += ["--out", str(run)]
+    scored = config.out / "evaluation"
+    evaluation = ["--split", "val", "--refine", "--out", str(scored), "--save-stages", str(scored / "stages")]
+    return [
+        ("phrases", ["pcnet-prep", "phrases", "--llm", "rules", *source, "--out", store]),
+        (
+            "proposals",
+            ["pcnet-prep", "sam", "--generator", "segments", "--min-area", "20", *source, "--out", store],
+        ),
+        (
+            "train",
+            ["pcnet", "train", "--encoder", "tiny", "--recipe", "plus", "--store", store, *source, *training],
+        ),
+        (
+            "evaluate",
+            ["pcnet", "eval", "--checkpoint", str(run / "best.pt"), "--store", store, *source, *evaluation],
+        ),
+    ]
+
+
+def table(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """The figures as lines of text."""
+    lines = [f"{'PointM, %':<16}{'n':>6}{'PCNet':>9}{'chance':>9}{'bound':>9}"]
+    lines += [
+        f"{row['kind']:<16}{row['n']:>6,}{row['ours']:>9.1f}{row['chance']:>9.1f}{row['bound']:>9.1f}"
+        for row in figures
+    ]
+    return [
+        *lines,
+        "chance: a random object of the scene; bound: the best proposal, pointed at in its middle",
+    ]
+
+
+def _claim(out: Path, config: DemoConfig) -> None:
+    """Take the folder for this demo, or refuse one that holds anything else."""
+    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "shown")}
+    marker = out / MARKER
+    if marker.is_file():
+        try:
+            found = json.loads(marker.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        if found != settings:
+            raise PrepError(
+                f"{out} holds a demo of {found}, not of {settings}.", "Name another --out, or delete it."
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PrepError(
+            f"{out} is there and holds no demo.", "Name another --out: nothing of yours is touched."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        marker.write_text(json.dumps(settings), encoding="utf-8")
+    except OSError as error:
+        raise PrepError(
+            f"{out} cannot be written: {error.strerror or error}.", "Name another --out."
+        ) from error
+
+
+def _run(command: Sequence[str], say: Callable[[str], None]) -> float:
+    """Run an installed program with its output shown; return the seconds it took."""
+    say(f"\n$ {shlex.join(command)}")
+    started = time.monotonic()
+    code = subprocess.run([_program(command[0]), *command[1:]], check=False).returncode
+    if code:
+        raise PrepError(f"{command[0]} {command[1]} ended with code {code}.", "Its message is above.")
+    return time.monotonic() - started
+
+
+def _program(name: str) -> str:
+    """The installed program: the one beside this interpreter, else the one on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise PrepError(f"The program {name} is not installed.", "Install the project: pip install -e .")
+    return found

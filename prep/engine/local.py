@@ -1,0 +1,110 @@
+"""The engine: hands units of work to a stage, in this process or on Ray actors, and yields their rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prep.errors import PrepError
+from prep.stage import Stage, stage_failure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from prep.engine.ray_pool import Cluster
+
+Item = TypeVar("Item")
+
+
+class Engine:
+    """The workers of one stage: opened when there first is something to do, and kept until closed.
+
+    With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
+    there are up to ``workers`` Ray actors, each with at most ``in_flight`` units. Used as a context manager.
+    """
+
+    def __init__(
+        self, stage: Stage, *, workers: int = 1, ray_address: str | None = None, in_flight: int = 2
+    ) -> None:
+        if workers < 1 or in_flight < 1:
+            raise ValueError("workers and in_flight are at least 1")
+        self._stage, self.workers, self._address = stage, workers, ray_address
+        self._in_flight = in_flight
+        self._opened = False
+        self._cluster: Cluster | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, units: Iterable[list[Item]]) -> Generator[tuple[list[Item], pa.Table], None, None]:
+        """Process every unit and yield it with its rows, in the order they get done.
+
+        Nothing is opened before there is a unit, and nothing is handed out between two ``next()``: whoever
+        consumes the rows sets the pace. A unit whose worker or node dies is given to another. Raises
+        :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
+        """
+        waiting = iter(units)
+        first = next(waiting, None)
+        if first is None:
+            return
+        everything = itertools.chain([first], waiting)
+        if self.workers == 1 and self._address is None:
+            yield from self._run_here(everything)
+        else:
+            yield from self._on_ray().run(everything)
+
+    def close(self) -> None:
+        """Let the Ray actors go; what they were doing is dropped."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+    def _on_ray(self) -> Cluster:
+        from prep.engine.ray_pool import Cluster
+
+        if self._cluster is None:
+            self._cluster = Cluster(
+                self._stage, workers=self.workers, address=self._address, in_flight=self._in_flight
+            )
+        return self._cluster
+
+    def _run_here(self, units: Iterable[list[Item]]) -> Generator[tuple[list[Item], pa.Table], None, None]:
+        if not self._opened:
+            self._stage.open()
+            self._opened = True
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
+            ahead: tuple[list[Item], Future[Any]] | None = None
+            for unit in units:
+                following = (unit, loader.submit(self._stage.load, unit))
+                if ahead is not None:
+                    yield ahead[0], _finish(self._stage, *ahead)
+                ahead = following
+            if ahead is not None:
+                yield ahead[0], _finish(self._stage, *ahead)
+
+
+def run(
+    stage: Stage,
+    units: Iterable[list[Item]],
+    *,
+    workers: int = 1,
+    ray_address: str | None = None,
+    in_flight: int = 2,
+) -> Generator[tuple[list[Item], pa.Table], None, None]:
+    """:meth:`Engine.run` on workers that are let go at its end."""
+    with Engine(stage, workers=workers, ray_address=ray_address, in_flight=in_flight) as engine:
+        yield from engine.run(units)
+
+
+def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:
+    try:
+        return stage.process(loading.result())
+    except PrepError:
+        raise
+    except Exception as error:
+        raise stage_failure(unit, error) from error

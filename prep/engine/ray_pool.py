@@ -1,0 +1,247 @@
+"""The engine on Ray: an actor per worker, a bounded number of units with each, the dead ones replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import ray
+
+from prep.engine.ray_connect import connect, unusable
+from prep.errors import PrepError
+from prep.stage import Stage, stage_failure
+
+# An actor that fails to start this often, with no unit finished in between, ends the run with its own error.
+MAX_FAILED_STARTS = 3
+# A unit that was with this many workers as they died is taken to kill them.
+MAX_UNIT_DEATHS = 3
+# Near the end an idle worker repeats a unit that has taken this many times the usual, and at least this long.
+SLOW_FACTOR = 4.0
+SLOW_SECONDS = 20.0
+WAIT_NOTICE_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """An actor. ``load`` runs in its request threads, ``open`` and ``process`` in one of their own."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="process")
+        self._opened = False
+
+    def open(self) -> None:
+        """Load the stage's model."""
+        self._thread.submit(self._stage.open).result()
+
+    def work(self, unit: list[Any]) -> Any:
+        """The rows of one unit. While another unit is processed, this one is loaded."""
+        loaded = self._stage.load(unit)
+        return self._thread.submit(self._stage.process, loaded).result()
+
+
+@dataclass
+class _Unit:
+    items: list[Any]
+    deaths: int = 0
+    done: bool = False
+    started: float = 0.0
+    holders: int = 0
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    opening: Any
+    ready: bool = False
+    calls: dict[Any, _Unit] = field(default_factory=dict)
+
+
+class Cluster:
+    """The Ray side of ``prep.engine.local.Engine``: joins Ray or starts it, and leaves it as it was."""
+
+    def __init__(self, stage: Stage, *, workers: int, address: str | None, in_flight: int) -> None:
+        self._address = address
+        self._started = connect(stage.resources, workers, address)
+        self._pool = _Pool(stage, workers, in_flight)
+
+    def run(self, units: Iterable[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
+        """Every unit with its rows, as they get done; the actors stay for the next call."""
+        try:
+            yield from self._pool.results(iter(units))
+        except ray.exceptions.RayError as error:
+            raise unusable(self._address, str(error)) from error
+
+    def close(self) -> None:
+        """Stop every actor, and Ray where it was started here."""
+        self._pool.close()
+        if self._started:
+            ray.shutdown()
+
+
+class _Pool:
+    """The driver's side: which actors there are, which unit is where, and what is still to hand out."""
+
+    def __init__(self, stage: Stage, workers: int, in_flight: int) -> None:
+        self._units: Iterator[list[Any]] = iter(())
+        self._exhausted = True
+        self._queue: deque[_Unit] = deque()
+        self._in_flight = in_flight
+        self._workers = workers
+        self._stage = ray.put(stage)
+        resources = stage.resources
+        self._class = ray.remote(Worker).options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, max_concurrency=in_flight + 1
+        )
+        self._actors: list[_Actor] = []
+        self._failed_starts = 0
+        self._durations: deque[float] = deque(maxlen=100)
+
+    def results(self, units: Iterator[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
+        """Hand out ``units`` and yield each with its rows; one that is not gone through spoils the pool."""
+        self._units, self._exhausted = units, False
+        waiting_since, told = time.monotonic(), False
+        while True:
+            self._staff()
+            self._hand_out()
+            pending = self._pending()
+            if not pending:
+                return
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
+            if not ready and not told and not any(actor.ready for actor in self._actors):
+                told = time.monotonic() - waiting_since > WAIT_NOTICE_SECONDS
+                if told:
+                    log.warning(
+                        "No worker has started yet: Ray has not found room for one (see `ray status`)."
+                    )
+            for reference in ready:
+                actor = pending[reference]
+                if actor not in self._actors:
+                    continue  # it died with another call of this round
+                finished = self._collect(actor, reference)
+                if finished is not None:
+                    yield finished
+
+    def close(self) -> None:
+        """Stop every actor; what they were doing is dropped."""
+        for actor in self._actors:
+            with contextlib.suppress(ray.exceptions.RayError):  # the cluster itself may be gone
+                ray.kill(actor.handle)
+        self._actors = []
+
+    def _staff(self) -> None:
+        """Keep as many actors as there is work for. Those that Ray has no room for yet wait to be placed."""
+        while not self._exhausted and len(self._queue) < self._workers:
+            self._fetch()
+        while len(self._actors) < min(self._workers, self._busy() + len(self._queue)):
+            handle = self._class.remote(self._stage)
+            self._actors.append(_Actor(handle, handle.open.remote()))
+
+    def _busy(self) -> int:
+        return sum(bool(actor.calls) for actor in self._actors)
+
+    def _fetch(self) -> None:
+        for items in itertools.islice(self._units, 1):
+            self._queue.append(_Unit(items))
+            return
+        self._exhausted = True
+
+    def _next(self) -> _Unit | None:
+        if not self._queue and not self._exhausted:
+            self._fetch()
+        while self._queue:
+            unit = self._queue.popleft()
+            if not unit.done:
+                return unit
+        return None
+
+    def _slow(self) -> _Unit | None:
+        """A unit that only one worker has and that takes far longer than they usually do."""
+        if not self._exhausted or not self._durations:
+            return None
+        limit = max(SLOW_SECONDS, SLOW_FACTOR * median(self._durations))
+        now = time.monotonic()
+        late = [
+            u for a in self._actors for u in a.calls.values() if u.holders == 1 and now - u.started > limit
+        ]
+        return min(late, key=lambda unit: unit.started, default=None)
+
+    def _hand_out(self) -> None:
+        """Fill the actors evenly, one unit each before anyone gets a second."""
+        for load in range(self._in_flight):
+            for actor in self._actors:
+                if not actor.ready or len(actor.calls) != load:
+                    continue
+                unit = self._next() or (self._slow() if load == 0 else None)
+                if unit is None:
+                    return
+                unit.started = time.monotonic()
+                unit.holders += 1
+                actor.calls[actor.handle.work.remote(unit.items)] = unit
+
+    def _pending(self) -> dict[Any, _Actor]:
+        """What is worth waiting for: calls, and actors' starts while there is something for them to do."""
+        more = bool(self._queue) or not self._exhausted
+        calls = [(call, unit, actor) for actor in self._actors for call, unit in actor.calls.items()]
+        pending = {call: actor for call, unit, actor in calls if more or not unit.done}
+        if more:
+            pending.update({actor.opening: actor for actor in self._actors if not actor.ready})
+        return pending
+
+    def _collect(self, actor: _Actor, reference: Any) -> tuple[list[Any], Any] | None:
+        """Take one answer: the rows of a unit that nobody else has finished, or nothing."""
+        unit = actor.calls.pop(reference, None)
+        try:
+            value = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, PrepError):
+                raise cause from error
+            if unit is not None:
+                raise stage_failure(unit.items, cause) from error
+            self._bury(actor, cause)
+            return None
+        except ray.exceptions.RayError as error:
+            if unit is not None:
+                actor.calls[reference] = unit
+            self._bury(actor, error)
+            return None
+        if unit is None:
+            actor.ready = True
+            return None
+        unit.holders -= 1
+        self._failed_starts = 0
+        self._durations.append(time.monotonic() - unit.started)
+        if unit.done:
+            return None
+        unit.done = True
+        return unit.items, value
+
+    def _bury(self, actor: _Actor, error: BaseException) -> None:
+        """An actor is dead: its units go to others, and the reason is kept if it never started."""
+        self._actors.remove(actor)
+        ray.kill(actor.handle)
+        if not actor.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise PrepError(
+                    f"Workers failed to start {self._failed_starts} times, the last time with "
+                    f"{type(error).__name__}: {error}",
+                    "What is committed is kept. Put the cause right, then run the same command again.",
+                ) from error
+        for unit in actor.calls.values():
+            unit.holders -= 1
+            unit.deaths += 1
+            if unit.deaths >= MAX_UNIT_DEATHS:
+                raise stage_failure(unit.items, error) from error
+            if not unit.done and not unit.holders:
+                self._queue.append(unit)

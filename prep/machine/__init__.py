@@ -1,0 +1,1 @@
+"""What this machine has: hardware, packages, weights and data, and what to do next."""

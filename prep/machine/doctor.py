@@ -1,0 +1,233 @@
+"""What this machine can do for us: its hardware, packages, weights, data and store."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prep import devices
+from prep.errors import PrepError
+from prep.machine import clip_weights as clip_files
+from prep.phrases.models import SHORT_NAMES
+from prep.proposals.sam import settings as sam_settings
+
+if TYPE_CHECKING:
+    from prep.datasets.expected_counts import Found
+
+GIB = 1 << 30
+# What --load imports, each in a process of its own: one that hangs or crashes takes nothing with it.
+LOADS = {"torch": "torch", "vLLM": "vllm", "SAM": "segment_anything", "CLIP": "open_clip"}
+LOAD_SECONDS = 300
+DEFAULT_LLM, DEFAULT_SAM = "mistral-7b", "vit_h"
+# So many differences from the official counts are told.
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: ``ok`` is None where nothing is right or wrong; ``remedy`` is what to type or change."""
+
+    area: str
+    name: str
+    ok: bool | None
+    text: str
+    remedy: str = ""
+
+
+def examine(data: Path, store: str, load: bool = False) -> list[Finding]:
+    """Look at everything. Nothing is downloaded; without ``load`` no heavy library is imported.
+
+    ``data`` is the tree of the datasets, ``store`` where shards are kept. A look that fails is a finding that
+    says so, never an exception.
+    """
+    looks: list[Callable[[], Iterable[Finding]]] = [
+        machine,
+        lambda: disk(store),
+        packages,
+        loads if load else lambda: [],
+        sam_weights,
+        clip_weights,
+        language_model,
+        lambda: trees(data),
+        lambda: stages(store),
+    ]
+    return [finding for look in looks for finding in _guarded(look)]
+
+
+def _guarded(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(look())
+    except PrepError as error:
+        found.append(Finding("problem", "", False, error.message, error.remedy))
+    except Exception as error:
+        found.append(Finding("problem", "", False, f"{type(error).__name__}: {error}"))
+    return found
+
+
+def machine() -> Iterable[Finding]:
+    """GPUs, cores, memory and Python."""
+    gpus, visible = devices.list_gpus(), devices.visible_gpus()
+    named = ", ".join(f"{gpu.name} ({gpu.memory / GIB:.0f} GiB)" for gpu in gpus) or "no NVIDIA GPU"
+    hidden = f"; {visible} of them visible (CUDA_VISIBLE_DEVICES)" if gpus and visible != len(gpus) else ""
+    yield Finding("machine", "GPUs", bool(visible and gpus), named + hidden)
+    yield Finding("machine", "CPU", None, f"{devices.cpu_cores()} cores")
+    yield Finding("machine", "memory", None, f"{devices.memory_bytes() / GIB:.1f} GiB")
+    yield Finding("machine", "Python", None, f"{platform.python_version()} in {sys.prefix}")
+
+
+def disk(store: str) -> Iterable[Finding]:
+    """The space that is left where the store is, or would be."""
+    if "://" in store:
+        yield Finding("machine", "disk", None, f"{store}: an object store")
+        return
+    place = Path(store).absolute()
+    while not place.is_dir():
+        place = place.parent
+    usage = shutil.disk_usage(place)
+    text = f"{usage.free / GIB:,.1f} of {usage.total / GIB:,.1f} GiB free at {place}"
+    yield Finding("machine", "disk", usage.free > GIB, text, "Free some, or choose another place with --out.")
+
+
+def packages() -> Iterable[Finding]:
+    """The packages of the installation, by what our own metadata asks for, and which extras are whole."""
+    needed: dict[str, list[str]] = {}
+    for requirement in metadata.requires("pcnet-prep") or []:
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"](\w+)['\"]", requirement)
+        if name:
+            needed.setdefault(extra[1] if extra else "", []).append(name[0])
+    base = {name: _version(name) for name in needed.pop("", [])}
+    missing = [name for name, version in base.items() if version is None]
+    told = " ".join(f"{name} {version}" for name, version in base.items() if version)
+    yield Finding("packages", "pcnet-prep", None, f"{_version('pcnet-prep')} with {told}")
+    if missing:
+        yield Finding("packages", "missing", False, ", ".join(missing), f"pip install {' '.join(missing)}")
+    torch = base.get("torch") or ""
+    if "+cpu" in torch and devices.list_gpus():
+        yield Finding("packages", "torch", False, f"{torch} cannot use the GPUs", "pip install torch")
+    for group, names in needed.items():
+        lacking = [package for package in names if _version(package) is None]
+        if group == "vllm" and util.find_spec("vllm"):
+            lacking = []  # its build for CPUs is a package of another name
+        text = f"lacks {', '.join(lacking)}" if lacking else "is there"
+        remedy = f"pip install 'pcnet-prep[{group}]'" if lacking else ""
+        yield Finding("packages", f"extra [{group}]", not lacking, text, remedy)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def loads() -> Iterable[Finding]:
+    """Whether the heavy libraries can be imported at all, each in a process of its own."""
+    for name, module in LOADS.items():
+        if util.find_spec(module) is None:
+            yield Finding("loads", name, False, "is not installed")
+            continue
+        command = [sys.executable, "-c", f"import {module}"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=LOAD_SECONDS, cwd=os.path.sep
+            )
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            text = "loads" if done.returncode == 0 else said[-1][:200]
+            yield Finding("loads", name, done.returncode == 0, text)
+        except subprocess.TimeoutExpired:
+            yield Finding("loads", name, False, f"did not load within {LOAD_SECONDS} s")
+
+
+def sam_weights() -> Iterable[Finding]:
+    """SAM's checkpoints, looked for as the stage looks for them."""
+    for model in sam_settings.CHECKPOINTS:
+        try:
+            path = sam_settings.find_checkpoint(model)
+        except PrepError as error:
+            if model == DEFAULT_SAM:  # the others are missing only for those who want them
+                yield Finding("weights", f"SAM {model}", False, error.message, error.remedy)
+        else:
+            size = path.stat().st_size
+            yield Finding("weights", f"SAM {model}", True, f"{path.absolute()} ({size / 2**20:,.0f} MiB)")
+
+
+def clip_weights() -> Iterable[Finding]:
+    """CLIP's weights: RN50 for training, ViT-B-32 for scores."""
+    for name in ("RN50", "ViT-B-32"):
+        found = clip_files.kept(name) or clip_files.downloaded(name)
+        looked = " and ".join(clip_files.places(name))
+        text = str(found) if found else f"not here; looked for {looked}. open_clip downloads it on first use"
+        yield Finding("weights", f"CLIP {name}", bool(found), text)
+
+
+def language_model() -> Iterable[Finding]:
+    """The default model of the phrases stage in the Hugging Face cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    repository = SHORT_NAMES[DEFAULT_LLM]
+    config = try_to_load_from_cache(repository, "config.json")
+    folder = Path(config).parent if isinstance(config, str) else None
+    whole = folder is not None and any(folder.glob("*.safetensors"))
+    text = str(folder) if whole else f"{repository} is not in {HF_HUB_CACHE}. vLLM downloads it on first use"
+    yield Finding("weights", f"LLM {DEFAULT_LLM}", whole, text)
+
+
+def trees(data: Path) -> Iterable[Finding]:
+    """Every dataset under ``data``, against the official counts."""
+    from prep.datasets.catalogue import DATASETS, open_dataset
+    from prep.datasets.expected_counts import check
+
+    there = 0
+    for name, (authors, pattern) in DATASETS.items():
+        for author in authors:
+            if not (data / "refer" / name / pattern.format(author)).is_file():
+                continue
+            there += 1
+            try:
+                found = check(open_dataset(data, name, author))
+            except PrepError as error:
+                yield Finding("data", f"{name} {author}", False, error.message, error.remedy)
+                continue
+            told = ", ".join(
+                f"{count:,} {what}" for what, count in zip(found.counts._fields, found.counts, strict=True)
+            )
+            yield Finding("data", f"{name} {author}", found.complete, f"{_verdict(found)}: {told}")
+    if not there:
+        text = f"no dataset in {data.absolute() / 'refer'}"
+        yield Finding(
+            "data", "datasets", False, text, "Name the tree with --data; docs/datasets.md shows it."
+        )
+
+
+def _verdict(found: Found) -> str:
+    """What is wrong with a tree, in one line."""
+    if found.complete:
+        return "complete"
+    more = len(found.problems) - SHOWN
+    told = found.problems[:SHOWN] + ([f"and {more} differences more"] if more > 0 else [])
+    return "; ".join(told if found.known else ["no official counts are known", *told])
+
+
+def stages(store: str) -> Iterable[Finding]:
+    """What the store holds."""
+    from prep.cache.files import open_files
+    from prep.cache.store import Store
+
+    opened = Store(open_files(store))
+    names = opened.stages()
+    for name in names:
+        yield Finding("store", name, True, f"{opened.stage(name).reader().num_rows:,} rows in {opened.uri}")
+    if not names:
+        yield Finding("store", "store", None, f"nothing in {opened.uri} yet")

@@ -1,0 +1,59 @@
+"""The doctor's screen: its findings as lines, and what to type next."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+from prep.machine.doctor import DEFAULT_LLM, DEFAULT_SAM, Finding
+
+WIDTH = 110
+SIGNS = {True: "ok", False: "--", None: "  "}
+
+
+def screen(findings: Iterable[Finding], steps: Iterable[str]) -> str:
+    """Everything found, a few lines each, then the steps."""
+    lines = []
+    for finding in findings:
+        head = f"{SIGNS[finding.ok]} {finding.area:<8} {finding.name:<14} "
+        indent = " " * len(head)
+        lines += textwrap.wrap(
+            head + finding.text,
+            WIDTH,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join([*lines, "next:", *(f"   {step}" for step in steps)])
+
+
+def next_steps(findings: Iterable[Finding], data: Path, store: str) -> list[str]:
+    """What to type next, the first thing first."""
+    state = {(finding.area, finding.name): finding for finding in findings}
+
+    def good(area: str, name: str) -> bool:
+        return (area, name) in state and state[area, name].ok is True
+
+    if ("packages", "missing") in state:
+        return [state["packages", "missing"].remedy]
+    datasets = [name for area, name in state if area == "data" and name != "datasets"]
+    if not datasets:
+        return [
+            "pcnet-prep demo        # the whole chain on synthetic data",
+            "docs/datasets.md       # real data",
+        ]
+    where = f" --data {data} --dataset {datasets[0].split()[0]}"
+    gpu, steps = good("machine", "GPUs"), []
+    if not good("store", "phrases"):
+        llm = DEFAULT_LLM if gpu and good("packages", "extra [vllm]") else "rules"
+        steps.append(f"pcnet-prep phrases --llm {llm}{where} --out {store}")
+    if not good("store", "proposals"):
+        weights = state.get(("weights", f"SAM {DEFAULT_SAM}"))
+        if gpu and weights is not None and not weights.ok:
+            steps.append(weights.remedy.split("\n")[1].strip())
+        generator = "" if gpu else " --generator segments"
+        steps.append(f"pcnet-prep sam{generator}{where} --out {store}")
+    encoder = "" if gpu else " --encoder tiny"
+    steps.append(f"pcnet train{encoder}{where} --store {store}")
+    return steps

@@ -1,0 +1,42 @@
+"""A self-contained web page: template, styles, scripts and content in one file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from prep.errors import PrepError
+
+
+def render(package: str, name: str, content: Mapping[str, Any]) -> str:
+    """``NAME.html`` of ``package`` with its ``NAME.js``, the shared styles and script, and the content.
+
+    The content is compressed and base64, so that none of its text is markup; the script unpacks it.
+    """
+    shared, own = files("prep.pages"), files(package)
+    packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
+    return Template((own / f"{name}.html").read_text("utf-8")).substitute(
+        css="".join((shared / css).read_text("utf-8") for css in ("page.css", "report.css")),
+        js=(shared / "shared.js").read_text("utf-8") + (own / f"{name}.js").read_text("utf-8"),
+        content=base64.b64encode(packed).decode(),
+    )
+
+
+def write(page: str, out: Path) -> None:
+    """Write a page whole or not at all; PrepError where that cannot be."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise PrepError(
+            f"{out} cannot be written: {error.strerror or error}.", "Name another --out."
+        ) from error

@@ -1,0 +1,183 @@
+"""One self-contained HTML page on a store: what was run, how it went, and a gallery to search and filter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prep.cache.store import Store, open_store
+from prep.errors import PrepError
+from prep.pages.html import render, write
+from prep.pages.store_data import (
+    PHRASE_COLUMNS,
+    Gallery,
+    PhraseCounts,
+    ProposalCounts,
+    picture,
+    response_levels,
+    rows_of,
+    stages,
+)
+
+PROPOSAL_COLUMNS = ["image", "height", "width", "masks", "status", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What to report on. ``rows`` and ``pictures`` bound what the page carries; its counts are over all.
+
+    ``data`` is the folder that image paths are relative to (without it there are no photos, but masks);
+    ``evaluation`` a folder written by ``pcnet eval --out``, whose hits and IoU are then shown.
+    """
+
+    store: str
+    out: Path
+    data: Path | None = None
+    evaluation: Path | None = None
+    rows: int = 50_000
+    pictures: int = 300
+
+
+def write_report(config: ReportConfig) -> dict[str, int]:
+    """Write the page to ``config.out``; return how many rows, images and pictures it holds."""
+    if config.data is not None and not config.data.is_dir():
+        raise PrepError(
+            f"{config.data} is no folder.", "Name with --data what the store's image paths are relative to."
+        )
+    store = open_store(config.store)
+    phrases, gallery = _phrases(store, config.rows)
+    proposals, pictures = _proposals(store, gallery, config)
+    content = {
+        "store": store.uri,
+        "stages": stages(store),
+        "phrases": phrases.to_json(),
+        "proposals": proposals.to_json(),
+        "gallery": gallery.to_json(),
+        "pictures": pictures,
+        "scores": _scores(store, gallery, pictures),
+        "evaluation": _evaluation(config.evaluation, gallery),
+        "maps": _maps(config.evaluation, gallery, pictures),
+        "threshold": _threshold(config.evaluation),
+        "truth": _truth(config.data, gallery, pictures),
+    }
+    write(render("prep.pages", "store", content), config.out)
+    return {
+        "expressions": len(gallery.text),
+        "of": sum(count for _, count in content["phrases"]["splits"]),  # type: ignore[index]
+        "pictures": len(pictures),
+    }
+
+
+def _phrases(store: Store, limit: int) -> tuple[PhraseCounts, Gallery]:
+    counts, gallery = PhraseCounts(), Gallery()
+    reader = store.stage("phrases").reader()
+    # Row ids are hashes: the smallest share of them is an even sample, and the same one every time.
+    share = 1.0 if reader.num_rows <= limit else limit / reader.num_rows
+    for rows in rows_of(reader, PHRASE_COLUMNS) if reader.exists else ():
+        counts.add(rows)
+        for row in rows:
+            if share == 1.0 or int(row["row_id"][:12], 16) < share * 16**12:
+                gallery.add(row)
+    return counts, gallery
+
+
+def _proposals(store: Store, gallery: Gallery, config: ReportConfig) -> tuple[ProposalCounts, dict[str, Any]]:
+    counts = ProposalCounts()
+    pictures: dict[str, Any] = {}
+    reader = store.stage("proposals").reader()
+    images = gallery.columns["image"]
+    spoken_of = len(images.values)
+    for rows in rows_of(reader, PROPOSAL_COLUMNS) if reader.exists else ():
+        counts.add(rows)
+        for row in rows:
+            wanted = not spoken_of or row["image"] in images
+            if wanted and len(pictures) < config.pictures and row["status"] != "error":
+                pictures[str(images.code(row["image"]))] = picture(row, config.data)
+    return counts, pictures
+
+
+def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Row number -> its scores of the image's masks, for the rows whose image has a picture."""
+    reader = store.stage("scores").reader()
+    if not reader.exists:
+        return {}
+    wanted = _pictured(gallery, pictures)
+    return {
+        str(wanted[row["row_id"]]): [round(score, 4) for score in row["scores"]]
+        for rows in rows_of(reader, ["row_id", "scores"])
+        for row in rows
+        if row["row_id"] in wanted
+    }
+
+
+def _pictured(gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, int]:
+    codes = gallery.columns["image"].codes
+    return {row_id: at for at, row_id in enumerate(gallery.row_ids) if str(codes[at]) in pictures}
+
+
+def _evaluation(folder: Path | None, gallery: Gallery) -> dict[str, list[Any]]:
+    """Row number -> hit, IoU, peak row and column, and the number of the mask chosen."""
+    if folder is None:
+        return {}
+    import pyarrow.parquet as pq
+
+    path = folder / "samples.parquet"
+    if not path.is_file():
+        raise PrepError(f"{folder} has no samples.parquet.", "`pcnet eval --out` writes it.")
+    numbers = {row_id: at for at, row_id in enumerate(gallery.row_ids)}
+    found = {}
+    for row in pq.read_table(path).to_pylist():
+        if row["row_id"] in numbers:
+            overlap = row["iou"] if row.get("proposal_iou") is None else row["proposal_iou"]
+            found[str(numbers[row["row_id"]])] = [
+                bool(row["point"]), round(overlap, 4), row["peak_y"], row["peak_x"], row.get("proposal"),
+            ]  # fmt: skip
+    return found
+
+
+def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, str]:
+    """Row number -> its true mask as compressed RLE, for the pictured rows of datasets found in ``data``."""
+    if data is None:
+        return {}
+    import numpy as np
+    from pycocotools import mask as coco
+
+    from prep.datasets.catalogue import open_dataset
+    from prep.datasets.truth import Truth
+
+    truths: dict[tuple[str, str], Truth | None] = {}
+    found = {}
+    for at in _pictured(gallery, pictures).values():
+        row = gallery.expression(at)
+        key = row.dataset, row.split_by
+        if key not in truths:
+            try:
+                truths[key] = Truth(open_dataset(data, *key))
+            except PrepError:  # a folder of images alone is a data root too
+                truths[key] = None
+        truth = truths[key]
+        try:
+            mask = truth.mask(row) if truth else None
+        except PrepError:
+            truths[key] = mask = None
+        if mask is not None and list(mask.shape) == pictures[str(gallery.columns["image"].codes[at])]["size"]:
+            found[str(at)] = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    return found
+
+
+def _maps(folder: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
+    """Row number -> each stage's map as :func:`response_levels` gives it, for the pictured rows."""
+    if folder is None or not (folder / "stages").is_dir():
+        return {}
+    files = {at: folder / "stages" / f"{row_id}.npy" for row_id, at in _pictured(gallery, pictures).items()}
+    return {str(at): response_levels(path) for at, path in files.items() if path.is_file()}
+
+
+def _threshold(folder: Path | None) -> float:
+    """Above which share of a map's maximum the evaluation called a pixel part of the mask."""
+    path = None if folder is None else folder / "metrics.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    return float(told.get("settings", {}).get("threshold", 0.0))

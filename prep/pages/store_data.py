@@ -1,0 +1,297 @@
+"""What the report on a store says: counts and distributions over every row, and a gallery of some of them."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.datasets.coco_json import inside
+from prep.records import Expression
+
+if TYPE_CHECKING:
+    from prep.cache.store import StageReader, Store
+
+THUMBNAIL_SIDE = 320
+# A histogram has this many bars.
+BINS = 20
+PHRASE_COLUMNS = [
+    "row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image", "expression",
+    "phrases", "source", "violations", "rejected", "status", "error",
+]  # fmt: skip
+
+
+@dataclass
+class Histogram:
+    """Counts of values in ``BINS`` equal steps from ``low`` to ``high``; those outside count at the ends."""
+
+    low: float
+    high: float
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Count ``values``; what is not a number is left out."""
+        numbers = np.asarray(values, dtype=np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        at = ((numbers - self.low) / (self.high - self.low) * BINS).astype(np.int64)
+        self.counts += np.bincount(np.clip(at, 0, BINS - 1), minlength=BINS)
+
+    def to_json(self) -> dict[str, Any]:
+        """The bars as ``[from, count]``, none where nothing was counted."""
+        step = (self.high - self.low) / BINS
+        bars = [[round(self.low + at * step, 4), int(count)] for at, count in enumerate(self.counts)]
+        return {"bars": bars if self.counts.any() else [], "step": step}
+
+
+def stages(store: Store) -> list[dict[str, Any]]:
+    """What each stage's manifest says of how it was made."""
+    told = []
+    for name in store.stages():
+        manifest = store.stage(name).reader().manifest
+        if manifest is not None:
+            told.append(
+                {
+                    "stage": name,
+                    "rows": manifest.rows,
+                    "bytes": sum(shard.bytes for shard in manifest.shards.values()),
+                    "shards": len(manifest.shards),
+                    "created": manifest.created,
+                    "settings": list(flat(manifest.settings)),
+                    "versions": manifest.versions,
+                    "inputs": manifest.inputs,
+                    "runs": [
+                        {
+                            key: run.get(key)
+                            for key in ("at", "rows", "failed", "reused", "seconds", "rate", "workers")
+                        }
+                        for run in manifest.runs
+                    ],
+                }
+            )
+    return told
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+    """A nested mapping as ``[dotted name, value]`` pairs."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flat(inner, f"{prefix}{key}.")
+        elif inner is not None:
+            yield [f"{prefix}{key}", str(inner)]
+
+
+class PhraseCounts:
+    """The ladder, the violations, the number of phrases and the failures over every phrase row."""
+
+    def __init__(self) -> None:
+        self.sources: Counter[str] = Counter()
+        self.violations: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.lengths: Counter[int] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.splits: Counter[str] = Counter()
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count some rows."""
+        for row in rows:
+            self.splits[f"{row['dataset']} {row['split_by']} {row['split']}".replace("  ", " ")] += 1
+            if row["status"] == "error":
+                self.failures[row["error"] or "no reason given"] += 1
+                continue
+            self.sources[row["source"] or "none"] += 1
+            self.lengths[len(row["phrases"])] += 1
+            self.violations.update(set(row["violations"]))
+            for attempt in row["rejected"]:
+                self.rejected.update(
+                    f"{attempt['source']}: {code}" for code in attempt["violations"] or ["?"]
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Each count as ``[name, count]`` pairs, the most frequent first; lengths by number."""
+        return {
+            "splits": sorted(self.splits.items()),
+            "sources": self.sources.most_common(),
+            "violations": self.violations.most_common(30),
+            "rejected": self.rejected.most_common(30),
+            "lengths": sorted(self.lengths.items()),
+            "failures": self.failures.most_common(50),
+        }
+
+
+class ProposalCounts:
+    """Masks an image, their sizes and scores, and the failures over every proposal row."""
+
+    def __init__(self) -> None:
+        self.status: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.masks = Histogram(0, 60)
+        self.area = Histogram(-4, 0)
+        self.predicted_iou = Histogram(0.5, 1.05)
+        self.stability_score = Histogram(0.5, 1.0)
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count some rows."""
+        for row in rows:
+            self.status[row["status"]] += 1
+            if row["status"] == "error":
+                self.failures[row["error"] or "no reason given"] += 1
+                continue
+            masks = row["masks"]
+            self.masks.add(np.array([len(masks)]))
+            if not masks:
+                continue
+            pixels = max((row["height"] or 0) * (row["width"] or 0), 1)
+            self.area.add(np.log10(np.maximum([mask["area"] for mask in masks], 1) / pixels))
+            for name in ("predicted_iou", "stability_score"):
+                values = [mask[name] for mask in masks if mask[name] is not None]
+                getattr(self, name).add(np.array(values, dtype=np.float64))
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts as pairs and histograms as bars; areas are log10 of the share of the image."""
+        return {
+            "status": self.status.most_common(),
+            "failures": self.failures.most_common(50),
+            "masks": self.masks.to_json(),
+            "area": self.area.to_json(),
+            "predicted_iou": self.predicted_iou.to_json(),
+            "stability_score": self.stability_score.to_json(),
+        }
+
+
+class Column:
+    """Strings that repeat, as numbers into a list of the distinct ones."""
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+        self.codes: list[int] = []
+        self._code: dict[str, int] = {}
+
+    def code(self, value: str | None) -> int:
+        """The number of ``value``; -1 for null."""
+        if value is None:
+            return -1
+        at = self._code.setdefault(value, len(self.values))
+        if at == len(self.values):
+            self.values.append(value)
+        return at
+
+    def __contains__(self, value: str) -> bool:
+        return value in self._code
+
+    def add(self, value: str | None) -> None:
+        """Append a row's value."""
+        self.codes.append(self.code(value))
+
+    def to_json(self) -> dict[str, Any]:
+        """``values`` and, for each row, its number in them."""
+        return {"values": self.values, "codes": self.codes}
+
+
+class Gallery:
+    """The rows that the page can search, as columns: small to store and quick to filter."""
+
+    def __init__(self) -> None:
+        self.columns = {name: Column() for name in ("dataset", "split", "source", "status", "image", "error")}
+        self.violations: list[list[int]] = []
+        self.codes = Column()
+        self.text: list[str] = []
+        self.phrases: list[list[str]] = []
+        self.ids: list[list[int | None]] = []
+        self.row_ids: list[str] = []
+        self.image_ids: list[int | None] = []
+        self.split_bys = Column()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take in one phrase row."""
+        for name, column in self.columns.items():
+            column.add(row[name])
+        self.violations.append([self.codes.code(code) for code in row["violations"]])
+        self.text.append(row["expression"])
+        self.phrases.append(row["phrases"])
+        self.ids.append([row["ref_id"], row["sent_id"]])
+        self.row_ids.append(row["row_id"])
+        self.image_ids.append(row["image_id"])
+        self.split_bys.add(row["split_by"])
+
+    def expression(self, at: int) -> Expression:
+        """Row ``at`` as the dataset's reader gave it."""
+        ref_id, sent_id = self.ids[at]
+        named = {
+            name: column.values[column.codes[at]]
+            for name, column in (*self.columns.items(), ("split_by", self.split_bys))
+            if name in ("dataset", "split_by", "split", "image") and column.codes[at] >= 0
+        }
+        return Expression(
+            row_id=self.row_ids[at],
+            dataset=named["dataset"],
+            split_by=named["split_by"],
+            split=named["split"],
+            ref_id=ref_id,
+            sent_id=sent_id,
+            image_id=self.image_ids[at],
+            image=named.get("image"),
+            text=self.text[at],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page needs of the columns."""
+        return {
+            **{name: column.to_json() for name, column in self.columns.items()},
+            "violations": {"values": self.codes.values, "lists": self.violations},
+            "text": self.text,
+            "phrases": self.phrases,
+            "ids": self.ids,
+        }
+
+
+def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, Any]:
+    """One proposal row as the page draws it: a thumbnail where the image is at hand, and its masks as RLE."""
+    masks = [
+        [mask["counts"], mask["area"], mask["predicted_iou"], mask["stability_score"]]
+        for mask in row["masks"]
+    ]
+    size = [row["height"], row["width"]]
+    return {"size": size, "masks": masks, "thumbnail": thumbnail(row["image"], data)}
+
+
+def thumbnail(image: str, data: Path | None) -> str | None:
+    """The image within ``THUMBNAIL_SIDE`` pixels as a JPEG data URI; None where it cannot be read."""
+    if data is None or not inside(image):
+        return None
+    from io import BytesIO
+
+    from PIL import Image
+
+    try:
+        with Image.open(data / image) as opened:
+            opened.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            small = opened.convert("RGB")
+            small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    buffer = BytesIO()
+    small.save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def response_levels(path: Path) -> list[list[Any]]:
+    """Each stage's map of a file of ``pcnet eval --save-stages`` as [height, width, base64 of bytes].
+
+    0 is what is not positive, 255 the maximum; what is positive is at least 1.
+    """
+    maps = np.maximum(np.nan_to_num(np.load(path, allow_pickle=False).astype(np.float32)), 0)
+    tops = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-9)
+    levels = np.ceil(maps / tops * 255).astype(np.uint8)
+    return [[*level.shape, base64.b64encode(level.tobytes()).decode()] for level in levels]
+
+
+def rows_of(reader: StageReader, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """The committed rows of a stage in lists that fit in memory."""
+    for batch in reader.batches(columns=columns):
+        yield batch.to_pylist()

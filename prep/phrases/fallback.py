@@ -1,0 +1,58 @@
+"""The ladder from a model's answers down to the expression itself: no valid expression is without phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from prep.cache.keys import normalise_text
+from prep.phrases.checks import violations
+from prep.phrases.parse import parse
+from prep.phrases.rules.decompose import break_up, shorten
+from prep.records import PhraseSet
+
+
+def unusable(text: str) -> str:
+    """Why no phrases can be had from ``text`` (its row gets ``status="error"``); empty where they can."""
+    if not normalise_text(text):
+        return "the expression is empty"
+    if not any(map(str.isalnum, text)):
+        return "the expression has no letter and no digit"
+    return ""
+
+
+def needs_retry(text: str, raw: str) -> bool:
+    """Whether a model's first answer fails a check, so that a constrained second one is worth its time."""
+    return bool(_judged(text, raw)[1])
+
+
+@lru_cache(maxsize=1 << 13)
+def _judged(text: str, raw: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """An answer's phrases and violations; asked by an engine's stage and soon again by :func:`settle`."""
+    phrases = tuple(parse(raw))
+    return phrases, violations(text, phrases)
+
+
+def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
+    """The phrases of ``text`` given the model's answers: its first and, where there was one, that of the
+    retry.
+
+    The first rung whose phrases pass every check gives the answer: ``llm``, ``retry``, ``rules``; if none
+    does, the rules' phrases stand with their violations, and where the rules find none, the expression
+    itself. ``rejected`` holds the rungs turned down above. Never raises; a text that is :func:`unusable`
+    has no phrases.
+    """
+    if unusable(text):
+        return PhraseSet((), "expression", ("count",))
+    rejected: list[tuple[str, tuple[str, ...]]] = []
+    for source, raw in zip(("llm", "retry"), raws, strict=False):
+        phrases, failed = _judged(text, raw)
+        if not failed:
+            return PhraseSet(phrases, source, (), tuple(rejected))
+        rejected.append((source, failed))
+    phrases = break_up(text)
+    if phrases:
+        return PhraseSet(phrases, "rules", violations(text, phrases), tuple(rejected))
+    rejected.append(("rules", ("count",)))
+    phrases = (shorten(normalise_text(text)),)
+    return PhraseSet(phrases, "expression", violations(text, phrases), tuple(rejected))

@@ -1,0 +1,110 @@
+"""Words with several classes, settled by their neighbours: "that", "one", "back", "light", "orange"."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from prep.phrases.rules.lexicon import lexicon
+from prep.phrases.rules.wordforms import stem
+
+_NOUNS = {*"npkgtf"}
+
+
+def settle_classes(words: list[str], tags: list[str]) -> None:
+    """Change ``tags`` where a word's neighbours say that its class is another, from left to right."""
+    ambiguous, telling = _ambiguous()
+    if "p" not in tags and telling.isdisjoint(words):
+        return
+    made_up = lexicon().lists["made-up"]
+    for i, word in enumerate(words):
+        if word in ambiguous:
+            before = tags[i - 1] if i else "^"
+            after = tags[i + 1] if i + 1 < len(tags) else "$"
+            tags[i] = _class(word, before, after, words[i + 1] if i + 1 < len(words) else "")
+        elif tags[i] == "p":
+            tags[i] = _creature(word, tags[i + 1] if i + 1 < len(tags) else "$")
+        elif (
+            word in made_up and i and tags[i - 1] in "jmn0" and (word != "looking" or _noun_follows(tags, i))
+        ):
+            tags[i - 1] = "a"
+        elif tags[i] == "N" and i and words[i - 1].endswith("er"):
+            tags[i - 1] = "m"
+
+
+def _noun_follows(tags: list[str], i: int) -> bool:
+    """ "odd looking man", unlike "tree looking over the wall"."""
+    return i + 1 < len(tags) and tags[i + 1] in "npkgtfjc"
+
+
+@lru_cache(maxsize=1)
+def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
+    """The words that have several classes; and with them those that change the class of the one before."""
+    lists = lexicon().lists
+    names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
+    single = ("that", "one", "top", "back", "half", "quarter", "can", "'s", "number", "right")
+    ambiguous = frozenset(single).union(*(lists[name] for name in names))
+    comparing = [word for word, tag in lexicon().words.items() if tag == "N"]
+    return ambiguous, ambiguous.union(lists["made-up"], comparing)
+
+
+def _class(word: str, before: str, after: str, following: str) -> str:
+    """The class of ``word`` between the classes ``before`` (``^``: start) and ``after`` (``$``: end)."""
+    lists = lexicon().lists
+    if word in lists["shade"]:
+        if after == "c" or following in lists["shade"]:
+            return "a"
+        return "j" if after in _NOUNS else lists["shade"][word]
+    if word in lists["fruit"]:
+        return "c" if after in "npkgtfc&" or before in "Ic&pa" else "n"
+    if word in lists["material"]:
+        return "j" if after in ("npkgtf" if word == "glass" else "npkgtfjcG") else "n"
+    if word in lists["near"]:
+        return "l" if before in _NOUNS and after in "npkdhf" else "m"
+    if word in lists["verb-or-noun"]:
+        return "z" if before in "prRq&fu" else ("v" if word == "lay" else "n")
+    return _CASES[word](before, after, following) if word in _CASES else _creature(word, after)
+
+
+def _creature(word: str, after: str) -> str:
+    """A person or animal may describe the next one or own the next thing: "baby elephant", "mans hat"."""
+    if word in lexicon().lists["kin"] and after == "p":
+        return "j"
+    if after == "k" or (after == "n" and word.endswith("s") and stem(word) != word):
+        return "G"
+    return "p"
+
+
+def _half(before: str, after: str, following: str) -> str:
+    if after == "e" or following in lexicon().lists["filled"]:
+        return "a"
+    return "t" if after in "Od" else "j"
+
+
+def _right(before: str, after: str, following: str) -> str:
+    """ "right behind the man" and "that is right in the middle" have an adverb."""
+    if before in "sIidT":
+        return "s"
+    return "a" if after == "l" or (after in "Ii" and before in "rbR") else "s"
+
+
+def _one(before: str, after: str, following: str) -> str:
+    return "0" if after in "npkgt" and before not in "djcsom0" else "f"
+
+
+def _top(before: str, after: str, following: str) -> str:
+    """What one wears, in "red top"; otherwise a place."""
+    return "k" if before in "ce" and after not in "npkgtfsO" else "s"
+
+
+_CASES = {
+    "'s": lambda before, after, following: "'",
+    "that": lambda before, after, following: "r" if before in "npkgtfucsomeq0" else "d",
+    "one": _one,
+    "top": _top,
+    "back": lambda before, after, following: "k" if before in "h'w" else "s",
+    "half": _half,
+    "quarter": _half,
+    "can": lambda before, after, following: "n" if before in "dcjn" else "b",
+    "number": lambda before, after, following: "0" if after == "0" else "n",
+    "right": _right,
+}

@@ -1,0 +1,138 @@
+"""The rules: an expression into its bare target and the target with one cue each, without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens, fits
+from prep.phrases.rules.grammar import analyse
+from prep.phrases.rules.lexicon import lexicon
+from prep.phrases.rules.shapes import Cue, Frame
+from prep.phrases.rules.tokens import read
+
+# Enters the key of every answer of the rules: change it with any change of what they answer.
+RULES_VERSION = "1"
+MAX_PHRASES = 5
+STAND_IN = "object"
+
+# Words of cues that are no adjectives, so that the name goes before them.
+_AFTER_NAME = "IilwTFNOrRVzb"
+_BREAKS = "IilwTFrR&x"
+
+
+def break_up(text: str) -> tuple[str, ...]:
+    """One to five phrases for ``text``, the first of which names the target; none where it has no word.
+
+    Lower case. Every content word is one of the expression's, apart from "object" for a target that it does
+    not name. Deterministic; never raises.
+    """
+    words, tags = read(text)
+    frame = analyse(tags)
+    if not frame.head and not frame.cues:
+        return ()
+    cues = list(frame.cues)
+    phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
+    if not all(map(fits, phrases)):
+        cues = _split_long(words, tags, frame)
+    while len(cues) >= MAX_PHRASES:
+        cues = _merge_nearest(words, tags, frame.head, cues)
+    if len(cues) != len(phrases):
+        phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
+    phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
+    if not all(map(fits, phrases)):
+        phrases = list(map(shorten, phrases))
+    # A name too long for CLIP is no name.
+    return () if phrases[0] == "the" else tuple(dict.fromkeys(phrases))
+
+
+def shorten(text: str, limit: int = MAX_TOKENS) -> str:
+    """``text`` cut behind the last word that ``limit`` CLIP tokens hold; a longer first word is cut."""
+    if count_tokens(text) <= limit:
+        return text
+    words = text.split()
+    low, high = 0, min(len(words), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count_tokens(" ".join(words[:middle])) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    if low:
+        return " ".join(words[:low])
+    word = words[0][: 4 * limit]
+    while count_tokens(word) > limit:
+        word = word[:-1]
+    return word
+
+
+def _compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
+    """The phrase of one cue: its words and the target's, in the order of the expression."""
+    if not head:
+        return _headless(words, tags, cue)
+    order = sorted({*head, *cue.words})
+    if cue.words and cue.words[-1] < head[0] and any(tags[i] in _AFTER_NAME for i in cue.words):
+        # "on the left man": the name comes first.
+        order = [*head, *cue.words]
+    parts = [words[i] for i in order]
+    if cue.link and cue.words:
+        link = "with" if words[cue.words[-1]] in lexicon().lists["had"] else cue.link
+        parts.insert(order.index(cue.words[0]), link)
+    if not (tags[order[0]] in "hx" or words[head[0]] in lexicon().lists["no-article"]):
+        parts.insert(0, "the")
+    return _join(parts)
+
+
+def _headless(words: Sequence[str], tags: str, cue: Cue) -> str:
+    parts = [words[i] for i in cue.words]
+    kinds = {tags[i] for i in cue.words}
+    if not parts:
+        return f"the {STAND_IN}"
+    if kinds <= {*"acjsom0&"} or (len(parts) == 1 and kinds <= {"e", "v"}):
+        return _join(["the", *parts, STAND_IN])
+    if kinds <= {*"acjsom0g"}:
+        return _join(
+            ["the", STAND_IN, "on" if words[cue.words[-1]].startswith("side") else "in", "the", *parts]
+        )
+    return _join(["the", STAND_IN, *([cue.link] if cue.link else []), *parts])
+
+
+def _join(parts: Sequence[str]) -> str:
+    line = " ".join(parts)
+    return line.replace(" 's", "'s").replace(" ,", ",") if "'" in line or "," in line else line
+
+
+def _merge_nearest(words: Sequence[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
+    """Make one cue of the two neighbours that are shortest together, as tokens of the merged phrase."""
+    merged = [_merge(first, second) for first, second in pairwise(cues)]
+    costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
+    i = costs.index(min(costs))
+    return [*cues[:i], merged[i], *cues[i + 2 :]]
+
+
+def _merge(first: Cue, second: Cue) -> Cue:
+    return Cue((*first.words, *second.words), first.link or "")
+
+
+def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
+    """Cut cues whose phrase is too long for CLIP, where a phrase or clause starts inside them."""
+    cues: list[Cue] = []
+    waiting = list(frame.cues)
+    while waiting:
+        cue = waiting.pop(0)
+        if _fits(words, tags, frame.head, cue):
+            cues.append(cue)
+            continue
+        breaks = [k for k in range(2, len(cue.words)) if tags[cue.words[k]] in _BREAKS]
+        fitting = [k for k in breaks if _fits(words, tags, frame.head, Cue(cue.words[:k], cue.link))]
+        at = fitting[-1] if fitting else (breaks[0] if breaks else 0)
+        if not at:
+            cues.append(cue)
+            continue
+        cues.append(Cue(cue.words[:at], cue.link))
+        waiting.insert(0, Cue(cue.words[at:]))
+    return cues
+
+
+def _fits(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
+    return fits(_compose(words, tags, head, cue))

@@ -1,0 +1,104 @@
+"""Masks made elsewhere as rows of ours, beside the images that they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from prep.cache.keys import fingerprint, seen_key
+from prep.cache.schema import PROPOSALS
+from prep.errors import PrepError
+from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
+from prep.proposals.mask_files import LAYOUTS, BadMasks, open_layout
+from prep.proposals.select import Selection, select
+from prep.proposals.stage import answer, make_row, masks_key
+from prep.proposals.unit_metadata import noted
+from prep.records import ImageRef
+
+
+class ImportStage:
+    """:class:`prep.records.ImageRef` items to rows of the proposals schema, their masks read from ``source``.
+
+    ``layout`` is one of :data:`LAYOUTS`. Every image is read as well: its size must be that of its masks, and
+    its hash ties them together. A row's ``key`` takes in the masks themselves.
+    """
+
+    def __init__(
+        self,
+        layout: str,
+        source: Path,
+        selection: Selection | None = None,
+        *,
+        resources: Any = None,
+        threads: int = 2,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise PrepError(f"there is no layout {layout!r}", f"one of: {', '.join(LAYOUTS)}")
+        if layout == "coco" and not source.is_file():
+            raise PrepError(f"{source} is no file", "name the JSON file of COCO results")
+        if layout != "coco" and not source.is_dir():
+            raise PrepError(f"{source} is no folder", "name the folder with a file of masks for each image")
+        self.layout, self.source = layout, source
+        self.selection = selection or Selection()
+        self.resources, self.threads = resources, threads
+        self.answers: Any = None
+        self.name = f"import:{layout}"
+        self.key = fingerprint(self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """The store's setting. A folder is known by its name: its files are told apart by their rows'
+        keys.
+        """
+        known_by = _sha256(self.source) if self.layout == "coco" else self.source.resolve().name
+        return {
+            "generator": self.name,
+            "settings": {"source": known_by},
+            "weights_sha256": None,
+            "selection": self.selection.settings(),
+        }
+
+    def open(self) -> None:
+        """Read the results file or list the folder."""
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="import")
+        self._masks = open_layout(self.layout, self.source)
+
+    def load(self, unit: list[ImageRef]) -> list[tuple[dict[str, Any], str | None]]:
+        """The unit's rows, with what is remembered of the files: all of the work is reading."""
+        return list(self._pool.map(self._row, unit))
+
+    def process(self, loaded: list[tuple[dict[str, Any], str | None]]) -> pa.Table:
+        """The unit's rows, in the unit's order."""
+        rows = pa.Table.from_pylist([row for row, _ in loaded], schema=PROPOSALS)
+        return noted(rows, [seen for _, seen in loaded if seen is not None], {})
+
+    def _row(self, ref: ImageRef) -> tuple[dict[str, Any], str | None]:
+        sha256 = seen = None
+        try:
+            check_name(ref.image)
+            file = read_bytes(ref.path)
+            sha256 = file.sha256
+            seen = seen_key(ref.image, len(file.data), file.mtime_ns, sha256)
+            height, width = decode(file.data).shape[:2]
+            found = self._masks.masks(ref, height, width)
+        except (UnreadableImage, BadMasks) as error:
+            return make_row(ref, sha256, str(error), self.name, self.key), seen
+        made = answer(select(found, self.selection, height, width), height, width)
+        return make_row(ref, sha256, made, self.name, masks_key(self.key, made.masks)), seen
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 22):
+            yield block
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks(file):
+        digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""Narrow a store's proposals into another store: the selection applied to stored masks, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from prep.cache.keys import fingerprint
+from prep.cache.schema import PROPOSALS
+from prep.engine.runner import Summary, prepare
+from prep.errors import PrepError
+from prep.proposals.select import Selection, select
+from prep.proposals.stage import answer, content_key, make_row, masks_key, proposal_of
+from prep.records import ImageRef
+
+if TYPE_CHECKING:
+    from prep.cache.store import StageReader, Store
+
+
+class NarrowStage:
+    """Rows of the proposals schema (as mappings) to rows with fewer masks.
+
+    Rows narrowed from a store without selection are those that the generator and ``selection`` would have
+    given directly, key included. Where ``source`` (the settings of the stored rows) had a selection of its
+    own, the two are applied one after the other and both are in the key.
+    """
+
+    def __init__(self, source: Mapping[str, Any], selection: Selection, resources: Any = None) -> None:
+        self.source = dict(source)
+        self.selection = selection
+        self.resources = resources
+        self.key = fingerprint(self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """The store's setting, hashed half of each row's ``key``."""
+        before = self.source.get("selection")
+        if before is None:
+            raise PrepError("the stored proposals do not say how they were selected", "make them again")
+        new: dict[str, Any] = dict(self.selection.settings())
+        if before != Selection().settings():
+            new["after"] = before
+        return {**self.source, "selection": new}
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def load(self, unit: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The rows as they are."""
+        return unit
+
+    def process(self, loaded: list[Mapping[str, Any]]) -> pa.Table:
+        """A row for each, in order; what is not ``ok`` stays as it was."""
+        return pa.Table.from_pylist([self._row(row) for row in loaded], schema=PROPOSALS)
+
+    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        ref = ImageRef(row["image"], row["image_id"], "")
+        key = content_key(self.key, row["image_sha256"] or "")
+        if row["status"] == "error":
+            return make_row(ref, row["image_sha256"], row["error"], row["generator"], key)
+        height, width = row["height"], row["width"]
+        kept = select([proposal_of(mask) for mask in row["masks"]], self.selection, height, width)
+        made = answer(kept, height, width)
+        if row["generator"].startswith("import:"):
+            key = masks_key(self.key, made.masks)
+        return make_row(ref, row["image_sha256"], made, row["generator"], key)
+
+
+def run_narrow(
+    source: Store,
+    store: Store,
+    selection: Selection,
+    *,
+    replace: bool = False,
+    unit_size: int = 64,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Apply ``selection`` to every row of ``source``'s proposals that ``store`` has not, and keep them
+    there.
+    """
+    reader = source.stage("proposals").reader()
+    if not reader.exists:
+        remedy = f"make them first: pcnet-prep sam --out {source.uri}"
+        raise PrepError(f"{source.uri} has no proposals", remedy)
+    if source.uri == store.uri:
+        raise PrepError(f"--from and --out are one store, {store.uri}", "name another store with --out")
+    stage = NarrowStage(reader.settings, selection)
+    with store.stage("proposals").writer(stage.settings(), replace=replace) as writer:
+        return prepare(
+            stage,
+            _rows(reader),
+            key=lambda row: str(row["image"]),
+            writer=writer,
+            unit_size=unit_size,
+            label="narrowing",
+            total=reader.num_rows,
+            arguments=arguments,
+        )
+
+
+def _rows(reader: StageReader) -> Iterator[dict[str, Any]]:
+    for batch in reader.batches():
+        for place in range(batch.num_rows):
+            yield batch.slice(place, 1).to_pylist()[0]

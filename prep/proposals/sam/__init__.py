@@ -1,0 +1,1 @@
+"""Masks of Segment Anything: the official generator's results, computed faster."""

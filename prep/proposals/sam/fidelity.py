@@ -1,0 +1,157 @@
+"""How masks were computed: how many by the reference's operations, and how those of two ways differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from prep.proposals.sam.settings import SamSettings
+from prep.records import Proposal
+
+CLOSE = 0.99  # the IoU above which two masks are called close
+
+
+@dataclass
+class Differences:
+    """Counts over a sample of images; ``margins`` says how near to a threshold what differs was.
+
+    A mask of the exact way is paired with the most alike of the other way's masks from the same point.
+    ``margins`` are, of each exact mask that is not close to its pair, the distance of its predicted IoU or
+    its stability to the threshold that it passed, whichever is smaller.
+    """
+
+    images: int = 0
+    count_changed: int = 0
+    masks: int = 0
+    identical: int = 0
+    close: int = 0
+    margins: list[float] = field(default_factory=list)
+
+    def add(
+        self,
+        exact: Sequence[Proposal],
+        other: Sequence[Proposal],
+        size: tuple[int, int],
+        settings: SamSettings,
+    ) -> None:
+        """Count one image of ``size`` (H, W)."""
+        self.images += 1
+        self.count_changed += len(exact) != len(other)
+        self.masks += len(exact)
+        by_point: dict[tuple[float, float] | None, list[Proposal]] = {}
+        for proposal in other:
+            by_point.setdefault(proposal.point, []).append(proposal)
+        for proposal in exact:
+            pairs = by_point.get(proposal.point, [])
+            likeness = _ious(proposal, pairs, size)
+            self.identical += any(pair.counts == proposal.counts for pair in pairs)
+            if likeness > CLOSE:
+                self.close += 1
+            else:
+                self.margins.append(_margin(proposal, settings))
+
+    def join(self, counts: Mapping[str, Any]) -> None:
+        """Add what ``asdict`` says of the differences found by another worker."""
+        for name, value in counts.items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def summary(self) -> dict[str, Any]:
+        """The shares, as plain JSON values (``None`` where there were no masks)."""
+        margins = [margin for margin in self.margins if np.isfinite(margin)]
+        return {
+            "images": self.images,
+            "images_with_another_count": _share(self.count_changed, self.images),
+            "masks": self.masks,
+            "identical": _share(self.identical, self.masks),
+            "iou_above_0.99": _share(self.close, self.masks),
+            "median_margin_of_the_rest": float(np.median(margins)) if margins else None,
+            "largest_margin_of_the_rest": max(margins) if margins else None,
+        }
+
+    def __str__(self) -> str:
+        return _in_words(self.summary())
+
+
+class Account:
+    """What the workers of a run have to say about how its masks were computed, summed up."""
+
+    def __init__(self) -> None:
+        self.measured = self.recomputed = 0
+        self.differences = Differences()
+
+    def add(self, said: Mapping[str, Any]) -> None:
+        """Add what a generator's ``take_account`` gave, as JSON values; it may be empty."""
+        self.measured += said.get("measured", 0)
+        self.recomputed += said.get("recomputed", 0)
+        self.differences.join(said.get("differences", {}))
+
+    def figures(self) -> dict[str, Any]:
+        """The sums and shares as JSON values; empty where no generator had anything to say."""
+        if not self.measured and not self.differences.images:
+            return {}
+        figures: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
+        if self.differences.images:
+            figures["compared_with_exact"] = self.differences.summary()
+        return figures
+
+
+def account(measured: int, recomputed: int, differences: Differences) -> dict[str, Any]:
+    """What :meth:`Account.add` takes, as JSON values."""
+    return {"measured": measured, "recomputed": recomputed, "differences": asdict(differences)}
+
+
+def lines(figures: Mapping[str, Any]) -> list[str]:
+    """The figures of :meth:`Account.figures` as lines for a person."""
+    told = []
+    if "measured" in figures:
+        share = figures["recomputed"] / max(1, figures["measured"])
+        told.append(
+            f"guard band: {figures['recomputed']:,} of {figures['measured']:,} masks ({share:.2%}) were "
+            "recomputed by the reference's operations"
+        )
+    if compared := figures.get("compared_with_exact"):
+        told.append(f"fidelity fast: {_in_words(compared)}")
+    return told
+
+
+def _in_words(compared: Mapping[str, Any]) -> str:
+    """The summary of :class:`Differences` as a sentence."""
+    if not compared["masks"]:
+        return f"{compared['images']:,} images compared with exact, no masks in them"
+    rest = ""
+    if compared["median_margin_of_the_rest"] is not None:
+        rest = (
+            f"; the others were {compared['median_margin_of_the_rest']:.4f} above their thresholds in the "
+            f"median, {compared['largest_margin_of_the_rest']:.4f} at most"
+        )
+    return (
+        f"{compared['images']:,} images compared with exact: {compared['identical']:.1%} of "
+        f"{compared['masks']:,} masks identical, {compared['iou_above_0.99']:.1%} with IoU above {CLOSE}, "
+        f"{compared['images_with_another_count']:.1%} of the images with another number of masks{rest}"
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _ious(proposal: Proposal, pairs: Sequence[Proposal], size: tuple[int, int]) -> float:
+    """The largest IoU of a mask with any of ``pairs``."""
+    if not pairs:
+        return 0.0
+    encoded = [{"size": list(size), "counts": item.counts.encode()} for item in (proposal, *pairs)]
+    return float(coco.iou(encoded[:1], encoded[1:], [0] * len(pairs)).max())
+
+
+def _margin(proposal: Proposal, settings: SamSettings) -> float:
+    """By how little the mask passed the generator's thresholds."""
+    margins = [float("inf")]
+    if settings.pred_iou_thresh > 0 and proposal.predicted_iou is not None:
+        margins.append(proposal.predicted_iou - settings.pred_iou_thresh)
+    if settings.stability_score_thresh > 0 and proposal.stability_score is not None:
+        margins.append(proposal.stability_score - settings.stability_score_thresh)
+    return min(margins)

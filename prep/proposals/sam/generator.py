@@ -1,0 +1,272 @@
+"""The `sam` generator: the official automatic masks on segment_anything's models, without the official
+detours.
+
+The reference is ``SamAutomaticMaskGenerator`` of the ``segment_anything`` package, as on GitHub's main
+branch; the release on PyPI has the same masks on a CPU, and on a GPU fails where suppression goes by
+category.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prep.devices import cpu_cores
+from prep.errors import PrepError
+from prep.masks import rle
+from prep.proposals.sam.candidates import Found
+from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids, resized, scaled
+from prep.proposals.sam.decoder import Decoder
+from prep.proposals.sam.encoder import ExactEncoder, shrink
+from prep.proposals.sam.fast_encoder import FastEncoder, reduced_precision
+from prep.proposals.sam.fidelity import Differences, account
+from prep.proposals.sam.nms import suppress
+from prep.proposals.sam.postprocess import Measures, Postprocessor, Thresholds
+from prep.proposals.sam.settings import SamSettings, find_checkpoint
+from prep.proposals.sam.small_regions import remove_small_regions
+from prep.proposals.sam.upsample import Geometry, geometry
+from prep.proposals.sam.weights import load_sam
+from prep.records import Proposal
+
+__all__ = ["SamGenerator", "SamSettings"]
+
+log = logging.getLogger(__name__)
+
+Image = npt.NDArray[np.uint8]
+Encoder = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+SAMPLE = 100  # with fidelity fast, the first image of as many is done the exact way as well
+FAST = "fidelity fast: masks are close to the official ones, not equal; a sample is compared with exact"
+
+
+class SamGenerator:
+    """Proposes the masks of the official ``SamAutomaticMaskGenerator``, in its order.
+
+    Picklable until :meth:`open`, which loads the model once. ``load`` makes the model (by default from the
+    checkpoint that the settings name).
+    """
+
+    def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
+        self.options = settings
+        self.name = f"sam:{settings.model}"
+        self.recomputed = 0  # masks taken from the reference's operations, of
+        self.measured = 0  # masks measured so far
+        self.differences = (
+            Differences()
+        )  # from exact, on a sample of the images; only where the fidelity is fast
+        self._proposed = 0
+        # The last bits of a matrix product depend on how many threads share it, and Ray gives its workers
+        # another number than this process has: wherever a copy is opened, it takes this one's.
+        self._threads = settings.threads or torch.get_num_threads()
+        self._load = load
+        self._weights_sha256: str | None = None
+        self._model: Any = None
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting that can change a mask (JSON values), for the content key."""
+        return self.options.key()
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the checkpoint file (64 hex digits); read once, without loading the model."""
+        if self._weights_sha256 is None:
+            with find_checkpoint(self.options.model, self.options.checkpoint).open("rb") as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(1 << 22):
+                    digest.update(chunk)
+            self._weights_sha256 = digest.hexdigest()
+        return self._weights_sha256
+
+    def open(self) -> None:
+        """Load the model; raises PrepError where the weights or the device are not there."""
+        options = self.options
+        self._model = self._load(options)
+        self._device = self._model.device
+        self._side = self._model.image_encoder.img_size
+        self._grids = grids(options)
+        self._cuts = Thresholds.of(self._model.mask_threshold, options.stability_score_offset)
+        torch.set_num_threads(self._threads)
+        self._pool = ThreadPoolExecutor(max(1, min(self._threads, cpu_cores())), thread_name_prefix="resize")
+        self._post = Postprocessor(self._threads)
+        on_cpu = self._device.type == "cpu"
+        group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
+        with torch.inference_mode():
+            self._encode: Encoder = ExactEncoder(self._model, options.images_per_batch)
+            self._decode = Decoder(self._model, group, 1 if on_cpu else group)
+            if options.fidelity == "fast":
+                log.warning(FAST)
+                self._exact = self._encode, self._decode
+                self._encode = FastEncoder(self._model, options.images_per_batch)
+                self._decode = Decoder(self._model, group, 1 if on_cpu else group, trust=True)
+        self._prompts = lru_cache(maxsize=64)(self._embed_points)
+
+    def propose(self, images: Sequence[Image]) -> list[list[Proposal]]:
+        """The masks of each image (H x W x 3, uint8, RGB) in the official order; none where none survive."""
+        if self._model is None:
+            raise PrepError("the generator has not been opened", "call open() before propose()")
+        if self.options.fidelity == "exact":
+            return self._masks(images)
+        with reduced_precision(self._device):
+            found = self._masks(images)
+        for image, fast in zip(images, found, strict=True):
+            if self._proposed % SAMPLE == 0:
+                self._compare(image, fast)
+            self._proposed += 1
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """What there is to say about how the masks were computed, as JSON values."""
+        said: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
+        if self.options.fidelity == "fast":
+            said["compared_with_exact"] = self.differences.summary()
+        return said
+
+    def take_account(self) -> dict[str, Any]:
+        """What :class:`prep.proposals.sam.fidelity.Account` adds up, since this was last asked for."""
+        taken = account(self.measured, self.recomputed, self.differences)
+        self.measured = self.recomputed = 0
+        self.differences = Differences()
+        return taken
+
+    def _compare(self, image: Image, fast: list[Proposal]) -> None:
+        """Do an image the exact way as well, and say how its masks differ."""
+        quick = self._encode, self._decode
+        self._encode, self._decode = self._exact
+        try:
+            exact = self._masks([image])[0]
+        finally:
+            self._encode, self._decode = quick
+        self.differences.add(exact, fast, (image.shape[0], image.shape[1]), self.options)
+        log.warning("fidelity fast: %s", self.differences)
+
+    def _masks(self, images: Sequence[Image]) -> list[list[Proposal]]:
+        """The masks of each image by the encoder and decoder in use."""
+        options = self.options
+        found: list[list[Found]] = [[] for _ in images]
+        work = [
+            (number, crop)
+            for number, image in enumerate(images)
+            for crop in crops(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
+            if min(resized(crop.size, self._side)) > 0
+        ]
+        with torch.inference_mode():
+            for (number, crop), features in self._embedded(images, work):
+                found[number].append(self._in_crop(features, crop, images[number].shape[:2]))
+            return [self._finish(parts, image.shape[:2]) for parts, image in zip(found, images, strict=True)]
+
+    def _embedded(
+        self, images: Sequence[Image], work: list[tuple[int, Crop]]
+    ) -> Iterator[tuple[tuple[int, Crop], torch.Tensor]]:
+        """The embedding of each piece of work, resized ahead of the encoder."""
+        size = self.options.images_per_batch
+
+        def cut(piece: tuple[int, Crop]) -> torch.Tensor:
+            x0, y0, x1, y1 = piece[1].box
+            return shrink(images[piece[0]][y0:y1, x0:x1], self._side)
+
+        groups = [work[start : start + size] for start in range(0, len(work), size)]
+        ahead = [self._pool.submit(cut, piece) for piece in groups[0]] if groups else []
+        for number, group in enumerate(groups):
+            pixels = [future.result() for future in ahead]
+            if number + 1 < len(groups):
+                ahead = [self._pool.submit(cut, piece) for piece in groups[number + 1]]
+            yield from zip(group, self._encode(pixels), strict=True)
+
+    def _embed_points(self, layer: int, size: tuple[int, int]) -> list[torch.Tensor]:
+        """The prompts of a crop of ``size`` in the reference's batches; equal for all images of that size."""
+        inside = resized(size, self._side)
+        points = torch.as_tensor(scaled(self._points(layer, size), size, inside), device=self._device)
+        step = self.options.points_per_batch
+        return [self._decode.prompts(points[start : start + step]) for start in range(0, len(points), step)]
+
+    def _points(self, layer: int, size: tuple[int, int]) -> Points:
+        """The points of a crop of ``size`` (H, W), in its pixels."""
+        return np.asarray(self._grids[layer] * np.array([size[1], size[0]]))
+
+    def _in_crop(self, features: torch.Tensor, crop: Crop, size: tuple[int, int]) -> Found:
+        """The masks that survive in one crop of an image of ``size``, best predicted IoU first."""
+        low = 4 * features.shape[-1]
+        plan = geometry(low, self._side, resized(crop.size, self._side), crop.size, self._device)
+        points = np.repeat(self._points(crop.layer, crop.size), 3, axis=0)
+        logits: list[torch.Tensor] = []
+        ious, stability, boxes, kept, close = [], [], [], [], []
+        first = 0
+        for prompts in self._prompts(crop.layer, crop.size):
+            some = self._decode(features, prompts, self.options.pred_iou_thresh)
+            seen, keep = self._measure(some.logits, plan, crop, size)
+            logits += [
+                some.logits[i] for i in keep
+            ]  # no copies: what is below the threshold stays till the end
+            ious.append(some.iou.cpu()[torch.as_tensor(keep)])
+            stability.append(seen.stability[keep])
+            boxes.append(seen.boxes[keep])
+            close.append(seen.recomputed[keep])
+            kept.append(some.index.numpy()[keep] + first)
+            first += 3 * len(prompts)
+        if not logits:
+            return Found.nothing()
+        order = suppress(
+            np.concatenate(boxes), torch.cat(ious), self.options.box_nms_thresh, self._device.type
+        )
+        where = torch.as_tensor(order)
+        winners = [logits[i] for i in order]
+        shift = np.array([crop.box[0], crop.box[1]])
+        return Found(
+            self._post.runs(winners, plan, self._cuts, crop.box[:2], size, np.concatenate(close)[order]),
+            torch.cat(ious)[where],
+            np.concatenate(stability)[order],
+            (np.concatenate(boxes)[order] + np.tile(shift, 2)).astype(np.float32),
+            points[np.concatenate(kept)[order]] + shift,
+            np.tile(np.array(crop.box, np.int64), (len(order), 1)),
+        )
+
+    def _measure(
+        self, logits: torch.Tensor, plan: Geometry, crop: Crop, size: tuple[int, int]
+    ) -> tuple[Measures, npt.NDArray[np.int64]]:
+        """What is known of the candidates, and which of them are steady and not cut off by the crop."""
+        seen = self._post.measure(logits, plan, self._cuts)
+        self.measured += len(seen.area)
+        self.recomputed += int(seen.recomputed.sum())
+        keep = ~cut_off(seen.boxes, crop, size)
+        if self.options.stability_score_thresh > 0.0:
+            # Compared as torch compares a float32 tensor with a number; NaN (an empty mask) is dropped.
+            keep &= seen.stability >= np.float32(self.options.stability_score_thresh)
+        return seen, np.flatnonzero(keep)
+
+    def _finish(self, parts: list[Found], size: tuple[int, int]) -> list[Proposal]:
+        """The proposals of an image from the masks of its crops."""
+        options = self.options
+        found = Found.join(parts) if parts else Found.nothing()
+        if len(found.runs) == 0:
+            return []
+        if options.crop_n_layers > 0:
+            # Masks of smaller crops first. The areas are those of the crops, as int64.
+            sides = torch.as_tensor(found.crops[:, 2:] - found.crops[:, :2])
+            scores = 1 / (sides[:, 0] * sides[:, 1])
+            found = found.pick(suppress(found.boxes, scores, options.crop_nms_thresh, self._device.type))
+        if options.min_mask_region_area > 0:
+            found = self._clean(found, size)
+        return [found.proposal(i) for i in range(len(found.runs))]
+
+    def _clean(self, found: Found, size: tuple[int, int]) -> Found:
+        """Fill small holes and drop small islands, then suppress once more, unchanged masks first."""
+        area = self.options.min_mask_region_area
+        cleaned = list(
+            self._pool.map(lambda runs: remove_small_regions(runs, size[0], size[1], area), found.runs)
+        )
+        boxes = np.array([rle.corners(runs, size[0]) for runs, _ in cleaned], np.float32)
+        scores = torch.tensor([0.0 if changed else 1.0 for _, changed in cleaned])
+        threshold = max(self.options.box_nms_thresh, self.options.crop_nms_thresh)
+        # The reference does this step on the CPU whatever the device.
+        order = suppress(boxes, scores, threshold)
+        for i, (runs, changed) in enumerate(cleaned):
+            if changed:
+                found.runs[i], found.boxes[i] = runs, boxes[i]
+        return found.pick(order)

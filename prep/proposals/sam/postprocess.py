@@ -1,0 +1,198 @@
+"""From low-resolution logits to stability, boxes and runs that equal the official generator's."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prep.masks import rle
+from prep.proposals.sam import kernels_cpu as kernels
+from prep.proposals.sam.upsample import Geometry, reference, workspace
+
+CHUNK = 16  # masks that a thread takes at a time
+ROOM = 1 << 14  # edges that a mask is expected to have at most; one that has more is done again with room
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The three cuts that the generator makes: ``middle`` is the mask, the other two bound its stability.
+
+    Compared as float32, as torch compares a float32 tensor with a number.
+    """
+
+    low: np.float32
+    middle: np.float32
+    high: np.float32
+
+    @staticmethod
+    def of(mask_threshold: float, offset: float) -> Thresholds:
+        """The cuts for the official ``mask_threshold`` and ``stability_score_offset``."""
+        return Thresholds(
+            np.float32(mask_threshold - offset),
+            np.float32(mask_threshold),
+            np.float32(mask_threshold + offset),
+        )
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """The three in ascending order (an offset below zero turns them round)."""
+        return np.sort(np.array([self.low, self.middle, self.high], np.float32))
+
+
+@dataclass
+class Measures:
+    """What is known of n masks before any run is made: ``high`` and ``low`` count pixels above the outer
+    cuts.
+
+    ``boxes`` (n x 4, int64) are XYXY of the first and last pixel inside, zeros for an empty mask.
+    ``recomputed`` says which were taken from the reference's operations because a value was too close to a
+    cut to tell.
+    """
+
+    high: npt.NDArray[np.int64]
+    low: npt.NDArray[np.int64]
+    area: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.int64]
+    recomputed: npt.NDArray[np.bool_]
+
+    @property
+    def stability(self) -> npt.NDArray[np.float32]:
+        """The official stability score: IoU of the masks at the outer cuts, NaN where both are empty."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.high.astype(np.float32) / self.low.astype(np.float32), np.float32)
+
+
+def settled_edges(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Either side of each cut, as far from it as rounding can carry a mean of values beyond it."""
+    margin = np.abs(values) * np.float32(1e-5) + np.float32(1e-30)
+    return np.stack([values - margin, values + margin], axis=1).ravel().astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def on_gpu() -> Any:
+    """The GPU's kernels, or ``None`` where Triton is not installed (the CPU's then serve)."""
+    try:
+        return importlib.import_module("prep.proposals.sam.kernels_gpu")
+    except ImportError:
+        return None
+
+
+class Postprocessor:
+    """The fused pass over many masks, where they are; runs on ``threads`` threads of the CPU."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="masks") if threads > 1 else None
+
+    def measure(self, logits: torch.Tensor, plan: Geometry, cuts: Thresholds) -> Measures:
+        """Counts and boxes of masks given as logits (n, L, L), float32."""
+        values = cuts.values
+        if logits.is_cuda and on_gpu() is not None:
+            results = on_gpu().measure(logits, plan, values, settled_edges(values))
+        else:
+            results = self._measure(np.ascontiguousarray(logits.cpu().numpy()), plan, values)
+        close = results[:, kernels.CLOSE] > 0
+        for i, pixels in zip(
+            np.flatnonzero(close),
+            pixels_by_reference([logits[i] for i in np.flatnonzero(close)], plan),
+            strict=True,
+        ):
+            results[i] = count(pixels, values)
+        boxes = results[:, [kernels.LEFT, kernels.TOP, kernels.RIGHT, kernels.BOTTOM]]
+        boxes[results[:, kernels.AREA] == 0] = 0
+        high, low_count = results[:, kernels.HIGH], results[:, kernels.LOW]
+        if cuts.low > cuts.high:
+            high, low_count = low_count, high
+        return Measures(high, low_count, results[:, kernels.AREA], boxes, close)
+
+    def _measure(
+        self, low: npt.NDArray[np.float32], plan: Geometry, values: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int64]:
+        """The nine numbers of each mask, by the CPU's kernels."""
+        results = np.empty((len(low), kernels.EDGES + 1), np.int64)
+        edges = settled_edges(values)
+
+        def work(part: slice) -> None:
+            kernels.measure_all(
+                low[part], plan.arrays, values, edges, np.float32(plan.band), workspace(plan), results[part]
+            )
+
+        self._share(work, len(low))
+        return results
+
+    def runs(
+        self,
+        logits: Sequence[torch.Tensor],
+        plan: Geometry,
+        cuts: Thresholds,
+        corner: tuple[int, int],
+        size: tuple[int, int],
+        recompute: npt.NDArray[np.bool_],
+    ) -> list[rle.Runs]:
+        """The runs of masks, each L x L, in an image of ``size`` (H, W), their crop at ``corner`` (X, Y).
+
+        Those to ``recompute`` come from the reference's operations.
+        """
+        low = [mask.cpu().numpy() for mask in logits]
+        out: list[rle.Runs] = [np.empty(0, np.int64)] * len(low)
+        values = np.full(3, cuts.middle, np.float32)
+        edges = settled_edges(values)
+        offset = corner[0] * size[0] + corner[1]
+
+        def work(part: slice) -> None:
+            room, tools = np.empty(ROOM, np.int64), workspace(plan)
+            for i in range(part.start, part.stop):
+                used = kernels.trace(low[i], plan.arrays, values, edges, offset, size[0], room, tools)
+                if used > len(room):
+                    room = np.empty(2 * used, np.int64)
+                    used = kernels.trace(low[i], plan.arrays, values, edges, offset, size[0], room, tools)
+                out[i] = kernels.lengths(room[:used], size[0] * size[1])
+
+        self._share(work, len(low))
+        (height, width), (x, y) = plan.size, corner
+        for i, pixels in zip(
+            np.flatnonzero(recompute),
+            pixels_by_reference([logits[i] for i in np.flatnonzero(recompute)], plan),
+            strict=True,
+        ):
+            whole = np.zeros(size, np.bool_)
+            whole[y : y + height, x : x + width] = pixels > cuts.middle
+            out[i] = rle.encode(whole)
+        return out
+
+    def _share(self, work: Callable[[slice], None], count: int) -> None:
+        """Do ``work`` on all of ``count`` masks, in chunks."""
+        if self._pool is None:
+            work(slice(0, count))
+        else:
+            list(self._pool.map(work, _chunks(count)))
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    for start in range(0, count, CHUNK):
+        yield slice(start, min(start + CHUNK, count))
+
+
+def pixels_by_reference(logits: Sequence[torch.Tensor], plan: Geometry) -> Iterator[npt.NDArray[np.float32]]:
+    """Each mask's pixels (H x W) by the reference's own operations, three masks at a time as it has them."""
+    for start in range(0, len(logits), 3):
+        group = list(logits[start : start + 3])
+        filled = torch.stack(group + group[:1] * (3 - len(group)))
+        pixels = reference(filled[None], plan.mid, plan.inside, plan.size)[0].cpu().numpy()
+        yield from pixels[: len(group)]
+
+
+def count(pixels: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """What :func:`kernels_cpu.measure` gives, from all of a mask's pixels; none is close."""
+    mask = pixels > values[1]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top, right, bottom = (columns[0], rows[0], columns[-1], rows[-1]) if len(rows) else (1, 1, 0, 0)
+    counts = (int((pixels > values[2]).sum()), int((pixels > values[0]).sum()), int(mask.sum()))
+    return np.array([*counts, left, top, right, bottom, 0, 0], np.int64)

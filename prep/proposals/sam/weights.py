@@ -1,0 +1,81 @@
+"""Loads the real ``segment_anything`` models, and says in words what is wrong with a checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from segment_anything import sam_model_registry
+
+from prep.errors import PrepError
+from prep.proposals.sam.settings import SamSettings, find_checkpoint
+
+# Width of the image encoder's tokens, by which the three models can be told apart.
+WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+
+
+def load_sam(settings: SamSettings) -> Any:
+    """The model of ``settings`` on its device, in evaluation mode; PrepError for a file that does not fit."""
+    path = find_checkpoint(settings.model, settings.checkpoint)
+    weights = read_weights(path)
+    found = identify(weights)
+    if found != settings.model:
+        what = f"the weights of {found}" if found else "no SAM weights"
+        raise PrepError(
+            f"{path} holds {what}, not of {settings.model}",
+            f"give --model {found}, or another --checkpoint" if found else "give another --checkpoint",
+        )
+    model = sam_model_registry[settings.model]()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise PrepError(f"{path} does not fit SAM {settings.model}: {error}", "download it again") from error
+    return model.to(device_of(settings)).eval()
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The state dict in ``path``, read without running any code from it."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PrepError(f"{path} cannot be read as a checkpoint: {reason}", "download it again") from error
+    if isinstance(weights, dict) and isinstance(weights.get("model"), dict):
+        weights = weights["model"]  # as trainers save it, beside an optimizer
+    if not isinstance(weights, dict):
+        raise PrepError(
+            f"{path} holds a {type(weights).__name__}, not a state dict", "give another --checkpoint"
+        )
+    return weights
+
+
+def identify(weights: dict[str, Any]) -> str | None:
+    """Which model the weights belong to, or ``None``."""
+    embedding = weights.get("image_encoder.pos_embed")
+    return WIDTHS.get(embedding.shape[-1]) if isinstance(embedding, torch.Tensor) and embedding.ndim else None
+
+
+def device_of(settings: SamSettings) -> torch.device:
+    """The device to run on; raises PrepError for a CUDA device that is not there."""
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(settings.device)
+    except RuntimeError as error:
+        raise PrepError(f"device is {settings.device!r}", "give cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise PrepError(
+            f"device {settings.device} is not there: torch sees {torch.cuda.device_count()} GPUs",
+            "give --gpus 0 to run on the CPU, or check the driver with nvidia-smi",
+        )
+    return device
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether the file has torch's present format, the only one that can be mapped."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"

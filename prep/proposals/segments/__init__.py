@@ -1,0 +1,1 @@
+"""Masks without weights: classical segmentation, merged."""

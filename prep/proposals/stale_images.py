@@ -1,0 +1,117 @@
+"""Find rows whose image is no longer the file that their masks were made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from prep.cache.answers import AnswerCache
+from prep.cache.keys import seen_key
+from prep.cache.shards import read_shard
+from prep.proposals.images import UnreadableImage, check_name, read_bytes
+
+if TYPE_CHECKING:
+    from prep.cache.files import Files
+
+Fault = tuple[int, str]
+Row = tuple[str, str | None]  # an image and the SHA-256 of its bytes, None where they could not be read
+
+# The folder of a cache that says which files have been read.
+SEEN_STAGE = "seen"
+SEEN = pa.schema([pa.field("key", pa.string(), nullable=False)])
+BLOCK = 4096
+
+
+def open_seen(cache: str | Path) -> AnswerCache:
+    """The files read so far, by :func:`seen_key`. To lose it costs no more than reading them again."""
+    return AnswerCache(cache, SEEN_STAGE, "images", SEEN)
+
+
+def changed_rows(
+    files: Files, shards: Iterable[str], root: Path, seen: AnswerCache
+) -> dict[str, dict[int, str]]:
+    """The rows of ``shards`` whose image below ``root`` has other bytes than they were made of.
+
+    Shard -> row number -> image. A file with the size and time that it was read with is trusted: it costs one
+    ``stat``. Any other is read and hashed, and entered in ``seen`` where its bytes are the row's. A file that
+    is gone changes nothing: there is nothing that its row could be replaced by.
+    """
+    changed: dict[str, dict[int, str]] = {}
+    with ThreadPoolExecutor(8, thread_name_prefix="hash") as pool:
+        for name in shards:
+            table = read_shard(files, name, ["image", "image_sha256"])
+            for start in range(0, table.num_rows, BLOCK):
+                part = table.slice(start, BLOCK)
+                rows = list(zip(part["image"].to_pylist(), part["image_sha256"].to_pylist(), strict=True))
+                found = _changed(rows, root, seen, pool)
+                if found:
+                    changed.setdefault(name, {}).update({start + row: rows[row][0] for row in found})
+    return changed
+
+
+def _changed(rows: Sequence[Row], root: Path, seen: AnswerCache, pool: ThreadPoolExecutor) -> list[int]:
+    """The numbers of the rows whose file has other bytes; the others are entered in ``seen``."""
+    keys = [_key_now(root, image, sha256) for image, sha256 in rows]
+    there = [number for number, key in enumerate(keys) if key is not None]
+    known = seen.contains([keys[number] or "" for number in there])
+    doubtful = [number for number, is_known in zip(there, known.tolist(), strict=True) if not is_known]
+    changed, same = [], []
+    hashes = pool.map(lambda number: _hash_now(root, *rows[number]), doubtful)
+    for number, now in zip(doubtful, hashes, strict=True):
+        if now is None:
+            continue
+        if now == (rows[number][1] or ""):
+            same.append(keys[number])
+        else:
+            changed.append(number)
+    if same:
+        seen.put(pa.table({"key": same}))
+    return changed
+
+
+def _key_now(root: Path, image: str, sha256: str | None) -> str | None:
+    """The key of a file as it is now, if its bytes are still the row's; None where there is none."""
+    try:
+        stat = os.stat(f"{root}/{image}")
+    except (OSError, ValueError):
+        return None
+    return seen_key(image, stat.st_size, stat.st_mtime_ns, sha256)
+
+
+def _hash_now(root: Path, image: str, before: str | None) -> str | None:
+    """A file's hash, empty for one that is no image file; None where it just could not be read."""
+    try:
+        check_name(image)
+        return read_bytes(root / image).sha256
+    except UnreadableImage as error:
+        # What the system refuses today it may give tomorrow: that takes no row away.
+        return None if before is not None and isinstance(error.__cause__, OSError) else ""
+
+
+def image_faults(root: Path) -> Callable[[pa.Table], Iterator[Fault]]:
+    """A check of proposals rows against the images below ``root``: it hashes every file again.
+
+    A run trusts size and time of a file that it has read. The check gives (row number, why) for an
+    image that has changed or gone since, and for one that had an error and is another file by now.
+    """
+
+    def faults(table: pa.Table) -> Iterator[Fault]:
+        rows = zip(*(table.column(name).to_pylist() for name in ("image", "image_sha256")), strict=True)
+        for number, (image, sha256) in enumerate(rows):
+            try:
+                check_name(image)
+                found = read_bytes(root / image).sha256
+            except UnreadableImage as error:
+                if sha256 is not None:
+                    yield number, f"its image cannot be read any more: {error}"
+                continue
+            if found != sha256:
+                unread = sha256 is None
+                yield number, "its image could not be read before" if unread else "its image has changed"
+
+    return faults

@@ -1,0 +1,277 @@
+"""Writes a store as the tree that the released PCNet code reads: phrases, masks and ranked proposals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import count, groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.datasets.pickles import load_pickle
+from prep.engine.progress import progress
+from prep.errors import PrepError
+from prep.records import Expression
+from prep.released.tree import (
+    CANDIDATES,
+    MASKS,
+    MASKS_FOLDER,
+    PHRASES,
+    PHRASES_FOLDER,
+    UMD_TO_GOOGLE,
+    candidates_file,
+    repeated,
+    save_array,
+    save_object,
+    write_whole,
+)
+
+if TYPE_CHECKING:
+    from prep.cache.store import Store
+    from prep.datasets.catalogue import Dataset
+
+
+@dataclass
+class Exported:
+    """What was written where, and what the released tree cannot hold.
+
+    ``ranked_by`` is ``scores`` or, where the store has none, ``area``. ``notes`` counts, by reason, what was
+    filled in or left out.
+    """
+
+    folder: Path
+    refs: int = 0
+    sentences: int = 0
+    images: int = 0
+    ranked_by: str = "area"
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def note(self, reason: str, number: int = 1) -> None:
+        """Count one more of ``reason``."""
+        if number:
+            self.notes[reason] = self.notes.get(reason, 0) + number
+
+
+def export_official(
+    store: Store,
+    dataset: Dataset,
+    out: Path,
+    *,
+    splits: Collection[str] | None = None,
+    side: int | None = None,
+) -> Exported:
+    """Write ``dataset``'s phrases, masks and candidates from ``store`` below ``out/refer/<dataset>``.
+
+    Masks are uint8 arrays (40, H, W) of the image's size, zero padded; ``side`` limits their longer side in
+    pixels (the released loader resizes them to 32 x 32 for training, and a photo's full array takes 12 MB).
+    Files appear whole or not at all. Raises PrepError where phrases or proposals of a reference are missing.
+    """
+    done = Exported(out / "refer" / dataset.name)
+    references = _references(dataset, splits)
+    phrases = _phrases(store, dataset)
+    for folder in (done.folder / PHRASES_FOLDER, done.folder / MASKS_FOLDER):
+        folder.mkdir(parents=True, exist_ok=True)
+    names = _json_names(dataset, references, done)
+    for ref_id, sentences in references.items():
+        text = json.dumps(_sentences(sentences, phrases, done), ensure_ascii=False)
+        for name in names[ref_id]:
+            write_whole(done.folder / PHRASES_FOLDER / f"{name}.json", text.encode("utf-8"))
+    done.refs, done.sentences = len(references), sum(map(len, references.values()))
+    _masks_and_candidates(store, dataset, references, side, done)
+    return done
+
+
+def _references(dataset: Dataset, splits: Collection[str] | None) -> dict[int, list[Expression]]:
+    """ref_id -> its sentences, in the dataset's order."""
+    found: dict[int, list[Expression]] = {}
+    for ref_id, sentences in groupby(dataset.expressions(splits), key=lambda one: one.ref_id):
+        if ref_id is None:
+            raise PrepError(
+                f"{dataset.name} has references without ref_id", "The released tree is keyed by it."
+            )
+        found.setdefault(ref_id, []).extend(sentences)
+    return found
+
+
+def _phrases(store: Store, dataset: Dataset) -> dict[str, list[str]]:
+    """row_id -> the phrases of one dataset; rows with an error have none."""
+    import pyarrow.compute as pc
+
+    chosen = (pc.field("dataset") == dataset.name) & (pc.field("split_by") == dataset.split_by)
+    reader = store.made("phrases", "pcnet-prep phrases")
+    table = reader.read(["row_id", "phrases"], chosen)
+    return dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+
+
+def _sentences(
+    sentences: list[Expression], phrases: dict[str, list[str]], done: Exported
+) -> dict[str, list[str]]:
+    """sent_id -> five phrases, in the order of the sentences: the released class never looks at the keys."""
+    filled: dict[str, list[str]] = {}
+    for number, sentence in enumerate(sentences):
+        if sentence.row_id not in phrases:
+            raise PrepError(
+                f"ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store",
+                f"Run pcnet-prep phrases --dataset {sentence.dataset} --split-by {sentence.split_by} first.",
+            )
+        own = phrases[sentence.row_id]
+        if not own:
+            done.note("sentences whose phrases failed: the sentence itself is written")
+        own = (own or [sentence.text or "object"])[:PHRASES]
+        name = str(sentence.sent_id)
+        if sentence.sent_id is None or name in filled:
+            name = f"{sentence.ref_id}_{number}"
+        filled[name] = repeated(own)
+    return filled
+
+
+def _json_names(
+    dataset: Dataset, references: dict[int, list[Expression]], done: Exported
+) -> dict[int, tuple[int, ...]]:
+    """ref_id -> the names of its phrase files; for RefCOCOg's umd split the map to google's ids is written.
+
+    Quirk: the released class opens the file under the umd id, then takes what the one under the mapped google
+    id says. Both must exist; where an id is another reference's google id the file is that reference's.
+    """
+    if (dataset.name, dataset.split_by) != ("refcocog", "umd"):
+        return {ref_id: (ref_id,) for ref_id in references}
+    google = _google_ids(dataset, references)
+    if not google:
+        google = {ref_id: ref_id for ref_id in references}
+        done.note("refs(google).p is not in the tree: phrase files have umd ids, and the map says so")
+    free, used = count(max([*google.values(), *references], default=0) + 1), set[int]()
+    mapped: dict[int, int] = {}
+    for ref_id in references:
+        twin = google.get(ref_id)
+        mapped[ref_id] = next(free) if twin is None or twin in used else twin
+        used.add(mapped[ref_id])
+    alone = sum(ref_id not in google for ref_id in references)
+    done.note("umd references without a twin in refs(google).p: they got ids beyond all others", alone)
+    save_object(done.folder / UMD_TO_GOOGLE, mapped)
+    return {ref_id: (name, *(() if ref_id in used else (ref_id,))) for ref_id, name in mapped.items()}
+
+
+def _google_ids(dataset: Dataset, references: dict[int, list[Expression]]) -> dict[int, int]:
+    """umd ref_id -> google ref_id with the same sent_ids, as the released map was made."""
+    path = dataset.root / "refer" / "refcocog" / "refs(google).p"
+    if not path.is_file():
+        return {}
+    google = {
+        tuple(ref.get("sent_ids", ())): ref.get("ref_id")
+        for ref in load_pickle(path)
+        if isinstance(ref, dict)
+    }
+    found: dict[int, int] = {}
+    for ref_id, sentences in references.items():
+        twin = google.get(tuple(one.sent_id for one in sentences))
+        if isinstance(twin, int):
+            found[ref_id] = twin
+    return found
+
+
+def _masks_and_candidates(
+    store: Store, dataset: Dataset, references: dict[int, list[Expression]], side: int | None, done: Exported
+) -> None:
+    wanted: dict[str, list[int]] = {}
+    for ref_id, sentences in references.items():
+        if sentences[0].image is None:
+            done.note("references without an image: they have no candidates")
+        else:
+            wanted.setdefault(sentences[0].image, []).append(ref_id)
+    scores = _scores(store, dataset)
+    done.ranked_by = "scores" if scores else "area"
+    candidates: dict[int, dict[str, Any]] = {}
+    with progress("masks", len(wanted)) as bar:
+        for row in _proposal_rows(store, set(wanted)):
+            stem = PurePosixPath(row["image"]).stem
+            kept = _kept(row, done)
+            save_array(done.folder / MASKS_FOLDER / f"{stem}.npy", _array(row, kept, side))
+            for ref_id in wanted.pop(row["image"]):
+                ranks = [_ranking(row, kept, sentence, scores, done) for sentence in references[ref_id]]
+                candidates[ref_id] = _candidate(f"{stem}.npy", ranks, len(kept))
+            done.images += 1
+            bar.update(done.images)
+    if wanted:
+        raise PrepError(
+            f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}",
+            "Run pcnet-prep sam first.",
+        )
+    save_object(done.folder / candidates_file(dataset.split_by), candidates)
+
+
+def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]]:
+    """row_id -> (key of the proposals that were scored, a score for each); empty where none were made."""
+    reader = store.stage("scores").reader()
+    if not reader.exists:
+        return {}
+    table = reader.read(["row_id", "proposals_key", "scores"])
+    values = (table[name].to_pylist() for name in ("row_id", "proposals_key", "scores"))
+    return {row: (key, score) for row, key, score in zip(*values, strict=True)}
+
+
+def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
+    reader = store.made("proposals", "pcnet-prep sam")
+    for batch in reader.batches(["image", "height", "width", "masks", "key"]):
+        for at, image in enumerate(batch.column(0).to_pylist()):
+            if image in wanted:
+                yield batch.slice(at, 1).to_pylist()[0]
+
+
+def _kept(row: dict[str, Any], done: Exported) -> list[int]:
+    """Which of the row's masks go into the 40, in the store's order: the largest where there are more."""
+    areas = [mask["area"] for mask in row["masks"]]
+    done.note("masks beyond the 40 largest of an image: left out", max(0, len(areas) - MASKS))
+    return sorted(sorted(range(len(areas)), key=lambda at: (-areas[at], at))[:MASKS])
+
+
+def _array(row: dict[str, Any], kept: list[int], side: int | None) -> npt.NDArray[np.uint8]:
+    """(40, H, W) uint8; an image that could not be read has one pixel of nothing."""
+    from prep.masks import rle
+
+    height, width = row["height"] or 1, row["width"] or 1
+    shrink = min(1.0, side / max(height, width)) if side else 1.0
+    rows, columns = max(1, round(height * shrink)), max(1, round(width * shrink))
+    picked = np.ix_(np.arange(rows) * height // rows, np.arange(columns) * width // columns)
+    array = np.zeros((MASKS, rows, columns), np.uint8)
+    for at, index in enumerate(kept):
+        array[at] = rle.decode(rle.expand(row["masks"][index]["counts"]), height, width)[picked]
+    return array
+
+
+def _candidate(file: str, ranks: list[npt.NDArray[np.float32]], real: int) -> dict[str, Any]:
+    """One reference's entry from a ranking of 40 for each sentence, of which the first ``real`` are masks."""
+    entry: dict[str, Any] = {"sam_mask_path": file, "clip_score": ranks}
+    for size in CANDIDATES:
+        chosen = []
+        for rank in ranks:
+            vector = np.zeros(MASKS, np.int64)
+            vector[np.argsort(-rank, kind="stable")[: min(size, real)]] = 1
+            chosen.append(vector)
+        entry[f"candidate_{size}"] = chosen
+    return entry
+
+
+def _ranking(
+    row: dict[str, Any],
+    kept: list[int],
+    sentence: Expression,
+    scores: dict[str, tuple[str, list[float]]],
+    done: Exported,
+) -> npt.NDArray[np.float32]:
+    """(40,) higher is better, padding below every mask."""
+    if sentence.row_id in scores:
+        key, values = scores[sentence.row_id]
+        if key != row["key"] or len(values) != len(row["masks"]):
+            problem = f"{row['image']}: the scores are of other proposals than the store's"
+            raise PrepError(problem, "Run pcnet-prep score again.")
+    else:
+        done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)
+        pixels = (row["height"] or 1) * (row["width"] or 1)
+        values = [mask["area"] / pixels for mask in row["masks"]]
+    rank = np.full(MASKS, min([0.0, *values]) - 1, np.float32)
+    rank[: len(kept)] = [values[at] for at in kept]
+    return rank

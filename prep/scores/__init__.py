@@ -1,0 +1,1 @@
+"""Scores: how well CLIP finds that each proposal agrees with each expression."""

@@ -1,0 +1,186 @@
+"""One run of the scores stage: a store's expressions and proposals, joined by image, into its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prep.cache.maintain import cut_rows
+from prep.cache.shards import read_shard
+from prep.engine.runner import Summary, prepare
+from prep.errors import NotYet, PrepError
+from prep.proposals.images import UnreadableImage, check_name
+from prep.scores.stage import ImageTexts, ScoreStage, Text
+
+if TYPE_CHECKING:
+    from prep.cache.store import StageReader, Store
+    from prep.cache.writer import StageWriter
+
+
+def run_scores(
+    stage: ScoreStage,
+    store: Store,
+    root: Path,
+    *,
+    datasets: Collection[str] | None = None,
+    splits: Collection[str] | None = None,
+    replace: bool = False,
+    unit_size: int = 4,
+    workers: int = 1,
+    ray_address: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Score every expression of ``store`` against its image's proposals; images are found under ``root``.
+
+    ``datasets`` and ``splits`` limit the expressions (None: all). Left out and counted in the summary's
+    ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
+    read when its masks were made. Scores of an image whose masks were made again since are made again too.
+    An image that the proposals stage has not seen is a :class:`~prep.errors.PrepError`, as is a stage begun
+    with another model or on other proposals (unless ``replace``).
+    """
+    proposals = store.made("proposals", "pcnet-prep sam")
+    wanted, skipped = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
+    settings = score_settings(stage, store)
+    with store.stage("scores").writer(settings, replace=replace) as writer:
+        total = sum(map(len, wanted.values()))
+        remade = _cut_remade(proposals, writer)
+        _leave_out_done(wanted, writer)
+        left = sum(map(len, wanted.values()))
+        for image in _unreadable(proposals, wanted, store.uri):
+            _count(skipped, "image could not be read", len(wanted.pop(image)))
+        summary = Summary(stage="scores", where=writer.uri)
+        if wanted:  # else the model need not be loaded
+            summary = prepare(
+                stage,
+                _items(proposals, wanted, root),
+                key=lambda item: item.texts[0].row_id,
+                writer=writer,
+                unit_size=unit_size,
+                workers=workers,
+                ray_address=ray_address,
+                label="scores",
+                total=sum(map(len, wanted.values())),
+                arguments=arguments,
+            )
+    summary.total, summary.reused = total, total - left
+    summary.extra["skipped"] = skipped
+    if remade:
+        summary.extra["scores of masks made again since"] = remade
+    return summary
+
+
+def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
+    """What the rows depend on: the model's settings, and which proposals it is asked about."""
+    return {**stage.settings.key(), "proposals": store.stage("proposals").reader().fingerprint}
+
+
+def score_keys(
+    store: Store, *, datasets: Collection[str] | None = None, splits: Collection[str] | None = None
+) -> list[str]:
+    """The keys of the rows that :func:`run_scores` would have made at its end; raises as it does."""
+    proposals = store.made("proposals", "pcnet-prep sam")
+    wanted, _ = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
+    for image in _unreadable(proposals, wanted, store.uri):
+        del wanted[image]
+    return [text.row_id for texts in wanted.values() for text in texts]
+
+
+def _expressions(
+    reader: StageReader, datasets: Collection[str] | None, splits: Collection[str] | None
+) -> tuple[dict[str, list[Text]], dict[str, int]]:
+    """Image -> its expressions, and how many are left out for which reason."""
+    wanted: dict[str, list[Text]] = {}
+    skipped: dict[str, int] = {}
+    columns = ["row_id", "split_by", "image", "expression", "status", "dataset", "split"]
+    for batch in reader.batches(columns):
+        for row in batch.to_pylist():
+            if datasets is not None and row["dataset"] not in datasets:
+                continue
+            if splits is not None and row["split"] not in splits:
+                continue
+            if row["status"] == "error":
+                _count(skipped, "phrases have an error")
+            elif not row["image"]:
+                _count(skipped, "no image")
+            else:
+                text = Text(row["row_id"], row["split_by"], row["expression"])
+                wanted.setdefault(row["image"], []).append(text)
+    if not wanted:
+        raise PrepError(
+            f"nothing to score in dataset {_names(datasets)}, split {_names(splits)}; left out: {skipped}",
+            "see what the store holds with `pcnet-prep status`",
+        )
+    return wanted, skipped
+
+
+def _cut_remade(proposals: StageReader, writer: StageWriter) -> int:
+    """Take out the scores that are aligned with masks an image no longer has; how many there were."""
+    keys: dict[str, str] = {}
+    for batch in proposals.batches(["image", "key"]):
+        keys.update(zip(batch["image"].to_pylist(), batch["key"].to_pylist(), strict=True))
+    cut = {}
+    for shard in writer.manifest.shards:
+        table = read_shard(writer.files, shard, ["image", "proposals_key"])
+        rows = zip(table["image"].to_pylist(), table["proposals_key"].to_pylist(), strict=True)
+        stale = {row for row, (image, key) in enumerate(rows) if keys.get(image, key) != key}
+        if stale:
+            cut[shard] = stale
+    cut_rows(writer, cut)
+    return sum(map(len, cut.values()))
+
+
+def _leave_out_done(wanted: dict[str, list[Text]], writer: StageWriter) -> None:
+    for image in list(wanted):
+        done = writer.done.contains([text.row_id for text in wanted[image]]).tolist()
+        wanted[image] = [text for text, is_done in zip(wanted[image], done, strict=True) if not is_done]
+        if not wanted[image]:
+            del wanted[image]
+
+
+def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> list[str]:
+    """The wanted images that could not be read; raises PrepError where some have no row at all."""
+    missing, unreadable = set(wanted), []
+    for batch in proposals.batches(["image", "status"]):
+        for image, status in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            missing.discard(image)
+            if status == "error" and image in wanted:
+                unreadable.append(image)
+    if missing:
+        raise NotYet(
+            f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}",
+            f"make them first: pcnet-prep sam --out {uri}",
+        )
+    return unreadable
+
+
+def _items(proposals: StageReader, wanted: Mapping[str, list[Text]], root: Path) -> Iterator[ImageTexts]:
+    """The wanted images as work, in the store's order, read as they are asked for."""
+    columns = ["image", "image_sha256", "height", "width", "masks", "key"]
+    for batch in proposals.batches(columns):
+        for row, image in enumerate(batch.column(0).to_pylist()):
+            if image not in wanted:
+                continue
+            values = batch.slice(row, 1).to_pylist()[0]
+            try:
+                check_name(image)
+            except UnreadableImage as error:
+                raise PrepError(f"{image!r}: {error}", "make the store again") from error
+            yield ImageTexts(
+                image=image,
+                path=str(root / image),
+                sha256=values["image_sha256"],
+                height=values["height"],
+                width=values["width"],
+                counts=tuple(mask["counts"] for mask in values["masks"]),
+                proposals_key=values["key"],
+                texts=tuple(wanted[image]),
+            )
+
+
+def _count(reasons: dict[str, int], reason: str, number: int = 1) -> None:
+    reasons[reason] = reasons.get(reason, 0) + number
+
+
+def _names(values: Collection[str] | None) -> str:
+    return "(any)" if values is None else ", ".join(sorted(values))

@@ -1,0 +1,287 @@
+"""How well CLIP finds that each proposal agrees with each expression: crops and texts in, scores rows out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prep.cache.keys import answer_key, fingerprint
+from prep.cache.schema import SCORES
+from prep.errors import PrepError
+from prep.masks import rle
+from prep.proposals.images import UnreadableImage, decode, read_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+VERSION = 1  # part of every key: raise it when crops or scores change
+BACKGROUNDS = ("mean", "blur", "keep")
+TEXTS_AT_ONCE = 32
+TEXTS_REMEMBERED = 1 << 15
+BLUR_SHARE = 0.02  # radius of the blurred background, as a share of the image's longer side
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """Which CLIP, and what it is shown of a proposal.
+
+    ``model`` is an open_clip name (``ViT-B-32``, ``RN50``, ``hf-hub:org/name``) or a folder with an
+    ``open_clip_config.json``; ``weights`` a tag of open_clip (``openai``, ``laion2b_s34b_b79k``), a file, or
+    empty where the model brings its own. ``background``: what stands around the mask in its crop: ``mean``
+    (CLIP's mean colour), ``blur`` (the image, blurred) or ``keep`` (the image). ``margin``: how far the crop
+    goes beyond the mask's box on each side, as a share of the box's longer side. ``template``: the text,
+    ``{}`` standing for the expression.
+    """
+
+    model: str = "ViT-B-32"
+    weights: str = "openai"
+    background: str = "mean"
+    margin: float = 0.1
+    template: str = "{}"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.background not in BACKGROUNDS:
+            raise PrepError(f"--background {self.background!r}", f"one of: {', '.join(BACKGROUNDS)}")
+        if self.margin < 0:
+            raise PrepError(f"--margin {self.margin} is negative", "give a share of the box, such as 0.1")
+        if "{}" not in self.template:
+            raise PrepError(f"--template {self.template!r} has no {{}}", "put {} where the expression goes")
+
+    def key(self) -> dict[str, Any]:
+        """Everything that a score depends on, as JSON values; a file's or folder's weights by their hash."""
+        return {
+            "version": VERSION,
+            "model": Path(self.model).name if Path(self.model).is_dir() else self.model,
+            "weights": _weights_name(self),
+            "background": self.background,
+            "margin": self.margin,
+            "template": self.template,
+        }
+
+
+class Text(NamedTuple):
+    """An expression to score: the identity and split of its row, and its words."""
+
+    row_id: str
+    split_by: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTexts:
+    """One image with its masks (compressed RLE of H x W) and every expression to score against them."""
+
+    image: str
+    path: str
+    sha256: str
+    height: int
+    width: int
+    counts: tuple[str, ...]
+    proposals_key: str
+    texts: tuple[Text, ...]
+
+
+class ScoreStage:
+    """:class:`ImageTexts` items to rows of the scores schema: one row per expression, a score per mask.
+
+    A score is the cosine between CLIP's features of a crop and of a text, higher for better agreement. Each
+    image's crops are encoded once, in a batch of their own; each distinct text once, in batches of a fixed
+    shape: a score does not depend on what else is in the unit. Needs ``open``; picklable before it.
+    """
+
+    def __init__(self, settings: ScoreSettings, resources: Any = None) -> None:
+        self.settings = settings
+        self.resources = resources
+        self.key = fingerprint(settings.key())
+
+    def open(self) -> None:
+        """Load the model; raises PrepError where its weights cannot be had."""
+        self._clip = Clip(self.settings)
+        self._texts: OrderedDict[str, Floats] = OrderedDict()
+
+    def load(self, unit: list[ImageTexts]) -> list[tuple[ImageTexts, Pixels]]:
+        """Decode the unit's images and cut their crops, P x S x S x 3 each.
+
+        Raises PrepError for an image that is not the one whose masks are in the store.
+        """
+        return [(item, self._crops(item)) for item in unit]
+
+    def process(self, loaded: list[tuple[ImageTexts, Pixels]]) -> pa.Table:
+        """A row for every expression of the unit, images and expressions in the unit's order."""
+        rows = []
+        words = self._encode_texts([text.text for item, _ in loaded for text in item.texts])
+        for item, crops in loaded:
+            masks = self._clip.encode_images(crops) if len(crops) else None
+            for text in item.texts:
+                rows.append(
+                    {
+                        "row_id": text.row_id,
+                        "split_by": text.split_by,
+                        "image": item.image,
+                        "scores": [] if masks is None else (masks @ words[text.text]).tolist(),
+                        "proposals_key": item.proposals_key,
+                        "model": self.settings.model,
+                        "key": answer_key(f"{self.key}\n{item.proposals_key}", text.text),
+                    }
+                )
+        return pa.Table.from_pylist(rows, schema=SCORES)
+
+    def _crops(self, item: ImageTexts) -> Pixels:
+        if not item.counts:
+            return np.zeros((0, self._clip.side, self._clip.side, 3), np.uint8)
+        remedy = "name the folder that image paths are relative to with --data, or run `pcnet-prep sam` again"
+        try:
+            file = read_bytes(item.path)
+            pixels = decode(file.data)
+        except UnreadableImage as error:
+            raise PrepError(f"{item.path}: {error}", remedy) from error
+        if file.sha256 != item.sha256:
+            raise PrepError(f"{item.path} is not the file that its masks were made of", remedy)
+        masks = [rle.expand(text) for text in item.counts]
+        return cut(pixels, masks, self._clip.side, self._clip.fill, self.settings)
+
+    def _encode_texts(self, texts: Sequence[str]) -> dict[str, Floats]:
+        """The features of each distinct text, from memory where it was met lately."""
+        found = {text: self._texts[text] for text in dict.fromkeys(texts) if text in self._texts}
+        fresh = [text for text in dict.fromkeys(texts) if text not in found]
+        prompts = [self.settings.template.replace("{}", text) for text in fresh]
+        found.update(zip(fresh, self._clip.encode_texts(prompts), strict=True))
+        self._texts.update(found)
+        while len(self._texts) > TEXTS_REMEMBERED:
+            self._texts.popitem(last=False)
+        return found
+
+
+def cut(
+    pixels: Pixels,
+    masks: Sequence[npt.NDArray[np.int64]],
+    side: int,
+    fill: tuple[int, int, int],
+    settings: ScoreSettings,
+) -> Pixels:
+    """What CLIP is shown of each mask (runs of H x W): P x side x side x 3.
+
+    The mask's box grown by the margin and cut at the image's edge, with the background treated, padded to a
+    square with ``fill`` (so that nothing is cut off and nothing is stretched), and resized (bicubic).
+    """
+    from PIL import Image, ImageFilter
+
+    height, width = pixels.shape[:2]
+    around = pixels
+    if settings.background == "mean":
+        around = np.broadcast_to(np.array(fill, np.uint8), pixels.shape)
+    elif settings.background == "blur":
+        blur = ImageFilter.GaussianBlur(BLUR_SHARE * max(height, width))
+        around = np.asarray(Image.fromarray(pixels).filter(blur))
+    crops = np.empty((len(masks), side, side, 3), np.uint8)
+    for place, runs in enumerate(masks):
+        left, top, right, bottom = rle.corners(runs, height)
+        grow = round(settings.margin * max(right - left + 1, bottom - top + 1))
+        rows = slice(max(top - grow, 0), min(bottom + grow + 1, height))
+        columns = slice(max(left - grow, 0), min(right + grow + 1, width))
+        inside = rle.decode(runs, height, width)[rows, columns, None]
+        crop = Image.fromarray(np.where(inside, pixels[rows, columns], around[rows, columns]))
+        longer = max(crop.size)
+        square = Image.new("RGB", (longer, longer), fill)
+        square.paste(crop, ((longer - crop.width) // 2, (longer - crop.height) // 2))
+        crops[place] = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+    return crops
+
+
+class Clip:
+    """A CLIP of open_clip's, ready to encode: ``side`` and ``fill`` are its input's size and mean colour."""
+
+    def __init__(self, settings: ScoreSettings) -> None:
+        import open_clip
+        import torch
+
+        name = f"local-dir:{settings.model}" if Path(settings.model).is_dir() else settings.model
+        try:
+            model = open_clip.create_model(
+                name,
+                pretrained=settings.weights or None,
+                device=settings.device,
+                force_quick_gelu=_quick_gelu(settings),
+                require_pretrained=bool(settings.weights),
+            )
+            self._tokenize = open_clip.get_tokenizer(name)
+        except Exception as error:  # open_clip raises whatever its download and torch's reader raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise PrepError(
+                f"CLIP {settings.model} ({settings.weights or 'its own weights'}) cannot be had: {reason}",
+                "fetch its weights where there is a network and name the file with --weights FILE",
+            ) from error
+        self._model = model.eval().requires_grad_(False)
+        self._torch = torch
+        size = model.visual.image_size
+        self.side = int(size[0] if isinstance(size, tuple | list) else size)
+        mean, std = (torch.tensor(v, device=settings.device).view(1, 3, 1, 1) for v in _statistics(model))
+        self._mean, self._std, self._device = mean, std, settings.device
+        red, green, blue = (round(255 * float(v)) for v in mean.flatten())
+        self.fill = red, green, blue
+
+    def encode_images(self, crops: Pixels) -> Floats:
+        """Unit features (P, D) of P x side x side x 3 crops, P at least 1."""
+        torch = self._torch
+        with torch.inference_mode():
+            images = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float() / 255
+            return self._unit(self._model.encode_image((images - self._mean) / self._std))
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
+        """Unit features, each (D,); a text too long for the model is cut at its end."""
+        torch, features = self._torch, []
+        with torch.inference_mode():
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                part = list(texts[start : start + TEXTS_AT_ONCE])
+                ids = self._tokenize(part + [""] * (TEXTS_AT_ONCE - len(part))).to(self._device)
+                features += list(self._unit(self._model.encode_text(ids))[: len(part)])
+        return features
+
+    def _unit(self, features: torch.Tensor) -> Floats:
+        unit = self._torch.nn.functional.normalize(features.float(), dim=-1)
+        return np.asarray(unit.cpu().numpy(), np.float32)
+
+
+def _statistics(model: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """The mean and deviation of the colours that a model was trained with."""
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    mean = getattr(model.visual, "image_mean", None) or OPENAI_DATASET_MEAN
+    std = getattr(model.visual, "image_std", None) or OPENAI_DATASET_STD
+    return mean, std
+
+
+def _quick_gelu(settings: ScoreSettings) -> bool:
+    """Whether a tag's weights were trained with the quick activation, which open_clip leaves to the name."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    return bool((get_pretrained_cfg(settings.model, settings.weights) or {}).get("quick_gelu", False))
+
+
+def _weights_name(settings: ScoreSettings) -> str:
+    """A tag as it is; files by the SHA-256 of their SHA-256s, in the order of their names."""
+    files = [Path(settings.weights)] if settings.weights and Path(settings.weights).is_file() else []
+    if Path(settings.model).is_dir():
+        files += sorted(p for p in Path(settings.model).iterdir() if p.is_file())
+    if not files:
+        return settings.weights
+    digest = hashlib.sha256()
+    for file in files:
+        part = hashlib.sha256()
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 22):
+                part.update(chunk)
+        digest.update(part.digest())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,204 @@
+"""A run brings every row into the store exactly once, whatever stops it and however often."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from prep.cache.store import open_store
+from prep.engine.runner import Summary, prepare
+from prep.errors import PrepError
+from prep.stage import Resources
+from tests.prep import toy
+from tests.prep.toy import ToyStage, expected, item
+
+COUNT = 600
+
+
+def fill(out: Path, count: int = COUNT, stage: ToyStage | None = None, **options: object) -> Summary:
+    with open_store(out, create=True).stage("scores").writer({"toy": 1}) as writer:
+        items = map(item, range(count))
+        return prepare(stage or ToyStage(), items, key=str, writer=writer, unit_size=7, **options)
+
+
+def rows_in(out: Path) -> pa.Table:
+    return open_store(out).stage("scores").reader().read().combine_chunks().sort_by("row_id")
+
+
+def test_a_run_writes_every_row_and_says_so(tmp_path: Path) -> None:
+    summary = fill(tmp_path / "p", selection={"n": COUNT}, arguments={"unit": 7})
+    assert (summary.total, summary.done, summary.reused, summary.failed) == (COUNT, COUNT, 0, 0)
+    assert summary.where.endswith("p/scores")
+    assert rows_in(tmp_path / "p").equals(expected(COUNT))
+    manifest = open_store(tmp_path / "p").stage("scores").reader().manifest
+    assert manifest is not None
+    assert manifest.runs[0]["rows"] == COUNT
+    assert manifest.runs[0]["arguments"] == {"unit": 7}
+
+
+def test_a_finished_selection_is_not_looked_at(tmp_path: Path) -> None:
+    fill(tmp_path / "p", selection={"n": COUNT})
+
+    def untouchable() -> Iterator[str]:
+        raise AssertionError("the items were read")
+        yield ""
+
+    with open_store(tmp_path / "p").stage("scores").writer({"toy": 1}) as writer:
+        stage = ToyStage()
+        summary = prepare(stage, untouchable(), key=str, writer=writer, unit_size=7, selection={"n": COUNT})
+    assert (summary.total, summary.done, summary.reused) == (COUNT, 0, COUNT)
+    assert not hasattr(stage, "opened")
+
+
+def test_selections_accumulate_and_share_rows(tmp_path: Path) -> None:
+    fill(tmp_path / "p", 100)
+    summary = fill(tmp_path / "p", 250)
+    assert (summary.total, summary.done, summary.reused) == (250, 150, 100)
+    assert rows_in(tmp_path / "p").equals(expected(250))
+
+
+def test_an_item_that_comes_twice_gets_one_row(tmp_path: Path) -> None:
+    with open_store(tmp_path / "p", create=True).stage("scores").writer({}) as writer:
+        items = [item(n % 40) for n in range(3000)]
+        summary = prepare(ToyStage(), items, key=str, writer=writer, unit_size=9)
+    assert (summary.total, summary.done, summary.reused) == (3000, 40, 2960)
+    assert rows_in(tmp_path / "p").equals(expected(40))
+
+
+class FailingStage:
+    """Proposal rows; every third image cannot be read."""
+
+    resources = Resources()
+
+    def open(self) -> None: ...
+
+    def load(self, unit: list[str]) -> list[str]:
+        return unit
+
+    def process(self, unit: list[str]) -> pa.Table:
+        from prep.cache.schema import PROPOSALS
+
+        bad = [int(name) % 3 == 0 for name in unit]
+        rows = [
+            {"image": name, "masks": [], "grid32": b"", "generator": "g", "key": name}
+            | {"status": "error" if wrong else "empty", "error": f"cannot read {name}" if wrong else None}
+            for name, wrong in zip(unit, bad, strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema=PROPOSALS)
+
+
+def test_failures_are_rows_and_are_counted_by_reason(tmp_path: Path) -> None:
+    with open_store(tmp_path / "p", create=True).stage("proposals").writer({}) as writer:
+        summary = prepare(FailingStage(), map(str, range(90)), key=str, writer=writer, unit_size=4)
+    assert (summary.done, summary.failed) == (90, 30)
+    assert sum(summary.reasons.values()) == 30
+    assert summary.reasons["cannot read 0"] == 1
+    assert len(summary.reasons) <= 21
+
+
+class BreakingStage(ToyStage):
+    def process(self, unit: list[str]) -> pa.Table:
+        if item(300) in unit:
+            raise ZeroDivisionError("on purpose")
+        return super().process(unit)
+
+
+def test_a_stage_that_breaks_keeps_what_was_done_and_names_the_unit(tmp_path: Path) -> None:
+    with pytest.raises(PrepError, match="ZeroDivisionError: on purpose") as error:
+        fill(tmp_path / "p", stage=BreakingStage())
+    assert item(294) in error.value.message  # the first of the unit of seven
+    assert rows_in(tmp_path / "p").num_rows == 294
+    assert fill(tmp_path / "p").done == COUNT - 294
+    assert rows_in(tmp_path / "p").equals(expected(COUNT))
+
+
+def program(out: Path, *, seconds: float, workers: int = 1, unit: int = 5) -> subprocess.Popen[str]:
+    command = [sys.executable, toy.__file__, str(out), str(COUNT), str(unit), str(seconds), str(workers)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parents[2])}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def globbed(out: Path) -> list[str]:
+    """The keys that a reader of ``scores/**/*.parquet`` sees."""
+    if not list((out / "scores").glob("*.parquet")):
+        return []
+    query = f"select row_id from read_parquet('{out}/scores/**/*.parquet')"
+    return [key for (key,) in duckdb.connect().execute(query).fetchall()]
+
+
+def test_sigkill_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    out, chance, hits, before = tmp_path / "p", random.Random(7), 0, 0
+    for _ in range(12):
+        run = program(out, seconds=0.01)
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(chance.uniform(0.0, 0.25))
+        run.kill()
+        run.communicate()
+        seen = globbed(out)
+        assert len(seen) == len(set(seen))
+        assert set(seen) <= set(map(item, range(COUNT)))
+        assert len(seen) >= before, "a committed row went away"
+        before = len(seen)
+        hits += before < COUNT
+    assert hits >= 3, "the kills came too late to test anything"
+    assert program(out, seconds=0).wait() == 0
+    assert rows_in(out).equals(expected(COUNT))
+    assert sorted(globbed(out)) == sorted(map(item, range(COUNT)))
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
+)
+def test_a_signal_commits_what_is_finished_and_exits_non_zero(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    out = tmp_path / "p"
+    run = program(out, seconds=0.05, workers=workers)
+    assert run.stdout is not None
+    run.stdout.readline()
+    trace = tmp_path / "trace"
+    while run.poll() is None and (not trace.exists() or len(trace.read_text().split()) < 20):
+        time.sleep(0.01)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    assert number.name in errors
+    assert "same command again" in errors
+    processed = trace.read_text().split()
+    assert 20 <= len(processed) < COUNT
+    # The units in flight as the signal came are finished or dropped; every other is there.
+    in_flight = 1 if workers == 1 else 2 * workers
+    there = len(globbed(out))
+    assert 0 <= len(processed) - there <= 5 * in_flight
+    assert fill(out).done == COUNT - there
+    assert rows_in(out).equals(expected(COUNT))
+
+
+def test_two_runs_at_once_are_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "p"
+    first = program(out, seconds=0.01)
+    assert first.stdout is not None
+    first.stdout.readline()
+    with pytest.raises(PrepError, match=f"pid {first.pid}"):
+        fill(out)
+    assert first.wait() == 0
+    first.communicate()
+    assert rows_in(out).equals(expected(COUNT))

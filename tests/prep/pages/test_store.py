@@ -1,0 +1,316 @@
+"""The report against counts made by hand, and its page in a real browser: it loads, searches, stays inert."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from prep.cache.schema import PHRASES, PROPOSALS
+from prep.cache.store import open_store
+from prep.errors import PrepError
+from prep.pages.html import render, write
+from prep.pages.store import ReportConfig, write_report
+from prep.pages.store_data import Gallery, Histogram, PhraseCounts, ProposalCounts, flat
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from browser import Browser, find_browser
+
+HOSTILE = [
+    "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">",
+    "\u202egnirts desrever\u2066 \U0001f600\U0001f3f3\ufe0f\u200d\U0001f308 \u05e9\u05dc\u05d5\u05dd",
+    "x" * 5000,
+    "</script><b>bold</b> ${1+1} `tick` \\u003c",
+]
+BOX = np.zeros((40, 60), dtype=bool)
+BOX[10:20, 30:50] = True
+COUNTS = coco.encode(np.asfortranarray(BOX.astype(np.uint8)))["counts"].decode()
+
+
+def _phrase_row(at: int, **change: Any) -> dict[str, Any]:
+    row = {
+        "row_id": f"{at:032x}",
+        "dataset": "mine",
+        "split_by": "",
+        "split": "val" if at % 4 == 0 else "train",
+        "ref_id": at,
+        "sent_id": at,
+        "image": f"a/{at // 2}.jpg",
+        "expression": f"cup number {at}",
+        "phrases": ["the cup", f"number {at}"],
+        "source": "rules",
+        "llm": "rules",
+        "key": "k",
+        "violations": [],
+        "rejected": [],
+        "status": "ok",
+        "error": None,
+        "image_id": None,
+    }
+    return {**row, **change}
+
+
+def _proposal_row(image: str, **change: Any) -> dict[str, Any]:
+    mask = {
+        "counts": COUNTS,
+        "area": 200,
+        "bbox": [30.0, 10.0, 20.0, 10.0],
+        "predicted_iou": 0.9,
+        "stability_score": 0.95,
+    }
+    row = {
+        "image": image,
+        "height": 40,
+        "width": 60,
+        "masks": [mask],
+        "grid32": bytes(128),
+        "generator": "sam",
+        "key": "k",
+        "status": "ok",
+        "error": None,
+    }
+    return {**row, **change}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 1,000 expressions on 500 images: some hostile, some failed, some with violations."""
+    folder = tmp_path_factory.mktemp("report")
+    rows = [_phrase_row(at) for at in range(1000)]
+    for at, text in enumerate(HOSTILE):
+        rows[at] = _phrase_row(at, expression=text, phrases=[text])
+    rows[10] = _phrase_row(
+        10, status="error", error="the expression is empty", expression="", phrases=[], source=None
+    )
+    rows[11] = _phrase_row(11, violations=["too_long"], source="expression")
+    rows[12] = _phrase_row(12, rejected=[{"source": "llm", "violations": ["repeats"]}], image=None)
+    images = [_proposal_row(f"a/{at}.jpg") for at in range(500)]
+    images[7] = _proposal_row("a/7.jpg", masks=[], grid32=b"", status="error", error="truncated file")
+    opened = open_store(folder / "prepared", create=True)
+    with opened.stage("phrases").writer({"llm": "rules"}) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema=PHRASES))
+    with opened.stage("proposals").writer({"generator": "sam", "selection": {"min_area": 20}}) as writer:
+        writer.write(pa.Table.from_pylist(images, schema=PROPOSALS))
+    (folder / "data/a").mkdir(parents=True)
+    for at in range(3):
+        Image.new("RGB", (60, 40), (200, 30, 30)).save(folder / f"data/a/{at}.jpg")
+    (folder / "evaluation/stages").mkdir(parents=True)
+    hit = {"point": True, "iou": 0.25, "proposal_iou": 0.5, "proposal": 0, "peak_y": 12, "peak_x": 40}
+    miss = {"point": False, "iou": 0.0, "proposal_iou": None, "proposal": None, "peak_y": 0, "peak_x": 0}
+    scored = [{"row_id": f"{4:032x}", **hit}, {"row_id": f"{5:032x}", **miss}]
+    pq.write_table(pa.Table.from_pylist(scored), folder / "evaluation/samples.parquet")
+    np.save(folder / "evaluation/stages" / f"{4:032x}.npy", np.eye(4, dtype=np.float16)[None].repeat(2, 0))
+    return folder
+
+
+def _report(store: Path, name: str = "report.html", **change: Any) -> tuple[Path, dict[str, int]]:
+    out = store / name
+    return out, write_report(ReportConfig(str(store / "prepared"), out, **change))
+
+
+def test_a_histogram_counts_what_numpy_counts() -> None:
+    values = np.array([0.0, 0.1, 0.49, 0.5, 0.999, 1.0, 2.0, -1.0, float("nan")])
+    histogram = Histogram(0, 1)
+    histogram.add(values)
+    finite = np.clip(values[np.isfinite(values)], 0, np.nextafter(1, 0))
+    assert histogram.counts.tolist() == np.histogram(finite, bins=20, range=(0, 1))[0].tolist()
+
+
+def test_counts_are_over_every_row() -> None:
+    phrases = PhraseCounts()
+    phrases.add(
+        [
+            _phrase_row(0),
+            _phrase_row(1, violations=["a", "a"]),
+            _phrase_row(2, status="error", error="e", phrases=[]),
+        ]
+    )
+    told = phrases.to_json()
+    assert told["splits"] == [("mine train", 2), ("mine val", 1)]
+    assert told["sources"] == [("rules", 2)]
+    assert told["violations"] == [("a", 1)]
+    assert told["lengths"] == [(2, 2)]
+    assert told["failures"] == [("e", 1)]
+    proposals = ProposalCounts()
+    proposals.add([_proposal_row("a"), _proposal_row("b", masks=[], status="empty")])
+    told = proposals.to_json()
+    assert sum(count for _, count in told["masks"]["bars"]) == 2
+    assert sum(count for _, count in told["area"]["bars"]) == 1
+    assert list(flat({"a": {"b": 1, "c": None}, "d": "x"})) == [["a.b", "1"], ["d", "x"]]
+
+
+def test_what_the_page_carries_is_bounded_and_evenly_taken(store: Path) -> None:
+    _, small = _report(store, "small.html", rows=1000, pictures=5)
+    assert small == {"expressions": 1000, "of": 1000, "pictures": 5}
+    rows = open_store(store / "prepared").stage("phrases").reader()
+    assert rows.num_rows == 1000
+
+
+def test_wrong_places_are_named(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(PrepError, match="no store"):
+        write_report(ReportConfig(str(tmp_path / "none"), tmp_path / "a.html"))
+    with pytest.raises(PrepError, match="no folder"):
+        _report(store, data=tmp_path / "none")
+    with pytest.raises(PrepError, match=r"samples\.parquet"):
+        _report(store, evaluation=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def page(store: Path) -> Iterator[Browser]:
+    """The report, open in a browser."""
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    out, _ = _report(store, data=store / "data", evaluation=store / "evaluation")
+    with Browser(program) as browser:
+        browser.open(out, "document.documentElement?.dataset.ready === 'yes'")
+        yield browser
+
+
+def _found(page: Browser) -> str:
+    return str(page.run("document.getElementById('found').textContent"))
+
+
+def _search(page: Browser, text: str) -> None:
+    page.run(
+        f"(() => {{ const s = document.getElementById('search'); s.value = {text!r};"
+        "s.dispatchEvent(new Event('input')) })()"
+    )
+
+
+def _filter(page: Browser, name: str, label: str) -> None:
+    page.run(
+        f"(() => {{ const s = document.getElementById('filter-{name}');"
+        f"s.value = [...s.options].find((o) => o.textContent === {label!r}).value;"
+        "s.dispatchEvent(new Event('change')) })()"
+    )
+
+
+def _clear(page: Browser) -> None:
+    page.run("[...document.querySelectorAll('#filters button')].at(-1).click()")
+
+
+def test_the_page_loads_without_an_error_and_without_the_network(page: Browser) -> None:
+    assert page.problems == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in page.requests)
+    assert "1,000 expressions, 500 images" in str(page.run("document.getElementById('lead').textContent"))
+    assert _found(page) == "1,000 of 1,000 expressions, 501 entries"
+    assert 0 < int(page.run("document.querySelectorAll('#gallery article').length")) < 100
+
+
+def test_hostile_text_stays_text(page: Browser) -> None:
+    _clear(page)
+    texts = page.run(
+        "[...document.querySelectorAll('#gallery .text')].slice(0, 4).map((t) => t.firstChild.data)"
+    )
+    assert sorted(texts) == sorted(HOSTILE)
+    assert page.run("document.title") == "Report on a store"
+    assert page.run("document.querySelectorAll('#gallery script, #gallery img, #gallery b').length") == 0
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_searching_and_filtering_find_what_is_there(page: Browser) -> None:
+    _search(page, "NUMBER  99")
+    page.wait("document.getElementById('found').textContent.startsWith('19 of')")
+    _filter(page, "split", "val")
+    # 992 and 996 of the nineteen numbers with 99 in them.
+    assert _found(page).startswith("2 of")
+    _clear(page)
+    assert _found(page).startswith("1,000 of")
+    _filter(page, "violations", "too_long")
+    assert _found(page).startswith("1 of")
+    _clear(page)
+    _filter(page, "violations", "none")
+    assert _found(page).startswith("999 of")
+    _clear(page)
+    _filter(page, "status", "error")
+    assert _found(page).startswith("1 of")
+    assert "the expression is empty" in str(page.run("document.getElementById('gallery').textContent"))
+    _clear(page)
+    _search(page, "nothing has this")
+    page.wait("document.getElementById('found').textContent.startsWith('0 of')")
+    _clear(page)
+
+
+def test_masks_are_drawn_where_they_are_and_keys_single_them_out(page: Browser) -> None:
+    _clear(page)
+    page.wait("document.querySelector('#gallery canvas')?.dataset.drawn === 'yes'")
+    drawn = page.run(
+        "(() => { const c = document.querySelector('#gallery canvas'), x = c.getContext('2d');"
+        "const at = (u, v) => [...x.getImageData(c.width * u | 0, c.height * v | 0, 1, 1).data];"
+        "return [c.width, c.height, at(0.66, 0.37), at(0.2, 0.8)] })()"
+    )
+    assert drawn[:2] == [180, 120]
+    assert drawn[2] != drawn[3]
+    assert abs(drawn[3][0] - 200) < 8
+    page.run(
+        "(() => { const c = document.querySelector('#gallery canvas'); c.focus();"
+        "c.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'})) })()"
+    )
+    caption = page.run("document.querySelector('#gallery .name').textContent")
+    assert caption == "mask 1 of 1, 200 px, predicted IoU 0.90, stability 0.95"
+
+
+def test_evaluation_is_shown_beside_its_expressions(page: Browser) -> None:
+    _clear(page)
+    badges = page.run("[...document.querySelectorAll('#gallery .badge')].map((badge) => badge.textContent)")
+    assert badges == ["hit, IoU 50 %", "miss, IoU 0 %"]
+    captions = "[...document.querySelectorAll('#gallery .maps figcaption')].map((c) => c.textContent)"
+    assert page.run(captions) == ["stage 1", "stage 2", "prediction", "prediction"]
+    page.wait("document.querySelector('#gallery canvas')?.dataset.drawn === 'yes'")
+    pixels = page.run(
+        "(() => { const c = document.querySelector('#gallery .maps figure:nth-child(3) canvas');"
+        "const x = c.getContext('2d');"
+        "const at = (u, v) => [...x.getImageData(c.width * u | 0, c.height * v | 0, 1, 1).data];"
+        "return [at(0.55, 0.3), at(0.1, 0.9)] })()"
+    )
+    assert pixels[0][0] > pixels[1][0] + 50  # brighter inside the chosen mask than far from it
+
+
+def test_fifty_thousand_expressions_are_searched_while_few_are_drawn(tmp_path: Path) -> None:
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    gallery = Gallery()
+    for at in range(50_000):
+        gallery.add(_phrase_row(at))
+    content = {
+        "store": "large", "stages": [], "phrases": PhraseCounts().to_json(),
+        "proposals": ProposalCounts().to_json(), "gallery": gallery.to_json(),
+        "pictures": {}, "scores": {}, "evaluation": {}, "maps": {}, "truth": {},
+        "threshold": 0,
+    }  # fmt: skip
+    write(render("prep.pages", "store", content), tmp_path / "large.html")
+    with Browser(program) as browser:
+        browser.open(tmp_path / "large.html", "document.documentElement?.dataset.ready === 'yes'")
+        assert _found(browser) == "50,000 of 50,000 expressions, 25,000 entries"
+        _search(browser, "number 4999")
+        browser.wait("document.getElementById('found').textContent.startsWith('15 of')")
+        assert int(browser.run("document.querySelectorAll('*').length")) < 2_000
+        assert browser.problems == []
+
+
+def test_entries_come_as_they_are_scrolled_to(page: Browser) -> None:
+    _clear(page)
+    before = int(page.run("document.querySelectorAll('#gallery article').length"))
+    page.run("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait(f"document.querySelectorAll('#gallery article').length > {before}")
+    page.run("window.scrollTo(0, 0)")
+
+
+def test_narrow_and_dark_screens_show_it_whole(page: Browser, tmp_path: Path) -> None:
+    page.screenshot(tmp_path / "dark.png", dark=True, width=400, height=1200)
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+    corner = np.asarray(Image.open(tmp_path / "dark.png").convert("L"))[0, 0]
+    assert corner < 60
+    page.screenshot(tmp_path / "light.png", width=1280, height=1200)
+    assert np.asarray(Image.open(tmp_path / "light.png").convert("L"))[0, 0] > 200
+    assert page.problems == []
