@@ -73,6 +73,7 @@ def test_the_walk_would_see_it():
     assert any(name.startswith("pycocotools") for name in reachable("pcnet.evalset"))
 
 
+@pytest.mark.slow
 def test_a_process_that_trains_has_loaded_none_of_it():
     code = (
         f"import sys, pcnet.train\nprint(sorted(({READERS | JUDGES | {'pycocotools'}!r}) & set(sys.modules)))"

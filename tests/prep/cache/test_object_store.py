@@ -21,6 +21,8 @@ from prep.rowchecks import CHECKS
 from prep.runner import prepare
 from tests.prep.toy import ToyStage, expected, item, row
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
