@@ -21,7 +21,7 @@ demo: .venv/base            ## the whole chain on a synthetic dataset; pictures 
 test: .venv/test            ## every test
 	$(BIN)/python -m pytest
 
-quick: .venv/test           ## the tests that are not slow, on two cores, in at most two minutes
+quick: .venv/test           ## the tests that are not slow, two at a time
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 check: .venv/test docs      ## lint, types and the documentation's links
