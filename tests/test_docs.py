@@ -119,6 +119,7 @@ def runnable(page: str) -> list[tuple[str, str]]:
     return [(language, block) for run, language, block in BLOCK.findall(text) if run]
 
 
+@pytest.mark.slow
 def test_the_blocks_that_say_so_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))

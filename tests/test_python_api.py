@@ -15,6 +15,7 @@ from PIL import Image
 import cli
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "name"),
     [

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "points_per_side": 6,
     "pred_iou_thresh": -100.0,

@@ -87,6 +87,7 @@ def test_the_walk_would_see_it():
     assert any(name.startswith("pycocotools") for name in reachable("pcnet.evaluation.dataset"))
 
 
+@pytest.mark.slow
 def test_a_process_that_trains_has_loaded_none_of_it():
     code = (
         "import sys, pcnet.training.trainer\n"

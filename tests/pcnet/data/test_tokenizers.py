@@ -24,6 +24,7 @@ def open_clips() -> Any:
     return open_clip.get_tokenizer("RN50")
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=4), st.integers(3, 77))
 @settings(max_examples=60, deadline=None)
 def test_ids_are_open_clips(texts: list[str], length: int) -> None:

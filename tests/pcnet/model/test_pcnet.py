@@ -134,6 +134,7 @@ def test_stages_out_of_range_are_refused() -> None:
         ModelConfig("tiny", "paper", relative=True)
 
 
+@pytest.mark.slow
 def test_no_part_of_plus_depends_on_the_tiny_encoder(random_batch: Any) -> None:
     """A step of it, every loss on, through RN50 at the paper's 320 pixels."""
     torch.manual_seed(0)

@@ -271,6 +271,7 @@ def test_narrow_and_dark_screens_show_it_whole(page: Browser, tmp_path: Path) ->
     assert np.asarray(Image.open(tmp_path / "light.png").convert("L"))[0, 0] > 200
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text_and_a_run_may_be_an_evaluation_alone(tmp_path: Path) -> None:
     program = find_browser()
     if program is None:

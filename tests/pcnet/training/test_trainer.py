@@ -99,6 +99,7 @@ def after_some_steps(process: subprocess.Popen[bytes], folder: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp_path, number):
     whole = replace(config, out=str(tmp_path / "whole"), steps=20)
@@ -124,6 +125,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_bit_for_bit(config, tmp
     assert same(one["training"]["optimizer"], other["training"]["optimizer"])
 
 
+@pytest.mark.slow
 def test_two_processes_stop_after_the_same_step(config, tmp_path):
     long = replace(config, steps=5000, save_seconds=0.0)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -137,6 +139,7 @@ def test_two_processes_stop_after_the_same_step(config, tmp_path):
     assert stopped == len(losses(config.out))
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(config, tmp_path):
     alone = replace(config, out=str(tmp_path / "alone"), steps=2, lr=1e-6)
     pair = replace(alone, out=str(tmp_path / "pair"))
@@ -203,6 +206,7 @@ def test_a_loss_that_is_not_a_number_names_the_rows(config, prepared):
     assert set(named) <= rows
 
 
+@pytest.mark.slow
 def test_validation_chooses_best_by_miou_and_by_pointm(config):
     steps = replace(config, steps=None, epochs=3, batch_size=50)
     figures = [(30.0, 10.0), (20.0, 40.0), (10.0, 30.0)]
@@ -224,6 +228,7 @@ def test_validation_chooses_best_by_miou_and_by_pointm(config):
     assert found == [per_epoch, 2 * per_epoch, 3 * per_epoch]
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_one_step(config):
     epoch = replace(config, steps=None, epochs=1, batch_size=40)
     done = train(replace(epoch, accumulate=2))

@@ -21,6 +21,8 @@ from prep.engine.runner import prepare
 from prep.errors import PrepError
 from tests.prep.toy import ToyStage, expected, item, row
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:

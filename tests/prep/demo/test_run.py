@@ -41,6 +41,7 @@ def test_the_commands_are_those_a_person_would_type(tmp_path: Path) -> None:
     assert "--encoder tiny --recipe plus" in said["train"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_chain_runs_and_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # One thread: on a busy machine two that wait for each other take far longer than one.

@@ -77,6 +77,7 @@ def test_any_write_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cal
     assert all("No space left" in error.message and "same command" in error.remedy for error in said)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_keeps_what_is_committed(tmp_path: Path) -> None:
     out = tmp_path / "p"
     command = f"ulimit -f 16; exec {sys.executable} {toy.__file__} {out} 5000 500 0 1"

@@ -55,6 +55,7 @@ def ray_here() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_one_worker_needs_no_ray() -> None:
     code = (
         "import sys; from tests.prep.engine.test_local import collected, ToyStage, expected\n"
@@ -109,6 +110,7 @@ def test_nothing_is_handed_out_faster_than_it_is_taken() -> None:
     results.close()
 
 
+@pytest.mark.slow
 def test_an_unknown_ray_address_says_what_to_do() -> None:
     with pytest.raises(PrepError, match=r"127\.0\.0\.1:1 cannot be used") as error:
         collected(ToyStage(), 10, workers=1, ray_address="127.0.0.1:1")

@@ -143,6 +143,7 @@ def globbed(out: Path) -> list[str]:
     return [key for (key,) in duckdb.connect().execute(query).fetchall()]
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
     out, chance, hits, before = tmp_path / "p", random.Random(7), 0, 0
     for _ in range(12):
@@ -164,6 +165,7 @@ def test_sigkill_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None
     assert sorted(globbed(out)) == sorted(map(item, range(COUNT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
 )
@@ -192,6 +194,7 @@ def test_a_signal_commits_what_is_finished_and_exits_non_zero(
     assert rows_in(out).equals(expected(COUNT))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_are_one_run(tmp_path: Path) -> None:
     out = tmp_path / "p"
     first = program(out, seconds=0.01)

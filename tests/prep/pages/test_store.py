@@ -275,6 +275,7 @@ def test_evaluation_is_shown_beside_its_expressions(page: Browser) -> None:
     assert pixels[0][0] > pixels[1][0] + 50  # brighter inside the chosen mask than far from it
 
 
+@pytest.mark.slow
 def test_fifty_thousand_expressions_are_searched_while_few_are_drawn(tmp_path: Path) -> None:
     program = find_browser()
     if program is None:

@@ -242,6 +242,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(560)
 def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Path, tmp_path: Path) -> None:
     import ray

@@ -165,6 +165,7 @@ class CountsThreads(SamGenerator):
         return super().propose(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_worker_has_as_many_threads_and_its_account_is_kept(
     workers: int, photos: Path, tmp_path: Path

@@ -72,6 +72,7 @@ def run(device: str, repository: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_interpreted(repository: Path) -> None:
     assert int(run("cpu", repository, TRITON_INTERPRET="1").split()[-1]) >= 16
 
