@@ -106,10 +106,11 @@ def step_device(measure: Measure) -> Result:
     target = torch.empty_like(source)
     taken = measure.seconds(lambda: target.copy_(source))["median"]
     found["copy_tb_per_s"] = 2 * source.numel() * source.element_size() / taken / 1e12
-    del source, target
     for name, dtype, precision in (
-        ("fp32", torch.float32, "highest"), ("tf32", torch.float32, "high"), ("bf16", torch.bfloat16, "highest"),
-    ):  # fmt: skip
+        ("fp32", torch.float32, "highest"),
+        ("tf32", torch.float32, "high"),
+        ("bf16", torch.bfloat16, "highest"),
+    ):
         torch.set_float32_matmul_precision(precision)
         a, b = (torch.randn(size, size, device=measure.device).to(dtype) for _ in range(2))
         taken = measure.seconds(lambda a=a, b=b: a @ b)["median"]  # type: ignore[misc]
@@ -122,14 +123,14 @@ def step_device(measure: Measure) -> Result:
 
 
 def step_kernel(measure: Measure) -> Result:
-    """The Triton kernel against torch's two resizes on the same device: equal counts, bits, band and speed."""
+    """The Triton kernel against torch's two resizes on the same device: counts, bits, band, speed."""
     import numpy as np
     import torch
 
-    from prep.proposals import kernels_gpu
-    from prep.proposals.crops import resized
-    from prep.proposals.postprocess import Thresholds, count, settled_edges
-    from prep.proposals.upsample import geometry, reference
+    from prep.proposals.sam import kernels_gpu
+    from prep.proposals.sam.crops import resized
+    from prep.proposals.sam.postprocess import Thresholds, count, settled_edges
+    from prep.proposals.sam.upsample import geometry, reference
 
     low = 32 if measure.dry_run else 256
     sizes = [(1, 1), (7, 5), (40, 61)]
@@ -171,14 +172,20 @@ def step_kernel(measure: Measure) -> Result:
             {"torch": full, "triton": lambda plan=plan: kernels_gpu.measure(logits, plan, values, edges)}  # type: ignore[misc]
         )
         row = {
-            "size": size, "masks": len(logits), "cpu_bits_equal": plan.band == 0.0, "recomputed": dict(zip(KINDS, kinds, strict=True)),
-            "wrong": int(wrong), "wrong_without_band": int(differ), "seconds": seconds,
+            "size": size,
+            "masks": len(logits),
+            "cpu_bits_equal": plan.band == 0.0,
+            "recomputed": dict(zip(KINDS, kinds, strict=True)),
+            "wrong": int(wrong),
+            "wrong_without_band": int(differ),
+            "seconds": seconds,
             "ratio": seconds["torch"]["median"] / seconds["triton"]["median"],
-        }  # fmt: skip
+        }
         rows.append(row)
         print(
-            f"{size[0]} x {size[1]}: {row['wrong']} of {row['masks']} wrong ({row['wrong_without_band']} without the"
-            f" band); recomputed {row['recomputed']} of {len(logits) // 3} each; {row['ratio']:.1f}x torch's resizes"
+            f"{size[0]} x {size[1]}: {row['wrong']} of {row['masks']} wrong"
+            f" ({row['wrong_without_band']} without the band); recomputed {row['recomputed']}"
+            f" of {len(logits) // 3} each; {row['ratio']:.1f}x torch's resizes"
         )
     if any(row["wrong"] for row in rows):
         raise SystemExit(
@@ -253,7 +260,7 @@ def _ragged(measure: Measure, name: str, network: Any, photo: Any) -> Result:
     """Identity with the reference on the ragged masks of random weights; fast against exact on the same."""
     import proposals
 
-    from prep.proposals.fidelity import Differences
+    from prep.proposals.sam.fidelity import Differences
 
     side = 1 if measure.dry_run else 6
     settings = proposals.RAGGED | {"points_per_side": side}
@@ -268,17 +275,26 @@ def _ragged(measure: Measure, name: str, network: Any, photo: Any) -> Result:
     differences = Differences()
     differences.add(mine, fast.propose([photo])[0], photo.shape[:2], exact.options)
     row = {
-        "model": name, "what": "ragged", "size": photo.shape[:2], "points": side**2, "equal": equal, "masks": of,
-        "recomputed": exact.recomputed, "measured": exact.measured, "decoder_agrees": exact._decode.agrees,
+        "model": name,
+        "what": "ragged",
+        "size": photo.shape[:2],
+        "points": side**2,
+        "equal": equal,
+        "masks": of,
+        "recomputed": exact.recomputed,
+        "measured": exact.measured,
+        "decoder_agrees": exact._decode.agrees,
         "fast_against_exact": differences.summary(),
-    }  # fmt: skip
-    print(f"{name} ragged: {equal} of {of} masks equal, {exact.recomputed} of {exact.measured} recomputed, "
-          f"shared decoder pass gives the reference's bits: {exact._decode.agrees}; fast: {differences}")  # fmt: skip
+    }
+    print(
+        f"{name} ragged: {equal} of {of} masks equal, {exact.recomputed} of {exact.measured} recomputed, "
+        f"shared decoder pass gives the reference's bits: {exact._decode.agrees}; fast: {differences}"
+    )
     return row
 
 
 def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, ceilings: Result) -> Result:
-    """Pixels in, masks out; smooth logits replace the random ones behind the decoder, which runs all the same."""
+    """Pixels in, masks out. The decoder runs, and smooth logits then replace its random ones."""
     import proposals
     import torch
 
@@ -314,13 +330,20 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
     repeats = 3 if name == "vit_h" and side == 32 else measure.repeats
     seconds = measure.compare(contenders, repeats, warm=1)
     row: Result = {
-        "model": name, "what": "whole", "size": photo.shape[:2], "points": side**2, "equal": equal, "masks": of,
-        "recomputed": generators["exact"].recomputed, "measured": generators["exact"].measured,
-        "seconds": seconds, "gpu_gib": memory,
+        "model": name,
+        "what": "whole",
+        "size": photo.shape[:2],
+        "points": side**2,
+        "equal": equal,
+        "masks": of,
+        "recomputed": generators["exact"].recomputed,
+        "measured": generators["exact"].measured,
+        "seconds": seconds,
+        "gpu_gib": memory,
         "ratio_exact": seconds["reference"]["median"] / seconds["exact"]["median"],
         "ratio_fast": seconds["reference"]["median"] / seconds["fast"]["median"],
         "encoder_seconds": _encoders(measure, generators, photo),
-    }  # fmt: skip
+    }
     if name == "vit_h":
         work = 5.96 + 3.71 * side**2 / 1024  # TFLOP of the encoder and of the decoder
         row["share_of_bound"] = {
@@ -329,9 +352,10 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
         }
     del torch
     print(
-        f"{name} {photo.shape[0]} x {photo.shape[1]}, {side**2} points: {equal} of {of} equal; images/s reference"
-        f" {1 / seconds['reference']['median']:.2f}, exact {1 / seconds['exact']['median']:.2f}"
-        f" ({row['ratio_exact']:.1f}x), fast {1 / seconds['fast']['median']:.2f} ({row['ratio_fast']:.1f}x); GiB "
+        f"{name} {photo.shape[0]} x {photo.shape[1]}, {side**2} points: {equal} of {of} equal;"
+        f" images/s reference {1 / seconds['reference']['median']:.2f}, exact {1 / seconds['exact']['median']:.2f}"
+        f" ({row['ratio_exact']:.1f}x),"
+        f" fast {1 / seconds['fast']['median']:.2f} ({row['ratio_fast']:.1f}x); GiB "
         + ", ".join(f"{key} {value:.2f}" for key, value in memory.items())
         + f"; share of bound {row.get('share_of_bound')}"
     )
@@ -342,7 +366,7 @@ def _quantile(generator: Any, photo: Any) -> float:
     """A threshold that four in ten of the random weights' predicted IoUs pass."""
     import torch
 
-    from prep.proposals.sam_encoder import shrink
+    from prep.proposals.sam.encoder import shrink
 
     with torch.inference_mode():
         features = generator._encode([shrink(photo, 1024)])[0]
@@ -366,7 +390,7 @@ def _encoders(measure: Measure, generators: Result, photo: Any) -> Result:
     """Median seconds of each image encoder alone."""
     import torch
 
-    from prep.proposals.sam_encoder import shrink
+    from prep.proposals.sam.encoder import shrink
 
     pixels = [shrink(photo, 1024)]
     out = {}
@@ -383,7 +407,7 @@ def step_sam2(measure: Measure) -> Result:
     import transformers as hf
     from PIL import Image
 
-    from prep.proposals import rle
+    from prep.masks import rle
     from prep.proposals.hf import HfGenerator, HfSettings
 
     photo = measure.photos(1)[0]
@@ -393,18 +417,26 @@ def step_sam2(measure: Measure) -> Result:
         hf.Sam2Model(hf.Sam2Config()).save_pretrained(folder)
         hf.Sam2ImageProcessor().save_pretrained(folder)
         settings = HfSettings(
-            points_per_side=side, pred_iou_thresh=-100.0, stability_score_thresh=0.0,
-            stability_score_offset=0.01, device=measure.device,
-        )  # fmt: skip
+            points_per_side=side,
+            pred_iou_thresh=-100.0,
+            stability_score_thresh=0.0,
+            stability_score_offset=0.01,
+            device=measure.device,
+        )
         generator = HfGenerator(folder, settings)
         generator.open()
         pipeline = hf.pipeline("mask-generation", model=folder, device=measure.device)
 
         def reference() -> Any:
             return pipeline(
-                Image.fromarray(photo), points_per_crop=side, pred_iou_thresh=-100.0, points_per_batch=64,
-                stability_score_thresh=0.0, stability_score_offset=0.01, crops_nms_thresh=0.7,
-            )  # fmt: skip
+                Image.fromarray(photo),
+                points_per_crop=side,
+                pred_iou_thresh=-100.0,
+                points_per_batch=64,
+                stability_score_thresh=0.0,
+                stability_score_offset=0.01,
+                crops_nms_thresh=0.7,
+            )
 
         masks = [np.asarray(mask) for mask in reference()["masks"]]
         found = generator.propose([photo])[0]
@@ -415,18 +447,18 @@ def step_sam2(measure: Measure) -> Result:
         seconds = measure.compare({"reference": reference, "ours": lambda: generator.propose([photo])}, 3)
     row = {"points": side**2, "equal": equal, "masks": max(len(masks), len(found)), "seconds": seconds}
     print(
-        f"SAM 2.1 (random, transformers' default sizes), {side**2} points: {equal} of {row['masks']} masks equal; "
+        f"SAM 2.1 (random, transformers' default sizes), {side**2} points: {equal} of {row['masks']} equal; "
         f"pipeline {seconds['reference']['median']:.3f} s, ours {seconds['ours']['median']:.3f} s"
     )
     return row
 
 
 def step_training(measure: Measure) -> Result:
-    """Training steps of ``paper`` and ``plus`` with RN50 at 320 px and batch 36, in bfloat16 and float32."""
+    """Training steps of ``paper`` and ``plus``: RN50, 320 px, batch 36, bfloat16 and float32."""
     import torch
 
     from pcnet.config import ClipSizes, ModelConfig
-    from pcnet.model import PCNet
+    from pcnet.model.pcnet import PCNet
     from pcnet.recipes import recipe, step_losses
 
     size, side = (2, 64) if measure.dry_run else (36, 320)
@@ -449,8 +481,13 @@ def step_training(measure: Measure) -> Result:
         optimizer = torch.optim.AdamW([p for group in model.parameter_groups() for p in group], lr=5e-5)
         for half in (True, False):
 
-            def step(model: Any = model, batch: Any = batch, half: bool = half, settings: Any = settings,
-                     optimizer: Any = optimizer) -> None:  # fmt: skip
+            def step(
+                model: Any = model,
+                batch: Any = batch,
+                half: bool = half,
+                settings: Any = settings,
+                optimizer: Any = optimizer,
+            ) -> None:
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(measure.device, dtype=torch.bfloat16, enabled=half):
                     outputs = model(
@@ -490,29 +527,40 @@ def _batch(size: int, side: int, settings: Any) -> Any:
 
 
 def _train_end_to_end(measure: Measure) -> Result:
-    """The trainer itself on a synthetic store: data loading, bf16, checkpoint and a second run that resumes."""
+    """The trainer itself on a synthetic store: loading, bf16, checkpoint, a second run that resumes."""
     import training
 
-    from pcnet.job import TrainConfig
-    from pcnet.train import train
+    from pcnet.training.setup import TrainConfig
+    from pcnet.training.trainer import train
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data, store = training.make_store(folder, 20 if measure.dry_run else 200)
         common: Result = {
-            "store": store, "data": str(data), "out": str(folder / "run"), "encoder": "tiny", "recipe": "plus",
-            "device": measure.device, "quiet": True, "steps": 4 if measure.dry_run else 200,
-        }  # fmt: skip
+            "store": store,
+            "data": str(data),
+            "out": str(folder / "run"),
+            "encoder": "tiny",
+            "recipe": "plus",
+            "device": measure.device,
+            "quiet": True,
+            "steps": 4 if measure.dry_run else 200,
+        }
         done = train(TrainConfig(**common))
         again = train(TrainConfig(**common))
-    row = {"what": "trainer, tiny encoder, 64 px", "steps": done.steps, "seconds": done.seconds,
-           "resumed_steps": again.steps, "losses": done.losses}  # fmt: skip
+    row = {
+        "what": "trainer, tiny encoder, 64 px",
+        "steps": done.steps,
+        "seconds": done.seconds,
+        "resumed_steps": again.steps,
+        "losses": done.losses,
+    }
     print(f"trainer, tiny encoder: {done.steps / done.seconds:.1f} steps/s over {done.steps} steps")
     return row
 
 
 def step_vllm(measure: Measure) -> Result:
-    """Mistral-7B's shape with dummy weights through the phrases stage; skipped without vLLM or without a GPU."""
+    """Mistral-7B's shape with dummy weights through the phrases stage; skipped without vLLM or a GPU."""
     if measure.dry_run or importlib.util.find_spec("vllm") is None:
         print("skipped: vLLM is not installed" if not measure.dry_run else "skipped: needs a GPU")
         return {"skipped": True}
@@ -526,8 +574,8 @@ def step_scores(measure: Measure) -> Result:
     """CLIP ViT-B/32 (random weights): crops and texts per second, and the share of cutting the crops."""
     import numpy as np
 
-    from prep.proposals import rle
-    from prep.scores import Clip, ScoreSettings, cut
+    from prep.masks import rle
+    from prep.scores.stage import Clip, ScoreSettings, cut
 
     photo = measure.photos(1)[0]
     number = 4 if measure.dry_run else 256
