@@ -296,7 +296,6 @@ def _ragged(measure: Measure, name: str, network: Any, photo: Any) -> Result:
 def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, ceilings: Result) -> Result:
     """Pixels in, masks out. The decoder runs, and smooth logits then replace its random ones."""
     import proposals
-    import torch
 
     batch = min(64, side**2)
     settings: Result = {"points_per_side": side, "points_per_batch": batch}
@@ -350,11 +349,10 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
             "exact": work / seconds["exact"]["median"] / ceilings["fp32_tflops"],
             "fast": work / seconds["fast"]["median"] / ceilings["bf16_tflops"],
         }
-    del torch
     print(
         f"{name} {photo.shape[0]} x {photo.shape[1]}, {side**2} points: {equal} of {of} equal;"
-        f" images/s reference {1 / seconds['reference']['median']:.2f}, exact {1 / seconds['exact']['median']:.2f}"
-        f" ({row['ratio_exact']:.1f}x),"
+        f" images/s reference {1 / seconds['reference']['median']:.2f},"
+        f" exact {1 / seconds['exact']['median']:.2f} ({row['ratio_exact']:.1f}x),"
         f" fast {1 / seconds['fast']['median']:.2f} ({row['ratio_fast']:.1f}x); GiB "
         + ", ".join(f"{key} {value:.2f}" for key, value in memory.items())
         + f"; share of bound {row.get('share_of_bound')}"
