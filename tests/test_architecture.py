@@ -144,6 +144,10 @@ def test_there_are_no_import_circles() -> None:
         ("prep.datasets", ("prep.engine", "torch", "ray")),
         ("prep.pages", ("torch", "ray")),
         ("pcnet.training", ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.pages", "prep.demo")),
+        *(
+            (f"pcnet.{part}", ("prep.commands",))
+            for part in ("data", "model", "training", "evaluation", "report")
+        ),
         ("pcnet.model", ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.pages", "prep.demo")),
         ("pcnet.data", ("pcnet.evaluation", "pcnet.model", "pcnet.training", "prep.datasets", "prep.pages")),
         ("pcnet.evaluation", ("pcnet.training.trainer", "pcnet.training.setup", "pcnet.report")),
