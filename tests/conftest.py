@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 # How long a case takes says how busy the machine is, not whether the case is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-# Threads that wait shall sleep, not spin (see cli.py); read when torch is loaded, so set before any test is.
+# Threads that wait shall sleep, not spin (see prep/commands/entry.py); torch reads it when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray runs its workers at niceness 15: beside other work on the machine an engine would take minutes to start.
 os.environ.setdefault("RAY_worker_niceness", "0")

@@ -20,7 +20,19 @@ from prep.cache.store import open_store
 from prep.errors import PrepError
 from prep.phrases.rules.decompose import RULES_VERSION
 
-HEAVY = ("torch", "ray", "vllm", "transformers", "numba", "skimage", "open_clip", "segment_anything")
+HEAVY = (
+    "torch",
+    "ray",
+    "vllm",
+    "transformers",
+    "numba",
+    "skimage",
+    "numpy",
+    "pyarrow",
+    "PIL",
+    "open_clip",
+    "segment_anything",
+)
 APPS = {"pcnet-prep": cli.prep_app, "pcnet": cli.pcnet_app}
 
 

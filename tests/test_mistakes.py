@@ -17,6 +17,7 @@ import typer
 from PIL import Image
 
 import cli
+from prep.commands.entry import run_program
 from prep.errors import PrepError
 from prep.hints import told
 
@@ -346,7 +347,7 @@ def test_no_memory_is_answered_in_five_lines(
     app.command()(lambda: too_large(library))
     monkeypatch.setattr(sys, "argv", ["app"])
     with pytest.raises(SystemExit) as ended:
-        cli._run(app)
+        run_program(app)
     answered(int(ended.value.code or 0), capsys.readouterr().err, "memory --batch-size --points-per-batch")
 
 

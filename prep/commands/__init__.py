@@ -1,1 +1,1 @@
-"""What the commands of `pcnet-prep` read besides their flags."""
+"""The commands of `pcnet-prep`: their options, what they call, and what they print."""

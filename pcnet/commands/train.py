@@ -1,0 +1,157 @@
+"""`pcnet train`: PCNet trained stage by stage on a store's phrases and proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pcnet.commands.options import RecipeName
+from prep.commands import options as shared
+from prep.commands.inputs import gpu_count, open_sources
+from prep.commands.output import emit
+from prep.engine.progress import duration
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from pcnet.training.trainer import TrainConfig, Trained, Validate
+
+TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as the store's rows name it.")]
+TrainSplit = Annotated[str, typer.Option(help="Split to train on.")]
+RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/<dataset>.")]
+Encoder = Annotated[
+    Literal["RN50", "RN101", "tiny"],
+    typer.Option(help="CLIP's encoders, or tiny: a small one from scratch."),
+]
+ClipWeights = Annotated[
+    str, typer.Option(help="CLIP's weights: open_clip's name for them, a local file, or random.")
+]
+BeginFrom = Annotated[
+    Path | None, typer.Option(help="Checkpoint whose weights training begins with (fine-tuning).")
+]
+Recipe = Annotated[RecipeName, typer.Option(help="The paper's losses, the released code's, or ours.")]
+Stages = Annotated[
+    int | None, typer.Option(min=1, max=4, help="Stages, one phrase each. Default: the recipe's.")
+]
+Weight = Annotated[
+    list[str] | None, typer.Option(help="Set a loss weight, as in --weight iad=0.5; may be given again.")
+]
+Size = Annotated[
+    int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: the encoder's.")
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the split.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Length in optimiser steps, in place of --epochs.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Expressions a step, over all GPUs. Default: 36.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")]
+LearningRate = Annotated[float | None, typer.Option(help="First learning rate. Default: the encoder's.")]
+Seed = Annotated[int, typer.Option(help="Decides the initial weights and the order of the samples.")]
+ValSplit = Annotated[
+    str | None,
+    typer.Option(help="Choose best.pt on this split; reads its ground truth. Default: best = last."),
+]
+Restart = Annotated[bool, typer.Option(help="Begin anew where --out holds a run.")]
+
+
+def train(
+    context: typer.Context,
+    store: shared.Store = "prepared",
+    data: shared.StoreData = shared.COCO,
+    dataset: TrainDataset = "refcoco",
+    split_by: shared.SplitBy = None,
+    split: TrainSplit = "train",
+    input: shared.Input = None,
+    image_root: shared.ImageRoot = None,
+    out: RunFolder = None,
+    encoder: Encoder = "RN50",
+    clip_weights: ClipWeights = "openai",
+    begin_from: BeginFrom = None,
+    recipe: Recipe = "paper",
+    stages: Stages = None,
+    weight: Weight = None,
+    size: Size = None,
+    epochs: Epochs = 15,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    accumulate: Accumulate = 1,
+    lr: LearningRate = None,
+    seed: Seed = 0,
+    val_split: ValSplit = None,
+    gpus: shared.Gpus = None,
+    restart: Restart = False,
+    as_json: shared.Json = False,
+) -> None:
+    """Train PCNet stage by stage on a store's phrases and proposals.
+
+    Reads the store and the images, no ground truth (but for --val-split); writes the run to --out.
+    """
+    from pcnet.training.launch import is_launched, is_lead, relaunch
+    from pcnet.training.trainer import train as run
+
+    devices = gpu_count(gpus, None)
+    if devices > 1 and not is_launched():
+        raise typer.Exit(relaunch(devices))  # this very command, once a GPU
+    config = _config(context.params, "auto" if devices else "cpu")
+    trained = run(config, _validator(config, context.params))
+    if is_lead():
+        result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
+        emit(result, _lines(trained, validated=val_split is not None), as_json)
+
+
+def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
+    """The run that the command's flags describe."""
+    from dataclasses import fields
+
+    from pcnet.training.trainer import TrainConfig
+
+    dataset, data = params["dataset"], params["data"]
+    if params["input"] is not None:
+        own = Path(params["input"])
+        dataset, data = own.stem, params["image_root"] or own.parent
+    begin_from = params["begin_from"]
+    by_name = {field.name: params[field.name] for field in fields(TrainConfig) if field.name in params}
+    computed = {
+        "dataset": dataset,
+        "data": str(data),
+        "out": str(params["out"] or Path("runs") / dataset),
+        "begin_from": None if begin_from is None else str(begin_from),
+        "weights": _weights(params["weight"] or []),
+        "device": device,
+        "quiet": params["as_json"],
+    }
+    return TrainConfig(**{**by_name, **computed})
+
+
+def _weights(pairs: Sequence[str]) -> dict[str, float]:
+    """``name=number`` pairs as a mapping."""
+    weights = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise PrepError(
+                f"--weight {pair} is not NAME=NUMBER.", "Write, for example, --weight iad=0.5"
+            ) from None
+    return weights
+
+
+def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | None:
+    """With --val-split: what scores the model on that split, which reads ground truth."""
+    if config.val_split is None:
+        return None
+    from pcnet.evaluation.evaluate import validator
+
+    own, image_root = (
+        None if params[name] is None else Path(params[name]) for name in ("input", "image_root")
+    )
+    names = [config.dataset] if own is None else []
+    source = open_sources(Path(config.data), names, config.split_by, own, image_root)[0]
+    return validator(source, store=config.store, split=config.val_split, size=config.resolved().size)
+
+
+def _lines(trained: Trained, *, validated: bool) -> Iterator[str]:
+    yield f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}"
+    if not validated:
+        yield "best.pt is last.pt: choosing a better one needs ground truth (--val-split)."

@@ -1,0 +1,82 @@
+"""Runs a program: every error ends in a few lines on standard error and a non-zero exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from importlib.metadata import version
+from typing import Any
+
+import typer
+
+from prep.errors import PrepError
+from prep.hints import memory_error, remedy_of, told
+
+SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": None,  # plain help and usage errors: a few lines, no boxes
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110},
+}
+_ALWAYS_CAUGHT = (typer.Abort, KeyboardInterrupt, BrokenPipeError)  # with --debug too
+
+
+def print_version(program: str, wanted: bool) -> None:
+    """Print the version and end, if that is what was asked for."""
+    if wanted:
+        print(f"{program} {version('pcnet-prep')}")
+        raise typer.Exit
+
+
+def run_program(app: typer.Typer) -> None:
+    """Run a program with the arguments of this process, and end it with the exit code that this has."""
+    debug = "--debug" in sys.argv[1:]
+    # Waiting threads of torch spin by default; where another process wants the core, that costs more
+    # than ten times what sleeping does. Read when torch is loaded, so it stands before any of that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not debug:  # a thread of a library (TensorBoard's writer, say) would print its traceback
+        threading.excepthook = lambda failed: print(f"{failed.exc_value}", file=sys.stderr)
+    try:
+        code = app(standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, _ALWAYS_CAUGHT):
+            raise
+        code = _exit_code(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say what went wrong on standard error; what the program exits with."""
+    if isinstance(error, PrepError):
+        print(told(error), file=sys.stderr)
+        return int(getattr(error, "exit_code", 1))
+    if isinstance(error, typer.Abort):
+        return 130
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    if isinstance(error, BrokenPipeError):
+        return 0
+    if hasattr(error, "format_message"):  # click's own class, which typer may carry a copy of
+        _print_usage_error(error)
+        return 2
+    if (exhausted := memory_error(error)) is not None:
+        print(told(exhausted), file=sys.stderr)
+        return 1
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        print(told(PrepError(f"{error.strerror or error}{where}", remedy_of(error))), file=sys.stderr)
+        return 1
+    remedy = "This is a fault of the program: run it again with --debug before the command's name."
+    print(told(PrepError(f"{type(error).__name__}: {error}", remedy)), file=sys.stderr)
+    return 70
+
+
+def _print_usage_error(error: Any) -> None:
+    """What is wrong with a command line, and where its help is."""
+    shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program's name alone
+    print(f"{'' if shows_help else 'error: '}{error.format_message()}", file=sys.stderr)
+    context = getattr(error, "ctx", None)
+    if context is not None and not shows_help:
+        print(f"see: {context.command_path} --help", file=sys.stderr)

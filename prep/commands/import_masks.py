@@ -1,0 +1,83 @@
+"""`pcnet-prep import`: masks that were made elsewhere, in place of the proposals stage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from prep.commands import options as shared
+from prep.commands.inputs import open_image_sources, open_sources
+from prep.commands.stage_run import check_recorded, emit_summaries, run_options
+
+if TYPE_CHECKING:
+    from prep.datasets.catalogue import Dataset
+    from prep.engine.runner import Summary
+
+Masks = Annotated[Path, typer.Argument(help="COCO results file, or folder of SA-1B or released mask files.")]
+Layout = Annotated[Literal["coco", "sa1b", "official"], typer.Option(help="How the masks are stored.")]
+MinArea = Annotated[int, typer.Option(min=0, help="Drop masks of fewer pixels; 0: off.")]
+MaxOverlap = Annotated[
+    float, typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off.")
+]
+MaxMasks = Annotated[int, typer.Option(min=0, help="Keep this many of the largest; 0: all.")]
+
+
+def import_masks(
+    context: typer.Context,
+    masks: Masks,
+    layout: Layout = "coco",
+    data: shared.Data = shared.COCO,
+    dataset: shared.Datasets = shared.REFCOCO,
+    split_by: shared.SplitBy = None,
+    split: shared.Splits = None,
+    input: shared.Input = None,
+    image_root: shared.ImageRoot = None,
+    images: shared.ImageFolder = None,
+    out: shared.Out = "prepared",
+    replace: shared.Replace = False,
+    min_area: MinArea = 0,
+    max_overlap: MaxOverlap = 0.0,
+    max_masks: MaxMasks = 0,
+    from_manifest: shared.FromManifest = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Bring in masks that were made elsewhere, in place of the proposals stage.
+
+    Reads the masks and the images; writes <out>/proposals.
+    """
+    from prep.cache.store import open_store
+    from prep.proposals.import_masks import ImportStage
+    from prep.proposals.job import run_proposals
+    from prep.proposals.select import Selection
+    from prep.stage import Resources
+
+    selection = Selection(min_area=min_area, max_overlap=max_overlap, max_masks=max_masks)
+    stage = ImportStage(layout, masks, selection, resources=Resources())
+    check_recorded(context, stage.settings())
+    sources = open_image_sources(images, data, dataset, split_by, input, image_root)
+    store = open_store(out, create=True)
+    summaries = run_proposals(stage, sources, store, count=sys.stderr.isatty(), **run_options(context))
+    if layout == "official" and images is None:
+        for source in open_sources(data, dataset, split_by, input, image_root):
+            summaries += _released_texts(masks, source, out, split, replace)
+    emit_summaries(summaries, as_json)
+
+
+def _released_texts(
+    folder: Path, source: Dataset, out: str, splits: list[str] | None, replace: bool
+) -> list[Summary]:
+    """The phrases and the candidates' ranking of a released tree, where it has them."""
+    from prep.cache.store import open_store
+    from prep.released.imports import import_phrases, import_scores
+    from prep.released.tree import PHRASES_FOLDER, candidates_file
+
+    store, summaries = open_store(out), []
+    if (folder / PHRASES_FOLDER).is_dir():
+        summaries.append(import_phrases(folder, source, store, splits=splits, replace=replace))
+    if (folder / candidates_file(source.split_by)).is_file():
+        rows = import_scores(folder, source, store, replace=replace)
+        print(f"scores: {rows:,} rows", file=sys.stderr)
+    return summaries

@@ -1,0 +1,143 @@
+"""`pcnet-prep phrases`: referring expressions into short phrases, by a language model or by rules."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prep.commands import options as shared
+from prep.commands.inputs import gpu_count, open_sources
+from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
+
+if TYPE_CHECKING:
+    from prep.datasets.catalogue import Dataset
+    from prep.phrases.job import AnswerStage
+    from prep.phrases.models import Model
+    from prep.phrases.prompt import Prompt
+
+Llm = Annotated[
+    str,
+    typer.Option(
+        help="Who decomposes: mistral-7b, any Hugging Face id or model folder (vLLM), openai:URL#MODEL, "
+        "or rules (no model)."
+    ),
+]
+PromptFile = Annotated[Path | None, typer.Option(help="Your own prompt file in place of ours.")]
+Revision = Annotated[str, typer.Option(help="Branch, tag or commit of the model on Hugging Face.")]
+Quantization = Annotated[str | None, typer.Option(help="Quantise the model as it is loaded (fp8).")]
+Dtype = Annotated[str, typer.Option(help="The model's number type: auto, bfloat16, float16, float32.")]
+TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs that one model is spread over.")]
+MaxModelLen = Annotated[
+    int, typer.Option(min=0, help="Tokens of prompt and answer; 0: as many as the prompt needs.")
+]
+MaxNumSeqs = Annotated[
+    int | None, typer.Option(min=1, help="Expressions in a batch. Default: by the device.")
+]
+MaxNumBatchedTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens in a step of the engine. Default: by the device.")
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests in flight to an openai: endpoint.")]
+GpuMemory = Annotated[float, typer.Option(min=0.05, max=1.0, help="Share of a GPU's memory vLLM may take.")]
+BatchInvariant = Annotated[
+    bool, typer.Option(help="Make an answer independent of the batch it is in (slower; enters the key).")
+]
+KeepRaw = Annotated[bool, typer.Option(help="Keep the model's raw answers in the rows.")]
+
+
+def phrases(
+    context: typer.Context,
+    llm: Llm = "mistral-7b",
+    data: shared.Data = shared.COCO,
+    dataset: shared.Datasets = shared.REFCOCO,
+    split_by: shared.SplitBy = None,
+    split: shared.Splits = None,
+    input: shared.Input = None,
+    image_root: shared.ImageRoot = None,
+    out: shared.Out = "prepared",
+    cache: shared.Cache = None,
+    replace: shared.Replace = False,
+    prompt: PromptFile = None,
+    revision: Revision = "main",
+    quantization: Quantization = None,
+    dtype: Dtype = "auto",
+    tensor_parallel: TensorParallel = 1,
+    max_model_len: MaxModelLen = 0,
+    max_num_seqs: MaxNumSeqs = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
+    concurrency: Concurrency = 32,
+    gpu_memory: GpuMemory = 0.9,
+    batch_invariant: BatchInvariant = False,
+    keep_raw: KeepRaw = False,
+    gpus: shared.Gpus = None,
+    workers: shared.Workers = None,
+    ray_address: shared.RayAddress = None,
+    plan: shared.PlanOnly = False,
+    from_manifest: shared.FromManifest = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Break every referring expression into short phrases about its target.
+
+    Reads the dataset's texts, never its images; writes <out>/phrases.
+    """
+    from prep.phrases.models import resolve
+    from prep.phrases.prompt import load_prompt
+
+    words, model = load_prompt(prompt), resolve(llm, revision)
+    sources = open_sources(data, dataset, split_by, input, image_root)
+    devices = 0 if model.kind != "vllm" else gpu_count(gpus, ray_address)
+    stage = _stage(model, words, context.params, on_gpus=devices > 0)
+    _run(context, stage, sources, workers or max(1, devices // tensor_parallel))
+
+
+def _stage(model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool) -> AnswerStage | None:
+    """The stage that asks ``model``, as the command's ``params`` say; None for the rules."""
+    if model.kind == "openai":
+        from prep.phrases.engines.openai import OpenAIStage
+
+        return OpenAIStage(model, prompt, concurrency=params["concurrency"])
+    if model.kind != "vllm":
+        return None
+    from prep.phrases.engines.vllm import VllmStage
+    from prep.phrases.engines.vllm_boot import VllmOptions
+    from prep.stage import Resources
+
+    names = (
+        "tensor_parallel", "quantization", "dtype", "max_model_len", "max_num_seqs",
+        "max_num_batched_tokens", "batch_invariant",
+    )  # fmt: skip
+    options = VllmOptions(
+        gpu_memory_utilization=params["gpu_memory"], **{name: params[name] for name in names}
+    )
+    resources = Resources(cpus=1, gpus=options.tensor_parallel if on_gpus else 0)
+    return VllmStage(model, prompt, options=options, resources=resources)
+
+
+def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:
+    """Run the stage, or print what it would take."""
+    from prep.cache.store import open_store
+    from prep.phrases.run import phrase_settings, run_phrases
+
+    params, options = context.params, run_options(context)
+    settings = phrase_settings(stage)
+    check_recorded(context, settings)
+
+    def keys() -> Iterator[str]:
+        return (text.row_id for source in sources for text in source.expressions(options["splits"]))
+
+    if only_planned(context, "phrases", settings, keys, workers):
+        return
+    store = open_store(params["out"], create=True)
+    summaries = run_phrases(
+        stage,
+        sources,
+        store,
+        keep_raw=params["keep_raw"],
+        workers=workers,
+        count=sys.stderr.isatty(),
+        **options,
+    )
+    emit_summaries(summaries, params["as_json"])

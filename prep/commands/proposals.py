@@ -1,0 +1,230 @@
+"""`pcnet-prep sam`: masks of every image, by a generator, or narrowed from another store."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from prep.commands import options as shared
+from prep.commands.inputs import gpu_count, open_image_sources
+from prep.commands.stage_run import (
+    check_recorded,
+    emit_summaries,
+    only_planned,
+    recorded_arguments,
+    run_options,
+)
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from prep.proposals.generators import Generator
+    from prep.proposals.job import Images
+    from prep.proposals.select import Selection
+    from prep.proposals.stage import ProposalStage
+
+# The options that the official generator has, too, under the same names.
+OFFICIAL = (
+    "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
+    "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
+    "crop_n_points_downscale_factor", "min_mask_region_area",
+)  # fmt: skip
+SELECTION = ("min_area", "max_overlap", "max_masks")
+
+GeneratorName = Annotated[
+    str,
+    typer.Option(help="sam (segment-anything), segments (no weights), or hf:<id or folder> (transformers)."),
+]
+Backbone = Annotated[Literal["vit_h", "vit_l", "vit_b"], typer.Option(help="SAM's backbone.")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="SAM's weights. Default: the usual name in ., checkpoints/ and the torch hub cache."),
+]
+Preset = Annotated[
+    Literal["pcnet", "sam"], typer.Option(help="Settings to start from: PCNet's paper or SAM's defaults.")
+]
+Fidelity = Annotated[
+    Literal["exact", "fast"],
+    typer.Option(help="The official masks bit for bit, or a bf16 encoder that reports how it differs."),
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", help="Narrow the proposals of this store instead: no model.", metavar="STORE"),
+]
+PointsPerSide = Annotated[int | None, typer.Option(min=1, help="Points along one side of the grid.")]
+PointsPerBatch = Annotated[int | None, typer.Option(min=1, help="Points decoded together.")]
+PredIouThresh = Annotated[float | None, typer.Option(help="Keep masks of a higher predicted IoU.")]
+StabilityScoreThresh = Annotated[float | None, typer.Option(help="Keep masks at least this stable.")]
+StabilityScoreOffset = Annotated[float | None, typer.Option(help="Shift of the threshold for stability.")]
+BoxNmsThresh = Annotated[float | None, typer.Option(help="Box IoU above which the worse mask is dropped.")]
+CropNLayers = Annotated[int | None, typer.Option(min=0, help="Layers of image crops to run as well.")]
+CropNmsThresh = Annotated[float | None, typer.Option(help="Box IoU for duplicates between crops.")]
+CropOverlapRatio = Annotated[float | None, typer.Option(help="Overlap of crops, a share of the image.")]
+CropNPointsDownscaleFactor = Annotated[
+    int | None, typer.Option(min=1, help="Divides the points per side in each crop layer.")
+]
+MinMaskRegionArea = Annotated[
+    int | None, typer.Option(min=0, help="Remove islands and holes smaller than this many pixels.")
+]
+MinArea = Annotated[
+    int | None, typer.Option(min=0, help="Drop masks of fewer pixels; 0: off. Default: the preset's.")
+]
+MaxOverlap = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off."),
+]
+MaxMasks = Annotated[int | None, typer.Option(min=0, help="Keep this many of the largest masks; 0: off.")]
+
+
+def sam(
+    context: typer.Context,
+    generator: GeneratorName = "sam",
+    model: Backbone = "vit_h",
+    checkpoint: Checkpoint = None,
+    preset: Preset = "pcnet",
+    fidelity: Fidelity = "exact",
+    data: shared.Data = shared.COCO,
+    dataset: shared.Datasets = shared.REFCOCO,
+    split_by: shared.SplitBy = None,
+    split: shared.Splits = None,
+    input: shared.Input = None,
+    image_root: shared.ImageRoot = None,
+    images: shared.ImageFolder = None,
+    source: From = None,
+    out: shared.Out = "prepared",
+    cache: shared.Cache = None,
+    replace: shared.Replace = False,
+    points_per_side: PointsPerSide = None,
+    points_per_batch: PointsPerBatch = None,
+    pred_iou_thresh: PredIouThresh = None,
+    stability_score_thresh: StabilityScoreThresh = None,
+    stability_score_offset: StabilityScoreOffset = None,
+    box_nms_thresh: BoxNmsThresh = None,
+    crop_n_layers: CropNLayers = None,
+    crop_nms_thresh: CropNmsThresh = None,
+    crop_overlap_ratio: CropOverlapRatio = None,
+    crop_n_points_downscale_factor: CropNPointsDownscaleFactor = None,
+    min_mask_region_area: MinMaskRegionArea = None,
+    min_area: MinArea = None,
+    max_overlap: MaxOverlap = None,
+    max_masks: MaxMasks = None,
+    gpus: shared.Gpus = None,
+    workers: shared.Workers = None,
+    ray_address: shared.RayAddress = None,
+    plan: shared.PlanOnly = False,
+    from_manifest: shared.FromManifest = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Propose masks for every image (the proposals stage).
+
+    Reads the images; writes <out>/proposals.
+    """
+    _limit_threads()
+    if source is not None:
+        _reselect(context, source)
+        return
+    sources = open_image_sources(images, data, dataset, split_by, input, image_root)
+    devices = gpu_count(gpus, ray_address) if generator != "segments" else 0
+    _run(context, _stage(context.params, devices), sources, devices)
+
+
+def _limit_threads() -> None:
+    """Bound torch's threads before torch is loaded; the generator takes this number to every worker."""
+    from prep.devices import cpu_cores
+    from prep.proposals.sam.settings import THREADS
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(THREADS, cpu_cores())))
+
+
+def _selection(params: Mapping[str, Any]) -> Selection:
+    """The preset's choice among an image's masks, with what the flags change of it."""
+    from prep.proposals.select import PAPER, Selection
+
+    usual = Selection() if params["preset"] == "sam" else PAPER
+    return dataclasses.replace(
+        usual, **{name: params[name] for name in SELECTION if params[name] is not None}
+    )
+
+
+def _reselect(context: typer.Context, source: str) -> None:
+    """Narrow the proposals of the store ``source`` into the store of --out."""
+    from prep.cache.store import open_store
+    from prep.proposals.reselect import run_narrow
+
+    params = context.params
+    if params["plan"]:
+        raise PrepError("--plan has nothing to plan with --from: no model runs.", "Leave one of them out.")
+    store = open_store(params["out"], create=True)
+    summary = run_narrow(
+        open_store(source),
+        store,
+        _selection(params),
+        replace=params["replace"],
+        arguments=recorded_arguments(context),
+    )
+    emit_summaries([summary], params["as_json"])
+
+
+def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
+    """The stage of the generator that the flags name, with its options and the selection."""
+    from prep.proposals.stage import ProposalStage
+    from prep.stage import Resources
+
+    official = {name: params[name] for name in OFFICIAL if params[name] is not None}
+    generator = _generator(params, official, "cuda" if devices else "cpu")
+    return ProposalStage(generator, _selection(params), resources=Resources(cpus=1, gpus=1 if devices else 0))
+
+
+def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: str) -> Generator:
+    """The generator by its name, with the official options that were given."""
+    from prep.proposals import generators, hf
+    from prep.proposals.sam.settings import preset
+
+    name = params["generator"]
+    if name == "sam":
+        own = {key: params[key] for key in ("model", "checkpoint", "fidelity")}
+        settings = preset(params["preset"], **official, **own, device=device)
+        return generators.build("sam", vars(settings))
+    if official and name == "segments":
+        option = next(iter(official)).replace("_", "-")
+        raise PrepError(f"--generator segments has no option --{option}.", "Leave it out.")
+    if name.startswith("hf:"):
+        return generators.build(name, hf.options(params["preset"], official, device))
+    return generators.build(name, official)
+
+
+def _run(context: typer.Context, stage: ProposalStage, sources: Sequence[Images], devices: int) -> None:
+    """Run the stage, or print what it would take."""
+    from prep.cache.store import open_store
+    from prep.proposals.job import run_proposals
+
+    params, options = context.params, run_options(context)
+    workers = params["workers"] or max(1, devices)
+    check_recorded(context, stage.settings())
+
+    def keys() -> Iterator[str]:
+        return (ref.image for source in sources for ref in source.images(options["splits"]))
+
+    if only_planned(context, "proposals", stage.settings(), keys, workers):
+        return
+    summaries = run_proposals(
+        stage,
+        sources,
+        open_store(params["out"], create=True),
+        unit_size=_unit_size(params["generator"], devices),
+        workers=workers,
+        count=sys.stderr.isatty(),
+        **options,
+    )
+    emit_summaries(summaries, params["as_json"])
+
+
+def _unit_size(generator: str, gpus: int) -> int:
+    """Images between two commits: enough to fill a GPU's batch, few enough that a kill costs seconds."""
+    if generator == "segments":
+        return 16
+    return 8 if gpus else 1

@@ -1,0 +1,73 @@
+"""`pcnet-prep run`: the commands that a configuration file has a section for, one after another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prep.commands import options as shared
+from prep.commands.output import emit
+from prep.errors import NotYet, PrepError
+
+ConfigFile = Annotated[Path, typer.Argument(help="The configuration: a section per command.", metavar="FILE")]
+Flags = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Flags of the commands, in place of the file's: --gpus 4, or --sam.model vit_b for one.",
+        metavar="--FLAG VALUE",
+    ),
+]
+
+
+def run(
+    context: typer.Context,
+    config: ConfigFile,
+    flags: Flags = None,
+    plan: shared.PlanOnly = False,
+    as_json: shared.Json = False,
+) -> None:
+    """Run phrases, sam and score as a file says, and print the command to train with.
+
+    Every flag of every command is checked before the first one runs. With --json a line per command.
+    """
+    for parsed, line in _parsed(context, config, flags or [], plan=plan, as_json=as_json):
+        if parsed.info_name == "train":
+            emit({"train": line}, [f"$ {line}"], as_json)
+            continue
+        print(f"$ {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+        try:
+            with parsed:
+                parsed.command.invoke(parsed)
+        except NotYet as error:
+            if not plan:
+                raise
+            emit({"not yet": str(error)}, [f"not yet: {error}"], as_json)
+
+
+def _parsed(
+    context: typer.Context, config: Path, flags: Sequence[str], *, plan: bool, as_json: bool
+) -> list[tuple[typer.Context, str]]:
+    """Each section's command, parsed and checked, and what to type for it by itself.
+
+    ``context.obj`` gives the commands that a section may be of, in the order in which they run.
+    """
+    from prep.commands.recipe_file import command_line, read_configuration
+
+    commands: dict[str, Any] = context.obj()
+    steps = []
+    for section in read_configuration(config, flags, commands):
+        name, program = section.command, "pcnet" if section.command == "train" else "pcnet-prep"
+        values = {**section.flags, "plan": plan, "as_json": as_json}
+        try:
+            parsed = commands[name].make_context(name, [], parent=context.parent, default_map=values)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            wrong = f"{config}: {name}: {error.format_message()}"
+            raise PrepError(wrong, f"See: {program} {name} --help") from error
+        steps.append((parsed, command_line(section, commands[name], program)))
+    return steps

@@ -1,0 +1,152 @@
+"""`pcnet-prep status`, `verify`, `compact` and `export`: what is done with a store that is filled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prep.commands import options as shared
+from prep.commands.inputs import open_sources
+from prep.commands.output import emit
+from prep.commands.replay import repeat
+from prep.commands.stage_run import report_lines
+
+if TYPE_CHECKING:
+    from prep.cache.compact import CompactReport
+    from prep.cache.maintain import StoreStatus
+    from prep.cache.verify import VerifyReport
+    from prep.released.export import Exported
+
+Repair = Annotated[bool, typer.Option(help="Cut out what is damaged and make just those rows again.")]
+VerifyData = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the images: hash each one again and compare.")
+]
+ExportRoot = Annotated[
+    Path, typer.Argument(help="Data root to write into: files go to <to>/refer/<dataset>/.")
+]
+Side = Annotated[
+    int | None, typer.Option(min=32, help="Longer side of the masks in pixels. Default: the image's.")
+]
+
+
+def status(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
+    """Say what a store holds: rows, errors, settings, runs."""
+    from prep.cache.maintain import status as read_status
+    from prep.cache.store import open_store
+
+    found = read_status(open_store(store))
+    emit(found, _status_lines(found), as_json)
+
+
+def _status_lines(found: StoreStatus) -> Iterator[str]:
+    yield found.uri
+    for stage in found.stages:
+        if stage.holder:
+            yield (
+                "{}: being written by pid {pid} on {host} since {started}".format(stage.stage, **stage.holder)
+            )
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(stage.statuses.items()))
+        yield (
+            f"{stage.stage}: {stage.rows:,} rows ({counts or 'no status'}) in {stage.shards:,} shards, "
+            f"{stage.bytes / 2**20:,.1f} MiB; begun {stage.created}"
+        )
+        for name, value in stage.settings.items():
+            yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
+        for run in stage.runs[-3:]:
+            yield f"  run {run['at']}: {run['rows']:,} rows, {run['rate']:,.1f}/s, {run['failed']:,} failed"
+            for line in report_lines(stage.stage, run.get("report", {})):
+                yield f"    {line}"
+    for cache in found.caches:
+        yield f"{cache.name}: {cache.shards:,} shards, {cache.bytes / 2**20:,.1f} MiB"
+
+
+def verify(
+    context: typer.Context,
+    store: shared.StoreArgument = "prepared",
+    repair: Repair = False,
+    data: VerifyData = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Check every byte and row of a store against its manifest."""
+    from itertools import chain
+
+    from prep.cache import maintain
+    from prep.cache.row_checks import CHECKS
+    from prep.cache.store import open_store
+    from prep.cache.verify import verify as check
+    from prep.proposals.stale_images import image_faults
+
+    opened, checks = open_store(store), dict(CHECKS)
+    if data is not None:
+        decodes, unchanged = CHECKS["proposals"], image_faults(data)
+        checks["proposals"] = lambda rows: chain(decodes(rows), unchanged(rows))
+    found = check(opened, checks)
+    emit(found, _verify_lines(found), as_json and not repair)
+    if found.ok or not repair:
+        raise typer.Exit(0 if found.ok else 1)
+    for report in maintain.repair(opened, checks):
+        print(f"{report.stage}: {report.lost_rows:,} rows to make again")
+        for arguments in report.commands:
+            repeat(context, arguments)
+    raise typer.Exit(0 if check(opened, checks).ok else 1)
+
+
+def _verify_lines(found: VerifyReport) -> Iterator[str]:
+    for stage in found.stages:
+        yield f"{stage.stage}: {stage.rows:,} rows, {stage.shards:,} shards, {len(stage.problems):,} problems"
+        for problem in stage.problems[:50]:
+            yield f"  {problem}"
+
+
+def compact(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
+    """Rewrite many small shards into few; no row or answer changes."""
+    from prep.cache.compact import compact as rewrite
+    from prep.cache.store import open_store
+
+    reports = rewrite(open_store(store))
+    emit(reports, _compact_lines(reports), as_json)
+
+
+def _compact_lines(reports: Sequence[CompactReport]) -> Iterator[str]:
+    for report in reports:
+        yield (
+            f"{report.stage}: {report.shards_before:,} -> {report.shards_after:,} shards, "
+            f"{report.bytes_before / 2**20:,.1f} -> {report.bytes_after / 2**20:,.1f} MiB; "
+            f"{len(report.removed):,} stray files removed"
+        )
+
+
+def export(
+    to: ExportRoot,
+    store: shared.Store = "prepared",
+    data: shared.Data = shared.COCO,
+    dataset: shared.Datasets = shared.REFCOCO,
+    split_by: shared.SplitBy = None,
+    split: shared.Splits = None,
+    side: Side = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Write a store as the tree that the released PCNet code reads.
+
+    Reads the store and the annotations; writes phrases (JSON), masks (.npy) and candidates.
+    """
+    from prep.cache.store import open_store
+    from prep.released.export import export_official
+
+    done = [
+        export_official(open_store(store), source, to, splits=split, side=side)
+        for source in open_sources(data, dataset, split_by, None, None)
+    ]
+    emit(done, _export_lines(done), as_json)
+
+
+def _export_lines(done: Sequence[Exported]) -> Iterator[str]:
+    for one in done:
+        counts = f"{one.refs:,} references, {one.sentences:,} sentences, {one.images:,} images"
+        yield f"{one.folder}: {counts}; candidates ranked by {one.ranked_by}"
+        for reason, count in one.notes.items():
+            yield f"  {count:,} x {reason}"
