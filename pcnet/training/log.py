@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.cache.files import explained
+from prep.files import write_whole
 
 CSV_NAME = "losses.csv"
 VALIDATION_NAME = "validation.csv"
@@ -79,10 +80,9 @@ class RunLog:
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """``settings.json``: what the run trains and on what, for people and for `pcnet report`."""
-    temporary = folder / f".{SETTINGS_NAME}.tmp"
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     with explained("write", str(folder / SETTINGS_NAME)):
-        temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / SETTINGS_NAME)
+        write_whole(folder / SETTINGS_NAME, text.encode())
 
 
 def _append(path: Path, row: Sequence[Any]) -> None:
@@ -108,12 +108,9 @@ def _cut(path: Path, columns: Sequence[str], start: int) -> None:
         with path.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))[1:]
         kept = [row for row in rows if len(row) == len(columns) and row[0].isdigit() and int(row[0]) <= start]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(columns)
-        writer.writerows(kept)
-    os.replace(temporary, path)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([columns, *kept])
+    write_whole(path, text.getvalue().encode())
 
 
 class _Bar:

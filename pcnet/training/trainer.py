@@ -8,7 +8,6 @@ stopped.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 import time
@@ -38,6 +37,7 @@ from pcnet.training.setup import (
 from pcnet.training.stop import Asked, heeding
 from prep.engine.signals import interrupted
 from prep.errors import PrepError
+from prep.files import replacing
 
 __all__ = ["TrainConfig", "Trained", "train"]
 
@@ -294,6 +294,5 @@ def _not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...])
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a finished checkpoint; ``target`` appears whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with source.open("rb") as whole, replacing(target) as file:
+        shutil.copyfileobj(whole, file, 1 << 20)
