@@ -13,6 +13,7 @@ from prep.cache.store import open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
 from prep.demo.page import Figure, Page, Sample, render
+from prep.masks import rle
 from prep.pages import html, pictures
 from prep.records import Expression
 
@@ -137,7 +138,7 @@ def _proposals(store: Any, images: set[str]) -> dict[str, list[pictures.Mask]]:
         for row in batch.to_pylist():
             if row["image"] in images:
                 found[row["image"]] = [
-                    pictures.decode(mask["counts"], row["height"], row["width"]) for mask in row["masks"]
+                    rle.decode_counts(mask["counts"], row["height"], row["width"]) for mask in row["masks"]
                 ]
     return found
 

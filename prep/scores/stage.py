@@ -150,7 +150,7 @@ class ScoreStage:
             raise PrepError(f"{item.path}: {error}", remedy) from error
         if file.sha256 != item.sha256:
             raise PrepError(f"{item.path} is not the file that its masks were made of", remedy)
-        masks = [rle.expand(text) for text in item.counts]
+        masks = [rle.checked_runs(text, *pixels.shape[:2]) for text in item.counts]
         return cut(pixels, masks, self._clip.side, self._clip.fill, self.settings)
 
     def _encode_texts(self, texts: Sequence[str]) -> dict[str, Floats]:
