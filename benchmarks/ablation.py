@@ -75,7 +75,6 @@ TABLES: dict[str, dict[str, Arm]] = {
         "plus-no-inside": Arm("plus", {"ins": 0.0}),
         "plus-everywhere": Arm("plus", {}, {"pooling": "all"}),
         "plus-union": Arm("plus", {}, {"edge": 1.0}),
-        "plus-relations": Arm("plus", {}, {"relative": True}),
         "plus-attention": Arm("plus", {}, {"gain": 0.1}),
         "plus-soft-iad": Arm("plus", {"iad": 0.5}),
         "plus-ras": Arm("plus", {"ras": 0.2}),

@@ -21,7 +21,7 @@ class ModelConfig:
 
     ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in
     ``clip`` (see :class:`ClipSizes`). ``hidden`` is the common width C. ``vocabulary`` is the tiny text
-    encoder's. ``relative`` gives the stages of plus their relations.
+    encoder's.
     """
 
     encoder: str = "RN50"
@@ -31,7 +31,6 @@ class ModelConfig:
     gain: float = 0.1
     vocabulary: int = 0
     clip: ClipSizes | None = None
-    relative: bool = False
 
     def __post_init__(self) -> None:
         _among("encoder", self.encoder, (*ENCODERS, "clip"))
@@ -42,11 +41,6 @@ class ModelConfig:
             )
         if self.comprehension == "none" and self.stages != 1:
             raise PrepError("without comprehension there is one stage", "Set --stages 1.")
-        if self.relative and self.comprehension != "plus":
-            raise PrepError(
-                f"the stages of {self.comprehension} know no relative places",
-                "Leave the setting relative out, or use --recipe plus.",
-            )
 
     @property
     def phrases_used(self) -> int:
@@ -60,7 +54,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The settings that :meth:`as_dict` stored."""
-        known = _known(cls, values)
+        known = _known(cls, _without_relative(values))
         if isinstance(known.get("clip"), dict):
             sizes = _known(ClipSizes, known["clip"])
             known["clip"] = ClipSizes(**{**sizes, "vision_layers": tuple(sizes["vision_layers"])})
@@ -114,8 +108,7 @@ class Recipe:
 
     ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum
     (``union``: only inside the proposals); ``edge`` passes over proposals with a greater share of their
-    outline on the image's edge there (1 keeps all); ``relative`` gives the stages of plus their relations;
-    ``temperature`` sharpens the soft IaD;
+    outline on the image's edge there (1 keeps all); ``temperature`` sharpens the soft IaD;
     ``released_tokens`` cuts long texts as the released code does, end token and all.
     """
 
@@ -127,7 +120,6 @@ class Recipe:
     iad: str = "paper"
     pooling: str = "all"
     edge: float = 1.0
-    relative: bool = False
     temperature: float = 10.0
     released_tokens: bool = False
     weights: LossWeights = field(default_factory=LossWeights)
@@ -170,7 +162,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """The recipe that :meth:`as_dict` stored."""
-        known = _known(cls, values)
+        known = _known(cls, _without_relative(values))
         weights = LossWeights(**_known(LossWeights, known.pop("weights", {})))
         return cls(**known, weights=weights)
 
@@ -186,6 +178,16 @@ class Recipe:
 def _among(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise PrepError(f"{what} {value!r} is not known", f"Choose one of: {', '.join(choices)}.")
+
+
+def _without_relative(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as version 0.1.0 may have stored them, without ``relative``, which later versions lack."""
+    if values.get("relative"):
+        raise PrepError(
+            "setting relative (relations between places) is no longer in this version",
+            "Use this checkpoint with pcnet-prep 0.1.0, or train again without the setting.",
+        )
+    return {name: value for name, value in values.items() if name != "relative"}
 
 
 def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,8 @@ RECIPES = {
     ),
     # Ours: cumulative cues, progressive gate, maximum inside the union of the proposals that do not run along
     # the image's edge (the ground that a generator segments too), which is also where the peak has to be, and
-    # directions turned round. RaS and IaD as written are out, and so are a cue's own look at the image (gain
-    # 0) and relations between places, with both of which training from scratch was slower.
+    # directions turned round. RaS and IaD as written are out, and so is a cue's own look at the image (gain
+    # 0), with which training from scratch was slower.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
@@ -81,7 +81,6 @@ def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int 
         hidden=hidden or (64 if encoder == "tiny" else 1024),
         gain=recipe.gain,
         vocabulary=vocabulary,
-        relative=recipe.relative,
     )
 
 

@@ -1,12 +1,14 @@
-"""Files of this machine: written whole and durably or not at all, and their SHA-256."""
+"""Files of this machine: written whole or not at all, and their SHA-256."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from prep.errors import PrepError
 
@@ -14,23 +16,42 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_whole(target: Path, data: bytes | pa.Buffer) -> None:
-    """Write a whole file durably: after this returns it survives a crash, before that it is not there.
+TEMPORARY = ".tmp"  # how a temporary name ends; the stores remove what a killed process left of them
 
-    The folder must exist.
+
+@contextlib.contextmanager
+def replacing(target: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write that takes the name ``target``, whole, when the block ends, and is removed if it fails.
+
+    After the block the file survives a crash of the machine, unless ``durable`` is false: for the thousands
+    of files of a folder that is made again after a crash anyway. The folder must exist.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    file = open(temporary, "wb", opener=_new_file)  # noqa: SIM115 (closed below, before the rename)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+        with file:
+            yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
+
+
+def write_whole(target: Path, data: bytes | pa.Buffer, *, durable: bool = True) -> None:
+    """Write a whole file as :func:`replacing` does."""
+    with replacing(target, durable=durable) as file:
+        file.write(data)
+
+
+def _new_file(path: str, flags: int) -> int:
+    """Open a file that must not exist, not even as a link: nobody else's file is ever written to."""
+    return os.open(path, flags & ~os.O_TRUNC | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
 def sync_folder(folder: Path) -> None:
@@ -45,11 +66,16 @@ def sync_folder(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    feed(digest, path)
+    return digest.hexdigest()
+
+
+def feed(digest: hashlib._Hash, path: Path) -> None:
+    """Update ``digest`` with the content of a file."""
     try:
         with path.open("rb") as file:
-            digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
         raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()

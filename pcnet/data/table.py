@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.errors import PrepError
+from prep.masks.grid32 import BYTES_PER_MASK, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-GRID_SIDE = 32
-_GRID_BYTES = GRID_SIDE * GRID_SIDE // 8
 
 
 @dataclass(frozen=True)
@@ -65,14 +63,13 @@ class SampleTable:
         """The masks of some images: uint8 (B, slots, 32, 32), zero-padded, and bool (B, slots), true where
         real.
         """
-        packed = np.zeros((len(images), slots, _GRID_BYTES), dtype=np.uint8)
+        packed = np.zeros((len(images), slots, BYTES_PER_MASK), dtype=np.uint8)
         real = np.zeros((len(images), slots), dtype=bool)
         for row, image in enumerate(images):
             own = self.grids[self.grid_bounds[image] : self.grid_bounds[image + 1]][:slots]
             packed[row, : len(own)] = own
             real[row, : len(own)] = True
-        unpacked = np.unpackbits(packed, axis=2, bitorder="big")
-        return unpacked.reshape(len(images), slots, GRID_SIDE, GRID_SIDE), real
+        return unpack(packed), real
 
 
 def _require(stage: str, reader: Any, store: str, command: str) -> None:
@@ -169,11 +166,11 @@ def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str,
         for key, grid, state in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
             if key in wanted:
                 packed = np.frombuffer(grid, dtype=np.uint8)
-                if packed.size % _GRID_BYTES:
+                if packed.size % BYTES_PER_MASK:
                     raise PrepError(
                         f"the grid of {key} in {store.uri} has {packed.size} bytes, not 128 a mask"
                     )
-                found[key] = None if state == "error" else packed.reshape(-1, _GRID_BYTES)
+                found[key] = None if state == "error" else packed.reshape(-1, BYTES_PER_MASK)
     missing = sorted(wanted - found.keys())
     if missing:
         raise PrepError(
@@ -194,7 +191,7 @@ def _assemble(
     images = sorted(set(keys))
     number = {key: i for i, key in enumerate(images)}
     parts = [masks[key] for key in images]
-    grids = [np.zeros((0, _GRID_BYTES), np.uint8) if part is None else part for part in parts]
+    grids = [np.zeros((0, BYTES_PER_MASK), np.uint8) if part is None else part for part in parts]
     bounds = np.concatenate([[0], np.cumsum([len(g) for g in grids])]).astype(np.int64)
     row_ids = rows["row_id"].to_pylist()
     refs = rows["ref_id"].to_pylist()
@@ -206,7 +203,7 @@ def _assemble(
         image=np.array([number[key] for key in keys], dtype=np.int64),
         target=np.array([-1 if r is None else target_number[r] for r in refs], dtype=np.int64),
         images=images,
-        grids=np.concatenate(grids) if grids else np.zeros((0, _GRID_BYTES), np.uint8),
+        grids=np.concatenate(grids) if grids else np.zeros((0, BYTES_PER_MASK), np.uint8),
         grid_bounds=bounds,
         scores=_read_scores(store, row_ids, keys, dict(zip(images, np.diff(bounds), strict=True)))
         if with_scores

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
 from pcnet.data.table import Selection, read_phrases
 from prep.cache.store import Store
 from prep.datasets.catalogue import Dataset
 from prep.datasets.truth import Truth
 from prep.errors import PrepError
+from prep.masks import rle
 from prep.records import Expression
 
 Mask = NDArray[np.bool_]
@@ -63,15 +63,14 @@ class EvalSet:
     proposals: Mapping[str, list[Rle]] | None = None
 
 
-def decode(rle: Rle) -> Mask:
-    """A run-length coded mask as bool (H, W)."""
-    return np.asarray(coco.decode(rle), dtype=bool)
+def decode(coded: Rle) -> Mask:
+    """A run-length coded mask as bool (H, W); PrepError where it is damaged."""
+    return rle.decode_counts(coded["counts"], *coded["size"])
 
 
 def encode(mask: Mask) -> Rle:
     """A bool (H, W) mask, run-length coded as COCO has it."""
-    coded: Rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return coded
+    return {"size": list(mask.shape), "counts": rle.counts_of(mask)}
 
 
 def load_evalset(
@@ -132,7 +131,7 @@ def _items(
             reason = truth.problems.get(expression.row_id, "it has no image or no phrases")
             skipped[reason] = skipped.get(reason, 0) + 1
             continue
-        rle, size = found
+        coded_mask, size = found
         items.append(
             Item(
                 row_id=expression.row_id,
@@ -142,7 +141,7 @@ def _items(
                 image=expression.image,
                 text=expression.text,
                 phrases=tuple(own),
-                truth=rle,
+                truth=coded_mask,
                 size=size,
                 groups=types.get(str(expression.sent_id), ()),
             )
@@ -200,5 +199,5 @@ def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:
             if image in found:
                 size = [batch.column(1)[place].as_py(), batch.column(2)[place].as_py()]
                 masks = batch.column(3)[place].as_py()
-                found[image] = [{"size": size, "counts": mask["counts"].encode()} for mask in masks]
+                found[image] = [{"size": size, "counts": mask["counts"]} for mask in masks]
     return found

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcnet.metrics import binarise, normalise, proposal_under_peak
+from prep.files import replacing, write_whole
 
 Map = NDArray[np.float32]
 
@@ -19,7 +19,7 @@ Map = NDArray[np.float32]
 def save_cam(folder: Path, name: str, response: Map) -> None:
     """The normalised response as ``<name>.npy``, float32 (H, W) in [0, 1]."""
     soft = normalise(response).astype(np.float32)
-    _replace(folder / f"{name}.npy", lambda path: np.save(path, soft))
+    _save(folder / f"{name}.npy", soft)
 
 
 def save_pseudo(
@@ -34,12 +34,12 @@ def save_pseudo(
         mask = proposals[chosen]
     else:
         mask = binarise(response, threshold)
-    _replace(folder / f"{name}.npy", lambda path: np.save(path, mask.astype(np.uint8)))
+    _save(folder / f"{name}.npy", mask.astype(np.uint8))
 
 
 def save_stages(folder: Path, name: str, stages: Map) -> None:
     """The raw responses of every stage as ``<name>.npy``, float16 (stages, h, w) at their own resolution."""
-    _replace(folder / f"{name}.npy", lambda path: np.save(path, stages.astype(np.float16)))
+    _save(folder / f"{name}.npy", stages.astype(np.float16))
 
 
 def write_report(
@@ -50,14 +50,14 @@ def write_report(
     import pyarrow.parquet as pq
 
     text = json.dumps({**figures, "settings": dict(settings)}, indent=2, sort_keys=True)
-    _replace(folder / "metrics.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    table = pa.Table.from_pylist(list(rows))
-    _replace(folder / "samples.parquet", lambda path: pq.write_table(table, path))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "metrics.json", f"{text}\n".encode())
+    with replacing(folder / "samples.parquet") as file:
+        pq.write_table(pa.Table.from_pylist(list(rows)), file)
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename: the file is there whole or not at all."""
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write an array: the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    write(temporary)
-    os.replace(temporary, path)
+    with replacing(path, durable=False) as file:
+        np.save(file, array)

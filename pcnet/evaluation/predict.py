@@ -71,7 +71,7 @@ def predict(
     stages = torch.cat(raw, dim=1)[0].float().cpu().numpy()
     masks = np.zeros((len(proposals), height, width), dtype=bool)
     for number, one in enumerate(proposals):
-        masks[number] = decode({"size": [height, width], "counts": one.counts.encode()})
+        masks[number] = decode({"size": [height, width], "counts": one.counts})
     chosen = proposal_under_peak(stages[-1], masks)
     mask = binarise(stages[-1], threshold) if chosen is None else masks[chosen]
     return Prediction(text, tuple(phrases), stages, mask, peak(stages[-1]), chosen)
@@ -118,7 +118,7 @@ def as_dict(prediction: Prediction) -> dict[str, Any]:
         "peaks_by_stage": [{"x": x, "y": y} for y, x in map(peak, prediction.stages)],
         "proposal": prediction.proposal,
         "area": int(prediction.mask.sum()),
-        "mask": {"size": [int(side) for side in coded["size"]], "counts": coded["counts"].decode()},
+        "mask": coded,
     }
 
 

@@ -7,7 +7,6 @@ A file is a dict with the state dict under ``model``, as the released code has i
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from pcnet.model.pcnet import PCNet
 from pcnet.recipes import RECIPES
 from pcnet.recipes import recipe as named_recipe
 from prep.errors import PrepError
+from prep.files import replacing
 
 FORMAT = 1
 REMEDY = (
@@ -46,15 +46,8 @@ def save_checkpoint(
         "tokenizer": tokenizer.as_dict(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        torch.save(payload, file)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

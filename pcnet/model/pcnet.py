@@ -42,9 +42,8 @@ class PCNet(nn.Module):
         # A released file holds four stages whatever number is used; the unused ones are kept, to be saved
         # again.
         held = MAX_STAGES if config.comprehension == "released" else config.stages
-        more = {"relative": config.relative} if config.comprehension == "plus" else {}
         self.attn_fusion_vl = nn.ModuleList(
-            stage(config.hidden, config.gain, first=number == 0, **more) for number in range(held)
+            stage(config.hidden, config.gain, first=number == 0) for number in range(held)
         )
         for unused in self.attn_fusion_vl[config.stages :].parameters():
             unused.requires_grad_(False)

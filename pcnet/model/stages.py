@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from pcnet.maps import normalised
-from pcnet.model.relations import Relation
 
 FLOOR = 0.05  # what the gate leaves of a place where the previous stage saw nothing
 
@@ -121,16 +120,14 @@ def paper_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 class PlusStage(nn.Module):
-    """One of our stages: the cue's look at the image, how far the previous response gates this one, and how
-    places lie to the cue's anchor.
+    """One of our stages: the cue's look at the image, and how far the previous response gates this one.
 
-    A ``gain`` of 0 leaves the look at the image out, and so the relation without ``relative``.
+    A ``gain`` of 0 leaves the look at the image out.
     """
 
-    def __init__(self, channels: int, gain: float, first: bool, relative: bool = False) -> None:
+    def __init__(self, channels: int, gain: float, first: bool) -> None:
         super().__init__()
         self.gain = gain
-        self.relation = Relation(channels) if relative and not first else None
         if gain:
             self.cue_from_visual = _Attention(channels)
         if not first:
@@ -147,36 +144,23 @@ def plus_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
     """Ours: the query is the sum of the cues so far, and a place must have passed the stages before.
 
     Q_n = sum of q_0 to q_n (and the whole expression at the last stage) + gain * MLP(q_n's attention to V);
-    L_n = scale * (V Q_n^T + rel_n) + 2 * gate_n * log(R_{n-1} + 0.05), with R the previous response in
+    L_n = scale * V Q_n^T + 2 * gate_n * log(R_{n-1} + 0.05), with R the previous response in
     [0, 1], detached. The product form keeps the peak from moving to whatever a later phrase names best, which
-    in a relation ("the circle left of the blue square") is the anchor and not the target. rel_n, from the
-    second stage on, is what :class:`pcnet.model.relations.Relation` says of q_n (and of the whole expression
-    at the last stage).
+    in a relation ("the circle left of the blue square") is the anchor and not the target.
     """
     places, total = _unit(_places(inputs.visual)), inputs.visual.new_zeros(())
     responses: list[Tensor] = []
     for number, stage in enumerate(stages):
         cue = inputs.phrase(number)
         total = total + cue
-        said = cue
         if number == len(stages) - 1:
-            total, said = total + inputs.expressions, said + inputs.expressions
+            total = total + inputs.expressions
         response = inputs.score(places, stage(places, _unit(total), cue))
-        if stage.relation is not None:
-            response = response + inputs.scale * _related(stage.relation, inputs, places, _unit(said))
         if responses:
             before = normalised(responses[-1].detach())
             response = response + 2 * stage.gate * torch.log(before + FLOOR)
         responses.append(response)
     return tuple(responses)
-
-
-def _related(relation: Relation, inputs: Inputs, places: Tensor, said: Tensor) -> Tensor:
-    """(B,N,C) places, (B,T,C) texts -> (B,T,h,w): how each place lies to the text's anchor."""
-    looks = inputs.score(places, _unit(relation.look(said)))
-    if not inputs.scope.pairwise:
-        return _tensor(relation(looks, said[:, 0]))
-    return _tensor(relation(looks.transpose(0, 1), said[0]).transpose(0, 1))
 
 
 class ReleasedStage(nn.Module):

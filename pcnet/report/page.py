@@ -208,4 +208,4 @@ def _true_masks(
     truth = Truth(dataset)
     rows = (row for row in dataset.expressions([split] if split else None) if row.row_id in wanted)
     found = {row.row_id: truth.mask(row) for row in rows}
-    return {row_id: encode(mask)["counts"].decode() for row_id, mask in found.items() if mask is not None}
+    return {row_id: encode(mask)["counts"] for row_id, mask in found.items() if mask is not None}

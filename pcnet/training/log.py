@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prep.cache.files import explained
+from prep.engine.progress import progress
+from prep.files import write_whole
 
 CSV_NAME = "losses.csv"
 VALIDATION_NAME = "validation.csv"
@@ -38,7 +40,9 @@ class RunLog:
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file)
         self._board = _board(folder, start)
-        self._bar = _Bar(start, total, quiet=quiet or not sys.stderr.isatty())
+        self._start = start
+        self._closing = contextlib.ExitStack()
+        self._bar = self._closing.enter_context(progress("training", total, quiet=quiet))
         self._last = self._flushed = time.monotonic()
 
     def step(self, number: int, epoch: int, lr: float, losses: Mapping[str, float]) -> None:
@@ -49,7 +53,8 @@ class RunLog:
         for name, value in losses.items():
             self._board.add_scalar(f"loss/{name}", value, number)
         self._board.add_scalar("lr", lr, number)
-        self._bar.advance(number, losses.get("total", 0.0))
+        note = f"loss {losses.get('total', 0.0):.4f}"
+        self._bar.update(number - self._start, reused=self._start, note=note)
         self._last = now
         if now - self._flushed > _FLUSH_SECONDS:
             self.flush()
@@ -74,15 +79,14 @@ class RunLog:
         self.flush()
         self._file.close()
         self._board.close()
-        self._bar.close()
+        self._closing.close()
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """``settings.json``: what the run trains and on what, for people and for `pcnet report`."""
-    temporary = folder / f".{SETTINGS_NAME}.tmp"
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     with explained("write", str(folder / SETTINGS_NAME)):
-        temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / SETTINGS_NAME)
+        write_whole(folder / SETTINGS_NAME, text.encode())
 
 
 def _append(path: Path, row: Sequence[Any]) -> None:
@@ -108,39 +112,6 @@ def _cut(path: Path, columns: Sequence[str], start: int) -> None:
         with path.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))[1:]
         kept = [row for row in rows if len(row) == len(columns) and row[0].isdigit() and int(row[0]) <= start]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(columns)
-        writer.writerows(kept)
-    os.replace(temporary, path)
-
-
-class _Bar:
-    """A progress bar with rate and time left; nothing where quiet."""
-
-    def __init__(self, start: int, total: int, quiet: bool) -> None:
-        self._progress: Any = None
-        if quiet:
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.1f} steps/s"),
-            TimeRemainingColumn(),
-        )
-        self._start, self._began = start, time.monotonic()
-        self._task = self._progress.add_task("training", total=total, completed=start, loss=0.0, rate=0.0)
-        self._progress.start()
-
-    def advance(self, step: int, loss: float) -> None:
-        if self._progress is not None:
-            rate = (step - self._start) / max(time.monotonic() - self._began, 1e-9)
-            self._progress.update(self._task, completed=step, loss=loss, rate=rate)
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([columns, *kept])
+    write_whole(path, text.getvalue().encode())

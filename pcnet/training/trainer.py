@@ -8,7 +8,6 @@ stopped.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 import time
@@ -35,9 +34,9 @@ from pcnet.training.setup import (
     make_optimizer,
     prepare,
 )
-from pcnet.training.stop import Asked, heeding
-from prep.engine.signals import interrupted
+from prep.engine.signals import Stoppable, interrupted, stoppable
 from prep.errors import PrepError
+from prep.files import replacing
 
 __all__ = ["TrainConfig", "Trained", "train"]
 
@@ -105,7 +104,7 @@ class _Run:
         losses: dict[str, float] = {}
         log = self._log() if self.ranks.rank == 0 else None
         try:
-            with heeding() as asked:
+            with stoppable(raising=False) as asked:
                 for taken, stop in self._steps(log, asked):
                     losses = taken
                     ends = self.step == self.job.total
@@ -124,7 +123,7 @@ class _Run:
         seconds = time.monotonic() - began
         return Trained(self.out / LAST, best, self.step, seconds, losses, self.metrics)
 
-    def _stop(self, asked: Asked) -> None:
+    def _stop(self, asked: Stoppable) -> None:
         """Keep what was done, in every process before any of them ends, and end."""
         self._save(LAST)
         self.ranks.wait()
@@ -132,7 +131,7 @@ class _Run:
         done = f"step {self.step:,} of {self.job.total:,} is in {self.out / LAST}"
         raise interrupted(asked.signum or signal.SIGTERM, done)
 
-    def _steps(self, log: RunLog | None, asked: Asked) -> Iterator[tuple[dict[str, float], bool]]:
+    def _steps(self, log: RunLog | None, asked: Stoppable) -> Iterator[tuple[dict[str, float], bool]]:
         """Take every step that is left, yielding its losses and whether some process was asked to stop.
 
         Checkpoints are written on the way.
@@ -294,6 +293,5 @@ def _not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...])
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a finished checkpoint; ``target`` appears whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with source.open("rb") as whole, replacing(target) as file:
+        shutil.copyfileobj(whole, file, 1 << 20)

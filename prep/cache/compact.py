@@ -9,6 +9,7 @@ from prep.cache.files import Files
 from prep.cache.shards import Shard, is_shard, shard_schema
 from prep.cache.store import StageStore, Store
 from prep.cache.verify import cache_folders
+from prep.files import TEMPORARY
 
 # A compacted shard: small enough to be held in memory while it is made.
 TARGET_BYTES = 64 << 20
@@ -49,7 +50,7 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
         report.shards_after = len(writer.manifest.shards)
         report.bytes_after = sum(shard.bytes for shard in writer.manifest.shards.values())
     gone = before - set(stage.files.sizes()) - {shard.name for shard in shards}
-    report.removed = sorted(name for name in gone if name.endswith((".parquet", ".tmp")))
+    report.removed = sorted(name for name in gone if name.endswith((".parquet", TEMPORARY)))
     return report
 
 

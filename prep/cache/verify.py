@@ -18,6 +18,7 @@ from prep.cache.schema import STAGES
 from prep.cache.shards import Shard, is_shard, read_shard, shard_name
 from prep.cache.store import CACHE_FOLDER, StageStore, Store
 from prep.errors import PrepError
+from prep.files import TEMPORARY
 
 RowCheck = Callable[[pa.Table], Iterable[tuple[int, str]]]
 
@@ -126,7 +127,7 @@ def unnamed(stage: str, manifest: Manifest, tree: Mapping[str, int]) -> Iterator
     for name in sorted(tree):
         if name.endswith(".parquet") and name not in manifest.shards:
             yield Problem(stage, "extra", name, "no manifest names it, but readers of *.parquet see it")
-        elif name.endswith(".tmp"):
+        elif name.endswith(TEMPORARY):
             yield Problem(stage, "stray", name, "was left by a run that died")
 
 
@@ -197,7 +198,7 @@ def verify_answers(files: Files, name: str) -> StageReport:
     """:func:`verify` for one folder of the cache: every shard against the hash in its name."""
     report = StageReport(name)
     for file, size in sorted(files.sizes().items()):
-        if file.endswith(".tmp"):
+        if file.endswith(TEMPORARY):
             report.problems.append(Problem(name, "stray", file, "was left by a run that died"))
         if not is_shard(file):
             continue

@@ -30,6 +30,7 @@ from prep.cache.manifest import (
 )
 from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
 from prep.errors import PrepError
+from prep.files import TEMPORARY
 
 if TYPE_CHECKING:
     from prep.cache.store import StageStore
@@ -293,7 +294,7 @@ class StageWriter:
                 )
         for name in names:
             unlisted = is_shard(name) and name not in manifest.shards
-            if name.endswith(".tmp") or (unlisted and not self._adopt(name)):
+            if name.endswith(TEMPORARY) or (unlisted and not self._adopt(name)):
                 self.files.delete(name)
         for sequence in ledger_sequences(names):
             if sequence <= manifest.folded:

@@ -1,4 +1,4 @@
-"""COCO segmentations of every kind to H x W masks by pycocotools, refusing what would crash or mislead it."""
+"""COCO segmentations of every kind to H x W masks, refusing what would crash or mislead pycocotools."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.datasets.coco_json import integer
+from prep.errors import PrepError
+from prep.masks import rle
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,18 +35,16 @@ def decode(segmentation: Any, height: int, width: int) -> Mask:
     if not parts:
         raise BadSegmentation("the segmentation is empty")
     if all(isinstance(part, dict) for part in parts):
-        rles = [checked_rle(part, height, width) for part in parts]
+        mask: Mask = np.logical_or.reduce([_rle(part, height, width) for part in parts])
     else:
-        rles = _polygons(parts, height, width)
-    from pycocotools import mask as coco
-
-    mask: Mask = coco.decode(rles).any(axis=2)
+        mask = rle.decode_counts(_polygons(parts, height, width), height, width)
     if not mask.any():
         raise BadSegmentation("the segmentation covers no pixel of the image")
     return mask
 
 
-def _polygons(polygons: list[Any], height: int, width: int) -> list[Any]:
+def _polygons(polygons: list[Any], height: int, width: int) -> bytes:
+    """The compressed run lengths of what any of the polygons covers."""
     for polygon in polygons:
         if not isinstance(polygon, list):
             raise BadSegmentation(f"a polygon that is a {type(polygon).__name__}")
@@ -58,48 +58,18 @@ def _polygons(polygons: list[Any], height: int, width: int) -> list[Any]:
                 raise BadSegmentation("a polygon with a point far outside the image")
     from pycocotools import mask as coco
 
-    return list(
-        coco.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
-    )
+    parts = coco.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
+    return bytes(coco.merge(parts)["counts"])
 
 
-def checked_rle(rle: Any, height: int, width: int) -> dict[str, Any]:
-    """``rle`` as a compressed COCO RLE of that size, after checking that its runs fill the image exactly."""
-    size = rle.get("size") if isinstance(rle, dict) else None
+def _rle(part: Any, height: int, width: int) -> Mask:
+    """The mask of an RLE, after checking that it is of that size and that its runs fill the image exactly."""
+    size = part.get("size") if isinstance(part, dict) else None
     if not isinstance(size, list) or [integer(value) for value in size] != [height, width]:
         raise BadSegmentation(f"an RLE of size {str(size)[:40]} for an image of [{height}, {width}]")
-    counts = rle.get("counts")
-    if isinstance(counts, (str, bytes)):
-        text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-        runs = _runs(text)
-    elif isinstance(counts, list) and all(type(run) is int for run in counts):
-        runs, text = counts, b""
-    else:
+    if not isinstance(part.get("counts"), (str, bytes, list)):
         raise BadSegmentation("an RLE without counts")
-    if any(run < 0 for run in runs) or sum(runs) != height * width:
-        raise BadSegmentation(f"an RLE whose runs add up to {sum(runs)}, not {height} x {width}")
-    if text:
-        return {"size": [height, width], "counts": text}
-    from pycocotools import mask as coco
-
-    return dict(coco.frPyObjects({"size": [height, width], "counts": runs}, height, width))
-
-
-def _runs(counts: bytes) -> list[int]:
-    """The run lengths of COCO's compressed string: 5 bits a character, from the fourth run on differences."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = character - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise BadSegmentation("an RLE string with a character that does not belong")
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & 0x20:
-            if bits & 0x10:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    if shift:
-        raise BadSegmentation("an RLE string that is cut off")
-    return runs
+    try:
+        return rle.decode_counts(part["counts"], height, width)
+    except PrepError as error:
+        raise BadSegmentation(error.message) from error

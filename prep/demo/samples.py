@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from prep.cache.store import open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
 from prep.demo.page import Figure, Page, Sample, render
-from prep.pages import pictures
+from prep.masks import rle
+from prep.pages import html, pictures
 from prep.records import Expression
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def write_page(
         [sample for sample in samples if sample is not None],
         steps,
     )
-    temporary = out / "index.html.tmp"
-    temporary.write_text(render(page), encoding="utf-8")
-    os.replace(temporary, out / "index.html")
+    html.write(render(page), out / "index.html")
     return figures
 
 
@@ -140,7 +138,7 @@ def _proposals(store: Any, images: set[str]) -> dict[str, list[pictures.Mask]]:
         for row in batch.to_pylist():
             if row["image"] in images:
                 found[row["image"]] = [
-                    pictures.decode(mask["counts"], row["height"], row["width"]) for mask in row["masks"]
+                    rle.decode_counts(mask["counts"], row["height"], row["width"]) for mask in row["masks"]
                 ]
     return found
 

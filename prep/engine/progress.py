@@ -12,8 +12,8 @@ from typing import Any
 class Bar:
     """Where a run reports how far it is. This one shows nothing."""
 
-    def update(self, done: int, reused: int = 0) -> None:
-        """``done`` rows were made by this run, ``reused`` were there before."""
+    def update(self, done: int, reused: int = 0, note: str = "") -> None:
+        """``done`` rows or steps were made by this run, ``reused`` were there before; ``note`` is shown."""
 
 
 class _RichBar(Bar):
@@ -21,16 +21,16 @@ class _RichBar(Bar):
         self._display, self._task = display, task
         self._started = time.monotonic()
 
-    def update(self, done: int, reused: int = 0) -> None:
+    def update(self, done: int, reused: int = 0, note: str = "") -> None:
         seconds = time.monotonic() - self._started
         rate = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
-        self._display.update(self._task, completed=done + reused, rate=rate)
+        self._display.update(self._task, completed=done + reused, rate=f"{note}  {rate}".strip())
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Bar]:
-    """A bar for ``total`` rows (``None``: not known); silent where standard error is no terminal."""
-    if not sys.stderr.isatty():
+def progress(label: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar for ``total`` rows (``None``: not known); none if ``quiet`` or standard error is no terminal."""
+    if quiet or not sys.stderr.isatty():
         yield Bar()
         return
     from rich.console import Console

@@ -20,21 +20,24 @@ class Stop(BaseException):
 
 
 class Stoppable:
-    """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, while rows are committed, right after."""
+    """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, while rows are committed, right after.
+
+    ``signum`` is the first signal that has come and was not raised; 0 while there is none.
+    """
 
     def __init__(self) -> None:
         self._deferred = 0
-        self._pending: int | None = None
+        self.signum = 0
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+        """The signal handler. The first one counts: a launcher that is stopped too sends its own after it."""
         if self._deferred:
-            self._pending = signum
+            self.signum = self.signum or signum
         else:
             raise Stop(signum)
 
     def ignore(self) -> None:
-        """We are stopping: further signals change nothing."""
+        """From here on no signal raises: we are stopping, or look at ``signum`` ourselves."""
         self._deferred += 1
 
     @contextlib.contextmanager
@@ -45,15 +48,17 @@ class Stoppable:
             yield
         finally:
             self._deferred -= 1
-        if self._pending is not None and not self._deferred:
-            signum, self._pending = self._pending, None
+        if self.signum and not self._deferred:
+            signum, self.signum = self.signum, 0
             raise Stop(signum)
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stoppable]:
-    """Heed SIGINT and SIGTERM in here by :class:`Stop`."""
+def stoppable(*, raising: bool = True) -> Iterator[Stoppable]:
+    """Heed SIGINT and SIGTERM in here by :class:`Stop`, or only note them for who looks between steps."""
     stop = Stoppable()
+    if not raising:
+        stop.ignore()
     with handled_by(stop.handle):
         yield stop
 

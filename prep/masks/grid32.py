@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from prep.masks.rle import expand
-
 SIZE = 32
 BYTES_PER_MASK = SIZE * SIZE // 8
 
@@ -20,14 +18,16 @@ def grid32(counts: Iterable[str], height: int, width: int) -> bytes:
     pixel at row ``floor(i * height / 32)`` and column ``floor(j * width / 32)``; cells are row-major, eight
     to a byte, the first in the highest bit.
     """
+    # Only here: those who unpack grids, as the processes that load training batches do, need no numba.
+    from prep.masks.rle import expand
+
     positions = _positions(height, width)
     return b"".join(np.packbits(_sample(expand(text), positions)).tobytes() for text in counts)
 
 
-def unpack(data: bytes) -> npt.NDArray[np.bool_]:
-    """The packed grids as a P x 32 x 32 boolean array."""
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="big")
-    return bits.reshape(-1, SIZE, SIZE).astype(bool)
+def unpack(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Packed grids, (..., 128), as 0 and 1: (..., 32, 32)."""
+    return np.unpackbits(packed, axis=-1, bitorder="big").reshape(*packed.shape[:-1], SIZE, SIZE)
 
 
 def _positions(height: int, width: int) -> npt.NDArray[np.int64]:

@@ -52,6 +52,39 @@ def decode(runs: npt.NDArray[np.integer], height: int, width: int) -> npt.NDArra
     return _fill(np.ascontiguousarray(runs, np.int64), height, width).T
 
 
+def checked_runs(counts: Any, height: int, width: int) -> Runs:
+    """The runs of ``counts``, a compressed string or the runs themselves as plain integers.
+
+    Raises PrepError where they do not fill an H x W mask exactly: a mask from outside is read by this or by
+    :func:`decode_counts` alone, since pycocotools may read and write past its memory on a damaged string.
+    """
+    pixels = height * width
+    if isinstance(counts, (str, bytes)):
+        runs = expand(counts)
+        total = sum(runs.tolist())
+    else:
+        if not isinstance(counts, list) or any(type(run) is not int for run in counts):
+            raise PrepError("a mask's counts are neither a string nor a list of integers", "make it again")
+        total = sum(counts)
+        runs = np.array(counts if all(0 <= run <= pixels for run in counts) else [-1], np.int64)
+    if total != pixels or (len(runs) and runs.min() < 0):
+        raise PrepError(
+            f"a mask's runs add up to {total} pixels and do not cover {height} x {width}",
+            "give the size it was made with",
+        )
+    return runs
+
+
+def decode_counts(counts: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """The H x W mask of ``counts``; raises PrepError as :func:`checked_runs` does."""
+    return decode(checked_runs(counts, height, width), height, width)
+
+
+def counts_of(mask: npt.NDArray[np.generic]) -> str:
+    """The compressed string of an H x W mask."""
+    return compress(encode(mask))
+
+
 def area(runs: npt.NDArray[np.integer]) -> int:
     """How many pixels are inside."""
     return int(runs[1::2].sum())

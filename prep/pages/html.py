@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +12,7 @@ from string import Template
 from typing import Any
 
 from prep.errors import PrepError
+from prep.files import write_whole
 
 
 def render(package: str, name: str, content: Mapping[str, Any]) -> str:
@@ -33,9 +33,7 @@ def write(page: str, out: Path) -> None:
     """Write a page whole or not at all; PrepError where that cannot be."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, out)
+        write_whole(out, page.encode("utf-8"))
     except OSError as error:
         raise PrepError(
             f"{out} cannot be written: {error.strerror or error}.", "Name another --out."

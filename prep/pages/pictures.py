@@ -32,14 +32,6 @@ def open_pixels(path: Path) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def decode(counts: str, height: int, width: int) -> Mask:
-    """The bool H x W mask of a COCO compressed RLE string."""
-    from pycocotools import mask as coco
-
-    mask: Mask = coco.decode({"size": [height, width], "counts": counts.encode()}).astype(bool)
-    return mask
-
-
 def enlarge(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
     """Every pixel as a square of ``factor`` x ``factor`` pixels."""
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)

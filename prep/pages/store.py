@@ -142,11 +142,9 @@ def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> 
     """Row number -> its true mask as compressed RLE, for the pictured rows of datasets found in ``data``."""
     if data is None:
         return {}
-    import numpy as np
-    from pycocotools import mask as coco
-
     from prep.datasets.catalogue import open_dataset
     from prep.datasets.truth import Truth
+    from prep.masks import rle
 
     truths: dict[tuple[str, str], Truth | None] = {}
     found = {}
@@ -164,7 +162,7 @@ def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> 
         except PrepError:
             truths[key] = mask = None
         if mask is not None and list(mask.shape) == pictures[str(gallery.columns["image"].codes[at])]["size"]:
-            found[str(at)] = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+            found[str(at)] = rle.counts_of(mask)
     return found
 
 

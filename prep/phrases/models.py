@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from prep.errors import PrepError
+from prep.files import sha256_of, write_whole
 
 SHORT_NAMES = {
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
@@ -157,15 +158,11 @@ class _KnownHashes:
         """The file's SHA-256, read only where it is not known."""
         stat = file.stat()
         if stat.st_size < self.LARGE:
-            return hashlib.sha256(file.read_bytes()).hexdigest()
+            return sha256_of(file)
         mark = f"{file.resolve()}|{stat.st_ino}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
         found = self._known.get(mark)
         if found is None:
-            sha = hashlib.sha256()
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    sha.update(block)
-            found = self._new[mark] = sha.hexdigest()
+            found = self._new[mark] = sha256_of(file)
         return found
 
     def save(self) -> None:
@@ -174,9 +171,7 @@ class _KnownHashes:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps({**self._known, **self._new}), "utf-8")
-            temporary.replace(self._file)
+            write_whole(self._file, json.dumps({**self._known, **self._new}).encode())
         except OSError:
             return
 

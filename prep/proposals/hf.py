@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
+from prep.files import feed
 from prep.masks import rle
 from prep.proposals.sam import settings as sam_settings
 from prep.records import Proposal
@@ -76,9 +77,7 @@ class HfGenerator:
             folder = self._folder()
             for file in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
                 digest.update(file.name.encode() + b"\0")
-                with file.open("rb") as opened:
-                    while chunk := opened.read(1 << 22):
-                        digest.update(chunk)
+                feed(digest, file)
             self._weights_sha256 = digest.hexdigest()
         return self._weights_sha256
 

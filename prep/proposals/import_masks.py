@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pyarrow as pa
 from prep.cache.keys import fingerprint, seen_key
 from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
+from prep.files import sha256_of
 from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
 from prep.proposals.mask_files import LAYOUTS, BadMasks, open_layout
 from prep.proposals.select import Selection, select
@@ -54,7 +53,7 @@ class ImportStage:
         """The store's setting. A folder is known by its name: its files are told apart by their rows'
         keys.
         """
-        known_by = _sha256(self.source) if self.layout == "coco" else self.source.resolve().name
+        known_by = sha256_of(self.source) if self.layout == "coco" else self.source.resolve().name
         return {
             "generator": self.name,
             "settings": {"source": known_by},
@@ -89,16 +88,3 @@ class ImportStage:
             return make_row(ref, sha256, str(error), self.name, self.key), seen
         made = answer(select(found, self.selection, height, width), height, width)
         return make_row(ref, sha256, made, self.name, masks_key(self.key, made.masks)), seen
-
-
-def _blocks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 22):
-            yield block
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(file):
-        digest.update(block)
-    return digest.hexdigest()

@@ -174,20 +174,19 @@ def _runs(segmentation: Any, height: int, width: int) -> npt.NDArray[np.int64]:
     try:
         if isinstance(segmentation, list) and segmentation:
             parts = coco.frPyObjects(segmentation, height, width)
-            return rle.expand(coco.merge(parts)["counts"])
+            return rle.checked_runs(coco.merge(parts)["counts"], height, width)
         if not isinstance(segmentation, dict):
             raise BadMasks("an entry has no segmentation")
         size, counts = segmentation.get("size"), segmentation.get("counts")
         if size != [height, width]:
             raise BadMasks(f"masks of size {size} for an image of {[height, width]}")
-        runs = rle.expand(counts) if isinstance(counts, str) else np.array(counts, np.int64)
+        return rle.checked_runs(counts, height, width)
     except BadMasks:
         raise
+    except PrepError as error:
+        raise BadMasks(error.message) from error
     except Exception as error:  # pycocotools and numpy meet malformed entries with whatever is at hand
         raise BadMasks(f"a segmentation cannot be read: {error}") from error
-    if runs.ndim != 1 or ((runs < 0) | (runs > height * width)).any() or runs.sum() != height * width:
-        raise BadMasks(f"a mask's runs do not add up to {height} x {width} pixels")
-    return runs
 
 
 def _proposal(

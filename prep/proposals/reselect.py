@@ -11,6 +11,7 @@ from prep.cache.keys import fingerprint
 from prep.cache.schema import PROPOSALS
 from prep.engine.runner import Summary, prepare
 from prep.errors import PrepError
+from prep.masks import rle
 from prep.proposals.select import Selection, select
 from prep.proposals.stage import answer, content_key, make_row, masks_key, proposal_of
 from prep.records import ImageRef
@@ -60,6 +61,8 @@ class NarrowStage:
         if row["status"] == "error":
             return make_row(ref, row["image_sha256"], row["error"], row["generator"], key)
         height, width = row["height"], row["width"]
+        for mask in row["masks"]:  # pycocotools compares them, and a damaged string makes it crash
+            rle.checked_runs(mask["counts"], height, width)
         kept = select([proposal_of(mask) for mask in row["masks"]], self.selection, height, width)
         made = answer(kept, height, width)
         if row["generator"].startswith("import:"):

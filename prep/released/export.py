@@ -238,7 +238,7 @@ def _array(row: dict[str, Any], kept: list[int], side: int | None) -> npt.NDArra
     picked = np.ix_(np.arange(rows) * height // rows, np.arange(columns) * width // columns)
     array = np.zeros((MASKS, rows, columns), np.uint8)
     for at, index in enumerate(kept):
-        array[at] = rle.decode(rle.expand(row["masks"][index]["counts"]), height, width)[picked]
+        array[at] = rle.decode_counts(row["masks"][index]["counts"], height, width)[picked]
     return array
 
 

@@ -198,7 +198,7 @@ def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
     columns = np.arange(width) * masks.shape[2] // width
     places: dict[str, int] = {}
     for place, mask in enumerate(masks):
-        places.setdefault(rle.compress(rle.encode(mask[np.ix_(rows, columns)])), place)
+        places.setdefault(rle.counts_of(mask[np.ix_(rows, columns)]), place)
     found = [places.get(mask["counts"], -1) for mask in stored["masks"]]
     return [] if -1 in found else found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prep import files
 from prep.errors import PrepError
 
 PHRASES_FOLDER = "Mistral_7B_Ref_Sents"
@@ -55,10 +55,7 @@ def save_array(path: Path, array: npt.NDArray[np.uint8]) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write so that the file under its name is the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        files.write_whole(path, content, durable=False)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise PrepError(f"{path} cannot be written: {error.strerror or error}.") from error

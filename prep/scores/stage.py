@@ -16,6 +16,7 @@ import pyarrow as pa
 from prep.cache.keys import answer_key, fingerprint
 from prep.cache.schema import SCORES
 from prep.errors import PrepError
+from prep.files import sha256_of
 from prep.masks import rle
 from prep.proposals.images import UnreadableImage, decode, read_bytes
 
@@ -149,7 +150,7 @@ class ScoreStage:
             raise PrepError(f"{item.path}: {error}", remedy) from error
         if file.sha256 != item.sha256:
             raise PrepError(f"{item.path} is not the file that its masks were made of", remedy)
-        masks = [rle.expand(text) for text in item.counts]
+        masks = [rle.checked_runs(text, *pixels.shape[:2]) for text in item.counts]
         return cut(pixels, masks, self._clip.side, self._clip.fill, self.settings)
 
     def _encode_texts(self, texts: Sequence[str]) -> dict[str, Floats]:
@@ -279,9 +280,5 @@ def _weights_name(settings: ScoreSettings) -> str:
         return settings.weights
     digest = hashlib.sha256()
     for file in files:
-        part = hashlib.sha256()
-        with file.open("rb") as opened:
-            while chunk := opened.read(1 << 22):
-                part.update(chunk)
-        digest.update(part.digest())
+        digest.update(bytes.fromhex(sha256_of(file)))
     return f"sha256:{digest.hexdigest()}"

@@ -74,19 +74,15 @@ def released(shared: Path) -> ReleasedNumbers:
 
 @pytest.fixture
 def small_model() -> Any:
-    """``make(comprehension, stages=3, encoder="clip", gain=0.1)``: a seeded random network of 16 channels.
-
-    The stages of plus have their relations.
-    """
+    """``make(comprehension, stages=3, encoder="clip", gain=0.1)``: a seeded random network of 16 channels."""
 
     def make(comprehension: str, stages: int = 3, encoder: str = "clip", gain: float = 0.1) -> PCNet:
         torch.manual_seed(0)
         sizes: dict[str, Any] = {"clip": SMALL_CLIP} if encoder == "clip" else {"vocabulary": 40}
-        relative = comprehension == "plus"
-        model = PCNet(ModelConfig(encoder, comprehension, stages, 16, gain, relative=relative, **sizes))
+        model = PCNet(ModelConfig(encoder, comprehension, stages, 16, gain, **sizes))
         with torch.no_grad():  # the stages start as the identity; give them something to do
             for name, parameter in model.attn_fusion_vl.named_parameters():
-                if name.endswith(("mlp.2.weight", "relation.kernel.weight")):
+                if name.endswith("mlp.2.weight"):
                     parameter.normal_(std=0.3)
         return model
 

@@ -8,7 +8,6 @@ category.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import torch
 
 from prep.devices import cpu_cores
 from prep.errors import PrepError
+from prep.files import sha256_of
 from prep.masks import rle
 from prep.proposals.sam.candidates import Found
 from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids, resized, scaled
@@ -77,11 +77,7 @@ class SamGenerator:
     def weights_sha256(self) -> str:
         """SHA-256 of the checkpoint file (64 hex digits); read once, without loading the model."""
         if self._weights_sha256 is None:
-            with find_checkpoint(self.options.model, self.options.checkpoint).open("rb") as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(1 << 22):
-                    digest.update(chunk)
-            self._weights_sha256 = digest.hexdigest()
+            self._weights_sha256 = sha256_of(find_checkpoint(self.options.model, self.options.checkpoint))
         return self._weights_sha256
 
     def open(self) -> None:

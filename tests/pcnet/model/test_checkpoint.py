@@ -47,6 +47,21 @@ def test_what_is_saved_comes_back(
     assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
 
 
+def test_a_checkpoint_of_version_0_1_0_is_read(small_model: Any, tmp_path: Path) -> None:
+    """It has a setting that is gone: false is what there is now, true names weights that nobody reads."""
+    model = small_model("plus", 2, "tiny")
+    path = save(tmp_path / "a.pt", model, "plus")
+    payload = read_checkpoint(path)
+    for relative in (False, True):
+        old = {name: {**payload[name], "relative": relative} for name in ("config", "recipe")}
+        torch.save({**payload, **old}, path)
+        if not relative:
+            again = load_model(path)
+            assert (again.config, again.recipe) == (model.config, RECIPES["plus"])
+    with pytest.raises(PrepError, match=r"setting relative .* is no longer in this version"):
+        load_model(path)
+
+
 def test_fewer_stages_may_be_asked_for(small_model: Any, tmp_path: Path) -> None:
     path = save(tmp_path / "a.pt", small_model("plus", 3), "plus")
     assert load_model(path, stages=2).config.stages == 2

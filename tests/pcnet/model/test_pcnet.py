@@ -130,15 +130,13 @@ def test_stages_out_of_range_are_refused() -> None:
         ModelConfig("tiny", "paper", 5)
     with pytest.raises(PrepError, match="one stage"):
         ModelConfig("tiny", "none", 2)
-    with pytest.raises(PrepError, match="the stages of paper know no relative places"):
-        ModelConfig("tiny", "paper", relative=True)
 
 
 @pytest.mark.slow
 def test_no_part_of_plus_depends_on_the_tiny_encoder(random_batch: Any) -> None:
     """A step of it, every loss on, through RN50 at the paper's 320 pixels."""
     torch.manual_seed(0)
-    chosen = recipe("plus", {"iad": 1.0, "ras": 1.0}, relative=True)
+    chosen = recipe("plus", {"iad": 1.0, "ras": 1.0})
     assert chosen.weights.opp
     assert chosen.weights.ins
     model, batch = PCNet(model_config(chosen, "RN50"), chosen), random_batch(size=2, side=320)

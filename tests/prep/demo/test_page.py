@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from prep.demo.page import Figure, Page, Sample, render
+from prep.masks import rle
 from prep.pages import pictures
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -41,7 +42,7 @@ def test_a_stored_mask_is_drawn_where_it_is() -> None:
     mask = np.zeros((6, 7), dtype=bool)
     mask[1:4, 2:5] = True
     counts = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    assert (pictures.decode(counts, 6, 7) == mask).all()
+    assert (rle.decode_counts(counts, 6, 7) == mask).all()
     grey = np.full((6, 7, 3), 100, dtype=np.uint8)
     drawn = pictures.draw_masks(grey, [mask], [(200, 0, 0)])
     assert (drawn[~mask] == 100).all()

@@ -45,6 +45,15 @@ def test_masks_are_in_order_and_never_padded() -> None:
     full, empty = np.ones((7, 9), bool), np.zeros((7, 9), bool)
     data = grid32([rle(full), rle(empty), rle(full)], 7, 9)
     assert len(data) == 3 * BYTES_PER_MASK
-    assert [g.all() for g in unpack(data)] == [True, False, True]
+    packed = np.frombuffer(data, np.uint8).reshape(1, 3, BYTES_PER_MASK)
+    assert unpack(packed).shape == (1, 3, 32, 32)
+    assert [g.all() for g in unpack(packed)[0]] == [True, False, True]
     assert grid32([], 7, 9) == b""
-    assert unpack(b"").shape == (0, 32, 32)
+    assert unpack(np.zeros((0, BYTES_PER_MASK), np.uint8)).shape == (0, 32, 32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(masks)
+def test_unpacking_undoes_packing(mask: Mask) -> None:
+    packed = np.frombuffer(grid32([rle(mask)], *mask.shape), np.uint8)
+    assert np.packbits(unpack(packed)).tobytes() == brute_force(mask)

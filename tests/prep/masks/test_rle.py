@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +80,49 @@ def test_nothing_but_our_error_escapes_from_damaged_run_lengths(
         return
     assert mask.shape == (height, width)
     assert mask.sum() == rle.area(runs)
+
+
+@settings(deadline=None, max_examples=200)
+@given(masks)
+def test_counts_of_either_program_are_decoded_alike(mask: np.ndarray) -> None:
+    height, width = mask.shape
+    expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    for counts in (expected["counts"], expected["counts"].decode(), rle.encode(mask).tolist()):
+        assert np.array_equal(rle.decode_counts(counts, height, width), mask)
+    ours = {"size": [height, width], "counts": rle.counts_of(mask)}
+    assert np.array_equal(coco.decode(ours).astype(bool), mask)
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ([10, 10], "add up to 20 pixels and do not cover 5 x 6"),
+        ([10, 21], "add up to 31 pixels"),
+        ([31], "add up to 31 pixels"),
+        ([], "add up to 0 pixels"),
+        ([40, -10], "add up to 30 pixels"),
+        ([2**70, 30 - 2**70], "add up to 30 pixels"),
+        ([2**70], "add up to"),
+        ([30.0], "neither a string nor a list of integers"),
+        ([True] * 30, "neither a string nor a list of integers"),
+        (None, "neither a string nor a list of integers"),
+        ({"a": 30}, "neither a string nor a list of integers"),
+        ("", "add up to 0 pixels"),
+        (rle.compress(np.array([10, 10])), "add up to 20 pixels"),
+        (rle.compress(np.array([10, 10, 11])).encode(), "add up to 31 pixels"),
+        (rle.compress(np.array([40, -10])), "damaged"),
+        (rle.compress(np.array([2**31 - 1, 2**31 - 1])), "add up to"),
+        ("o" * 20, "damaged"),
+        ("\x7f~", "damaged"),
+        ("\u00e9", "damaged"),
+        ("\ud800", "damaged"),
+        (b"\x00\xff", "damaged"),
+    ],
+)
+def test_counts_that_do_not_fill_the_mask_are_refused(counts: Any, reason: str) -> None:
+    for read in (rle.checked_runs, rle.decode_counts):
+        with pytest.raises(PrepError, match=reason):
+            read(counts, 5, 6)
 
 
 def test_runs_whose_sum_wraps_round_are_refused() -> None:
