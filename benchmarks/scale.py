@@ -26,7 +26,7 @@ import pyarrow as pa
 from prep.cache.keys import row_id
 from prep.cache.schema import PROPOSALS
 from prep.cache.store import open_store
-from prep.engine.local import run
+from prep.engine.local import Engine
 from prep.engine.plan import Pace, plan_at
 from prep.engine.progress import duration
 from prep.engine.runner import prepare
@@ -161,12 +161,13 @@ def nodes(units: int, size: int) -> None:
 
     def measure(**how: Any) -> float:
         work = (list(listing(size)) for _ in range(units))
-        results = run(FreeGenerator(), work, **how)
-        next(results)  # workers are up
-        start = time.perf_counter()
-        for _ in results:
-            pass
-        return (time.perf_counter() - start) / (units - 1)
+        with Engine(FreeGenerator(), **how) as engine:
+            results = engine.run(work)
+            next(results)  # workers are up
+            start = time.perf_counter()
+            for _ in results:
+                pass
+            return (time.perf_counter() - start) / (units - 1)
 
     here = measure(workers=1)
     print(f"in process: {here * 1e3:.2f} ms a unit of {size} items")

@@ -141,11 +141,6 @@ class Recipe:
         return self.weights.opp != 0
 
     @property
-    def needs_negatives(self) -> bool:
-        """Whether a loss pushes the response away from other texts through CLIP."""
-        return self.weights.cbs != 0
-
-    @property
     def needs_clip(self) -> bool:
         """Whether a loss asks the calibrating CLIP (ViT-B/32)."""
         return self.weights.cbs != 0 or self.weights.fg != 0

@@ -67,7 +67,7 @@ def recipe(name: str, weights: dict[str, float] | None = None, **changes: object
     return RECIPES[name].override(weights, **changes)
 
 
-def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int | None = None) -> ModelConfig:
+def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0) -> ModelConfig:
     """The network that ``recipe`` trains on ``encoder``: CLIP's features go to 1024 channels."""
     if encoder == "tiny" and recipe.needs_clip:
         raise PrepError(
@@ -78,7 +78,7 @@ def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0, hidden: int 
         encoder=encoder,
         comprehension=recipe.comprehension,
         stages=recipe.stages,
-        hidden=hidden or (64 if encoder == "tiny" else 1024),
+        hidden=64 if encoder == "tiny" else 1024,
         gain=recipe.gain,
         vocabulary=vocabulary,
     )

@@ -121,9 +121,8 @@ def finish(batch: Batch, device: torch.device) -> Batch:
     return replace(moved, images=normalise_pixels(moved.images))
 
 
-def ahead(make: Callable[[T], R], items: Iterable[T], threads: int, depth: int = 2) -> Iterator[R]:
-    """``make`` of each item, in order, with up to ``depth`` results a thread made ahead; in line for 0
-    threads.
+def ahead(make: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """``make`` of each item, in order, with up to two results a thread made ahead; in line for 0 threads.
 
     What it yields does not depend on the number of threads, as ``make`` is a function of its item alone.
     """
@@ -135,7 +134,7 @@ def ahead(make: Callable[[T], R], items: Iterable[T], threads: int, depth: int =
         try:
             for item in items:
                 waiting.append(pool.submit(make, item))
-                if len(waiting) > depth * threads:
+                if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

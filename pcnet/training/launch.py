@@ -28,13 +28,13 @@ def command(processes: int, arguments: Sequence[str]) -> list[str]:
     return [*torchrun, f"--nproc-per-node={processes}", *arguments]
 
 
-def relaunch(processes: int, arguments: Sequence[str] | None = None) -> int:
+def relaunch(processes: int) -> int:
     """Run this program's own command line as ``processes`` processes; its exit code.
 
     If one of them fails the others are stopped, and the run can be taken up again by the same command. They
     outlive no SIGTERM of this process, and on SIGINT it waits for them: a terminal sends that to all.
     """
-    process = subprocess.Popen(command(processes, sys.argv if arguments is None else arguments))
+    process = subprocess.Popen(command(processes, sys.argv))
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGTERM:

@@ -157,13 +157,14 @@ def broken_json(path: Path, error: Exception) -> PrepError:
     )
 
 
-def read_text(path: Path, limit: int = MAX_BYTES) -> str:
+def read_text(path: Path) -> str:
     """The UTF-8 text of ``path``; :class:`PrepError` if missing, too large, a Git LFS pointer or not text."""
     try:
         size = path.stat().st_size
-        if size > limit:
+        if size > MAX_BYTES:
             raise PrepError(
-                f"{path} has {size >> 20:,} MiB; more than {limit >> 20:,} MiB of annotations are not read.",
+                f"{path} has {size >> 20:,} MiB; more than {MAX_BYTES >> 20:,} MiB of annotations are "
+                "not read.",
                 "COCO's largest has 320 MiB. Cut it down to the images that are referred to.",
             )
         text = path.read_bytes().decode("utf-8-sig")

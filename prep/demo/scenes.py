@@ -100,10 +100,10 @@ def _clear(x: int, y: int, radius: float, other: Thing) -> bool:
     return bool((x - other.x) ** 2 + (y - other.y) ** 2 >= gap * gap)
 
 
-def say(random: Random, things: Sequence[Thing], target: Thing, kind: Type, tries: int = 24) -> Said | None:
+def say(random: Random, things: Sequence[Thing], target: Thing, kind: Type) -> Said | None:
     """An expression of ``kind`` that fits ``target`` and nothing else, or None where none was found."""
     maker = {"attribute": _attribute, "position": _position, "relation": _relation}[kind]
-    for _ in range(tries):
+    for _ in range(24):
         stated = random.choice(STATED)
         fits = matching(things, target, stated)
         text = maker(random, things, target, stated, fits)

@@ -22,16 +22,13 @@ class Engine:
     """The workers of one stage: opened when there first is something to do, and kept until closed.
 
     With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
-    there are up to ``workers`` Ray actors, each with at most ``in_flight`` units. Used as a context manager.
+    there are up to ``workers`` Ray actors. Used as a context manager.
     """
 
-    def __init__(
-        self, stage: Stage, *, workers: int = 1, ray_address: str | None = None, in_flight: int = 2
-    ) -> None:
-        if workers < 1 or in_flight < 1:
-            raise ValueError("workers and in_flight are at least 1")
+    def __init__(self, stage: Stage, *, workers: int = 1, ray_address: str | None = None) -> None:
+        if workers < 1:
+            raise ValueError("workers is at least 1")
         self._stage, self.workers, self._address = stage, workers, ray_address
-        self._in_flight = in_flight
         self._opened = False
         self._cluster: Cluster | None = None
 
@@ -68,9 +65,7 @@ class Engine:
         from prep.engine.ray_pool import Cluster
 
         if self._cluster is None:
-            self._cluster = Cluster(
-                self._stage, workers=self.workers, address=self._address, in_flight=self._in_flight
-            )
+            self._cluster = Cluster(self._stage, workers=self.workers, address=self._address)
         return self._cluster
 
     def _run_here(self, units: Iterable[list[Item]]) -> Generator[tuple[list[Item], pa.Table], None, None]:
@@ -86,19 +81,6 @@ class Engine:
                 ahead = following
             if ahead is not None:
                 yield ahead[0], _finish(self._stage, *ahead)
-
-
-def run(
-    stage: Stage,
-    units: Iterable[list[Item]],
-    *,
-    workers: int = 1,
-    ray_address: str | None = None,
-    in_flight: int = 2,
-) -> Generator[tuple[list[Item], pa.Table], None, None]:
-    """:meth:`Engine.run` on workers that are let go at its end."""
-    with Engine(stage, workers=workers, ray_address=ray_address, in_flight=in_flight) as engine:
-        yield from engine.run(units)
 
 
 def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:

@@ -27,6 +27,8 @@ MAX_UNIT_DEATHS = 3
 SLOW_FACTOR = 4.0
 SLOW_SECONDS = 20.0
 WAIT_NOTICE_SECONDS = 60.0
+# Units an actor holds at once: it loads one while it processes the other.
+IN_FLIGHT = 2
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +71,10 @@ class _Actor:
 class Cluster:
     """The Ray side of ``prep.engine.local.Engine``: joins Ray or starts it, and leaves it as it was."""
 
-    def __init__(self, stage: Stage, *, workers: int, address: str | None, in_flight: int) -> None:
+    def __init__(self, stage: Stage, *, workers: int, address: str | None) -> None:
         self._address = address
         self._started = connect(stage.resources, workers, address)
-        self._pool = _Pool(stage, workers, in_flight)
+        self._pool = _Pool(stage, workers)
 
     def run(self, units: Iterable[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
         """Every unit with its rows, as they get done; the actors stay for the next call."""
@@ -91,16 +93,15 @@ class Cluster:
 class _Pool:
     """The driver's side: which actors there are, which unit is where, and what is still to hand out."""
 
-    def __init__(self, stage: Stage, workers: int, in_flight: int) -> None:
+    def __init__(self, stage: Stage, workers: int) -> None:
         self._units: Iterator[list[Any]] = iter(())
         self._exhausted = True
         self._queue: deque[_Unit] = deque()
-        self._in_flight = in_flight
         self._workers = workers
         self._stage = ray.put(stage)
         resources = stage.resources
         self._class = ray.remote(Worker).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, max_concurrency=in_flight + 1
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, max_concurrency=IN_FLIGHT + 1
         )
         self._actors: list[_Actor] = []
         self._failed_starts = 0
@@ -177,7 +178,7 @@ class _Pool:
 
     def _hand_out(self) -> None:
         """Fill the actors evenly, one unit each before anyone gets a second."""
-        for load in range(self._in_flight):
+        for load in range(IN_FLIGHT):
             for actor in self._actors:
                 if not actor.ready or len(actor.calls) != load:
                     continue

@@ -61,7 +61,7 @@ def checked_runs(counts: Any, height: int, width: int) -> Runs:
     pixels = height * width
     if isinstance(counts, (str, bytes)):
         runs = expand(counts)
-        total = sum(runs.tolist())
+        total = int(runs.sum())  # of fewer than 2**31 runs below 2**31 each
     else:
         if not isinstance(counts, list) or any(type(run) is not int for run in counts):
             raise PrepError("a mask's counts are neither a string nor a list of integers", "make it again")

@@ -21,9 +21,10 @@ _ASCII = re.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[a-z
 _UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def fits(text: str, limit: int = MAX_TOKENS) -> bool:
-    """Whether ``text`` has at most ``limit`` tokens. A short one is not looked into: no token is empty."""
-    return (len(text) <= limit and text.isascii() and "&" not in text) or count_tokens(text) <= limit
+def fits(text: str) -> bool:
+    """Whether ``text`` has at most ``MAX_TOKENS`` tokens; a short one is not counted: no token is empty."""
+    short = len(text) <= MAX_TOKENS and text.isascii() and "&" not in text
+    return short or count_tokens(text) <= MAX_TOKENS
 
 
 @lru_cache(maxsize=1 << 14)

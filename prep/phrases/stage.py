@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from prep.cache.keys import answer_key, fingerprint
 from prep.phrases.fallback import settle, unusable
 from prep.phrases.rules.decompose import RULES_VERSION
 from prep.records import Expression, PhraseSet
+from prep.stage import Resources
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,21 +75,14 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class OneCore(NamedTuple):
-    """One CPU core and no GPU."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-
 class RulesStage:
     """Breaks expressions with :mod:`prep.phrases.rules.decompose`; equal rows whatever the units or workers.
 
-    ``resources`` is what one worker holds, as :class:`prep.stage.Resources` says it.
+    ``resources`` is what one worker holds: one core unless it is said.
     """
 
-    def __init__(self, resources: Any = None) -> None:
-        self.resources = resources or OneCore()
+    def __init__(self, resources: Resources | None = None) -> None:
+        self.resources = resources or Resources()
         self._fingerprint = fingerprint(rules_settings())
         self._known: dict[str, tuple[PhraseSet | None, str, str]] = {}
 

@@ -34,7 +34,6 @@ class ImportStage:
         selection: Selection | None = None,
         *,
         resources: Any = None,
-        threads: int = 2,
     ) -> None:
         if layout not in LAYOUTS:
             raise PrepError(f"there is no layout {layout!r}", f"one of: {', '.join(LAYOUTS)}")
@@ -44,7 +43,7 @@ class ImportStage:
             raise PrepError(f"{source} is no folder", "name the folder with a file of masks for each image")
         self.layout, self.source = layout, source
         self.selection = selection or Selection()
-        self.resources, self.threads = resources, threads
+        self.resources = resources
         self.answers: Any = None
         self.name = f"import:{layout}"
         self.key = fingerprint(self.settings())
@@ -63,7 +62,7 @@ class ImportStage:
 
     def open(self) -> None:
         """Read the results file or list the folder."""
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="import")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="import")
         self._masks = open_layout(self.layout, self.source)
 
     def load(self, unit: list[ImageRef]) -> list[tuple[dict[str, Any], str | None]]:

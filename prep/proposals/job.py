@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,7 +116,6 @@ def run_proposals(
     ray_address: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     count: bool = False,
-    on_summary: Callable[[Images, Summary], None] | None = None,
 ) -> list[Summary]:
     """Propose masks for every image of ``sources`` that the store has no row for; one summary a source.
 
@@ -163,8 +162,6 @@ def run_proposals(
             )
             summary.extra["changed"] = told.changed
             summaries.append(summary)
-            if on_summary is not None:
-                on_summary(source, summary)
     return summaries
 
 

@@ -15,6 +15,7 @@ from prep.masks import rle
 from prep.proposals.select import Selection, select
 from prep.proposals.stage import answer, content_key, make_row, masks_key, proposal_of
 from prep.records import ImageRef
+from prep.stage import Resources
 
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
@@ -28,10 +29,10 @@ class NarrowStage:
     own, the two are applied one after the other and both are in the key.
     """
 
-    def __init__(self, source: Mapping[str, Any], selection: Selection, resources: Any = None) -> None:
+    def __init__(self, source: Mapping[str, Any], selection: Selection) -> None:
         self.source = dict(source)
         self.selection = selection
-        self.resources = resources
+        self.resources = Resources()
         self.key = fingerprint(self.settings())
 
     def settings(self) -> dict[str, Any]:
@@ -76,7 +77,6 @@ def run_narrow(
     selection: Selection,
     *,
     replace: bool = False,
-    unit_size: int = 64,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Apply ``selection`` to every row of ``source``'s proposals that ``store`` has not, and keep them
@@ -95,7 +95,7 @@ def run_narrow(
             _rows(reader),
             key=lambda row: str(row["image"]),
             writer=writer,
-            unit_size=unit_size,
+            unit_size=64,
             label="narrowing",
             total=reader.num_rows,
             arguments=arguments,

@@ -17,9 +17,10 @@ from prep.datasets.object_npy import load_object_npy
 from prep.engine.runner import Summary, prepare
 from prep.errors import PrepError
 from prep.phrases.checks import violations
-from prep.phrases.stage import OneCore, row
+from prep.phrases.stage import row
 from prep.records import Expression, PhraseSet
 from prep.released.tree import MASKS_FOLDER, PHRASES, PHRASES_FOLDER, UMD_TO_GOOGLE, candidates_file, once
+from prep.stage import Resources
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,7 @@ class OfficialPhrases:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.resources: Any = OneCore()
+        self.resources = Resources()
 
     def open(self) -> None:
         """Nothing to load."""
@@ -112,7 +113,6 @@ def import_phrases(
     *,
     splits: Collection[str] | None = None,
     replace: bool = False,
-    unit_size: int = 512,
 ) -> Summary:
     """Bring the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``."""
     texts = folder / PHRASES_FOLDER
@@ -128,7 +128,7 @@ def import_phrases(
             sentences(folder, dataset, splits),
             key=lambda item: item.expression.row_id,
             writer=writer,
-            unit_size=unit_size,
+            unit_size=512,
             workers=1,
             ray_address=None,
             label="phrases",

@@ -165,7 +165,6 @@ def test_needs() -> None:
     # Even without IaD the released text attention has the partners' cues among its keys.
     assert RECIPES["released"].needs_partners
     assert RECIPES["released"].needs_clip
-    assert RECIPES["released"].needs_negatives
     assert not RECIPES["released"].needs_clip_scores
     assert recipe("released", {"anchor": 1.0}).needs_clip_scores
     assert not recipe("released", {"cbs": 0.0}).needs_clip

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator, Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from prep.cache.schema import SCORES
 from prep.cache.store import open_store
+from prep.engine.local import Engine
 from prep.engine.runner import prepare
 from prep.errors import Interrupted
 from prep.stage import Resources
@@ -54,6 +57,14 @@ class ToyStage:
             with open(self.trace, "a") as file:
                 file.write("".join(f"{key}\n" for key in unit))
         return pa.Table.from_pylist([row(key) for key in unit], schema=SCORES)
+
+
+def run(
+    stage: Any, units: Iterable[list[str]], **options: Any
+) -> Generator[tuple[list[str], pa.Table], None, None]:
+    """The units with their rows, on workers that are let go at the end."""
+    with Engine(stage, **options) as engine:
+        yield from engine.run(units)
 
 
 def expected(count: int) -> pa.Table:

@@ -26,7 +26,7 @@ from prep.phrases.engines.base import (
 from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
-from prep.phrases.stage import OneCore
+from prep.stage import Resources
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,14 +72,14 @@ class OpenAIStage:
         *,
         concurrency: int = 32,
         first_wait: float = FIRST_WAIT,
-        resources: Any = None,
+        resources: Resources | None = None,
     ) -> None:
         self.model = model
         self.prompt = prompt
         self.sampling = sampling or Sampling()
         self.concurrency = concurrency
         self.first_wait = first_wait
-        self.resources: Any = resources or OneCore()
+        self.resources = resources or Resources()
         self._pool: ThreadPoolExecutor | None = None
         self._client: _Client | None = None
 

@@ -12,7 +12,7 @@ from prep.phrases.engines.vllm_engine import Batch, Engine, Request
 from prep.phrases.fallback import needs_retry
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
-from prep.phrases.stage import OneCore
+from prep.stage import Resources
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,13 +37,13 @@ class VllmStage:
         sampling: Sampling | None = None,
         options: VllmOptions | None = None,
         *,
-        resources: Any = None,
+        resources: Resources | None = None,
     ) -> None:
         self.model = model
         self.prompt = prompt
         self.sampling = sampling or Sampling()
         self.options = options or VllmOptions()
-        self.resources: Any = resources or OneCore()
+        self.resources = resources or Resources()
         self.deaths = 0
         self._deaths_in_a_row = 0
         self._engine: Engine | None = None

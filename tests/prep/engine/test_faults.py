@@ -21,12 +21,11 @@ import pytest
 from prep.cache.row_checks import CHECKS
 from prep.cache.store import open_store
 from prep.cache.verify import verify
-from prep.engine.local import run
 from prep.engine.runner import prepare
 from prep.errors import PrepError
 from prep.stage import Resources
 from tests.prep import toy
-from tests.prep.toy import ToyStage, expected, item
+from tests.prep.toy import ToyStage, expected, item, run
 
 COUNT = 200
 

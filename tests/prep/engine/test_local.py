@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from prep.engine.local import Engine, run
+from prep.engine.local import Engine
 from prep.errors import PrepError
 from prep.stage import Resources
-from tests.prep.toy import ToyStage, expected, item
+from tests.prep.toy import ToyStage, expected, item, run
 
 
 def units(count: int, size: int = 10) -> Iterator[list[str]]:
