@@ -1,4 +1,4 @@
-"""Files of this machine: written whole and durably or not at all, and their SHA-256."""
+"""Writes files atomically and durably, and computes their SHA-256."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_whole(target: Path, data: bytes | pa.Buffer) -> None:
-    """Write a whole file durably: after this returns it survives a crash, before that it is not there.
+    """Write a file atomically and durably: once this returns, it survives a crash; before, it does not exist.
 
     The folder must exist.
     """
@@ -34,7 +34,7 @@ def write_whole(target: Path, data: bytes | pa.Buffer) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable, where the file system can."""
+    """Make a rename in ``folder`` durable if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -44,7 +44,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
+    """The SHA-256 of a file as 64 hex digits."""
     try:
         with path.open("rb") as file:
             digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The engine: hands units of work to a stage, in this process or on Ray actors, and yields their rows."""
+"""The engine: sends units of work to a stage, in this process or on Ray actors, and yields their rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Item = TypeVar("Item")
 
 
 class Engine:
-    """The workers of one stage: opened when there first is something to do, and kept until closed.
+    """The workers of one stage: opened at the first unit, and kept until closed.
 
-    With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
+    With one worker and no ``ray_address`` everything runs in this process and Ray is not imported. Otherwise
     there are up to ``workers`` Ray actors, each with at most ``in_flight`` units. Used as a context manager.
     """
 
@@ -29,7 +29,7 @@ class Engine:
         self, stage: Stage, *, workers: int = 1, ray_address: str | None = None, in_flight: int = 2
     ) -> None:
         if workers < 1 or in_flight < 1:
-            raise ValueError("workers and in_flight are at least 1")
+            raise ValueError("workers and in_flight must be at least 1")
         self._stage, self.workers, self._address = stage, workers, ray_address
         self._in_flight = in_flight
         self._opened = False
@@ -42,11 +42,11 @@ class Engine:
         self.close()
 
     def run(self, units: Iterable[list[Item]]) -> Generator[tuple[list[Item], pa.Table], None, None]:
-        """Process every unit and yield it with its rows, in the order they get done.
+        """Process every unit and yield it with its rows, in order of completion.
 
-        Nothing is opened before there is a unit, and nothing is handed out between two ``next()``: whoever
-        consumes the rows sets the pace. A unit whose worker or node dies is given to another. Raises
-        :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
+        Nothing is opened before the first unit, and nothing is submitted between two calls of ``next()``: the
+        consumer of the rows sets the pace. A unit whose worker or node dies is given to another worker.
+        Raises :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
         """
         waiting = iter(units)
         first = next(waiting, None)
@@ -59,7 +59,7 @@ class Engine:
             yield from self._on_ray().run(everything)
 
     def close(self) -> None:
-        """Let the Ray actors go; what they were doing is dropped."""
+        """Release the Ray actors; units in progress are dropped."""
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
@@ -96,7 +96,7 @@ def run(
     ray_address: str | None = None,
     in_flight: int = 2,
 ) -> Generator[tuple[list[Item], pa.Table], None, None]:
-    """:meth:`Engine.run` on workers that are let go at its end."""
+    """:meth:`Engine.run` on workers that are released at the end."""
     with Engine(stage, workers=workers, ray_address=ray_address, in_flight=in_flight) as engine:
         yield from engine.run(units)
 

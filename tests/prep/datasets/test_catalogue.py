@@ -231,7 +231,7 @@ def test_a_wrong_place_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(PrepError, match=r"instances\.json"):
         open_dataset(data, "refcoco").inputs()
     (data / "refer/refcoco/refs(unc).p").write_bytes(pickle.dumps({"refs": []}))
-    with pytest.raises(PrepError, match="holds a dict"):
+    with pytest.raises(PrepError, match="contains a dict"):
         open_dataset(data, "refcoco").splits()
 
 
