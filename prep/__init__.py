@@ -1,4 +1,4 @@
-"""Preparation for weakly supervised referring segmentation: phrases, proposals and the store they live in."""
+"""Data preparation for weakly supervised referring segmentation: phrases, proposals and their store."""
 
 from prep.moved import install
 

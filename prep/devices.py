@@ -1,4 +1,4 @@
-"""What a process may use of its machine, found without importing torch: GPUs, cores and memory."""
+"""Detects the GPUs, cores and memory available to this process, without importing torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU as its driver names it; ``memory`` in bytes."""
+    """An NVIDIA GPU as reported by its driver; ``memory`` in bytes."""
 
     name: str
     memory: int
 
 
 def visible_gpus() -> int:
-    """How many NVIDIA GPUs this process sees: ``CUDA_VISIBLE_DEVICES`` if set, else what the driver lists."""
+    """The number of NVIDIA GPUs visible to this process: ``CUDA_VISIBLE_DEVICES`` or the driver's list."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return len([device for device in named.split(",") if device.strip() not in ("", "-1")])
@@ -25,7 +25,7 @@ def visible_gpus() -> int:
 
 
 def list_gpus() -> list[Gpu]:
-    """Every GPU of the machine, whatever ``CUDA_VISIBLE_DEVICES`` says; none where there is no driver."""
+    """Every GPU of the machine, regardless of ``CUDA_VISIBLE_DEVICES``; empty without a driver."""
     found = []
     for line in _ask_driver("--query-gpu=name,memory.total", "--format=csv,noheader,nounits"):
         name, _, mebibytes = line.rpartition(",")
@@ -35,7 +35,7 @@ def list_gpus() -> list[Gpu]:
 
 
 def _ask_driver(*arguments: str) -> list[str]:
-    """The lines that ``nvidia-smi`` prints; none where it is not there or does not answer."""
+    """The lines printed by ``nvidia-smi``; empty if it is missing or does not respond."""
     try:
         done = subprocess.run(
             ["nvidia-smi", *arguments], capture_output=True, text=True, check=False, timeout=30
@@ -46,16 +46,16 @@ def _ask_driver(*arguments: str) -> list[str]:
 
 
 def cpu_cores() -> int:
-    """How many cores this process may use: what Slurm gave the task, else what the system lets it run on."""
+    """The number of cores this process may use: Slurm's allocation, else the CPU affinity."""
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if given.isdigit() and int(given) > 0:
         return int(given)
-    allowed = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS has not
+    allowed = getattr(os, "sched_getaffinity", None)  # available on Linux, not on macOS
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """How much memory this process may use: the machine's, or what its container or job is held to."""
+    """The memory this process may use: the machine's, or the limit of its container or job."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()

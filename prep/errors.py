@@ -1,4 +1,4 @@
-"""The error that a person at the command line is meant to read, and its kind for a run asked to stop."""
+"""Defines the error shown to command-line users, and its subclass for an interrupted run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import signal
 
 
 class PrepError(Exception):
-    """Something a person can put right: what went wrong, where, and what to do.
+    """An error that the user can fix: what went wrong, where, and how to fix it.
 
     ``message`` names the file, row or key; ``remedy`` says what to type or change. The command line prints
-    both and exits non-zero without a traceback.
+    both and exits with a non-zero code, without a traceback.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -21,20 +21,20 @@ class PrepError(Exception):
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[type[PrepError], tuple[str, str]]:
-        # Exceptions are rebuilt from ``args`` when they cross a process; this keeps the remedy.
+        # Exceptions are rebuilt from ``args`` when they cross a process boundary; this keeps the remedy.
         return type(self), (self.message, self.remedy)
 
 
 class NotYet(PrepError):
-    """Another command has to run before this one can; nothing is wrong otherwise."""
+    """Another command has to run first; nothing else is wrong."""
 
 
 class Interrupted(PrepError):
-    """The run was asked to stop (``signum``) and did, with everything that was finished kept."""
+    """The run was stopped by a signal (``signum``); all finished work is kept."""
 
     signum: int = signal.SIGINT
 
     @property
     def exit_code(self) -> int:
-        """What a program ended by this signal exits with."""
+        """The exit code of a program stopped by this signal."""
         return 128 + self.signum

@@ -1,4 +1,4 @@
-"""Files of this machine: written whole or not at all, and their SHA-256."""
+"""Writes files atomically and durably, and computes their SHA-256."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-TEMPORARY = ".tmp"  # how a temporary name ends; the stores remove what a killed process left of them
+TEMPORARY = ".tmp"  # suffix of temporary names; stores remove the files that a killed process left
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def _new_file(path: str, flags: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable, where the file system can."""
+    """Make a rename in ``folder`` durable if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -65,7 +65,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
+    """The SHA-256 of a file as 64 hex digits."""
     digest = hashlib.sha256()
     feed(digest, path)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What to say of an error: what to do about the system's own, what it means that memory ran out."""
+"""Formats error messages, and adds remedies for operating system errors and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ _REMEDIES = {
     errno.EROFS: "This file system is read-only. Choose another place with --out.",
     errno.EACCES: "Check who owns it and its permissions, or choose another place with --out.",
     errno.EPERM: "Check who owns it and its permissions, or choose another place with --out.",
-    errno.ENOENT: "Was the store moved or removed? Run the command again to start it anew.",
+    errno.ENOENT: "Check if the store was moved or removed. Run the command again to start over.",
 }
 
 
 def told(error: PrepError) -> str:
-    """The error in at most :data:`LINES` lines of bounded length. What is too long is cut, but no remedy."""
+    """The error in at most :data:`LINES` lines of bounded length. Only the message is truncated."""
     remedy = error.remedy.splitlines()
     message, room = f"error: {error.message}".splitlines(), max(1, LINES - len(remedy))
     if len(message) > room:
         left = len(message) - room + 1
-        message = [*message[: room - 1], f"  ... and {left} lines more, which --debug shows"]
+        message = [*message[: room - 1], f"  ... and {left} more lines (use --debug to see them)"]
     return "\n".join(line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in [*message, *remedy])
 
 
 def remedy_of(error: OSError) -> str:
-    """What to do about an error of the operating system."""
+    """The remedy for an error of the operating system."""
     return _REMEDIES.get(
         error.errno or 0, "Check the path and your access to it, then run the command again."
     )
 
 
 def memory_error(error: BaseException) -> PrepError | None:
-    """What to say where memory ran out, on a GPU or in the machine; ``None`` for any other error.
+    """The error for running out of GPU or system memory; ``None`` for any other error.
 
-    torch's classes are told by their names, since this file must not import it.
+    torch's classes are recognised by name because this file must not import torch.
     """
     text = str(error).strip()
     if not (
@@ -48,7 +48,8 @@ def memory_error(error: BaseException) -> PrepError | None:
     ):
         return None
     return PrepError(
-        f"Out of memory: {text.splitlines()[0] if text else 'the machine has too little for this'}",
-        "Give it less at a time: --batch-size or --size (train, eval), --points-per-batch (sam),\n"
-        "--max-num-seqs (phrases). `nvidia-smi` shows who else uses a GPU. What is committed is kept.",
+        "Out of memory: "
+        f"{text.splitlines()[0].rstrip('.') if text else 'the machine has too little memory'}.",
+        "Reduce the load: --batch-size or --size (train, eval), --points-per-batch (sam),\n--max-num-seqs "
+        "(phrases). Run `nvidia-smi` to see who else uses a GPU. Committed rows are kept.",
     )

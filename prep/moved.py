@@ -1,4 +1,4 @@
-"""Module paths that the documentation of 0.1 named: each gives the module at its new path, and warns."""
+"""Redirects the module paths documented in 0.1 to the new ones, with a deprecation warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOVED = {
 
 
 class MovedFinder(MetaPathFinder, Loader):
-    """Finds the modules of :data:`MOVED`, each as the very module that stands at its present path."""
+    """Imports the modules of :data:`MOVED` under their old paths, as the same module objects."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -30,10 +30,10 @@ class MovedFinder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the present module where the old path is looked up."""
+        """Register the module at its new path under the old one."""
         old = module.__name__
         warnings.warn(
-            f"{old} is {MOVED[old]} now; the old path goes with the next release.",
+            f"{old} has moved to {MOVED[old]}; the old path will be removed in the next release.",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -41,6 +41,6 @@ class MovedFinder(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let the old paths be found, after everything that exists."""
+    """Register the finder for the old paths, after all others."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

@@ -1,4 +1,4 @@
-"""The nouns that travel between the rooms: expressions, image references, phrase sets and proposals."""
+"""Defines the shared record types: expressions, image references, phrase sets and proposals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Expression:
     """One referring expression of a dataset.
 
     ``row_id`` is its identity (see :func:`prep.cache.keys.row_id`); ``image`` the POSIX path of its image
-    relative to the data root or image folder; the integer ids are what the dataset says and may be absent.
+    relative to the data root or image folder; the integer IDs come from the dataset and may be missing.
     ``problem`` is empty, or says why the dataset's entry cannot be used (its row then has
     ``status="error"``).
     """
@@ -29,7 +29,7 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One image to propose masks for: its join key, its id if it has one, and where its file is."""
+    """One image to generate masks for: its join key, its ID if it has one, and its file."""
 
     image: str
     image_id: int | None
@@ -38,10 +38,10 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class PhraseSet:
-    """What an expression was broken into, and by whom.
+    """The phrases of an expression and where they come from.
 
     ``source`` is one of :data:`prep.cache.schema.PHRASE_SOURCES`; ``violations`` are the checks that
-    ``phrases`` fail; ``rejected`` lists what was turned down before, as ``(source, violations)``.
+    ``phrases`` fail; ``rejected`` lists the levels rejected before, as ``(source, violations)``.
     """
 
     phrases: tuple[str, ...]
@@ -54,9 +54,9 @@ class PhraseSet:
 class Proposal:
     """One mask of an image, in pixels of the stored image (origin top left).
 
-    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY
-    prompt that made the mask and ``crop_box`` the XYWH crop it was made in. What a generator does not have is
-    ``None``.
+    ``counts`` is the compressed COCO RLE string of the H x W mask, ``bbox`` is XYWH, ``point`` the XY prompt
+    that produced the mask and ``crop_box`` the XYWH crop it was generated in. Fields that a generator does
+    not provide are ``None``.
     """
 
     counts: str

@@ -1,4 +1,4 @@
-"""What a stage is: the protocol that every stage follows, what a worker of it occupies, and how it fails."""
+"""Defines the protocol of a stage, the resources of its workers, and its error for a failed unit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a stage occupies: CPU cores and GPUs, as Ray counts them."""
+    """The CPU cores and GPUs that one worker of a stage occupies, as Ray counts them."""
 
     cpus: float = 1.0
     gpus: float = 0.0
 
 
 class Stage(Protocol):
-    """Work on units of items. Picklable until it is opened; every worker opens a copy of its own.
+    """Processes units of items. Picklable until it is opened; every worker opens its own copy.
 
     ``open`` loads the model, once. ``load`` does reading and CPU preparation and is called from another
-    thread, one unit ahead of ``process``; ``open`` and ``process`` are always called from one and the same
-    thread. ``process`` returns the unit's rows, which must not depend on what else is in the unit. An item
-    that cannot be done becomes a row that says so; :class:`PrepError` is for an environment that a person has
-    to put right.
+    thread, one unit ahead of ``process``; ``open`` and ``process`` are always called from the same thread.
+    ``process`` returns the unit's rows, which must not depend on what else is in the unit. An item that fails
+    becomes a row with an error; :class:`PrepError` is for problems of the environment that the user has to
+    fix.
     """
 
     resources: Resources
@@ -43,13 +43,14 @@ class Stage(Protocol):
 
 
 def stage_failure(unit: list[Any], error: BaseException) -> PrepError:
-    """The error for a stage that broke on a unit: the program's fault, not the data's, so the run stops."""
+    """The error for a stage that fails on a unit: a bug rather than bad data, so the run stops."""
     exhausted = memory_error(error)
     if exhausted is not None:
         return exhausted
     first = repr(unit[0]) if unit else "nothing"
     first = first if len(first) <= 200 else first[:200] + "..."
     return PrepError(
-        f"A unit of {len(unit)} items, first {first}, failed: {type(error).__name__}: {error}",
-        "What was done before is kept. Once the cause is put right, run the same command again.",
+        f"A unit of {len(unit)} items, first {first}, failed: {type(error).__name__}: "
+        f"{str(error).rstrip('.')}.",
+        "Committed rows are kept. Fix the cause, then run the same command again.",
     )

@@ -131,7 +131,7 @@ def test_a_plan_counts_what_is_left_and_runs_nothing(
     prep(*phrases(texts, out, "--plan"))
     said = capsys.readouterr().out
     assert "30 rows to make" in said
-    assert "going by a run of 60 rows" in said
+    assert "based on a run of 60 rows" in said
 
 
 def test_a_plan_is_refused_where_the_pace_is_of_other_settings(

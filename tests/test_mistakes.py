@@ -357,5 +357,5 @@ def test_a_long_error_is_cut_but_not_its_remedy() -> None:
     ).splitlines()
     assert len(lines) == 5
     assert max(map(len, lines)) < 600
-    assert "48 lines more" in lines[2]
+    assert "48 more lines" in lines[2]
     assert lines[3:] == ["do this", "or that"]

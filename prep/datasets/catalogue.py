@@ -1,4 +1,4 @@
-"""Opens a dataset: the RefCOCO family in its standard tree, a JSONL file, or a plain folder of images."""
+"""Opens a dataset: the RefCOCO family in its standard layout, a JSONL file, or a plain folder of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prep.datasets.refer import RefDataset
 from prep.errors import PrepError
 from prep.records import Expression, ImageRef
 
-# Dataset -> the splits' authors to look for when none is named, and the pattern of its refs file.
+# Dataset -> the split versions to try if none is given, and the pattern of its refs file.
 DATASETS: dict[str, tuple[tuple[str, ...], str]] = {
     "refcoco": (("unc", "google"), "refs({}).p"),
     "refcoco+": (("unc",), "refs({}).p"),
@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".t
 
 
 class Dataset(Protocol):
-    """What every reader offers. Image paths are POSIX paths relative to ``root``."""
+    """The interface of every reader. Image paths are POSIX paths relative to ``root``."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Dataset(Protocol):
 
     @property
     def split_by(self) -> str:
-        """Who split it (``unc``, ``umd``, ``google``, ``berkeley``; empty for the user's own data)."""
+        """The split version (``unc``, ``umd``, ``google``, ``berkeley``; empty for the user's own data)."""
 
     @property
     def root(self) -> Path:
@@ -43,7 +43,7 @@ class Dataset(Protocol):
         """The names of the splits that have entries."""
 
     def expressions(self, splits: Collection[str] | None = None) -> Iterator[Expression]:
-        """The expressions of ``splits`` (None: every one); :class:`PrepError` for one that is not there."""
+        """The expressions of ``splits`` (None: all); :class:`PrepError` for a split that does not exist."""
 
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
         """The images of ``splits``, each once, in order of first appearance."""
@@ -53,12 +53,12 @@ class Dataset(Protocol):
 
 
 def open_dataset(data: Path, name: str, split_by: str | None = None) -> RefDataset:
-    """The dataset ``name`` of the tree ``data`` (see docs/datasets.md); only file names are looked at yet."""
+    """The dataset ``name`` in the tree ``data`` (see docs/datasets.md); only checks which files exist."""
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1)
         raise PrepError(
             f"There is no dataset {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
-            f"Known: {', '.join(DATASETS)}. Your own expressions: --input FILE.jsonl",
+            f"Choose one of: {', '.join(DATASETS)}. For your own expressions, use --input FILE.jsonl.",
         )
     authors, pattern = DATASETS[name]
     folder = data / "refer" / name
@@ -72,17 +72,18 @@ def open_dataset(data: Path, name: str, split_by: str | None = None) -> RefDatas
     there = sorted(path.name for path in folder.glob("*refs(*)*"))
     raise PrepError(
         f"{folder} has no {wanted}.",
-        f"There is: {', '.join(there)} (choose with --split-by)."
+        f"Choose one of these with --split-by: {', '.join(there)}."
         if there
-        else f"Put the download of {name} there.",
+        else f"Download the annotations of {name} and put them there.",
     )
 
 
 def _no_folder(data: Path, name: str) -> PrepError:
-    """What to say where ``data/refer/name`` is missing, with a guess at what was meant."""
+    """The error for a missing ``data/refer/name``, with a suggestion if a similar path exists."""
     if not data.is_dir():
         return PrepError(
-            f"{data} is no folder, so there is no {data / 'refer' / name}.", "Name the tree with --data DIR."
+            f"{data} is not a folder, so there is no {data / 'refer' / name}.",
+            "Give the data root with --data DIR.",
         )
     for nearby, tree in (
         (data / name, data.parent),
@@ -91,37 +92,39 @@ def _no_folder(data: Path, name: str) -> PrepError:
         if nearby.is_dir() and (tree / "refer" / name).is_dir():
             return PrepError(f"{data / 'refer' / name} is missing.", f"Did you mean --data {tree}?")
     there = sorted(path.name for path in (data / "refer").glob("*") if path.is_dir())
-    found = f"{data / 'refer'} has: {', '.join(there)}." if there else f"{data} has no refer/ folder."
+    found = f"{data / 'refer'} contains: {', '.join(there)}." if there else f"{data} has no refer/ folder."
     return PrepError(
-        f"{data / 'refer' / name} is missing. {found}", "docs/datasets.md shows the tree and its sources."
+        f"{data / 'refer' / name} is missing. {found}",
+        "See docs/datasets.md for the layout and the download links.",
     )
 
 
 def open_jsonl(path: Path, image_root: Path | None = None) -> JsonlDataset:
-    """The user's own expressions; images are looked for in ``image_root``, else in the folder of the file."""
+    """The user's own expressions; images are in ``image_root``, by default the folder of the file."""
     if not path.is_file():
         raise PrepError(
-            f"{path} is no file.", 'It must hold a JSON object a line: {"sent": "the man on the left"}'
+            f"{path} is not a file.",
+            'Give a file with one JSON object per line, such as {"sent": "the man on the left"}.',
         )
     if image_root is not None and not image_root.is_dir():
-        raise PrepError(f"The image root {image_root} is no folder.", "Name it with --image-root DIR.")
+        raise PrepError(f"The image root {image_root} is not a folder.", "Give it with --image-root DIR.")
     return JsonlDataset(path, image_root if image_root is not None else path.parent)
 
 
 class ImageFolder:
-    """Every image file below ``root``, without expressions."""
+    """All image files below ``root``, without expressions."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.name, self.split_by = root, root.name, ""
 
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
-        """The images in the order of their paths; hidden files and folders are left out."""
+        """The images in the order of their paths, without hidden files and folders."""
         if splits is not None:
-            raise PrepError("A folder of images has no splits.", "Leave --split out, or name a --dataset.")
+            raise PrepError("A folder of images has no splits.", "Omit --split, or select a --dataset.")
         return self._walk("")
 
     def inputs(self) -> dict[str, str]:
-        """Nothing: no annotation file is read."""
+        """Empty: no annotation file is read."""
         return {}
 
     def _walk(self, folder: str) -> Iterator[ImageRef]:
@@ -133,7 +136,7 @@ class ImageFolder:
             image = f"{folder}{entry.name}"
             if entry.name.startswith("."):
                 continue
-            # A linked folder could lead back to itself; a linked file cannot.
+            # A symlinked folder could create a cycle; a symlinked file cannot.
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(f"{image}/")
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
@@ -143,5 +146,5 @@ class ImageFolder:
 def open_image_folder(folder: Path) -> ImageFolder:
     """The images below ``folder``."""
     if not folder.is_dir():
-        raise PrepError(f"{folder} is no folder.", "Name a folder of images with --images DIR.")
+        raise PrepError(f"{folder} is not a folder.", "Give a folder of images with --images DIR.")
     return ImageFolder(folder)

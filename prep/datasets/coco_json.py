@@ -1,4 +1,4 @@
-"""Reads COCO annotation files (``instances.json``) an element at a time, and says in words what is wrong."""
+"""Reads COCO annotation files (``instances.json``) one element at a time, with precise error messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What ``instances.json`` says of an image; ``height`` and ``width`` in pixels, 0 where not said."""
+    """An image's entry in ``instances.json``; ``height`` and ``width`` in pixels, 0 if missing."""
 
     file_name: str
     height: int
@@ -29,7 +29,7 @@ class ImageInfo:
 
 @dataclass(slots=True)
 class Instances:
-    """The index of an ``instances.json``: its images, the image of each annotation, and what is ambiguous."""
+    """The index of an ``instances.json``: its images, the image of each annotation, and ambiguous IDs."""
 
     images: dict[int, ImageInfo] = field(default_factory=dict)
     image_of: dict[int, int] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Instances:
 
 
 def integer(value: Any) -> int | None:
-    """``value`` as a 64-bit integer where it is one (tables also write ``12.0`` and ``"12"``), else None."""
+    """``value`` as a 64-bit integer if it is one (tables also write ``12.0`` and ``"12"``), else None."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -49,9 +49,9 @@ def integer(value: Any) -> int | None:
 
 
 def below(file_name: str) -> str | None:
-    """A file name from a dataset as a plain relative POSIX path; None where it leaves the folder it is in.
+    """A file name from a dataset as a plain relative POSIX path; None if it leaves its folder.
 
-    Backslashes and drive letters are refused too, so that a name means the same on every operating system.
+    Backslashes and drive letters are rejected too, so that a name means the same on every operating system.
     """
     if "\0" in file_name or "\\" in file_name or file_name.startswith("/"):
         return None
@@ -67,7 +67,7 @@ def inside(file_name: str) -> bool:
 
 
 def read_instances(path: Path) -> Instances:
-    """The index of ``path``; duplicate ids that say different things are kept apart as ambiguous."""
+    """The index of ``path``; duplicate IDs with different contents are recorded as ambiguous."""
     found = Instances()
     seen: dict[int, int] = {}
     for section, entry, digest in sections(path, ("images", "annotations")):
@@ -81,7 +81,8 @@ def read_instances(path: Path) -> Instances:
                 found.ambiguous_images.add(number)
         else:
             image = integer(entry.get("image_id"))
-            # The hash tells a harmless repetition from two objects under one id without keeping the polygons.
+            # The hash distinguishes a repeated object from two objects with one ID, without keeping the
+            # polygons.
             if seen.setdefault(number, digest) != digest:
                 found.ambiguous_annotations.add(number)
             if image is not None:
@@ -90,7 +91,7 @@ def read_instances(path: Path) -> Instances:
 
 
 def read_segmentations(path: Path, wanted: Collection[int]) -> dict[int, Any]:
-    """The ``segmentation`` of each annotation in ``wanted`` that has one, as it stands in the file."""
+    """The ``segmentation`` of each annotation in ``wanted`` that has one, unchanged."""
     found: dict[int, Any] = {}
     for _, entry, _ in sections(path, ("annotations",)):
         number = integer(entry.get("id"))
@@ -107,7 +108,7 @@ def _size(entry: dict[str, Any]) -> tuple[int, int]:
 def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any], int]]:
     """Each object of the lists ``names`` of the JSON object in ``path``: list name, object, hash of its text.
 
-    The file's text is held, never the whole tree of Python objects, which takes ten times as much.
+    Only the file's text is held in memory; the tree of Python objects would take ten times as much.
     """
     text = read_text(path)
     try:
@@ -127,12 +128,12 @@ def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str
     if missing:
         raise PrepError(
             f"{path} has no list named {' or '.join(sorted(missing))}: it is not a COCO annotation file.",
-            "It belongs to the dataset's own download, beside its refs file.",
+            "Use the instances.json of the dataset's own download; it comes with the refs file.",
         )
 
 
 def list_elements(path: Path) -> Iterator[Any]:
-    """Each value of the JSON list that ``path`` is."""
+    """Each value of the JSON list in ``path``."""
     scanner = _Scanner(read_text(path))
     try:
         for value, _ in scanner.elements():
@@ -145,7 +146,7 @@ def list_elements(path: Path) -> Iterator[Any]:
 
 
 def broken_json(path: Path, error: Exception) -> PrepError:
-    """What to say of a file that is not JSON from beginning to end."""
+    """The error for a file that is not valid JSON or is truncated."""
     where = (
         f"line {error.lineno} column {error.colno}: {error.msg}"
         if isinstance(error, json.JSONDecodeError)
@@ -153,7 +154,8 @@ def broken_json(path: Path, error: Exception) -> PrepError:
     )
     return PrepError(
         f"{path} is not whole JSON ({where or type(error).__name__}).",
-        "It may be cut off or another kind of file: compare its size with the source's, download it again.",
+        "It may be truncated or a different kind of file: compare its size with the source's, or download "
+        "it again.",
     )
 
 
@@ -163,9 +165,8 @@ def read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise PrepError(
-                f"{path} has {size >> 20:,} MiB; more than {MAX_BYTES >> 20:,} MiB of annotations are "
-                "not read.",
-                "COCO's largest has 320 MiB. Cut it down to the images that are referred to.",
+                f"{path} has {size >> 20:,} MiB, more than the {MAX_BYTES >> 20:,} MiB allowed for annotations.",
+                "COCO's largest file has 320 MiB. Remove the images without references.",
             )
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
@@ -177,12 +178,14 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8 text (byte {error.start}).", "Check that it is the right file."
         ) from error
     if text.startswith("version https://git-lfs"):
-        raise PrepError(f"{path} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull")
+        raise PrepError(
+            f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
+        )
     return text
 
 
 class _Scanner:
-    """Walks the members of the JSON object that ``text`` is, decoding one value at a time."""
+    """Iterates over the members of the JSON object in ``text``, decoding one value at a time."""
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
@@ -204,13 +207,13 @@ class _Scanner:
         self.finish()
 
     def finish(self) -> None:
-        """Check that nothing but white space is left."""
+        """Check that only white space is left."""
         self._space()
         if self.at != len(self.text):
             raise json.JSONDecodeError("Extra data", self.text, self.at)
 
     def elements(self) -> Iterator[tuple[Any, int]]:
-        """Each value of the list that comes next, with the hash of its text."""
+        """Each value of the next list, with the hash of its text."""
         self._expect("[")
         if self._found("]"):
             return
@@ -224,7 +227,7 @@ class _Scanner:
             self._expect(",")
 
     def skip(self) -> None:
-        """Pass over the value that comes next."""
+        """Skip the next value."""
         self._space()
         if self.text[self.at : self.at + 1] == "[":
             for _ in self.elements():

@@ -1,4 +1,4 @@
-"""How much there is of each official dataset, and what a tree on this machine lacks of it."""
+"""The expected counts of each released dataset, and a comparison with the files on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL = "(all)"
 
 
 class Counts(NamedTuple):
-    """References, sentences and images; ``None`` where no published figure was found."""
+    """References, sentences and images; ``None`` if no published figure was found."""
 
     refs: int | None
     sentences: int | None
@@ -23,11 +23,11 @@ class Counts(NamedTuple):
 
 Table = dict[tuple[str, str], dict[str, Counts]]
 
-# (dataset, split_by) -> split -> counts; ALL is the sum over the splits (images: each once). Sources:
-# refcoco unc sentences: the annotation files themselves; refs and images: the TFDS catalogue, the
-# Hugging Face cards of jxu124/refcoco, refcocoplus, refcocog (refs), jxu124/refcoco-benchmark (images of
-# val and the tests), Text4Seg (images of train), MCN (sentences of RefCOCOg). gRefCOCO: the totals of its
-# released file, and its splits as two projects counted them alike.
+# (dataset, split_by) -> split -> counts; ALL is the sum over the splits (images: each once). Sources: refcoco
+# unc sentences: the annotation files themselves; refs and images: the TFDS catalogue, the Hugging Face cards
+# of jxu124/refcoco, refcocoplus, refcocog (refs), jxu124/refcoco-benchmark (images of val and the tests),
+# Text4Seg (images of train), MCN (sentences of RefCOCOg). gRefCOCO: the totals of its released file, and its
+# splits as counted identically by two projects.
 OFFICIAL: Table = {
     ("refcoco", "unc"): {
         "train": Counts(42404, 120624, 16994),
@@ -70,7 +70,7 @@ OFFICIAL: Table = {
 
 @dataclass
 class Found:
-    """What there is of a dataset: counts of all of it, and what is wrong with it, in words."""
+    """The counts of a dataset on this machine, and its problems as text."""
 
     name: str
     split_by: str
@@ -80,14 +80,14 @@ class Found:
 
     @property
     def complete(self) -> bool:
-        """Whether it is what the official counts say, with every image file there."""
+        """Whether the counts match the expected ones and every image file exists."""
         return self.known and not self.problems
 
 
 def check(dataset: RefDataset, table: Table = OFFICIAL) -> Found:
-    """Count a dataset's references, sentences and images, and look for every image file.
+    """Count a dataset's references, sentences and images, and check that every image file exists.
 
-    Raises :class:`~prep.errors.PrepError` where its files cannot be read.
+    Raises :class:`~prep.errors.PrepError` if its files cannot be read.
     """
     refs: Counter[str] = Counter()
     sentences: Counter[str] = Counter()
@@ -121,7 +121,7 @@ def _differences(split: str, counted: Counts, wanted: Counts) -> list[str]:
 
 
 def _files(root: Path, images: set[str]) -> set[str]:
-    """Which of the images are there, by one listing of each folder."""
+    """Which of the images exist, with one directory listing per folder."""
     there: set[str] = set()
     for folder in {os.path.dirname(image) for image in images}:
         try:

@@ -1,4 +1,4 @@
-"""Turns what a dataset says into expressions with identities, whatever the format it was read from."""
+"""Assigns identities to the expressions of a dataset, independently of the format they were read from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from prep.datasets.ordinals import Ordinals
 from prep.errors import PrepError
 from prep.records import Expression, ImageRef
 
-# Rows are numbered a batch at a time: large enough for numpy to pay, small enough to stay a stream.
+# Rows are numbered in batches: large enough for numpy to be efficient, small enough to stream.
 BATCH = 4096
 SPLIT_ORDER = ("train", "val", "test", "testA", "testB", "testC")
 
 
 class Draft(NamedTuple):
-    """An expression before it has its identity; ``place`` is where its reader finds it again."""
+    """An expression before its identity is computed; ``place`` lets its reader find it again."""
 
     dataset: str
     split_by: str
@@ -33,7 +33,7 @@ class Draft(NamedTuple):
 
 
 def clean_text(value: str) -> str:
-    """``value`` as text that any Parquet reader takes: lone surrogates and NUL become U+FFFD."""
+    """``value`` as text that any Parquet reader accepts: lone surrogates and NUL become U+FFFD."""
     if value.isascii() and "\0" not in value:
         return value
     return re.sub("[\ud800-\udfff\0]", "\ufffd", value)
@@ -45,7 +45,7 @@ def text_problem(text: str) -> str:
 
 
 def identify(drafts: Iterable[Draft]) -> Iterator[tuple[Draft, str]]:
-    """Each draft with its ``row_id``; drafts that are equal but for the split are told apart by order."""
+    """Each draft with its ``row_id``; drafts that differ only in the split are numbered in order."""
     ordinals, stream = Ordinals(), iter(drafts)
     while batch := list(islice(stream, BATCH)):
         ids = [_row_id(draft, 0) for draft in batch]
@@ -62,7 +62,7 @@ def _row_id(draft: Draft, ordinal: int) -> str:
 
 
 def expressions(drafts: Iterable[Draft], splits: Collection[str] | None) -> Iterator[Expression]:
-    """The expressions of ``splits`` (None: all); identities hold only if ``drafts`` is the whole dataset."""
+    """The expressions of ``splits`` (None: all); correct row IDs require ``drafts`` of the whole dataset."""
     for draft, identity in identify(drafts):
         if splits is None or in_splits(draft.split, splits):
             yield Expression(identity, *draft[:9])
@@ -97,10 +97,10 @@ def ordered(splits: Iterable[str]) -> list[str]:
 
 
 def check_splits(wanted: Collection[str] | None, there: Collection[str], where: str) -> None:
-    """Refuse a split that no row is in."""
+    """Reject a split without rows."""
     for name in wanted or ():
         if not any(in_splits(split, (name,)) for split in there):
             raise PrepError(
                 f"There is no split {name!r} in {where}.",
-                f"Its splits: {', '.join(ordered(there)) or 'none, it has no rows'}.",
+                f"Choose one of its splits: {', '.join(ordered(there)) or 'none, it has no rows'}.",
             )

@@ -1,4 +1,4 @@
-"""Reads the user's own expressions: a JSON object a line, of any number, never held as a list."""
+"""Reads the user's own expressions from a JSONL file as a stream, with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Line:
 
 
 class JsonlDataset:
-    """Expressions from ``path``, with images in ``root`` (``--image-root``, else the folder of the file)."""
+    """Expressions from ``path``, with images in ``root`` (``--image-root``, by default the file's folder)."""
 
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
@@ -39,11 +39,11 @@ class JsonlDataset:
         return rows.ordered(self._draft(line).split for line in self._lines())
 
     def splits(self) -> list[str]:
-        """The splits that rows name; a row that names none is in ``train``."""
+        """The splits that rows name; a row without one is in ``train``."""
         return self._splits
 
     def expressions(self, splits: Collection[str] | None = None) -> Iterator[Expression]:
-        """The expressions of ``splits`` (None: every one), in the file's order."""
+        """The expressions of ``splits`` (None: all), in the file's order."""
         self._check(splits)
         return rows.expressions((self._draft(line) for line in self._lines()), splits)
 
@@ -79,7 +79,7 @@ class JsonlDataset:
         next(self._lines(), None)
 
     def _lines(self) -> Iterator[_Line]:
-        """Every line that is not blank. One that is no JSON object has a problem; the first is refused so."""
+        """Every non-blank line. One that is not a JSON object has a problem; a bad first line raises."""
         number = offset = good = 0
         try:
             with self.path.open("rb") as file:
@@ -104,11 +104,11 @@ class JsonlDataset:
     def _refuse(self, raw: bytes, line: _Line) -> None:
         if raw.startswith(b"version https://git-lfs"):
             raise PrepError(
-                f"{self.path} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull"
+                f"{self.path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
             )
         raise PrepError(
             f"{self.path}: {line.problem}.",
-            'Each line must be an object such as {"sent": "the man on the left"}.',
+            'Write one object per line, such as {"sent": "the man on the left"}.',
         )
 
     def _draft(self, line: _Line) -> rows.Draft:

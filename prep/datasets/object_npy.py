@@ -1,8 +1,8 @@
-"""Reads ``.npy`` files that hold a pickled dict of arrays, as the published code keeps scores.
+"""Reads ``.npy`` files that hold a pickled dict of arrays, the format of the released code's scores.
 
-Nothing in them is run. Beside plain data the reader understands the few names by which numpy pickles an
-array, a dtype and a scalar. They are not looked up: each is a case here, which checks the sizes it is told
-and makes the array itself.
+Nothing in them is executed. Besides plain data, the reader supports the few names that numpy uses to pickle
+an array, a dtype and a scalar. They are not imported: each is handled by a case here, which validates sizes
+and creates the array itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from prep.datasets.pickles import OPCODES, Machine, loads, read_pickle_file
 from prep.errors import PrepError
 
-# numpy 2 moved its modules; both spellings are in files about.
+# numpy 2 moved its modules; files with either path exist.
 _MODULES = {"numpy.core.multiarray": "multiarray", "numpy._core.multiarray": "multiarray", "numpy": "numpy"}
 _MODULES |= {"numpy.core.numeric": "numeric", "numpy._core.numeric": "numeric", "_codecs": "codecs"}
 _MODULES |= {"builtins": "builtins", "__builtin__": "builtins"}
@@ -40,13 +40,13 @@ class _Name:
 
 @dataclass
 class _Dtype:
-    """A dtype while it is being built: its code without byte order, then with it."""
+    """A dtype under construction: its code without byte order, then with it."""
 
     code: str
     order: str = "="
 
     def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype: of numbers, booleans and strings, and ``O`` for lists of values; no other."""
+        """The numpy dtype: numbers, booleans, strings, and ``O`` for lists of values; no other."""
         if not re.fullmatch(r"[biufSU][0-9]{1,6}|O8?|b1", self.code):
             raise ValueError(f"a dtype {self.code[:20]!r}")
         order = "" if self.order in "|=" else self.order
@@ -55,7 +55,7 @@ class _Dtype:
 
 @dataclass
 class _Pending:
-    """An array that is known by name but not by content yet."""
+    """An array whose name has been read but not its contents."""
 
     value: Any = None
 
@@ -63,8 +63,8 @@ class _Pending:
 def load_object_npy(path: Path) -> Any:
     """The object that ``np.save`` pickled into ``path``; arrays are numpy arrays, scalars Python numbers.
 
-    A dict saved as a 0-dimensional object array, the published layout's habit, comes back as the dict.
-    :class:`PrepError` where the file holds anything but plain data and arrays.
+    A dict saved as a 0-dimensional object array, as in the released layout, is returned as the dict. Raises
+    :class:`PrepError` if the file holds anything but plain data and arrays.
     """
     data = read_pickle_file(path)
     stream = BytesIO(data)
@@ -74,7 +74,7 @@ def load_object_npy(path: Path) -> Any:
         shape, _, dtype = read(stream)
     except (ValueError, SyntaxError, EOFError) as error:
         raise PrepError(
-            f"{path} is not an .npy file: {error}.", "Check that it is the right file."
+            f"{path} is not an .npy file: {str(error).rstrip('.')}.", "Check that it is the right file."
         ) from error
     if dtype.hasobject:
         value = loads_arrays(data[stream.tell() :], str(path))
@@ -82,7 +82,7 @@ def load_object_npy(path: Path) -> Any:
     try:
         return np.load(BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise PrepError(f"{path} is cut off: {error}.", "Download it again.") from error
+        raise PrepError(f"{path} is truncated: {str(error).rstrip('.')}.", "Download it again.") from error
 
 
 def loads_arrays(data: bytes, name: str = "the pickle") -> Any:
@@ -91,7 +91,7 @@ def loads_arrays(data: bytes, name: str = "the pickle") -> Any:
 
 
 def _finished(value: Any, seen: set[int]) -> Any:
-    """``value`` with every pending array in its place."""
+    """``value`` with every pending array replaced by its contents."""
     if isinstance(value, _Pending):
         if value.value is None:
             raise PrepError("The pickle names an array and never fills it.")
@@ -106,12 +106,12 @@ def _finished(value: Any, seen: set[int]) -> Any:
     elif isinstance(value, tuple):
         return tuple(_finished(item, seen) for item in value)
     elif isinstance(value, (_Name, _Dtype)):
-        raise PrepError("The pickle holds the name of a numpy type where a value belongs.")
+        raise PrepError("The pickle contains the name of a numpy type where a value is expected.")
     return value
 
 
 class _ArrayMachine(Machine):
-    """The data machine, with the four opcodes that numpy's pickles add read as the cases below."""
+    """The pickle stack machine, extended by the four opcodes that numpy's pickles need, as cases below."""
 
     def opcodes(self) -> list[Callable[[Any], Any] | None]:
         """The data opcodes and these."""
@@ -178,7 +178,7 @@ class _ArrayMachine(Machine):
 
 
 def _array(dtype: Any, shape: Any, content: Any, fortran: bool) -> np.ndarray[Any, Any]:
-    """The array that its pickled parts describe; :class:`ValueError` where they do not fit one another."""
+    """The array described by its pickled parts; :class:`ValueError` if they are inconsistent."""
     if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple):
         raise ValueError("an array without dtype or shape")
     if any(type(side) is not int or side < 0 for side in shape):

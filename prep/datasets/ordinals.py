@@ -1,4 +1,4 @@
-"""Counts equal identities in a stream of millions without keeping them: 64-bit hashes in sorted arrays."""
+"""Counts duplicate identities in a stream of millions with 64-bit hashes in sorted arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 
 class Ordinals:
-    """Says of each identity how often it came before.
+    """Reports how often each identity occurred before.
 
-    Eight bytes are kept per distinct identity, and a dictionary entry only for one that came twice. That
-    two different ones share a hash has a probability of about n**2 / 2**65 (3e-6 for ten million); it does
-    no harm but to give one of them the ordinal 1.
+    It keeps eight bytes per distinct identity, and a dictionary entry only for one that occurs twice. The
+    probability that two different ones share a hash is about n**2 / 2**65 (3e-6 for ten million); the only
+    effect would be that one of them gets the ordinal 1.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Ordinals:
         self._repeats: dict[int, int] = {}
 
     def assign(self, hashes: Sequence[int]) -> list[int]:
-        """For each 64-bit hash, in order: 0 the first time it is ever seen, then 1, 2, ..."""
+        """For each 64-bit hash, in order: 0 at its first occurrence, then 1, 2, ..."""
         if not hashes:
             return []
         batch = np.array(hashes, dtype=np.uint64)

@@ -1,9 +1,9 @@
-"""Reads pickles that hold nothing but containers, numbers and strings, and refuses every other one by name.
+"""Reads pickles that hold only containers, numbers and strings, and rejects every other one by name.
 
-A pickle is a program. Instead of running it with some names forbidden, this reader knows only the opcodes
-that build plain data, for protocols 0 to 5: none of them can import, call or set anything. Lengths are
-checked against what is left of the file and memo numbers are dictionary keys, so a short hostile file
-cannot ask for much memory either, which it can of the standard library's reader.
+A pickle is a program. Instead of running it with some names forbidden, this reader implements only the
+opcodes that build plain data, for protocols 0 to 5: none of them can import, call or set anything. Lengths
+are checked against the rest of the file and memo numbers are dictionary keys, so a short hostile file cannot
+allocate much memory either, which it can with the standard library's reader.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prep.errors import PrepError
 
 MAX_BYTES = 1 << 30
 
-# The opcodes that would import or call something, with what each is called in the pickle protocol.
+# The opcodes that would import or call something, with their names in the pickle protocol.
 CALLS = {
     b"c": "GLOBAL", b"\x93": "STACK_GLOBAL", b"R": "REDUCE", b"b": "BUILD", b"i": "INST", b"o": "OBJ",
     b"\x81": "NEWOBJ", b"\x92": "NEWOBJ_EX", b"P": "PERSID", b"Q": "BINPERSID",
@@ -32,25 +32,27 @@ def load_pickle(path: Path) -> Any:
 
 
 def read_pickle_file(path: Path) -> bytes:
-    """The bytes of a file of at most ``MAX_BYTES`` that is no Git LFS pointer."""
+    """The bytes of a file of at most ``MAX_BYTES`` that is not a Git LFS pointer."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise PrepError(
                 f"{path} has {size / 2**20:,.0f} MiB; a list of references has a few dozen.",
-                "Check that it is the file you meant.",
+                "Check that it is the right file.",
             )
         data = path.read_bytes()
     except OSError as error:
         raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
     if data.startswith(b"version https://git-lfs"):
-        raise PrepError(f"{path} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull")
+        raise PrepError(
+            f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
+        )
     return data
 
 
 def loads(data: bytes, name: str = "the pickle", machine: type[Machine] | None = None) -> Any:
-    """The data of the pickle ``data``; errors call it ``name``. ``machine`` may know more than plain data."""
-    # A list of references is a few million small objects and no garbage: collecting it only costs time.
+    """The data of the pickle ``data``; errors call it ``name``. ``machine`` may support more opcodes."""
+    # A list of references is a few million small live objects; collecting them only costs time.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -61,7 +63,7 @@ def loads(data: bytes, name: str = "the pickle", machine: type[Machine] | None =
         reason = str(error) or type(error).__name__
         raise PrepError(
             f"{name} is not a whole pickle: {reason}.",
-            "Download it again: it may be cut off or another kind of file.",
+            "Download it again: it may be truncated or a different kind of file.",
         ) from error
     finally:
         if collecting:
@@ -73,13 +75,13 @@ class Machine:
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.name, self.at = data, name, 0
-        # A mark puts the stack aside and begins a new one, so nothing can reach below it.
+        # A mark saves the stack and starts a new one, so that nothing can access values below it.
         self.stack: list[Any] = []
         self.aside: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def opcodes(self) -> list[Callable[[Any], Any] | None]:
-        """What each of the 256 opcodes does; None for those that are refused."""
+        """The handler of each of the 256 opcodes; None for those that are rejected."""
         return OPCODES
 
     def run(self) -> Any:
@@ -87,7 +89,7 @@ class Machine:
         data, memo, stack, table, at = self.data, self.memo, self.stack, self.opcodes(), 0
         while at < len(data):
             opcode = data[at]
-            # The four most frequent opcodes of a protocol 2 file have no call: they are most of the time.
+            # The four most frequent opcodes of a protocol 2 file are inlined: they take most of the time.
             if opcode == 0x71:  # BINPUT
                 memo[data[at + 1]] = stack[-1]
                 at += 2
@@ -101,7 +103,7 @@ class Machine:
                 start = at + 5
                 at = start + int.from_bytes(data[at + 1 : start], "little")
                 if at > len(data):
-                    raise ValueError(f"byte {start}: {at - start} bytes asked for, {len(data) - start} left")
+                    raise ValueError(f"byte {start}: {at - start} bytes requested, {len(data) - start} left")
                 stack.append(str(data[start:at], "utf-8", "surrogatepass"))
             elif opcode == 0x2E:  # STOP
                 return stack.pop()
@@ -117,7 +119,7 @@ class Machine:
 
     def _refuse(self, opcode: bytes) -> None:
         if opcode not in CALLS:
-            raise ValueError(f"byte {self.at - 1} is no pickle opcode ({opcode!r})")
+            raise ValueError(f"byte {self.at - 1} is not a pickle opcode ({opcode!r})")
         wanted = CALLS[opcode]
         if opcode in b"ci":
             wanted = f"{self.line().decode('utf-8', 'replace')}.{self.line().decode('utf-8', 'replace')}"
@@ -126,17 +128,17 @@ class Machine:
         self.refuse_name(wanted)
 
     def refuse_name(self, wanted: str) -> None:
-        """Stop, saying what the pickle asks for."""
+        """Raise an error with what the pickle asks for."""
         raise PrepError(
-            f"{self.name} is refused: it asks for {wanted[:200]!r} where only plain data belongs.",
-            "Do not load it with pickle: that would run code. Get the file from the dataset's own page.",
+            f"{self.name} is refused: it asks for {wanted[:200]!r}, and only plain data is allowed.",
+            "Do not load it with pickle: that would run code. Download the file from the dataset's own page.",
         )
 
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
         end = self.at + count
         if count < 0 or end > len(self.data):
-            raise ValueError(f"byte {self.at}: {count} bytes asked for, {len(self.data) - self.at} left")
+            raise ValueError(f"byte {self.at}: {count} bytes requested, {len(self.data) - self.at} left")
         start, self.at = self.at, end
         return self.data[start:end]
 
@@ -151,20 +153,20 @@ class Machine:
         return int.from_bytes(self.take(size), "little")
 
     def push(self, value: Any) -> None:
-        """Put a value on the stack."""
+        """Push a value on the stack."""
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """Take the top of the stack."""
+        """Pop the top of the stack."""
         return self.stack.pop()
 
     def mark(self) -> None:
-        """Begin the items of a container."""
+        """Start the items of a container."""
         self.aside.append(self.stack)
         self.stack = []
 
     def to_mark(self) -> list[Any]:
-        """The values since the last mark, which is undone."""
+        """The values since the last mark, which is removed."""
         items, self.stack = self.stack, self.aside.pop()
         return items
 
@@ -172,11 +174,11 @@ class Machine:
         """The top of the stack, which must be a ``kind``."""
         value = self.stack[-1]
         if not isinstance(value, kind):
-            raise TypeError(f"byte {self.at}: {type(value).__name__} where {kind.__name__} belongs")
+            raise TypeError(f"byte {self.at}: {type(value).__name__} instead of {kind.__name__}")
         return value
 
     def remember(self, number: int) -> None:
-        """Keep the top of the stack under a memo number."""
+        """Store the top of the stack under a memo number."""
         self.memo[number] = self.stack[-1]
 
 
@@ -185,7 +187,7 @@ def _text(raw: bytes) -> str:
 
 
 def _old_string(raw: bytes) -> str:
-    # Python 2's str: ASCII in these files, and whatever the annotator typed otherwise.
+    # Python 2's str: ASCII in these files, or whatever the annotator typed otherwise.
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -195,7 +197,7 @@ def _old_string(raw: bytes) -> str:
 def _quoted(m: Machine) -> None:
     line = m.line().strip()
     if len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"":
-        raise ValueError(f"byte {m.at}: a string without its quotes")
+        raise ValueError(f"byte {m.at}: a string without quotes")
     m.push(_old_string(line[1:-1].decode("unicode-escape").encode("latin-1")))
 
 
@@ -248,7 +250,7 @@ def _push(value: Any) -> Callable[[Machine], None]:
 
 
 def _sized(size: int, decode: Callable[[bytes], Any]) -> Callable[[Machine], None]:
-    """An opcode whose argument is a length of ``size`` bytes and that many bytes."""
+    """An opcode whose argument is a length of ``size`` bytes followed by that many bytes."""
     return lambda m: m.stack.append(decode(m.take(m.unsigned(size))))
 
 

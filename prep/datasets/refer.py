@@ -16,7 +16,7 @@ from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.records import Expression, ImageRef
 
-# gRefCOCO's mark of an expression that refers to nothing in its image.
+# gRefCOCO's marker for an expression that refers to nothing in its image.
 NO_TARGET = -1
 
 
@@ -33,7 +33,7 @@ class Ref:
 
 
 class RefDataset:
-    """A dataset of the RefCOCO family; what is read from disk is read when it is first asked for."""
+    """A dataset of the RefCOCO family; files are read on first access."""
 
     def __init__(self, root: Path, name: str, split_by: str, refs_file: Path) -> None:
         self.root, self.name, self.split_by = root, name, split_by
@@ -49,7 +49,7 @@ class RefDataset:
             entries = load_pickle(self.refs_file)
             if not isinstance(entries, list):
                 raise PrepError(
-                    f"{self.refs_file} holds a {type(entries).__name__}, not a list of references.",
+                    f"{self.refs_file} contains a {type(entries).__name__}, not a list of references.",
                     "Check that it is the refs file of the dataset's own download.",
                 )
         return [_parse(entry, at) for at, entry in enumerate(entries)]
@@ -66,7 +66,7 @@ class RefDataset:
 
     @cached_property
     def ambiguous_refs(self) -> set[int]:
-        """The ``ref_id`` that are given to more than one image or set of objects."""
+        """Each ``ref_id`` that is used for more than one image or set of objects."""
         distinct = {(ref.ref_id, ref.image_id, ref.targets) for ref in self.refs if ref.ref_id is not None}
         uses = Counter(ref_id for ref_id, _, _ in distinct)
         return {ref_id for ref_id, count in uses.items() if ref_id is not None and count > 1}
@@ -76,7 +76,7 @@ class RefDataset:
         return rows.ordered(ref.split for ref in self.refs)
 
     def expressions(self, splits: Collection[str] | None = None) -> Iterator[Expression]:
-        """The expressions of ``splits`` (None: every one), in the file's order."""
+        """The expressions of ``splits`` (None: all), in the file's order."""
         rows.check_splits(splits, self.splits(), str(self.refs_file))
         return rows.expressions(self._drafts(), splits)
 
@@ -109,7 +109,7 @@ class RefDataset:
                 )  # fmt: skip
 
     def _image(self, image_id: int | None) -> tuple[str | None, str]:
-        """The image's path relative to the data root, or None and why there is none."""
+        """The image's path relative to the data root, or None and the reason."""
         if image_id is None:
             return None, "the reference has no image_id"
         info = self.instances.images.get(image_id)
@@ -118,7 +118,7 @@ class RefDataset:
         if image_id in self.instances.ambiguous_images:
             return None, f"image {image_id} is in instances.json twice, with different contents"
         if self.name == "refclef":
-            # SAIAPR TC-12 keeps a folder per thousand images.
+            # SAIAPR TC-12 has one folder per thousand images.
             return f"saiapr_tc-12/{image_id // 1000:02d}/images/{image_id}.jpg", ""
         name = rows.clean_text(info.file_name) or f"COCO_train2014_{image_id:012d}.jpg"
         plain = below(name)
@@ -141,7 +141,7 @@ class RefDataset:
 
 
 def _parse(entry: Any, at: int) -> Ref:
-    """One entry of a refs file; what is wrong with it becomes the problem of its rows."""
+    """Parse one entry of a refs file; an error in it becomes the problem of its rows."""
     if not isinstance(entry, dict):
         return Ref(
             None, None, "", (), ((None, "", ""),), f"entry {at} is a {type(entry).__name__}, not a reference"

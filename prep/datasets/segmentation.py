@@ -1,4 +1,4 @@
-"""COCO segmentations of every kind to H x W masks, refusing what would crash or mislead pycocotools."""
+"""Converts COCO segmentations of all kinds to H x W masks, and rejects invalid ones."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from prep.masks import rle
 Mask = npt.NDArray[np.bool_]
 
 MAX_PIXELS = 1 << 28
-# Far enough outside for any annotator's slip, near enough that tracing the outline stays cheap.
+# Larger than any annotation error, and small enough that rasterising the outline stays cheap.
 MAX_COORDINATE = 1e5
 
 
 class BadSegmentation(ValueError):
-    """Why a segmentation is not a mask, in words for a table of failures."""
+    """Why a segmentation is not a mask, as text for a table of failures."""
 
 
 def decode(segmentation: Any, height: int, width: int) -> Mask:
     """The bool H x W mask of polygons ``[[x, y, ...], ...]``, or of an RLE or a list of them (as in RefClef).
 
-    An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. What
-    covers no pixel of the image is refused too: an object that cannot be hit is a mistake in the data.
+    An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. A
+    segmentation that covers no pixel of the image is rejected too: such an object is an error in the data.
     """
     if not 0 < height * width <= MAX_PIXELS or height < 0:
         raise BadSegmentation(f"an image of {width} x {height} pixels")
@@ -48,9 +48,9 @@ def _polygons(polygons: list[Any], height: int, width: int) -> bytes:
     for polygon in polygons:
         if not isinstance(polygon, list):
             raise BadSegmentation(f"a polygon that is a {type(polygon).__name__}")
-        # pycocotools takes four numbers for a box and drops an odd one.
+        # pycocotools interprets four numbers as a box and drops an odd one.
         if len(polygon) < 6 or len(polygon) % 2:
-            raise BadSegmentation(f"a polygon of {len(polygon)} numbers (three points are six)")
+            raise BadSegmentation(f"a polygon of {len(polygon)} numbers (three points need six)")
         for value in polygon:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise BadSegmentation(f"a polygon with a {type(value).__name__} among its numbers")

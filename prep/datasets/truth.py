@@ -1,4 +1,4 @@
-"""Ground-truth masks, for evaluation only: nothing that trains may import this module."""
+"""Reads ground-truth masks, for evaluation only: no training code may import this module."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from prep.records import Expression
 
 
 class Truth:
-    """The masks that a dataset's expressions refer to, at the size of the stored image.
+    """The ground-truth masks of a dataset's expressions, at the size of the stored image.
 
-    ``problems`` collects, by ``row_id``, why an expression asked for has no usable mask.
+    ``problems`` records, by ``row_id``, why a requested expression has no usable mask.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -28,7 +28,7 @@ class Truth:
         self.problems: dict[str, str] = {}
 
     def mask(self, expression: Expression) -> Mask | None:
-        """The bool H x W union of the targets, all False if there are none; None without a usable truth."""
+        """The bool H x W union of the targets, all False if there are none; None without a usable mask."""
         try:
             if expression.problem:
                 raise BadSegmentation(expression.problem)
@@ -45,7 +45,7 @@ class Truth:
         targets = dataset.targets.get(expression.ref_id) if expression.ref_id is not None else None
         info = dataset.instances.images.get(expression.image_id) if expression.image_id is not None else None
         if targets is None or info is None:
-            raise BadSegmentation("the expression is not of this dataset")
+            raise BadSegmentation("the expression does not belong to this dataset")
         height, width = info.height, info.width
         stored = _image_size(dataset.root, expression.image)
         if stored is not None and (height, width) != stored:
@@ -104,7 +104,7 @@ def _rle_size(mask: Any) -> tuple[int, int] | None:
 
 
 def _image_size(root: Path, image: str | None) -> tuple[int, int] | None:
-    """(height, width) from the header of an image file, or None where there is no such file or it is none."""
+    """(height, width) from the header of an image file, or None if it is missing or not an image."""
     from PIL import Image
 
     if image is None or not inside(image):
@@ -117,11 +117,11 @@ def _image_size(root: Path, image: str | None) -> tuple[int, int] | None:
 
 
 def _mask_file(root: Path, name: str) -> Mask:
-    """The pixels of an image file that are not black, H x W; an alpha channel is not looked at."""
+    """The pixels of an image file that are not black, H x W; an alpha channel is ignored."""
     from PIL import Image
 
     if not inside(name):
-        raise BadSegmentation(f"the mask file {name[:80]!r} is no path below the image root")
+        raise BadSegmentation(f"the mask file {name[:80]!r} is not a path below the image root")
     try:
         with Image.open(root / name) as opened:
             if opened.height * opened.width > MAX_PIXELS:

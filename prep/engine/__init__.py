@@ -1,1 +1,1 @@
-"""Runs a stage over units of work: in this process or on Ray, with progress, signals and a plan."""
+"""Runs a stage over units of work, in this process or on Ray, with progress, signals and a plan."""

@@ -1,4 +1,4 @@
-"""The engine: hands units of work to a stage, in this process or on Ray actors, and yields their rows."""
+"""The engine: sends units of work to a stage, in this process or on Ray actors, and yields their rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 class Engine:
-    """The workers of one stage: opened when there first is something to do, and kept until closed.
+    """The workers of one stage: opened at the first unit, and kept until closed.
 
     With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
     there are up to ``workers`` Ray actors. Used as a context manager.
@@ -39,11 +39,11 @@ class Engine:
         self.close()
 
     def run(self, units: Iterable[list[Item]]) -> Generator[tuple[list[Item], pa.Table], None, None]:
-        """Process every unit and yield it with its rows, in the order they get done.
+        """Process every unit and yield it with its rows, in order of completion.
 
-        Nothing is opened before there is a unit, and nothing is handed out between two ``next()``: whoever
-        consumes the rows sets the pace. A unit whose worker or node dies is given to another. Raises
-        :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
+        Nothing is opened before the first unit, and nothing is submitted between two calls of ``next()``: the
+        consumer of the rows sets the pace. A unit whose worker or node dies is given to another worker.
+        Raises :class:`PrepError` as a stage does, and for any other exception of a stage, naming the unit.
         """
         waiting = iter(units)
         first = next(waiting, None)
@@ -56,7 +56,7 @@ class Engine:
             yield from self._on_ray().run(everything)
 
     def close(self) -> None:
-        """Let the Ray actors go; what they were doing is dropped."""
+        """Release the Ray actors; units in progress are dropped."""
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None

@@ -1,4 +1,4 @@
-"""What a run would take, from how fast earlier runs of the same stage were: time, storage, requests."""
+"""Estimates the time, storage and requests of a run from the rates of earlier runs of the stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prep.cache.writer import COMMIT_ROWS
 from prep.engine.progress import duration
 from prep.errors import NotYet
 
-# A run shorter than this says more about starting up than about the work.
+# The rate of a shorter run mostly measures startup time.
 MIN_ROWS = 20
 COMMIT_SECONDS = 2.0
 BLOCK = 1 << 16
@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Pace:
-    """How an earlier run went: rows a second of one worker, seconds to its first rows, bytes of a row."""
+    """The rate of an earlier run: rows/s per worker, seconds to its first rows, bytes per row."""
 
     rows_per_second: float
     start_seconds: float
@@ -34,10 +34,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``items`` rows would take on ``workers`` workers.
+    """The estimated cost of ``items`` rows on ``workers`` workers.
 
-    ``seconds`` is wall time, ``worker_hours`` what is paid for, ``commits`` the shards before ``compact`` (an
-    object store is asked for two PUTs each), ``key_bytes`` the driver's memory for the keys.
+    ``seconds`` is wall time, ``worker_hours`` the billed time, ``commits`` the shards before ``compact``
+    (each takes two PUTs to an object store), ``key_bytes`` the driver's memory for the keys.
     """
 
     items: int
@@ -51,7 +51,7 @@ class Plan:
 
 
 def pace_of(manifest: Manifest) -> Pace | None:
-    """The pace of the manifest's run with the most rows, or ``None`` where none made :data:`MIN_ROWS`."""
+    """The pace of the manifest's run with the most rows, or ``None`` if none made :data:`MIN_ROWS`."""
     runs = [run for run in manifest.runs if run.get("rows", 0) >= MIN_ROWS and run.get("seconds", 0) > 0]
     if not runs:
         return None
@@ -59,7 +59,7 @@ def pace_of(manifest: Manifest) -> Pace | None:
     workers, seconds, rows = int(best.get("workers", 1)), float(best["seconds"]), int(best["rows"])
     start, first = float(best.get("first_seconds", 0.0)), int(best.get("first_rows", 0))
     if first >= rows or start >= seconds:
-        start, first = 0.0, 0  # one unit: its work cannot be told from the loading
+        start, first = 0.0, 0  # one unit: its work cannot be separated from the loading time
     rate = (rows - first) / (seconds - start) / workers
     size = sum(shard.bytes for shard in manifest.shards.values()) / max(manifest.rows, 1)
     return Pace(rate, start, size, rows, workers)
@@ -74,15 +74,15 @@ def plan_run(
     *,
     replace: bool = False,
 ) -> Plan:
-    """What a run with these settings would take for those of ``keys`` that have no row yet.
+    """The estimated cost of a run with these settings for those of ``keys`` that have no row yet.
 
-    With ``replace`` every row is made again.
-    Raises :class:`NotYet` where the stage is not there or was made with other settings.
+    With ``replace``, all rows are generated again. Raises :class:`NotYet` if the table does not exist or was
+    made with other settings.
     """
     reader = store.stage(stage).reader()
     if reader.exists and reader.settings != settings:
         raise NotYet(
-            f"{reader.stage.files.uri} was made with other settings: its pace says nothing about these.",
+            f"{reader.stage.files.uri} was made with other settings, so its rate does not apply to these.",
             "Run the same command on a small part first, with another --out, then plan with that --out.",
         )
     done, missing, keys = KeySet() if replace else reader.keys(), KeySet(), iter(keys)
@@ -93,22 +93,22 @@ def plan_run(
 
 
 def plan(store: Store, stage: str, items: int, workers: int) -> Plan:
-    """What ``items`` more rows of a stage would take, at the pace of the store's own largest run.
+    """The estimated cost of ``items`` more rows of a stage, at the pace of the store's largest run.
 
-    Raises :class:`NotYet` where the store has no run to go by: another machine's rate would be a guess.
+    Raises :class:`NotYet` if the store has no such run: the rate of another machine would be a guess.
     """
     manifest = store.stage(stage).reader().manifest
     pace = None if manifest is None else pace_of(manifest)
     if pace is None:
         raise NotYet(
-            f"{store.uri} has no run of the {stage} stage with {MIN_ROWS} rows to go by.",
+            f"{store.uri} has no run of the {stage} stage with at least {MIN_ROWS} rows to estimate from.",
             "Run the same command on a small part first (--split val, or a folder of few images), then plan.",
         )
     return plan_at(pace, items, workers)
 
 
 def plan_at(pace: Pace, items: int, workers: int) -> Plan:
-    """The same at a given pace. Workers are taken to scale: they share nothing but the driver."""
+    """The same at a given pace. Assumes that workers scale: they share only the driver."""
     seconds = pace.start_seconds + items / (pace.rows_per_second * workers)
     commits = max(math.ceil(items / COMMIT_ROWS), math.ceil(min(items, seconds / COMMIT_SECONDS)))
     return Plan(
@@ -124,13 +124,13 @@ def plan_at(pace: Pace, items: int, workers: int) -> Plan:
 
 
 def describe(made: Plan, stage: str) -> list[str]:
-    """A plan in words, a line each."""
+    """A plan as lines of text."""
     pace, put = made.pace, 2 * made.commits
     return [
-        f"{stage}: {made.items:,} rows to make, {made.workers} at a time: about {duration(made.seconds)}, "
+        f"{stage}: {made.items:,} rows to make (workers: {made.workers}): about {duration(made.seconds)}, "
         f"{made.worker_hours:,.1f} worker hours",
         f"  {made.storage_bytes / 2**20:,.1f} MiB of shards; {made.commits:,} commits before `compact` "
         f"({put:,} requests to an object store); {made.key_bytes / 2**20:,.1f} MiB of memory for the keys",
-        f"  going by a run of {pace.rows:,} rows: {pace.rows_per_second:,.2f}/s a worker, "
-        f"{duration(pace.start_seconds)} to its first rows",
+        f"  based on a run of {pace.rows:,} rows: {pace.rows_per_second:,.2f} rows/s per worker, "
+        f"{duration(pace.start_seconds)} to the first rows",
     ]

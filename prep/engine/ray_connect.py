@@ -1,4 +1,4 @@
-"""Joining a Ray that runs, or starting one on this machine, with Ray's many kinds of errors made one."""
+"""Connects to a running Ray cluster or starts Ray on this machine, and unifies Ray's errors."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from prep.stage import Resources
 
 
 def connect(resources: Resources, workers: int, address: str | None) -> bool:
-    """Join the Ray at ``address``, or start one on this machine; whether that was done here."""
+    """Connect to Ray at ``address``, or start it on this machine; returns whether this call did so."""
     started = not ray.is_initialized()
     if started and address is not None:
         _reach(address)
         _initialise(address)
     elif started:
-        # Workers may share cores: so many of them are what --workers asked for.
+        # Workers may share cores: allow the number of workers that --workers requested.
         cpus = max(cpu_cores(), math.ceil(workers * resources.cpus))
         try:
             _initialise("local", num_cpus=cpus, include_dashboard=False)
         except PrepError:
-            # Ray gives its own processes 30 s to come up, which a busy machine may exceed once.
+            # Ray waits 30 s for its own processes to start, which may be too short on a busy machine.
             ray.shutdown()
             _initialise("local", num_cpus=cpus, include_dashboard=False)
     gpus = ray.cluster_resources().get("GPU", 0.0)
-    if address is None and gpus < resources.gpus:  # a cluster may grow, this machine does not
+    if address is None and gpus < resources.gpus:  # a cluster may scale up, this machine does not
         if started:
             ray.shutdown()
         raise PrepError(
             f"A worker of this stage needs {resources.gpus:g} GPU; Ray sees {gpus:g} on this machine.",
-            "Give --gpus 0 to run on the CPU, or --ray-address to use a cluster that has GPUs.",
+            "Use --gpus 0 to run on the CPU, or --ray-address to use a cluster that has GPUs.",
         )
     return started
 
 
 def _initialise(address: str, **options: Any) -> None:
-    """``ray.init``, quietly, with its many kinds of errors made one and our SIGTERM handler kept."""
+    """Run ``ray.init`` quietly, unify its errors and keep our SIGTERM handler."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
         raise unusable(address, str(error).strip() or type(error).__name__) from error
     finally:
-        # Ray takes SIGTERM over, to exit at once; whoever runs us has said what is to happen then.
+        # Ray replaces the SIGTERM handler with one that exits at once; restore the previous one.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:
-    """Knock at ``host:port`` first: Ray itself waits for minutes for a cluster that is not there."""
+    """Probe ``host:port`` first: Ray itself waits for minutes for a cluster that is not there."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
@@ -66,9 +66,9 @@ def _reach(address: str) -> None:
 
 
 def unusable(address: str | None, reason: str) -> PrepError:
-    """The error for a Ray that is not there or has gone."""
+    """The error for a Ray cluster that is unreachable or has gone."""
     where = "on this machine" if address in (None, "local") else f"at {address}"
     return PrepError(
-        f"Ray {where} cannot be used: {reason}",
-        "Start it with `ray start --head`, check --ray-address, or leave that out to use this machine.",
+        f"Ray {where} cannot be used: {reason.rstrip('.')}.",
+        "Start it with `ray start --head`, check --ray-address, or omit that option to use this machine.",
     )

@@ -1,4 +1,4 @@
-"""The engine on Ray: an actor per worker, a bounded number of units with each, the dead ones replaced."""
+"""The Ray engine: one actor per worker, a bounded number of units in flight, dead actors replaced."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from prep.engine.ray_connect import connect, unusable
 from prep.errors import PrepError
 from prep.stage import Stage, stage_failure
 
-# An actor that fails to start this often, with no unit finished in between, ends the run with its own error.
+# After this many failed actor starts without a finished unit in between, the run fails with the actor's
+# error.
 MAX_FAILED_STARTS = 3
-# A unit that was with this many workers as they died is taken to kill them.
+# A unit that was in flight on this many dying workers is assumed to have killed them.
 MAX_UNIT_DEATHS = 3
-# Near the end an idle worker repeats a unit that has taken this many times the usual, and at least this long.
+# Near the end, an idle worker repeats a unit that exceeds this multiple of the usual time, and this minimum.
 SLOW_FACTOR = 4.0
 SLOW_SECONDS = 20.0
 WAIT_NOTICE_SECONDS = 60.0
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """An actor. ``load`` runs in its request threads, ``open`` and ``process`` in one of their own."""
+    """An actor. ``load`` runs in its request threads, ``open`` and ``process`` in a dedicated thread."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -46,7 +47,7 @@ class Worker:
         self._thread.submit(self._stage.open).result()
 
     def work(self, unit: list[Any]) -> Any:
-        """The rows of one unit. While another unit is processed, this one is loaded."""
+        """The rows of one unit. This one is loaded while another unit is processed."""
         loaded = self._stage.load(unit)
         return self._thread.submit(self._stage.process, loaded).result()
 
@@ -69,7 +70,7 @@ class _Actor:
 
 
 class Cluster:
-    """The Ray side of ``prep.engine.local.Engine``: joins Ray or starts it, and leaves it as it was."""
+    """The Ray backend of ``prep.engine.local.Engine``: connects to Ray, or starts it and stops it."""
 
     def __init__(self, stage: Stage, *, workers: int, address: str | None) -> None:
         self._address = address
@@ -77,21 +78,21 @@ class Cluster:
         self._pool = _Pool(stage, workers)
 
     def run(self, units: Iterable[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
-        """Every unit with its rows, as they get done; the actors stay for the next call."""
+        """Every unit with its rows, as they complete; the actors are kept for the next call."""
         try:
             yield from self._pool.results(iter(units))
         except ray.exceptions.RayError as error:
             raise unusable(self._address, str(error)) from error
 
     def close(self) -> None:
-        """Stop every actor, and Ray where it was started here."""
+        """Stop every actor, and Ray if it was started here."""
         self._pool.close()
         if self._started:
             ray.shutdown()
 
 
 class _Pool:
-    """The driver's side: which actors there are, which unit is where, and what is still to hand out."""
+    """The driver's state: actors, the units assigned to each, and the units still to assign."""
 
     def __init__(self, stage: Stage, workers: int) -> None:
         self._units: Iterator[list[Any]] = iter(())
@@ -108,7 +109,7 @@ class _Pool:
         self._durations: deque[float] = deque(maxlen=100)
 
     def results(self, units: Iterator[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
-        """Hand out ``units`` and yield each with its rows; one that is not gone through spoils the pool."""
+        """Assign ``units`` and yield each with its rows; an abandoned iteration makes the pool unusable."""
         self._units, self._exhausted = units, False
         waiting_since, told = time.monotonic(), False
         while True:
@@ -122,7 +123,7 @@ class _Pool:
                 told = time.monotonic() - waiting_since > WAIT_NOTICE_SECONDS
                 if told:
                     log.warning(
-                        "No worker has started yet: Ray has not found room for one (see `ray status`)."
+                        "No worker has started yet: Ray has no free resources for one (see `ray status`)."
                     )
             for reference in ready:
                 actor = pending[reference]
@@ -133,14 +134,14 @@ class _Pool:
                     yield finished
 
     def close(self) -> None:
-        """Stop every actor; what they were doing is dropped."""
+        """Stop every actor; units in progress are dropped."""
         for actor in self._actors:
             with contextlib.suppress(ray.exceptions.RayError):  # the cluster itself may be gone
                 ray.kill(actor.handle)
         self._actors = []
 
     def _staff(self) -> None:
-        """Keep as many actors as there is work for. Those that Ray has no room for yet wait to be placed."""
+        """Keep as many actors as there is work for. Those without free resources wait to be placed."""
         while not self._exhausted and len(self._queue) < self._workers:
             self._fetch()
         while len(self._actors) < min(self._workers, self._busy() + len(self._queue)):
@@ -166,7 +167,7 @@ class _Pool:
         return None
 
     def _slow(self) -> _Unit | None:
-        """A unit that only one worker has and that takes far longer than they usually do."""
+        """A unit on a single worker that takes far longer than usual."""
         if not self._exhausted or not self._durations:
             return None
         limit = max(SLOW_SECONDS, SLOW_FACTOR * median(self._durations))
@@ -177,7 +178,7 @@ class _Pool:
         return min(late, key=lambda unit: unit.started, default=None)
 
     def _hand_out(self) -> None:
-        """Fill the actors evenly, one unit each before anyone gets a second."""
+        """Distribute units evenly: one per actor before any actor gets a second."""
         for load in range(IN_FLIGHT):
             for actor in self._actors:
                 if not actor.ready or len(actor.calls) != load:
@@ -190,7 +191,7 @@ class _Pool:
                 actor.calls[actor.handle.work.remote(unit.items)] = unit
 
     def _pending(self) -> dict[Any, _Actor]:
-        """What is worth waiting for: calls, and actors' starts while there is something for them to do."""
+        """The references to wait for: calls, and actor starts while there is work for them."""
         more = bool(self._queue) or not self._exhausted
         calls = [(call, unit, actor) for actor in self._actors for call, unit in actor.calls.items()]
         pending = {call: actor for call, unit, actor in calls if more or not unit.done}
@@ -199,7 +200,7 @@ class _Pool:
         return pending
 
     def _collect(self, actor: _Actor, reference: Any) -> tuple[list[Any], Any] | None:
-        """Take one answer: the rows of a unit that nobody else has finished, or nothing."""
+        """Take one result: the rows of a unit that no other worker has finished, or nothing."""
         unit = actor.calls.pop(reference, None)
         try:
             value = ray.get(reference)
@@ -228,7 +229,7 @@ class _Pool:
         return unit.items, value
 
     def _bury(self, actor: _Actor, error: BaseException) -> None:
-        """An actor is dead: its units go to others, and the reason is kept if it never started."""
+        """Handle a dead actor: reassign its units, and keep the error if it never started."""
         self._actors.remove(actor)
         ray.kill(actor.handle)
         if not actor.ready:
@@ -236,8 +237,8 @@ class _Pool:
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise PrepError(
                     f"Workers failed to start {self._failed_starts} times, the last time with "
-                    f"{type(error).__name__}: {error}",
-                    "What is committed is kept. Put the cause right, then run the same command again.",
+                    f"{type(error).__name__}: {str(error).rstrip('.')}.",
+                    "Committed rows are kept. Fix the cause, then run the same command again.",
                 ) from error
         for unit in actor.calls.values():
             unit.holders -= 1

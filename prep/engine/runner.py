@@ -1,4 +1,4 @@
-"""One stage's run: what is not done yet is cut into units, processed, and its rows committed."""
+"""Runs one stage: splits the remaining items into units, processes them and commits their rows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BLOCK = 1024
 
 @dataclass
 class Summary:
-    """How a run went, in rows: ``total`` = ``done`` (now) + ``reused`` (from before); ``failed`` of ``done``
-    have an error.
+    """Row counts of a run: ``total`` = ``done`` (now) + ``reused`` (before); ``failed`` of ``done`` have an
+    error.
 
-    ``reasons`` counts the errors (:data:`MAX_REASONS` different ones), ``rate`` is done rows a second,
-    ``first_rows`` were there after ``first_seconds`` (the models' loading and one unit), ``where`` is the
-    place of the shards. ``extra`` is the caller's.
+    ``reasons`` counts the errors (:data:`MAX_REASONS` different ones), ``rate`` is done rows per second,
+    ``first_rows`` existed after ``first_seconds`` (loading the models and one unit), ``where`` is the
+    location of the shards. ``extra`` belongs to the caller.
     """
 
     stage: str
@@ -53,7 +53,7 @@ class Summary:
 
     @property
     def so_far(self) -> str:
-        """What a run that is stopped leaves, in words."""
+        """Where the rows of an interrupted run are, as text."""
         return f"{self.done} rows of this run are in {self.where}"
 
     def count(self, rows: pa.Table) -> None:
@@ -67,18 +67,18 @@ class Summary:
             if status == "error":
                 self.failed += 1
                 reason = str(error).split("\n", 1)[0]
-                # Reasons may name files: beyond a bound, new ones are counted together.
+                # Reasons may contain file names: beyond a limit, new ones are counted together.
                 known = reason in self.reasons or len(self.reasons) < MAX_REASONS
                 reason = reason if known else "(other reasons)"
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
     def close(self, seen: int, reused: int, seconds: float) -> None:
-        """Enter what is known at the end."""
+        """Set the final values."""
         self.total, self.reused, self.seconds = seen, reused, seconds
         self.rate = self.done / seconds if seconds > 0 else 0.0
 
     def figures(self) -> dict[str, Any]:
-        """What the manifest keeps of the run."""
+        """The entry for this run in the manifest."""
         counts = {"rows": self.done, "failed": self.failed, "reused": self.reused}
         counts["first_rows"] = self.first_rows
         times = {"seconds": self.seconds, "first_seconds": self.first_seconds, "rate": self.rate}
@@ -102,15 +102,15 @@ def prepare(
     report: Callable[[], Mapping[str, Any]] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Bring every item's row into the store, whatever part of them is there already.
+    """Make sure that every item has a row in the store; existing rows are kept.
 
-    ``key`` is an item's row key; items whose row is committed, or that come twice, are left out.
-    ``selection`` says what the items are (the inputs' hashes, dataset, splits): once all its rows are
-    committed a re-run returns at once without looking at ``items``. ``on_rows`` sees each unit's rows before
-    they are written (for an answer cache, say). ``report`` is asked at the end for what the stage has to say
-    (JSON values), for ``summary.extra["report"]`` and the manifest. ``arguments`` are kept in the manifest
-    with the run's figures. ``engine`` has the stage's workers where they outlive this run; else there are
-    ``workers`` for it alone. SIGINT and SIGTERM end the run with :class:`Interrupted` after committing what
+    ``key`` is an item's row key; items whose row is committed, and duplicates, are skipped. ``selection``
+    identifies the items (the inputs' hashes, dataset, splits): once all its rows are committed, a rerun
+    returns at once without iterating ``items``. ``on_rows`` receives each unit's rows before they are written
+    (for an answer cache, for example). ``report`` is called at the end for the stage's statistics (JSON
+    values), for ``summary.extra["report"]`` and the manifest. ``arguments`` are stored in the manifest with
+    the run's figures. ``engine`` holds the stage's workers if they outlive this run; otherwise ``workers``
+    are created for it alone. SIGINT and SIGTERM end the run with :class:`Interrupted` after committing what
     is finished.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
@@ -150,7 +150,7 @@ def prepare(
 
 
 class _Todo:
-    """The items that still need a row, in units; knows which are being worked on."""
+    """The items that still need a row, in units; tracks the ones in progress."""
 
     def __init__(
         self, items: Iterable[Any], key: Callable[[Any], str], writer: StageWriter, size: int
@@ -160,7 +160,7 @@ class _Todo:
         self.seen = self.reused = 0
 
     def units(self) -> Iterator[list[Any]]:
-        """Cut what is left into units; a whole block is claimed before any of it is handed out."""
+        """Split the remaining items into units; a whole block is claimed before any of it is yielded."""
         waiting: list[Any] = []
         while block := list(itertools.islice(self._items, max(self._size, BLOCK))):
             self.seen += len(block)
@@ -179,5 +179,5 @@ class _Todo:
             yield waiting
 
     def returned(self, unit: list[Any]) -> None:
-        """A unit's rows are written: its keys are among the done ones now."""
+        """Record that a unit's rows are written."""
         self._claimed.difference_update(map(self._key, unit))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in a run's own hands, and the error that a run ends with that was asked to stop."""
+"""Handles SIGINT and SIGTERM during a run, and defines the error of an interrupted run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prep.errors import Interrupted
 
 
 class Stop(BaseException):
-    """Raised by a signal. No ``Exception``: a stage that makes rows of those must not swallow it."""
+    """Raised by a signal. Not an ``Exception``: a stage that turns exceptions into rows must not catch it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -20,9 +20,9 @@ class Stop(BaseException):
 
 
 class Stoppable:
-    """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, while rows are committed, right after.
+    """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, during a commit, right after it.
 
-    ``signum`` is the first signal that has come and was not raised; 0 while there is none.
+    ``signum`` is the first signal that was received and not raised; 0 if there was none.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class Stoppable:
             raise Stop(signum)
 
     def ignore(self) -> None:
-        """From here on no signal raises: we are stopping, or look at ``signum`` ourselves."""
+        """Ignore further signals: the run is stopping, or the caller reads ``signum``."""
         self._deferred += 1
 
     @contextlib.contextmanager
     def later(self) -> Iterator[None]:
-        """What happens in here is finished before a signal is heeded."""
+        """A block that is completed before a signal takes effect."""
         self._deferred += 1
         try:
             yield
@@ -55,7 +55,7 @@ class Stoppable:
 
 @contextlib.contextmanager
 def stoppable(*, raising: bool = True) -> Iterator[Stoppable]:
-    """Heed SIGINT and SIGTERM in here by :class:`Stop`, or only note them for who looks between steps."""
+    """Raise :class:`Stop` on SIGINT and SIGTERM in this block, or only record them in ``signum``."""
     stop = Stoppable()
     if not raising:
         stop.ignore()
@@ -65,9 +65,11 @@ def stoppable(*, raising: bool = True) -> Iterator[Stoppable]:
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to ``handler`` in here, if this is the main thread, and after to who had them."""
+    """Use ``handler`` for SIGINT and SIGTERM in this block, in the main thread only; restore the previous
+    one.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals go to the main thread, whose business they are
+        yield  # only the main thread can handle signals
         return
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -78,10 +80,10 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 def interrupted(signum: int, kept: str) -> Interrupted:
-    """The error to end a stopped run with, once all that is finished is written; ``kept`` says where."""
+    """The error to end a stopped run with, after all finished work is written; ``kept`` says where."""
     error = Interrupted(
         f"Stopped by {signal.Signals(signum).name}: {kept}.",
-        "Run the same command again to go on from there.",
+        "Run the same command again to resume.",
     )
     error.signum = signum
     return error

@@ -1,1 +1,1 @@
-"""What this machine has: hardware, packages, weights and data, and what to do next."""
+"""Reports what this machine has: hardware, packages, weights and data, and suggests the next steps."""

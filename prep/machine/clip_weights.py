@@ -1,4 +1,4 @@
-"""Where CLIP's released weights are on this machine: OpenAI's own cache, or the Hugging Face hub's."""
+"""Finds CLIP's released weights on this machine: in OpenAI's cache or the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def kept(name: str) -> Path | None:
-    """CLIP ``name``'s weights as OpenAI's own package keeps them."""
+    """The weights of CLIP ``name`` in the cache of OpenAI's package."""
     path = Path(OPENAI_CACHE).expanduser() / f"{name}.pt"
     return path if path.is_file() else None
 
 
 def downloaded(name: str) -> Path | None:
-    """CLIP ``name``'s weights as open_clip downloaded them before."""
+    """The weights of CLIP ``name`` downloaded by open_clip."""
     from huggingface_hub import try_to_load_from_cache
 
     for file in HUB_FILES:
@@ -32,7 +32,7 @@ def downloaded(name: str) -> Path | None:
 
 
 def places(name: str) -> tuple[str, str]:
-    """The two places as a person would look for them."""
+    """The two locations, for display."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = f"models--{REPOSITORIES[name].replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""What this machine can do for us: its hardware, packages, weights, data and store."""
+"""Examines this machine: hardware, packages, weights, datasets and store."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from prep.datasets.expected_counts import Found
 
 GIB = 1 << 30
-# What --load imports, each in a process of its own: one that hangs or crashes takes nothing with it.
+# What --load imports, each in its own process, so that a hang or crash does not affect the rest.
 LOADS = {"torch": "torch", "vLLM": "vllm", "SAM": "segment_anything", "CLIP": "open_clip"}
 LOAD_SECONDS = 300
 DEFAULT_LLM, DEFAULT_SAM = "mistral-7b", "vit_h"
-# So many differences from the official counts are told.
+# The number of differences from the expected counts to show.
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: ``ok`` is None where nothing is right or wrong; ``remedy`` is what to type or change."""
+    """One line: ``ok`` is None for information only; ``remedy`` is what to type or change."""
 
     area: str
     name: str
@@ -44,10 +44,10 @@ class Finding:
 
 
 def examine(data: Path, store: str, load: bool = False) -> list[Finding]:
-    """Look at everything. Nothing is downloaded; without ``load`` no heavy library is imported.
+    """Run all checks. Nothing is downloaded; without ``load`` no heavy library is imported.
 
-    ``data`` is the tree of the datasets, ``store`` where shards are kept. A look that fails is a finding that
-    says so, never an exception.
+    ``data`` is the data root, ``store`` the location of the shards. A check that fails becomes a finding,
+    never an exception.
     """
     looks: list[Callable[[], Iterable[Finding]]] = [
         machine,
@@ -86,7 +86,7 @@ def machine() -> Iterable[Finding]:
 
 
 def disk(store: str) -> Iterable[Finding]:
-    """The space that is left where the store is, or would be."""
+    """The free disk space at the location of the store."""
     if "://" in store:
         yield Finding("machine", "disk", None, f"{store}: an object store")
         return
@@ -95,11 +95,13 @@ def disk(store: str) -> Iterable[Finding]:
         place = place.parent
     usage = shutil.disk_usage(place)
     text = f"{usage.free / GIB:,.1f} of {usage.total / GIB:,.1f} GiB free at {place}"
-    yield Finding("machine", "disk", usage.free > GIB, text, "Free some, or choose another place with --out.")
+    yield Finding(
+        "machine", "disk", usage.free > GIB, text, "Free some space, or choose another location with --out."
+    )
 
 
 def packages() -> Iterable[Finding]:
-    """The packages of the installation, by what our own metadata asks for, and which extras are whole."""
+    """The installed packages, according to our own metadata, and which extras are complete."""
     needed: dict[str, list[str]] = {}
     for requirement in metadata.requires("pcnet-prep") or []:
         name = re.match(r"[\w.-]+", requirement)
@@ -118,7 +120,7 @@ def packages() -> Iterable[Finding]:
     for group, names in needed.items():
         lacking = [package for package in names if _version(package) is None]
         if group == "vllm" and util.find_spec("vllm"):
-            lacking = []  # its build for CPUs is a package of another name
+            lacking = []  # the CPU build is a package of another name
         text = f"lacks {', '.join(lacking)}" if lacking else "is there"
         remedy = f"pip install 'pcnet-prep[{group}]'" if lacking else ""
         yield Finding("packages", f"extra [{group}]", not lacking, text, remedy)
@@ -132,7 +134,7 @@ def _version(package: str) -> str | None:
 
 
 def loads() -> Iterable[Finding]:
-    """Whether the heavy libraries can be imported at all, each in a process of its own."""
+    """Whether the heavy libraries can be imported, each in its own process."""
     for name, module in LOADS.items():
         if util.find_spec(module) is None:
             yield Finding("loads", name, False, "is not installed")
@@ -150,12 +152,12 @@ def loads() -> Iterable[Finding]:
 
 
 def sam_weights() -> Iterable[Finding]:
-    """SAM's checkpoints, looked for as the stage looks for them."""
+    """SAM's checkpoints, searched as the stage searches them."""
     for model in sam_settings.CHECKPOINTS:
         try:
             path = sam_settings.find_checkpoint(model)
         except PrepError as error:
-            if model == DEFAULT_SAM:  # the others are missing only for those who want them
+            if model == DEFAULT_SAM:  # only the default model is reported as missing
                 yield Finding("weights", f"SAM {model}", False, error.message, error.remedy)
         else:
             size = path.stat().st_size
@@ -167,7 +169,7 @@ def clip_weights() -> Iterable[Finding]:
     for name in ("RN50", "ViT-B-32"):
         found = clip_files.kept(name) or clip_files.downloaded(name)
         looked = " and ".join(clip_files.places(name))
-        text = str(found) if found else f"not here; looked for {looked}. open_clip downloads it on first use"
+        text = str(found) if found else f"not found in {looked}. open_clip downloads it on first use"
         yield Finding("weights", f"CLIP {name}", bool(found), text)
 
 
@@ -185,7 +187,7 @@ def language_model() -> Iterable[Finding]:
 
 
 def trees(data: Path) -> Iterable[Finding]:
-    """Every dataset under ``data``, against the official counts."""
+    """Every dataset under ``data``, compared with the expected counts."""
     from prep.datasets.catalogue import DATASETS, open_dataset
     from prep.datasets.expected_counts import check
 
@@ -207,21 +209,25 @@ def trees(data: Path) -> Iterable[Finding]:
     if not there:
         text = f"no dataset in {data.absolute() / 'refer'}"
         yield Finding(
-            "data", "datasets", False, text, "Name the tree with --data; docs/datasets.md shows it."
+            "data",
+            "datasets",
+            False,
+            text,
+            "Give the data root with --data; docs/datasets.md shows its layout.",
         )
 
 
 def _verdict(found: Found) -> str:
-    """What is wrong with a tree, in one line."""
+    """The problems of a dataset in one line."""
     if found.complete:
         return "complete"
     more = len(found.problems) - SHOWN
-    told = found.problems[:SHOWN] + ([f"and {more} differences more"] if more > 0 else [])
-    return "; ".join(told if found.known else ["no official counts are known", *told])
+    told = found.problems[:SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
+    return "; ".join(told if found.known else ["no expected counts are known", *told])
 
 
 def stages(store: str) -> Iterable[Finding]:
-    """What the store holds."""
+    """The tables of the store."""
     from prep.cache.files import open_files
     from prep.cache.store import Store
 

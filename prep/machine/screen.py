@@ -1,4 +1,4 @@
-"""The doctor's screen: its findings as lines, and what to type next."""
+"""Formats the doctor's findings as lines of text, followed by the commands to run next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNS = {True: "ok", False: "--", None: "  "}
 
 
 def screen(findings: Iterable[Finding], steps: Iterable[str]) -> str:
-    """Everything found, a few lines each, then the steps."""
+    """All findings, a few lines each, then the steps."""
     lines = []
     for finding in findings:
         head = f"{SIGNS[finding.ok]} {finding.area:<8} {finding.name:<14} "
@@ -29,7 +29,7 @@ def screen(findings: Iterable[Finding], steps: Iterable[str]) -> str:
 
 
 def next_steps(findings: Iterable[Finding], data: Path, store: str) -> list[str]:
-    """What to type next, the first thing first."""
+    """The commands to run next, the first one first."""
     state = {(finding.area, finding.name): finding for finding in findings}
 
     def good(area: str, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Phrases: referring expressions broken into short target-related phrases."""
+"""Decomposes referring expressions into short phrases about the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One expression at a time by a model that stays loaded, for trying things out."""
+"""Decomposes single expressions with a model that stays loaded, for interactive use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _opened(llm: str) -> AnswerStage:
 
 
 def decompose_with(text: str, llm: str) -> PhraseSet:
-    """The phrases of one expression by the model that ``llm`` names, which stays loaded for the next call."""
+    """Decompose one expression with the model ``llm``, which stays loaded for the next call."""
     if llm == "rules" or unusable(text):
         return settle(text)
     from prep.phrases.engines.base import Question
@@ -43,16 +43,16 @@ def decompose_with(text: str, llm: str) -> PhraseSet:
     table = stage.process(stage.load([Question("", normalise_text(text))]))
     answer = table.to_pylist()[0]
     if answer["error"]:
-        raise PrepError(f"{llm} gives no answer: {answer['error']}")
+        raise PrepError(f"{llm} returned no answer: {answer['error'].rstrip('.')}.")
     return settle(
         normalise_text(text), [raw for raw in (answer["first"], answer["retry"]) if raw is not None]
     )
 
 
 def decompose(text: str, llm: str = "rules") -> PhraseSet:
-    """The phrases of one expression, by the rules or by the model that ``llm`` names (see ``--llm``).
+    """Decompose one expression with the rules or with the model ``llm`` (see ``--llm``).
 
-    For many expressions use ``pcnet-prep phrases``, which asks once for equal texts and keeps the answers.
+    For many expressions use ``pcnet-prep phrases``, which deduplicates texts and caches the answers.
     """
     if llm == "rules":
         return settle(text)

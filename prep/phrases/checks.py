@@ -1,4 +1,4 @@
-"""What can be wrong with a phrase set: small pure functions, each with a name for ``violations``."""
+"""Validates a phrase set: small pure functions, each with a name for ``violations``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]").search
 
 _FUNCTION = "dhubOTFNwIlirR&,'q"
 _FILLERS = frozenset(map(stem, ("object", "objects", "thing", "things", "one", "ones", "item", "items")))
-# Words that say where: the prepositions that are content too, and lose the place where they are lost.
+# Location words. Prepositions among them are content words too, and dropping one loses the location.
 _PLACES = {
     *("behind", "near", "nearby", "beside", "below", "beneath", "under", "underneath", "above", "between"),
     *("among", "against", "opposite", "alongside", "over", "across", "around", "before", "after", "beyond"),
@@ -32,8 +32,8 @@ class Reading(NamedTuple):
     """A text as the checks see it.
 
     ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
-    colour, ``s`` place, ``y`` chatter, or empty for function words and fillers. ``target`` are the lemmas
-    that name the target, ``cues`` is the number of cues.
+    colour, ``s`` location, ``y`` chatter, or empty for function words and fillers. ``target`` holds the
+    lemmas that name the target, ``cues`` is the number of cues.
     """
 
     stems: dict[str, str]
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
 
 @lru_cache(maxsize=1 << 15)
 def reading(text: str) -> Reading:
-    """``text`` read once for all checks."""
+    """Analyse ``text`` once for all checks."""
     words, tags = read(text)
     stems: dict[str, str] = {}
     for kinds in map(_kinds, words, tags):
@@ -74,17 +74,17 @@ def count(text: str, phrases: Sequence[str]) -> bool:
 
 
 def distinct(text: str, phrases: Sequence[str]) -> bool:
-    """No phrase comes twice (case and spaces aside)."""
+    """No phrase occurs twice (ignoring case and spaces)."""
     return len(set(map(normalise_text, phrases))) == len(phrases)
 
 
 def too_long(text: str, phrases: Sequence[str]) -> bool:
-    """No phrase has more than 18 CLIP tokens, so that the end token survives a cut at 20."""
+    """No phrase has more than 18 CLIP tokens, so the end token survives truncation at 20."""
     return all(map(fits, phrases))
 
 
 def target_first(text: str, phrases: Sequence[str]) -> bool:
-    """The first phrase names the expression's target and nothing else of it."""
+    """The first phrase names the expression's target and contains no cue."""
     first, target = reading(phrases[0]), reading(text).target
     if first.cues == 0 and not target.isdisjoint(first.target):
         return True
@@ -93,26 +93,26 @@ def target_first(text: str, phrases: Sequence[str]) -> bool:
 
 
 def target_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Every phrase is about what the first one names."""
+    """Every phrase is about the target that the first one names."""
     first = reading(phrases[0])
     content = {key for key, kind in first.stems.items() if kind}
     named = first.target or content
     for phrase in phrases[1:]:
         other = reading(phrase)
-        # "the bigger of the two" has no noun of its own; it is about an object that is not named either.
+        # "the bigger of the two" has no noun of its own; its target is not named either.
         if named.isdisjoint(other.target) if other.target else not content <= other.stems.keys():
             return False
     return True
 
 
 def one_cue(text: str, phrases: Sequence[str]) -> bool:
-    """Each phrase after the first has one cue; more only where five phrases cannot hold the cues."""
+    """Each later phrase has one cue, or more only if five phrases cannot hold all cues."""
     counts = [reading(phrase).cues for phrase in phrases[1:]]
     return all(n <= 1 for n in counts) or (len(phrases) == MAX_PHRASES and reading(text).cues >= MAX_PHRASES)
 
 
 def extractive(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the phrases, by lemma, is in the expression; "object" may be added."""
+    """Every content word of the phrases occurs in the expression, by lemma; "object" may be added."""
     there = reading(text).stems
     for phrase in phrases:
         for key, kind in reading(phrase).stems.items():
@@ -122,33 +122,33 @@ def extractive(text: str, phrases: Sequence[str]) -> bool:
 
 
 def covering(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the expression is in some phrase; the next checks are on those it leaves out."""
+    """Every content word of the expression is in some phrase; the kinds below have checks of their own."""
     return "w" not in _missing(text, tuple(phrases))
 
 
 def negation_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Words such as "not" and "without" are not lost."""
+    """Words such as "not" and "without" are kept."""
     return "x" not in _missing(text, tuple(phrases))
 
 
 def number_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Numbers are not lost."""
+    """Numbers are kept."""
     return "0" not in _missing(text, tuple(phrases))
 
 
 def colour_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Colours are not lost."""
+    """Colours are kept."""
     return "c" not in _missing(text, tuple(phrases))
 
 
 def place_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Words that say where are not lost."""
+    """Location words are kept."""
     return "s" not in _missing(text, tuple(phrases))
 
 
 @lru_cache(maxsize=64)
 def _missing(text: str, phrases: tuple[str, ...]) -> frozenset[str]:
-    """The kinds of the expression's words that are in no phrase."""
+    """The kinds of the expression's words that occur in no phrase."""
     said: set[str] = set()
     for phrase in phrases:
         said.update(reading(phrase).stems)
@@ -156,7 +156,7 @@ def _missing(text: str, phrases: tuple[str, ...]) -> frozenset[str]:
 
 
 Check = Callable[[str, Sequence[str]], bool]
-# Name in ``violations`` -> the check whose failure it tells of.
+# Name in ``violations`` -> the check.
 CHECKS: dict[str, Check] = {
     "count": count,
     "repeated": distinct,
@@ -174,10 +174,10 @@ CHECKS: dict[str, Check] = {
 
 
 def violations(text: str, phrases: Sequence[str]) -> tuple[str, ...]:
-    """The names of the checks that ``phrases`` fail as a decomposition of ``text``, in the order of
+    """The names of the checks that ``phrases`` fails as a decomposition of ``text``, in the order of
     ``CHECKS``.
 
-    Without any phrase that is ``("count",)``: nothing else can be said of it.
+    Without any phrase it is ``("count",)``: the other checks do not apply.
     """
     if not phrases:
         return ("count",)

@@ -1,4 +1,4 @@
-"""How many tokens CLIP's text encoder makes of a text: exact, without torch, each word counted once."""
+"""Counts the tokens of a text in CLIP's text encoder: exact, without torch, with a cache per word."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 
 from prep.errors import PrepError
 
-# The released code cuts at 20 with the start and the end token; 18 of a phrase's own keep the end token.
+# The released code truncates at 20 tokens including start and end; 18 of the phrase's own keep the end token.
 MAX_TOKENS = 18
 
 _MERGES = 49152 - 256 - 2
 _ASCII = re.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
-# The same over all letters and digits; for the regex package.
+# The same over all letters and digits, for the regex package.
 _UNICODE = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def fits(text: str) -> bool:
-    """Whether ``text`` has at most ``MAX_TOKENS`` tokens; a short one is not counted: no token is empty."""
+    """Whether ``text`` has at most ``MAX_TOKENS`` tokens; a short one is not tokenised: no token is empty."""
     short = len(text) <= MAX_TOKENS and text.isascii() and "&" not in text
     return short or count_tokens(text) <= MAX_TOKENS
 
 
 @lru_cache(maxsize=1 << 14)
 def count_tokens(text: str) -> int:
-    """The number of tokens of ``text`` by CLIP's byte-pair encoding, start and end token not counted.
+    """The number of tokens of ``text`` in CLIP's byte-pair encoding, without the start and end tokens.
 
     Equal to ``len(open_clip.tokenizer.SimpleTokenizer().encode(text))``; the merges are read from that
     package.
@@ -43,7 +43,7 @@ def count_tokens(text: str) -> int:
 
 @lru_cache(maxsize=1 << 15)
 def _word(word: str) -> int:
-    """Tokens of one word without white space, which no token of CLIP crosses."""
+    """The number of tokens of one word without white space; no CLIP token spans white space."""
     if word.isascii() and word.isalpha() and f"{word}</w>" in _merges()[1]:
         return 1
     if word.isascii():
@@ -58,7 +58,7 @@ def _word(word: str) -> int:
 def _pieces(part: str) -> int:
     ranks, known = _merges()
     if part.isascii() and f"{part}</w>" in known:
-        # What merging has made of a longer word's end it also makes of that end alone.
+        # If the merges reduce the end of a longer word to this, they also reduce that end alone to it.
         return 1
     symbols = [_byte_symbols()[byte] for byte in part.encode("utf-8", "replace")]
     symbols[-1] += "</w>"
@@ -82,8 +82,8 @@ def _pieces(part: str) -> int:
 
 @lru_cache(maxsize=1)
 def _merges() -> tuple[dict[tuple[str, str], int], frozenset[str]]:
-    """The rank of each pair that CLIP merges, and what the merges make."""
-    # find_spec of a top-level package does not import it: open_clip would load torch.
+    """The rank of each pair that CLIP merges, and the results of the merges."""
+    # find_spec of a top-level package does not import it; importing open_clip would load torch.
     spec = importlib.util.find_spec("open_clip")
     folders = list(spec.submodule_search_locations or []) if spec else []
     files = [Path(folder) / "bpe_simple_vocab_16e6.txt.gz" for folder in folders]
@@ -92,12 +92,14 @@ def _merges() -> tuple[dict[tuple[str, str], int], frozenset[str]]:
             lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
             ranks = {(first, second): rank for rank, (first, second) in enumerate(map(str.split, lines))}
             return ranks, frozenset(first + second for first, second in ranks)
-    raise PrepError("CLIP's vocabulary was not found in the package open_clip", "pip install open_clip_torch")
+    raise PrepError(
+        "CLIP's vocabulary was not found in the package open_clip.", "Install it: pip install open_clip_torch"
+    )
 
 
 @lru_cache(maxsize=1)
 def _byte_symbols() -> dict[int, str]:
-    """CLIP's printable stand-in for each byte: Latin-1's printable characters themselves, then 256 and up."""
+    """CLIP's printable character for each byte: Latin-1's printable ones themselves, then 256 and up."""
     plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return {byte: chr(byte) if byte in plain else chr(next(others)) for byte in range(256)}

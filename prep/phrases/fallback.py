@@ -1,4 +1,4 @@
-"""The ladder from a model's answers down to the expression itself: no valid expression is without phrases."""
+"""Resolves a model's answers to phrases by a fallback chain, so every valid expression gets phrases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prep.records import PhraseSet
 
 
 def unusable(text: str) -> str:
-    """Why no phrases can be had from ``text`` (its row gets ``status="error"``); empty where they can."""
+    """Why ``text`` cannot have phrases (its row gets ``status="error"``); empty if it can."""
     if not normalise_text(text):
         return "the expression is empty"
     if not any(map(str.isalnum, text)):
@@ -22,25 +22,24 @@ def unusable(text: str) -> str:
 
 
 def needs_retry(text: str, raw: str) -> bool:
-    """Whether a model's first answer fails a check, so that a constrained second one is worth its time."""
+    """Whether a model's first answer fails a check, so that a constrained retry is worthwhile."""
     return bool(_judged(text, raw)[1])
 
 
 @lru_cache(maxsize=1 << 13)
 def _judged(text: str, raw: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """An answer's phrases and violations; asked by an engine's stage and soon again by :func:`settle`."""
+    """An answer's phrases and violations, cached between an engine's stage and :func:`settle`."""
     phrases = tuple(parse(raw))
     return phrases, violations(text, phrases)
 
 
 def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
-    """The phrases of ``text`` given the model's answers: its first and, where there was one, that of the
-    retry.
+    """The phrases of ``text`` given the model's answers: the first one and, if any, the retry.
 
-    The first rung whose phrases pass every check gives the answer: ``llm``, ``retry``, ``rules``; if none
-    does, the rules' phrases stand with their violations, and where the rules find none, the expression
-    itself. ``rejected`` holds the rungs turned down above. Never raises; a text that is :func:`unusable`
-    has no phrases.
+    The first level whose phrases pass every check is used: ``llm``, ``retry``, ``rules``. If none does, the
+    rules' phrases are used with their violations; if the rules find no phrase, the expression itself.
+    ``rejected`` lists the levels rejected before. Never raises; a text that is :func:`unusable` has no
+    phrases.
     """
     if unusable(text):
         return PhraseSet((), "expression", ("count",))

@@ -1,4 +1,4 @@
-"""The phrases job: every different expression is asked once, and every row assembled from the answers."""
+"""Runs the phrases job: sends each distinct expression to the model once and writes every row."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from prep.phrases.models import Model
     from prep.phrases.prompt import Prompt
 
-# Expressions looked up at a time.
+# Expressions looked up per block.
 BLOCK = 4096
-# Phrase sets of recent answers that are kept, for expressions that repeat.
+# Phrase sets of recent answers to keep, for expressions that repeat.
 REMEMBERED = 1 << 16
-# The folder of a cache that holds engines' answers.
+# The folder of a cache that holds the engines' answers.
 ANSWER_STAGE = "answers"
 
 
@@ -46,13 +46,13 @@ class AnswerStage(Stage, Protocol):
 
     @property
     def unit_size(self) -> int:
-        """How many questions make a good unit."""
+        """The preferred number of questions per unit."""
 
     def settings(self) -> dict[str, Any]:
-        """Everything an answer depends on beside the expression."""
+        """Everything an answer depends on except the expression."""
 
     def close(self) -> None:
-        """Free what ``open`` took."""
+        """Free what ``open`` allocated."""
 
 
 def run_llm(
@@ -71,16 +71,16 @@ def run_llm(
     selection: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Bring every expression's row into the store with the answers of a model.
+    """Write every expression's row to the store, using the answers of a model.
 
-    ``writer`` has the settings ``stage.settings()``; ``cache`` is the place of the answer cache, which
-    other stores and runs may share. Expressions that are equal once normalised are asked once; the first
-    committed answer of a key stays its answer. Answers are committed before the rows made of them, so a
-    run that is killed anywhere asks nothing twice that it had committed. Memory does not grow with
-    ``expressions``. ``selection``, ``arguments``, ``engine`` and signals are treated as by
-    :func:`prep.engine.runner.prepare`. ``summary.extra["report"]``, also kept in the manifest, holds the
-    figures of :class:`prep.phrases.report.Report`. The engine is not started where there is nothing to ask,
-    and is left open: closing it is the caller's business.
+    ``writer`` has the settings ``stage.settings()``; ``cache`` is the location of the answer cache, which
+    other stores and runs may share. Expressions that are equal after normalisation are sent once; the first
+    committed answer of a key is kept. Answers are committed before the rows made of them, so a killed run
+    never repeats a committed request. Memory does not grow with ``expressions``. ``selection``,
+    ``arguments``, ``engine`` and signals work as in :func:`prep.engine.runner.prepare`.
+    ``summary.extra["report"]``, also stored in the manifest, holds the figures of
+    :class:`prep.phrases.report.Report`. The engine is not started if there is no question to send, and is
+    left open: the caller closes it.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
     started = time.monotonic()
@@ -111,7 +111,7 @@ def run_llm(
 
 
 class _Job:
-    """One run: looks expressions up, asks about those nobody has asked about, writes their rows."""
+    """One run: looks expressions up, sends the new ones to the model, writes their rows."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Job:
         self.stage, self.writer, self.unit_size, self.keep_raw = stage, writer, unit_size, keep_raw
         self.summary, self.stop, self.bar = summary, stop, bar
         self.fingerprint = fingerprint(stage.settings())
-        # Answers are committed unit by unit, before the rows that are made of them.
+        # Answers are committed unit by unit, before the rows made of them.
         self.cache = AnswerCache(cache, ANSWER_STAGE, self.fingerprint, ANSWERS, commit_seconds=0.0)
         self.waiting: dict[str, list[Expression]] = {}
         self.claimed: set[str] = set()
@@ -139,7 +139,7 @@ class _Job:
         self.report, self.clock = Report(), Clock("read")
 
     def ask(self, engine: Engine) -> None:
-        """Run everything. Without a question to ask, no engine is opened."""
+        """Run everything. No engine is opened if there is no question."""
         results = engine.run(self.units())
         with contextlib.closing(results):
             for unit, table in results:
@@ -147,7 +147,7 @@ class _Job:
                 self.clock.to("engine")
 
     def units(self) -> Iterator[list[Question]]:
-        """Units of questions; the rows of answers that are there already are written on the way."""
+        """Yield units of questions; write the rows of cached answers along the way."""
         questions: list[Question] = []
         while True:
             self.clock.to("read")
@@ -166,7 +166,7 @@ class _Job:
         self.clock.to("engine")
 
     def look_up(self, block: list[Expression]) -> list[Question]:
-        """Sort a block: rows that are done, rows that can be written now, and new questions."""
+        """Sort a block into finished rows, rows that can be written now, and new questions."""
         self.seen += len(block)
         done = self.writer.done.contains([expression.row_id for expression in block])
         fresh: list[tuple[Expression, str]] = []
@@ -222,7 +222,7 @@ class _Job:
     def row(
         self, expression: Expression, key: str, answer: Mapping[str, Any] | None, error: str = ""
     ) -> dict[str, Any]:
-        """One expression's row: from an answer, or with the reason why there is none."""
+        """One expression's row: from an answer, or with the reason for the error."""
         phrase_set = None if answer is None else self.settle(key, expression.text, answer)
         self.report.add_row(None if error else phrase_set)
         raw = None
@@ -239,7 +239,7 @@ class _Job:
         )
 
     def settle(self, key: str, text: str, answer: Mapping[str, Any]) -> PhraseSet:
-        """The phrases of an answer; what the engine itself refused counts as a rung turned down."""
+        """The phrases of an answer; a request that the engine rejected counts as a rejected level."""
         known = self.settled.get(key)
         if known is None:
             raws = [raw for raw in (answer["first"], answer["retry"]) if raw is not None]

@@ -1,4 +1,4 @@
-"""What ``--llm`` names: short names, Hugging Face ids, folders and endpoints, resolved to an exact model."""
+"""Resolves ``--llm`` to an exact model: short names, Hugging Face IDs, folders and endpoints."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _POINTER = b"version https://git-lfs"
 class Model:
     """One exact model.
 
-    ``name`` is what rows say (column ``llm``), ``source`` what the engine loads or asks for, ``commit``
-    the Hugging Face commit, ``sha256:`` and the hash of a folder's files, or an endpoint's revision as
-    the user named it. ``url`` is the endpoint's, else empty.
+    ``name`` is what rows record (column ``llm``), ``source`` what the engine loads or requests, ``commit``
+    the Hugging Face commit, ``sha256:`` and the hash of a folder's files, or an endpoint's revision as given
+    by the user. ``url`` is the endpoint's, else empty.
     """
 
     kind: Literal["rules", "vllm", "openai"]
@@ -48,18 +48,18 @@ class Model:
     url: str = ""
 
     def settings(self) -> dict[str, str]:
-        """What identifies the model in keys: never the place of a folder nor the address of an endpoint."""
+        """What identifies the model in keys: never the path of a folder or the address of an endpoint."""
         identity = "folder" if self.commit.startswith("sha256:") else self.name
         return {"model": identity, "commit": self.commit}
 
 
 def resolve(llm: str, revision: str = "main") -> Model:
-    """The model that ``--llm`` and ``--revision`` name.
+    """The model selected by ``--llm`` and ``--revision``.
 
-    ``llm`` is ``rules``, a short name, a Hugging Face id, a local folder, or ``openai:URL#MODEL`` (URL up
-    to and with ``/v1``). A branch or tag becomes the commit it points to now, by asking the hub or,
-    offline, the local download cache. An endpoint tells no commit: name its weights with ``--revision``
-    if they change under one name. Raises PrepError for what cannot be found.
+    ``llm`` is ``rules``, a short name, a Hugging Face ID, a local folder, or ``openai:URL#MODEL`` (URL up to
+    and including ``/v1``). A branch or tag is resolved to the commit it points to now, by the hub or,
+    offline, by the local download cache. An endpoint reports no commit: set ``--revision`` if its weights
+    change under one name. Raises PrepError for a model that cannot be found.
     """
     if llm == "rules":
         return Model("rules", "rules", "rules")
@@ -72,8 +72,8 @@ def resolve(llm: str, revision: str = "main") -> Model:
             return _local(folder)
         if llm.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(llm):
             raise PrepError(
-                f"--llm {llm}: there is no such folder.",
-                f"Give a model folder, a Hugging Face id or one of {', '.join(SHORT_NAMES)}; "
+                f"--llm {llm}: the folder does not exist.",
+                f"Give a model folder, a Hugging Face ID or one of {', '.join(SHORT_NAMES)}. "
                 + NO_MODEL_NEEDED,
             )
         hub_id = llm
@@ -84,8 +84,8 @@ def _endpoint(llm: str, revision: str) -> Model:
     match = _ENDPOINT.fullmatch(llm.removeprefix("openai:"))
     if match is None:
         raise PrepError(
-            f"--llm {llm} does not name an endpoint and a model.",
-            "Write openai:http://HOST:PORT/v1#MODEL, with the name the server gives the model.",
+            f"--llm {llm} does not specify both an endpoint and a model.",
+            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server.",
         )
     return Model("openai", f"openai:{match[2]}", match[2], revision, match[1].rstrip("/"))
 
@@ -95,29 +95,29 @@ def _local(folder: Path) -> Model:
     if not config.is_file():
         raise PrepError(
             f"{folder} has no config.json, so it is not a model in Hugging Face's layout.",
-            f"Give the folder that holds config.json, the tokenizer and the weights; {NO_MODEL_NEEDED}",
+            f"Give the folder that contains config.json, the tokenizer and the weights. {NO_MODEL_NEEDED}",
         )
     weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern)]
     if not weights:
         raise PrepError(
-            f"{folder} holds no weights ({', '.join(_WEIGHTS)}).",
-            f"Download the model whole: hf download MODEL --local-dir {folder}; {NO_MODEL_NEEDED}",
+            f"{folder} contains no weights ({', '.join(_WEIGHTS)}).",
+            f"Download the complete model: hf download MODEL --local-dir {folder}. {NO_MODEL_NEEDED}",
         )
     for file in weights:
         with file.open("rb") as stream:
             if stream.read(len(_POINTER)) == _POINTER:
                 raise PrepError(
                     f"{file} is a Git LFS pointer, not weights.",
-                    f"Run `git lfs pull` in {folder}; {NO_MODEL_NEEDED}",
+                    f"Run `git lfs pull` in {folder}. {NO_MODEL_NEEDED}",
                 )
     return Model("vllm", folder.resolve().name, str(folder), f"sha256:{folder_hash(folder)}")
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files (64 hex digits), hidden files left out.
+    """SHA-256 over the names and contents of a folder's files (64 hex digits), without hidden files.
 
-    The hash of a large file is remembered by its path, size and times in the user's cache folder, so that
-    only the first run reads all of the weights.
+    The hash of a large file is cached by path, size and times in the user's cache folder, so only the first
+    run reads all weights.
     """
     known = _KnownHashes()
     files = sorted(_files(folder), key=lambda file: file.relative_to(folder).as_posix())
@@ -141,7 +141,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 class _KnownHashes:
-    """SHA-256 digests of large files, kept from run to run by what a change of the file would change."""
+    """A cache of the SHA-256 of large files across runs, invalidated by a change of size or times."""
 
     LARGE = 64 << 20
 
@@ -155,7 +155,7 @@ class _KnownHashes:
             self._known = {}
 
     def digest(self, file: Path) -> str:
-        """The file's SHA-256, read only where it is not known."""
+        """The file's SHA-256, reading the file only if it is not cached."""
         stat = file.stat()
         if stat.st_size < self.LARGE:
             return sha256_of(file)
@@ -166,7 +166,7 @@ class _KnownHashes:
         return found
 
     def save(self) -> None:
-        """Remember the new digests; where that cannot be written they are computed again next time."""
+        """Save the new digests; if they cannot be written they are computed again next time."""
         if not self._new:
             return
         try:
@@ -177,11 +177,11 @@ class _KnownHashes:
 
 
 def _hub_commit(hub_id: str, revision: str) -> str:
-    """The commit that a branch, tag or commit of a Hugging Face model names."""
+    """The commit that a branch, tag or commit of a Hugging Face model resolves to."""
     import huggingface_hub
     from huggingface_hub import errors
 
-    get_it = f"Download it once with `hf download {hub_id}`, or give a local folder; {NO_MODEL_NEEDED}"
+    get_it = f"Download it once with `hf download {hub_id}`, or give a local folder. {NO_MODEL_NEEDED}"
     try:
         if _COMMIT.fullmatch(revision):
             commit = revision
@@ -192,23 +192,25 @@ def _hub_commit(hub_id: str, revision: str) -> str:
     except errors.GatedRepoError as error:
         raise PrepError(
             f"{hub_id} is gated: the hub asks you to accept its licence first.",
-            f"Accept it on https://huggingface.co/{hub_id}, then `hf auth login` (or set HF_TOKEN). "
+            f"Accept it on https://huggingface.co/{hub_id}, then run `hf auth login` (or set HF_TOKEN). "
             + NO_MODEL_NEEDED,
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise PrepError(f"{hub_id} has no revision {revision!r}.", "Name one with --revision.") from error
+        raise PrepError(f"{hub_id} has no revision {revision!r}.", "Select one with --revision.") from error
     except errors.RepositoryNotFoundError as error:
         raise PrepError(
             f"The Hugging Face hub has no model {hub_id!r}, or it is private.",
-            f"Check the name; for a private model `hf auth login` first. {NO_MODEL_NEEDED}",
+            f"Check the name; for a private model, run `hf auth login` first. {NO_MODEL_NEEDED}",
         ) from error
     except errors.EntryNotFoundError as error:
         if not isinstance(error, errors.LocalEntryNotFoundError):
-            raise PrepError(f"{hub_id} has no config.json, so no engine here can load it.", get_it) from error
+            raise PrepError(f"{hub_id} has no config.json, so no engine can load it.", get_it) from error
         return _cached_commit(hub_id, revision, get_it, error)
     except (errors.HFValidationError, ValueError) as error:
-        raise PrepError(f"--llm {hub_id}: {error}", f"Check the name. {NO_MODEL_NEEDED}") from error
-    except Exception as error:  # whatever the hub's client raises without a network, which varies by version
+        raise PrepError(
+            f"--llm {hub_id}: {str(error).rstrip('.')}.", f"Check the name. {NO_MODEL_NEEDED}"
+        ) from error
+    except Exception as error:  # without a network, the error depends on the client version
         return _cached_commit(hub_id, revision, get_it, error)
 
 

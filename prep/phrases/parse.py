@@ -1,4 +1,4 @@
-"""Read the phrases out of whatever a language model wrote: lists, JSON, preambles, cut-off ends."""
+"""Parses the phrases from a language model's answer: lists, JSON, preambles, truncated ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prep.cache.keys import normalise_text
 
 MAX_CHARS = 20_000
 MAX_PHRASES = 32
-# A line of more words is a sentence about the answer, never a phrase of it.
+# A line with more words is a sentence about the answer, not a phrase.
 MAX_WORDS = 40
 
 _SPECIAL = re.compile(r"</?s>|\[/?INST\]|<\|[^|<>]{0,40}\|>|<(?:start|end)_of_turn>|</?think>", re.IGNORECASE)
@@ -35,7 +35,7 @@ _AFTERWORD = re.compile(
     r"i (?:cannot|can't)\b)",
     re.IGNORECASE,
 )
-# A model that runs on starts the next question by itself; what follows is not about this expression.
+# Some models go on and generate the next question; what follows is not about this expression.
 _NEXT_QUESTION = re.compile(
     r"[\s#*]*(?:expression|input|question|user|human|sentence|example)\s*\d*\s*:", re.IGNORECASE
 )
@@ -48,9 +48,9 @@ _DANGLING = {
 
 
 def parse(raw: str) -> list[str]:
-    """The phrases in a model's answer, in order, lower case, without repeats; empty where there are none.
+    """The phrases in a model's answer, in order, lower case, without duplicates; empty if there are none.
 
-    Never raises. What it returns is not checked: see :func:`prep.phrases.checks.violations`.
+    Never raises. The result is not validated: see :func:`prep.phrases.checks.violations`.
     """
     text = _SPECIAL.sub("\n", raw[:MAX_CHARS].replace("\r\n", "\n").replace("\r", "\n"))
     text = text.replace("**", "").replace("__", "")
@@ -78,7 +78,7 @@ def _clean(item: str) -> str:
 
 
 def _from_json(text: str) -> list[str] | None:
-    """The strings of a JSON answer, also of one that was cut off; None where the answer is not JSON."""
+    """The strings of a JSON answer, also of a truncated one; None if the answer is not JSON."""
     lines = [line for line in text.split("\n") if not _FENCE.match(line)]
     body = "\n".join(lines).strip()
     label = _LABEL.match(body)
@@ -97,7 +97,7 @@ def _from_json(text: str) -> list[str] | None:
 
 
 def _json_start(body: str) -> int | None:
-    """Where a JSON list or object starts: at the start, on a line of its own or after a colon."""
+    """Where a JSON list or object starts: at the beginning, on a line of its own or after a colon."""
     match = re.search(r'(?:^|\n|:)\s*(?=\[\s*["{\]]|\{\s*")', body)
     return match.end() if match else None
 
@@ -124,7 +124,7 @@ def _from_lines(text: str) -> Iterator[str]:
     lines = _answer_lines(text)
     marked = [(bool(m), line[m.end() :] if m else line) for line in lines for m in [_MARKER.match(line)]]
     listed = sum(is_item for is_item, _ in marked)
-    # Beside a list, the lines outside it are remarks; one marked line among others is a phrase like them.
+    # With a list, the lines outside it are remarks; a single marked line among others is a phrase like them.
     wanted = [line for is_item, line in marked if is_item or listed < 2]
     if len(wanted) == 1 and ";" in wanted[0]:
         wanted = wanted[0].split(";")
@@ -134,7 +134,7 @@ def _from_lines(text: str) -> Iterator[str]:
 
 
 def _answer_lines(text: str) -> list[str]:
-    """The lines that can hold phrases: no fences or preamble, nothing of a next question, lists unrolled."""
+    """The lines that can hold phrases: without fences, preamble and generated questions, lists split up."""
     lines: list[str] = []
     for whole in text.split("\n"):
         line = whole

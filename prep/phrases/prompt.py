@@ -1,4 +1,4 @@
-"""The prompt: a text file of four parts, checked, and joined with an expression that cannot break out."""
+"""Reads and validates the prompt file, and inserts an expression that cannot break out of its quotes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ SLOT = "{expression}"
 MAX_EXPRESSION_CHARS = 400
 MAX_PROMPT_CHARS = 20_000
 
-# What the retry's structured output must look like; :func:`prep.phrases.parse.parse` reads it like any
-# other answer.
+# The schema of the retry's structured output; :func:`prep.phrases.parse.parse` reads it like any answer.
 ANSWER_SCHEMA: dict[str, Any] = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 100},
@@ -29,17 +28,17 @@ ANSWER_SCHEMA: dict[str, Any] = {
 
 _VERSION = re.compile(r"version:\s*([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s*")
 _HEADING = re.compile(r"== *([a-z]+) *==\s*")
-# Characters that chat templates, markup and the prompt's own quoting are made of. An expression loses them.
+# Characters used by chat templates, markup and the prompt's own quoting. They are removed from expressions.
 _STRUCTURAL = str.maketrans({**dict.fromkeys('<>[]{}|`\\"“”„«»', " "), **dict.fromkeys("‘’", "'")})
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that was read and checked.
+    """A validated prompt.
 
-    ``prefix`` is what stands before the expression (the same for every one, so an engine can keep it in its
-    prefix cache), ``suffix`` what stands behind it. ``sha256`` is that of the file's bytes; it and
-    ``version`` identify the prompt in keys and manifests.
+    ``prefix`` comes before the expression (the same for all, so an engine can keep it in its prefix cache),
+    ``suffix`` after it. ``sha256`` is that of the file's bytes; it and ``version`` identify the prompt in
+    keys and manifests.
     """
 
     version: str
@@ -48,16 +47,16 @@ class Prompt:
     suffix: str
 
     def question(self, text: str) -> str:
-        """The part that varies: the expression made safe, and the suffix."""
+        """The variable part: the sanitised expression and the suffix."""
         return quotable(text) + self.suffix
 
     def render(self, text: str) -> str:
-        """The whole prompt for one expression; the same for texts that are equal once normalised."""
+        """The whole prompt for one expression; the same for texts that are equal after normalisation."""
         return self.prefix + self.question(text)
 
 
 def quotable(text: str) -> str:
-    """``text`` as it may stand between double quotes: one line, lower case, no markup, bounded length."""
+    """``text`` made safe between double quotes: one line, lower case, no markup, bounded length."""
     line = " ".join(normalise_text(text).translate(_STRUCTURAL).split())
     if len(line) <= MAX_EXPRESSION_CHARS:
         return line
@@ -66,12 +65,12 @@ def quotable(text: str) -> str:
 
 
 def load_prompt(path: Path | None = None) -> Prompt:
-    """Read and check a prompt file; ``None`` is the one of this package.
+    """Read and validate a prompt file; ``None`` is the one of this package.
 
-    The file starts with ``version: NAME``, then has the sections ``== instruction ==``, ``== constraints
-    ==``, ``== examples ==`` and ``== question ==`` in this order, each with text. The last holds
-    ``{expression}`` once, between double quotes; no other section holds it. Raises PrepError, naming the
-    file and what is wrong in it.
+    The file starts with ``version: NAME``, followed by the sections ``== instruction ==``, ``== constraints
+    ==``, ``== examples ==`` and ``== question ==`` in this order, each with text. The last contains
+    ``{expression}`` once, between double quotes; no other section contains it. Raises PrepError with the file
+    name and the error in it.
     """
     file = DEFAULT if path is None else path
     data = _read(file)
@@ -84,7 +83,7 @@ def load_prompt(path: Path | None = None) -> Prompt:
 
 
 def _error(file: Path, what: str) -> PrepError:
-    return PrepError(f"{file}: {what}", f"Copy {DEFAULT} and change its text, keeping its headings.")
+    return PrepError(f"{file}: {what}.", f"Copy {DEFAULT} and change its text, keeping its headings.")
 
 
 def _read(file: Path) -> bytes:
@@ -92,7 +91,7 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise PrepError(
-            f"{file}: the prompt cannot be read ({error.strerror})", "Name a file with --prompt."
+            f"{file}: the prompt cannot be read ({error.strerror}).", "Give a file with --prompt."
         ) from error
 
 
@@ -119,7 +118,7 @@ def _split(file: Path, text: str) -> tuple[str, dict[str, str]]:
         if heading:
             name = heading[1]
             if name not in SECTIONS or name in sections:
-                raise _error(file, f"line {number}: section {name!r} is unknown or comes twice")
+                raise _error(file, f"line {number}: section {name!r} is unknown or occurs twice")
             sections[name] = []
         elif sections:
             next(reversed(sections.values())).append(line)
@@ -140,6 +139,6 @@ def _check_slot(file: Path, sections: dict[str, str]) -> None:
     for name in SECTIONS:
         wanted = 1 if name == "question" else 0
         if sections[name].count(SLOT) != wanted:
-            raise _error(file, f"section {name!r} must hold {SLOT} {'once' if wanted else 'nowhere'}")
+            raise _error(file, f"section {name!r} must contain {SLOT} {'once' if wanted else 'nowhere'}")
     if f'"{SLOT}"' not in sections["question"]:
-        raise _error(file, f'{SLOT} must stand between double quotes: "{SLOT}"')
+        raise _error(file, f'{SLOT} must be between double quotes: "{SLOT}"')

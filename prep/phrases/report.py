@@ -1,4 +1,4 @@
-"""What a phrases run reports: how valid each rung's phrases were, what repeated, what the engine cost."""
+"""Reports on a phrases run: valid answers per fallback level, repeats and engine cost."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from prep.records import PhraseSet
 
 
 class Clock:
-    """Seconds by step of one thread's work: exactly one step is running at any time."""
+    """Seconds per step of one thread's work: exactly one step is running at any time."""
 
     def __init__(self, step: str) -> None:
         self.seconds: Counter[str] = Counter()
         self._step, self._since = step, time.monotonic()
 
     def to(self, step: str) -> None:
-        """The running step ends here and ``step`` begins."""
+        """End the running step and start ``step``."""
         now = time.monotonic()
         self.seconds[self._step] += now - self._since  # type: ignore[assignment]
         self._step, self._since = step, now
 
 
 class Report:
-    """Counts over a run's rows and answers; :meth:`figures` turns them into shares and rates."""
+    """Counts over a run's rows and answers; :meth:`figures` computes shares and rates."""
 
     def __init__(self) -> None:
         self.rows = self.repeats = self.reused = self.errors = 0
@@ -37,7 +37,7 @@ class Report:
         self.tokens: Counter[str] = Counter()
 
     def add_row(self, phrase_set: PhraseSet | None) -> None:
-        """One row and the rungs that were tried for it; ``None`` for a row without phrases."""
+        """Add one row and the levels tried for it; ``None`` for a row without phrases."""
         self.rows += 1
         if phrase_set is None:
             self.errors += 1
@@ -49,7 +49,7 @@ class Report:
             self.failed.setdefault(source, Counter()).update(names)
 
     def add_answers(self, columns: Mapping[str, Sequence[Any]], deaths: int = 0) -> None:
-        """A unit's answers, as the columns of ``engines.base.ANSWERS``, and the engine's deaths with it."""
+        """Add a unit's answers, as the columns of ``engines.base.ANSWERS``, and the engine's crashes."""
         self.deaths += deaths
         self.asked += len(columns["key"])
         self.retried += sum(raw is not None for raw in columns["retry"])
@@ -57,7 +57,7 @@ class Report:
             self.tokens[name] += sum(columns[name])
 
     def figures(self, clock: Clock) -> dict[str, Any]:
-        """The report as JSON values. Shares are of the rows for which the rung was tried."""
+        """The report as JSON values. Shares are of the rows for which the level was tried."""
         rungs = {
             source: {
                 "tried": tried,
@@ -93,22 +93,21 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def lines(figures: Mapping[str, Any]) -> list[str]:
-    """The figures of :meth:`Report.figures` as lines for a person."""
+    """The figures of :meth:`Report.figures` as lines of text."""
     told = []
     for source, rung in figures.get("rungs", {}).items():
         worst = ", ".join(f"{name} {share:.2%}" for name, share in list(rung["violations"].items())[:5])
         told.append(
             f"{source}: tried for {rung['tried']:,}, valid {rung['share_valid']:.2%}"
-            + (f" (turned down for {worst})" if worst else "")
+            + (f" (rejected for {worst})" if worst else "")
         )
     if repeats := figures.get("repeats"):
         told.append(f"repeats: {repeats['found']:,} found, {repeats['answers_reused']:,} answers reused")
     engine = figures.get("engine", {})
     if engine.get("asked"):
         told.append(
-            f"engine: {engine['asked']:,} asked, {engine['retried']:,} asked again, "
-            f"{engine['expressions_per_second']:,.1f} expressions/s, "
-            f"{engine['tokens_per_second']:,.0f} tokens/s, "
-            f"{engine['prefix_cache_hit_rate']:.1%} of prompt tokens from the prefix cache"
+            f"engine: {engine['asked']:,} requests, {engine['retried']:,} retries, "
+            f"{engine['expressions_per_second']:,.1f} expressions/s, {engine['tokens_per_second']:,.0f} "
+            f"tokens/s, {engine['prefix_cache_hit_rate']:.1%} of prompt tokens from the prefix cache"
         )
     return told

@@ -1,4 +1,4 @@
-"""The phrases job without a model: every expression's row by rules, and how valid they came out."""
+"""Runs the phrases job without a model: writes every expression's row by rules, with validity statistics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_rules(
     selection: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Bring every expression's row into the store by rules (``writer`` with ``stage.rules_settings()``).
+    """Write every expression's row by rules (``writer`` with ``stage.rules_settings()``).
 
     The summary's ``extra["report"]`` holds the figures of :class:`prep.phrases.report.Report`.
     """

@@ -1,4 +1,4 @@
-"""One run of the phrases stage over whole datasets: by rules, or by a model that is opened at most once."""
+"""Runs the phrases stage over whole datasets, by rules or with a model that is opened at most once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Texts(Protocol):
-    """What a dataset offers to this stage."""
+    """What this stage needs from a dataset."""
 
     @property
     def name(self) -> str:
@@ -29,17 +29,17 @@ class Texts(Protocol):
 
     @property
     def split_by(self) -> str:
-        """Who split it, or an empty string."""
+        """The split version, or an empty string."""
 
     def expressions(self, splits: Collection[str] | None = None) -> Iterator[Expression]:
-        """The expressions of ``splits`` (None: every one)."""
+        """The expressions of ``splits`` (None: all)."""
 
     def inputs(self) -> dict[str, str]:
         """File name -> SHA-256 of the annotation files read."""
 
 
 def phrase_settings(stage: AnswerStage | None) -> dict[str, Any]:
-    """What the rows depend on beside the expressions; None stands for the rules."""
+    """What the rows depend on besides the expressions; None selects the rules."""
     return dict(rules_settings()) if stage is None else stage.settings()
 
 
@@ -57,12 +57,12 @@ def run_phrases(
     arguments: Mapping[str, Any] | None = None,
     count: bool = False,
 ) -> list[Summary]:
-    """Break every expression of ``sources`` that the store has no row for; one summary a source.
+    """Decompose every expression of ``sources`` that has no row yet; one summary per source.
 
-    ``stage`` asks a model, None stands for the rules. ``cache`` is a folder of answers that several stores
-    share (default: inside the store). ``count`` goes through the expressions beforehand, so that progress has
-    a total. One engine serves all sources. Raises :class:`~prep.errors.PrepError` where the stage was begun
-    with other settings and ``replace`` is not given, and for a split that is not there.
+    ``stage`` runs a model; None selects the rules. ``cache`` is a folder of answers that several stores share
+    (default: inside the store). ``count`` iterates the expressions beforehand, so that progress has a total.
+    One engine serves all sources. Raises :class:`~prep.errors.PrepError` if the stage was started with other
+    settings and ``replace`` is not given, and for a split that does not exist.
     """
     settings = phrase_settings(stage)
     where = store.cache_uri if cache is None else cache

@@ -1,4 +1,4 @@
-"""The rules as a stage: expressions in, rows of the phrases table out."""
+"""The rules as a stage: takes expressions, returns rows of the phrases table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LLM = "rules"
-# Expressions repeat (28 % of RefCOCO's); what was settled is kept up to this many texts.
+# Expressions repeat (28% of RefCOCO's); results are cached for up to this many texts.
 _REMEMBERED = 1 << 16
 
 
 def rules_settings() -> dict[str, str]:
-    """What the phrases of the rules depend on, beside the text."""
+    """What the phrases of the rules depend on besides the text."""
     return {"llm": LLM, "version": RULES_VERSION}
 
 
@@ -36,7 +36,7 @@ def row(
     error: str = "",
     raw: str | None = None,
 ) -> dict[str, Any]:
-    """One row of the phrases table; ``phrase_set`` None (or ``error``) makes it one of ``status="error"``."""
+    """One row of the phrases table; with ``phrase_set`` None (or ``error``) its status is ``"error"``."""
     failed = bool(error) or phrase_set is None
     return {
         "row_id": item.row_id,
@@ -65,7 +65,7 @@ def row(
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the cyclic garbage collector out of a unit: it makes no cycles, and many objects that stay."""
+    """Disable the cyclic garbage collector during a unit: it creates many live objects and no cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -76,9 +76,9 @@ def _no_collection() -> Iterator[None]:
 
 
 class RulesStage:
-    """Breaks expressions with :mod:`prep.phrases.rules.decompose`; equal rows whatever the units or workers.
+    """Decomposes with :mod:`prep.phrases.rules.decompose`; rows do not depend on units or workers.
 
-    ``resources`` is what one worker holds: one core unless it is said.
+    ``resources`` is what one worker occupies; the default is one core.
     """
 
     def __init__(self, resources: Resources | None = None) -> None:
@@ -94,7 +94,7 @@ class RulesStage:
         return unit
 
     def process(self, loaded: Sequence[Expression]) -> pa.Table:
-        """The unit's rows: phrases, or the reason why there are none."""
+        """The unit's rows: phrases, or the reason for the error."""
         import pyarrow as pa
 
         from prep.cache.schema import PHRASES

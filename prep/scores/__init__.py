@@ -1,1 +1,1 @@
-"""Scores: how well CLIP finds that each proposal agrees with each expression."""
+"""Scores proposals against expressions with CLIP."""

@@ -1,4 +1,4 @@
-"""One run of the scores stage: a store's expressions and proposals, joined by image, into its scores."""
+"""Runs the scores stage: joins a store's expressions and proposals by image and writes their scores."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def run_scores(
 ) -> Summary:
     """Score every expression of ``store`` against its image's proposals; images are found under ``root``.
 
-    ``datasets`` and ``splits`` limit the expressions (None: all). Left out and counted in the summary's
+    ``datasets`` and ``splits`` limit the expressions (None: all). Skipped and counted in the summary's
     ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
-    read when its masks were made. Scores of an image whose masks were made again since are made again too.
-    An image that the proposals stage has not seen is a :class:`~prep.errors.PrepError`, as is a stage begun
-    with another model or on other proposals (unless ``replace``).
+    read by the proposals stage. If the masks of an image were regenerated, its scores are too. Raises
+    :class:`~prep.errors.PrepError` for an image without a proposals row, and if the table was started with
+    another model or other proposals (unless ``replace``).
     """
     proposals = store.made("proposals", "pcnet-prep sam")
     wanted, skipped = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
@@ -50,7 +50,7 @@ def run_scores(
         for image in _unreadable(proposals, wanted, store.uri):
             _count(skipped, "image could not be read", len(wanted.pop(image)))
         summary = Summary(stage="scores", where=writer.uri)
-        if wanted:  # else the model need not be loaded
+        if wanted:  # otherwise the model need not be loaded
             summary = prepare(
                 stage,
                 _items(proposals, wanted, root),
@@ -71,14 +71,14 @@ def run_scores(
 
 
 def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
-    """What the rows depend on: the model's settings, and which proposals it is asked about."""
+    """What the rows depend on: the model's settings and the proposals."""
     return {**stage.settings.key(), "proposals": store.stage("proposals").reader().fingerprint}
 
 
 def score_keys(
     store: Store, *, datasets: Collection[str] | None = None, splits: Collection[str] | None = None
 ) -> list[str]:
-    """The keys of the rows that :func:`run_scores` would have made at its end; raises as it does."""
+    """The keys of the rows that :func:`run_scores` would write; raises the same errors."""
     proposals = store.made("proposals", "pcnet-prep sam")
     wanted, _ = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
     for image in _unreadable(proposals, wanted, store.uri):
@@ -89,7 +89,7 @@ def score_keys(
 def _expressions(
     reader: StageReader, datasets: Collection[str] | None, splits: Collection[str] | None
 ) -> tuple[dict[str, list[Text]], dict[str, int]]:
-    """Image -> its expressions, and how many are left out for which reason."""
+    """Image -> its expressions, and the number of skipped ones per reason."""
     wanted: dict[str, list[Text]] = {}
     skipped: dict[str, int] = {}
     columns = ["row_id", "split_by", "image", "expression", "status", "dataset", "split"]
@@ -108,14 +108,15 @@ def _expressions(
                 wanted.setdefault(row["image"], []).append(text)
     if not wanted:
         raise PrepError(
-            f"nothing to score in dataset {_names(datasets)}, split {_names(splits)}; left out: {skipped}",
-            "see what the store holds with `pcnet-prep status`",
+            f"There is nothing to score in dataset {_names(datasets)}, split {_names(splits)}; skipped: "
+            f"{skipped}.",
+            "Run `pcnet-prep status` to see what the store contains.",
         )
     return wanted, skipped
 
 
 def _cut_remade(proposals: StageReader, writer: StageWriter) -> int:
-    """Take out the scores that are aligned with masks an image no longer has; how many there were."""
+    """Remove the scores of masks that have since been regenerated; returns their number."""
     keys: dict[str, str] = {}
     for batch in proposals.batches(["image", "key"]):
         keys.update(zip(batch["image"].to_pylist(), batch["key"].to_pylist(), strict=True))
@@ -139,7 +140,7 @@ def _leave_out_done(wanted: dict[str, list[Text]], writer: StageWriter) -> None:
 
 
 def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> list[str]:
-    """The wanted images that could not be read; raises PrepError where some have no row at all."""
+    """The requested images that could not be read; raises PrepError if some have no row at all."""
     missing, unreadable = set(wanted), []
     for batch in proposals.batches(["image", "status"]):
         for image, status in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
@@ -148,14 +149,14 @@ def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> 
                 unreadable.append(image)
     if missing:
         raise NotYet(
-            f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}",
-            f"make them first: pcnet-prep sam --out {uri}",
+            f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}.",
+            f"Generate them first: pcnet-prep sam --out {uri}",
         )
     return unreadable
 
 
 def _items(proposals: StageReader, wanted: Mapping[str, list[Text]], root: Path) -> Iterator[ImageTexts]:
-    """The wanted images as work, in the store's order, read as they are asked for."""
+    """The requested images as work items, in the store's order, read lazily."""
     columns = ["image", "image_sha256", "height", "width", "masks", "key"]
     for batch in proposals.batches(columns):
         for row, image in enumerate(batch.column(0).to_pylist()):
@@ -165,7 +166,9 @@ def _items(proposals: StageReader, wanted: Mapping[str, list[Text]], root: Path)
             try:
                 check_name(image)
             except UnreadableImage as error:
-                raise PrepError(f"{image!r}: {error}", "make the store again") from error
+                raise PrepError(
+                    f"{image!r}: {str(error).rstrip('.')}.", "Generate the store again."
+                ) from error
             yield ImageTexts(
                 image=image,
                 path=str(root / image),

@@ -1,4 +1,4 @@
-"""How well CLIP finds that each proposal agrees with each expression: crops and texts in, scores rows out."""
+"""Scores each proposal against each expression with CLIP: takes crops and texts, returns score rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prep.proposals.images import UnreadableImage, decode, read_bytes
 if TYPE_CHECKING:
     import torch
 
-VERSION = 1  # part of every key: raise it when crops or scores change
+VERSION = 1  # part of every key: increment it when crops or scores change
 BACKGROUNDS = ("mean", "blur", "keep")
 TEXTS_AT_ONCE = 32
 TEXTS_REMEMBERED = 1 << 15
@@ -35,14 +35,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class ScoreSettings:
-    """Which CLIP, and what it is shown of a proposal.
+    """The CLIP model and how proposals are cropped for it.
 
     ``model`` is an open_clip name (``ViT-B-32``, ``RN50``, ``hf-hub:org/name``) or a folder with an
     ``open_clip_config.json``; ``weights`` a tag of open_clip (``openai``, ``laion2b_s34b_b79k``), a file, or
-    empty where the model brings its own. ``background``: what stands around the mask in its crop: ``mean``
-    (CLIP's mean colour), ``blur`` (the image, blurred) or ``keep`` (the image). ``margin``: how far the crop
-    goes beyond the mask's box on each side, as a share of the box's longer side. ``template``: the text,
-    ``{}`` standing for the expression.
+    empty if the model includes its own. ``background``: what surrounds the mask in its crop: ``mean`` (CLIP's
+    mean colour), ``blur`` (the blurred image) or ``keep`` (the image). ``margin``: how far the crop extends
+    beyond the mask's box on each side, as a share of the box's longer side. ``template``: the text, with
+    ``{}`` for the expression.
     """
 
     model: str = "ViT-B-32"
@@ -54,14 +54,17 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         if self.background not in BACKGROUNDS:
-            raise PrepError(f"--background {self.background!r}", f"one of: {', '.join(BACKGROUNDS)}")
+            raise PrepError(
+                f"--background {self.background!r} does not exist.",
+                f"Choose one of: {', '.join(BACKGROUNDS)}.",
+            )
         if self.margin < 0:
-            raise PrepError(f"--margin {self.margin} is negative", "give a share of the box, such as 0.1")
+            raise PrepError(f"--margin {self.margin} is negative.", "Give a share of the box, such as 0.1.")
         if "{}" not in self.template:
-            raise PrepError(f"--template {self.template!r} has no {{}}", "put {} where the expression goes")
+            raise PrepError(f"--template {self.template!r} has no {{}}.", "Put {} where the expression goes.")
 
     def key(self) -> dict[str, Any]:
-        """Everything that a score depends on, as JSON values; a file's or folder's weights by their hash."""
+        """Everything that a score depends on, as JSON values; weights in files or folders by their hash."""
         return {
             "version": VERSION,
             "model": Path(self.model).name if Path(self.model).is_dir() else self.model,
@@ -73,7 +76,7 @@ class ScoreSettings:
 
 
 class Text(NamedTuple):
-    """An expression to score: the identity and split of its row, and its words."""
+    """An expression to score: its row ID, its split version and its text."""
 
     row_id: str
     split_by: str
@@ -95,11 +98,11 @@ class ImageTexts:
 
 
 class ScoreStage:
-    """:class:`ImageTexts` items to rows of the scores schema: one row per expression, a score per mask.
+    """Maps :class:`ImageTexts` items to rows of the scores schema: one per expression, a score per mask.
 
-    A score is the cosine between CLIP's features of a crop and of a text, higher for better agreement. Each
-    image's crops are encoded once, in a batch of their own; each distinct text once, in batches of a fixed
-    shape: a score does not depend on what else is in the unit. Needs ``open``; picklable before it.
+    A score is the cosine similarity of CLIP's features of a crop and of a text; higher is better. The crops
+    of an image are encoded once, in a batch of their own; each distinct text once, in batches of a fixed
+    shape: a score does not depend on what else is in the unit. Needs ``open``; picklable before that.
     """
 
     def __init__(self, settings: ScoreSettings, resources: Any = None) -> None:
@@ -108,14 +111,14 @@ class ScoreStage:
         self.key = fingerprint(settings.key())
 
     def open(self) -> None:
-        """Load the model; raises PrepError where its weights cannot be had."""
+        """Load the model; raises PrepError if its weights cannot be loaded."""
         self._clip = Clip(self.settings)
         self._texts: OrderedDict[str, Floats] = OrderedDict()
 
     def load(self, unit: list[ImageTexts]) -> list[tuple[ImageTexts, Pixels]]:
-        """Decode the unit's images and cut their crops, P x S x S x 3 each.
+        """Decode the unit's images and their crops, P x S x S x 3 each.
 
-        Raises PrepError for an image that is not the one whose masks are in the store.
+        Raises PrepError for an image that differs from the one whose masks are in the store.
         """
         return [(item, self._crops(item)) for item in unit]
 
@@ -142,19 +145,21 @@ class ScoreStage:
     def _crops(self, item: ImageTexts) -> Pixels:
         if not item.counts:
             return np.zeros((0, self._clip.side, self._clip.side, 3), np.uint8)
-        remedy = "name the folder that image paths are relative to with --data, or run `pcnet-prep sam` again"
+        remedy = (
+            "Give the folder that image paths are relative to with --data, or run `pcnet-prep sam` again."
+        )
         try:
             file = read_bytes(item.path)
             pixels = decode(file.data)
         except UnreadableImage as error:
-            raise PrepError(f"{item.path}: {error}", remedy) from error
+            raise PrepError(f"{item.path}: {str(error).rstrip('.')}.", remedy) from error
         if file.sha256 != item.sha256:
-            raise PrepError(f"{item.path} is not the file that its masks were made of", remedy)
+            raise PrepError(f"{item.path} is not the file that its masks were generated from.", remedy)
         masks = [rle.checked_runs(text, *pixels.shape[:2]) for text in item.counts]
         return cut(pixels, masks, self._clip.side, self._clip.fill, self.settings)
 
     def _encode_texts(self, texts: Sequence[str]) -> dict[str, Floats]:
-        """The features of each distinct text, from memory where it was met lately."""
+        """The features of each distinct text, with a cache of recent ones."""
         found = {text: self._texts[text] for text in dict.fromkeys(texts) if text in self._texts}
         fresh = [text for text in dict.fromkeys(texts) if text not in found]
         prompts = [self.settings.template.replace("{}", text) for text in fresh]
@@ -172,10 +177,10 @@ def cut(
     fill: tuple[int, int, int],
     settings: ScoreSettings,
 ) -> Pixels:
-    """What CLIP is shown of each mask (runs of H x W): P x side x side x 3.
+    """The CLIP input for each mask (runs of H x W): P x side x side x 3.
 
-    The mask's box grown by the margin and cut at the image's edge, with the background treated, padded to a
-    square with ``fill`` (so that nothing is cut off and nothing is stretched), and resized (bicubic).
+    The mask's box plus the margin, cropped at the image's edge, with the background treated, padded to a
+    square with ``fill`` (so that nothing is cut off or stretched), and resized (bicubic).
     """
     from PIL import Image, ImageFilter
 
@@ -202,7 +207,7 @@ def cut(
 
 
 class Clip:
-    """A CLIP of open_clip's, ready to encode: ``side`` and ``fill`` are its input's size and mean colour."""
+    """An open_clip model, ready to encode: ``side`` and ``fill`` are its input's size and mean colour."""
 
     def __init__(self, settings: ScoreSettings) -> None:
         import open_clip
@@ -218,11 +223,13 @@ class Clip:
                 require_pretrained=bool(settings.weights),
             )
             self._tokenize = open_clip.get_tokenizer(name)
-        except Exception as error:  # open_clip raises whatever its download and torch's reader raise
+        except Exception as error:  # open_clip raises whatever its download code and torch's reader raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise PrepError(
-                f"CLIP {settings.model} ({settings.weights or 'its own weights'}) cannot be had: {reason}",
-                "fetch its weights where there is a network and name the file with --weights FILE",
+                f"CLIP {settings.model} ({settings.weights or 'its own weights'}) could not be loaded: "
+                f"{str(reason).rstrip('.')}.",
+                "Download its weights on a machine with network access and give the file with --weights "
+                "FILE.",
             ) from error
         self._model = model.eval().requires_grad_(False)
         self._torch = torch
@@ -241,7 +248,7 @@ class Clip:
             return self._unit(self._model.encode_image((images - self._mean) / self._std))
 
     def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
-        """Unit features, each (D,); a text too long for the model is cut at its end."""
+        """Unit features, each (D,); a text too long for the model is truncated."""
         torch, features = self._torch, []
         with torch.inference_mode():
             for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -256,7 +263,7 @@ class Clip:
 
 
 def _statistics(model: Any) -> tuple[Sequence[float], Sequence[float]]:
-    """The mean and deviation of the colours that a model was trained with."""
+    """The mean and standard deviation of the pixel values that a model was trained with."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     mean = getattr(model.visual, "image_mean", None) or OPENAI_DATASET_MEAN
@@ -265,14 +272,14 @@ def _statistics(model: Any) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def _quick_gelu(settings: ScoreSettings) -> bool:
-    """Whether a tag's weights were trained with the quick activation, which open_clip leaves to the name."""
+    """Whether a tag's weights were trained with QuickGELU, which open_clip infers from the name."""
     from open_clip.pretrained import get_pretrained_cfg
 
     return bool((get_pretrained_cfg(settings.model, settings.weights) or {}).get("quick_gelu", False))
 
 
 def _weights_name(settings: ScoreSettings) -> str:
-    """A tag as it is; files by the SHA-256 of their SHA-256s, in the order of their names."""
+    """A tag unchanged; files by the SHA-256 of their SHA-256s, in the order of their names."""
     files = [Path(settings.weights)] if settings.weights and Path(settings.weights).is_file() else []
     if Path(settings.model).is_dir():
         files += sorted(p for p in Path(settings.model).iterdir() if p.is_file())

@@ -1,4 +1,4 @@
-"""What every engine is asked and answers: sampling settings, an answer per key, the table of a unit."""
+"""Defines the interface of the engines: sampling settings, an answer per key, the table of a unit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 from prep.cache.keys import canonical_json
 from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
 
-# One row per key. An error is no answer: it is reported in the rows that wanted it and asked again
-# another time.
+# One row per key. An error is not an answer: it is reported in the rows concerned and retried in the next
+# run.
 ANSWERS = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -29,11 +29,10 @@ ANSWERS = pa.schema(
     ]
 )
 
-# The key of a unit's metadata that counts deaths of the engine's process.
+# The metadata key of a unit that counts crashes of the engine process.
 DEATHS = "deaths"
 
-# The turn that asks again, after the first answer; its reply is held to ANSWER_SCHEMA by structured
-# outputs.
+# The user turn of the retry, after the first answer; structured outputs constrain its reply to ANSWER_SCHEMA.
 RETRY = (
     "That breaks a rule above. Name the target first, give every cue once, use only words of the expression, "
     "at most five phrases. Answer again with nothing but a JSON list of strings."
@@ -42,7 +41,7 @@ MAX_QUOTED_ANSWER = 400
 
 
 class Question(NamedTuple):
-    """An expression to ask about: its content key and its normalised text."""
+    """An expression to decompose: its content key and its normalised text."""
 
     key: str
     text: str
@@ -50,7 +49,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn: greedily at ``temperature`` 0. ``max_tokens`` bounds one answer."""
+    """Sampling parameters: greedy at ``temperature`` 0. ``max_tokens`` bounds one answer."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -60,7 +59,7 @@ class Sampling:
 
 @dataclass(slots=True)
 class Answer:
-    """What an engine said about one question: the first answer, that of the retry if any, the cost."""
+    """An engine's result for one question: the first answer, the retry's if any, the cost."""
 
     question: Question
     first: str | None = None
@@ -80,11 +79,11 @@ def answer_settings(
     schema: dict[str, Any] = ANSWER_SCHEMA,
     **engine: Any,
 ) -> dict[str, Any]:
-    """Everything that an answer depends on beside the expression: its fingerprint opens every content key.
+    """Everything that an answer depends on except the expression; its fingerprint begins every content key.
 
-    ``schema`` is what the retry is held to; ``engine`` holds what changes the numbers a model computes
-    with (quantization, batch invariance, a data type other than the model's own); values that are
-    ``None`` or ``False`` are left out, so that a new option leaves old keys as they are.
+    ``schema`` constrains the retry; ``engine`` holds what changes the model's numerics (quantization, batch
+    invariance, a data type other than the model's own); values that are ``None`` or ``False`` are left out,
+    so that a new option does not change old keys.
     """
     retry = hashlib.sha256(canonical_json([RETRY, schema]).encode()).hexdigest()
     drawn = asdict(sampling)
@@ -101,21 +100,21 @@ def answer_settings(
 
 
 def whole_lines(raw: str, finish: str | None) -> str:
-    """``raw`` without its last line where the token limit cut that line off."""
+    """``raw`` without its last line if the token limit truncated that line."""
     if finish == "length" and "\n" in raw.strip():
         return raw.rstrip("\n").rsplit("\n", 1)[0]
     return raw
 
 
 def quoted_answer(raw: str) -> str:
-    """The first answer as the retry's conversation repeats it: bounded, never empty."""
+    """The first answer as repeated in the retry's conversation: bounded, never empty."""
     return raw.strip()[:MAX_QUOTED_ANSWER].strip() or "-"
 
 
 def answers_table(answers: Iterable[Answer], *, deaths: int = 0) -> pa.Table:
     """A unit's answers in the columns of :data:`ANSWERS`.
 
-    ``deaths``, of the engine's process while it worked on the unit, go into the table's metadata.
+    ``deaths``, crashes of the engine process during the unit, are stored in the table's metadata.
     """
     rows = [
         {

@@ -1,4 +1,4 @@
-"""Prompts as token ids: template and fixed part tokenised once, padded to whole prefix-cache blocks."""
+"""Tokenises prompts: the fixed part once, padded to whole prefix-cache blocks, then each expression."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from prep.phrases.prompt import Prompt
 BLOCK = 32
 
 _CONTENT, _ANSWER, _AGAIN = "PROMPT-GOES-HERE", "ANSWER-GOES-HERE", "RETRY-GOES-HERE"
-# Variables that some templates read: no hidden reasoning before the answer, and no date of today in the
-# prompt.
+# Variables that some templates read: disable hidden reasoning before the answer, and fix the date.
 _TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "01 Jan 2025"}
 
 
 class ChatTokens:
-    """Turns expressions into token ids for one tokenizer and one prompt. Safe to use from several threads.
+    """Converts expressions to token IDs for one tokenizer and one prompt. Thread-safe.
 
-    The ids of a first question are ``prefix`` + its own few. ``prefix`` (template head, instruction,
+    The IDs of a first question are ``prefix`` plus a few of its own. ``prefix`` (template head, instruction,
     constraints, examples and the start of the question) is the same for all and a whole number of
-    :data:`BLOCK`-token blocks: blank lines are put before the question's last line until it is.
-    Expressions and answers are tokenised as plain text, so that a special token written in one stays
-    letters.
+    :data:`BLOCK`-token blocks: blank lines are inserted before the question's last line for padding.
+    Expressions and answers are tokenised as plain text, so a special token written in one is not interpreted.
     """
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
@@ -47,11 +45,11 @@ class ChatTokens:
         self.prefix: list[int] = [*self._start, *shared]
 
     def questions(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each expression's first question."""
+        """The token IDs of each expression's first question."""
         return [[*self._start, *ids, *self._tail] for ids in self._last_lines(texts)]
 
     def retries(self, texts: Sequence[str], raws: Sequence[str]) -> list[list[int]]:
-        """The token ids of the conversation that asks again: question, first answer, what was wrong."""
+        """The token IDs of the retry's conversation: question, first answer, correction."""
         answers = self._ids([quoted_answer(raw) for raw in raws])
         lines = self._last_lines(texts)
         return [
@@ -60,24 +58,24 @@ class ChatTokens:
         ]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each list of token ids, without special tokens."""
+        """The text of each list of token IDs, without special tokens."""
         with self._lock:
             return list(self._tokenizer.batch_decode([list(i) for i in ids], skip_special_tokens=True))
 
     def _last_lines(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of the question's last line of each expression, as they would follow a line break."""
+        """The IDs of the question's last line for each expression, as they follow a line break."""
         anchor = self._newline
         lines = ["\n" + self._line + self._prompt.question(text) for text in texts]
         found = []
         for ids, line in zip(self._ids(lines), lines, strict=True):
             if ids[: len(anchor)] == anchor:
                 found.append(ids[len(anchor) :])
-            else:  # a tokenizer that joins the line break with what follows
+            else:  # a tokenizer that merges the line break with what follows
                 found.append(self._ids([line[1:]])[0])
         return found
 
     def _shared_start(self) -> list[int]:
-        """The ids that every question's last line starts with."""
+        """The IDs that every question's last line starts with."""
         first, *others = self._last_lines(["a man", "the second", "two", "zebra", "on left", "8"])
         length = 0
         while all(ids[: length + 1] == first[: length + 1] for ids in others) and length < len(first):
@@ -85,7 +83,7 @@ class ChatTokens:
         return first[:length]
 
     def _ids(self, texts: str | list[str], *, special: bool = False) -> Any:
-        """Token ids of a text or of each of several; ``special`` reads special tokens as such."""
+        """Token IDs of a text or of each of several; ``special`` interprets special tokens."""
         if not texts:
             return []
         with self._lock:
@@ -93,14 +91,14 @@ class ChatTokens:
         return encoded["input_ids"]
 
     def _template(self, contents: list[str]) -> list[str]:
-        """The chat template's text before, between and after the contents of a conversation."""
+        """The chat template's text before, between and after the messages of a conversation."""
         roles = ["user", "assistant", "user"]
         messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
         if getattr(self._tokenizer, "chat_template", None):
             text = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **_TEMPLATE_VARIABLES
             )
-        else:  # a model without a template reads and continues plain text
+        else:  # a model without a template continues plain text
             text = (self._tokenizer.bos_token or "") + "".join(f"{content}\n" for content in contents)
         parts = []
         for content in contents:

@@ -1,4 +1,4 @@
-"""The engine at an OpenAI-compatible endpoint: bounded concurrency, backoff, a JSON schema on the retry."""
+"""The engine for an OpenAI-compatible endpoint: bounded concurrency, backoff, a JSON schema on the retry."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-# A request is sent again after 1, 2, 4, ... seconds (with jitter, at most 60; or as the server says).
+# A request is retried after 1, 2, 4, ... seconds (with jitter, at most 60; or as the server says).
 ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 TIMEOUT_SECONDS = 180.0
 _NOTHING_THERE = (404, 405, 501)
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
-# An object around the list, as strict endpoints want one at the root; lengths are left to the checks.
+# An object around the list, as strict endpoints require one at the root; the checks enforce the lengths.
 _SCHEMA = {
     "type": "object",
     "properties": {"phrases": {"type": "array", "items": {"type": "string"}}},
@@ -48,7 +48,7 @@ _SCHEMA = {
 
 
 class Refused(Exception):
-    """The endpoint turned one request down for good: an HTTP status and its words."""
+    """The endpoint permanently rejected one request: HTTP status and message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
@@ -56,12 +56,12 @@ class Refused(Exception):
 
 
 class OpenAIStage:
-    """Asks a model behind ``/v1/chat/completions``: :class:`Question` items, ``engines.base.ANSWERS`` rows.
+    """Queries a model at ``/v1/chat/completions``: takes :class:`Question`, returns ``engines.base.ANSWERS``.
 
-    At most ``concurrency`` requests are in flight, over two units at a time. Where the endpoint is busy
-    or out of reach a request waits and is sent again; one that it refuses becomes an error of its own
-    question. The key is read from OPENAI_API_KEY by the worker and goes into the request's header,
-    nowhere else. ``first_wait`` is the first pause in seconds.
+    At most ``concurrency`` requests are in flight, across two units. If the endpoint is busy or unreachable,
+    a request waits and is retried; one that it rejects becomes an error of its own question. The worker reads
+    the key from OPENAI_API_KEY and uses it only in the request's header. ``first_wait`` is the first pause in
+    seconds.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class OpenAIStage:
         return {**self.__dict__, "_pool": None, "_client": None}
 
     def settings(self) -> dict[str, Any]:
-        """Everything an answer depends on beside the expression."""
+        """Everything an answer depends on except the expression."""
         return answer_settings(self.model.settings(), self.prompt, self.sampling, schema=_SCHEMA)
 
     @property
     def unit_size(self) -> int:
-        """Questions in a unit: enough for all requests in flight, few enough to lose little if a run dies."""
+        """Questions per unit: enough to fill all requests in flight, few enough to lose little on a crash."""
         return 4 * self.concurrency
 
     def open(self) -> None:
-        """Ask the endpoint for its models; raises PrepError where it cannot be used."""
+        """Request the endpoint's model list; raises PrepError if the endpoint is unusable."""
         if self._pool is not None:
             return
         client = _Client(self.model.url, self.first_wait)
@@ -110,7 +110,7 @@ class OpenAIStage:
         if names and self.model.source not in names:
             raise PrepError(
                 f"{self.model.url} serves no model {self.model.source!r}.",
-                f"It has {', '.join(names[:10])}: name one after the # of --llm. {NO_MODEL_NEEDED}",
+                f"It serves {', '.join(names[:10])}: put one after the # of --llm. {NO_MODEL_NEEDED}",
             )
         self._client = client
         self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openai")
@@ -122,9 +122,9 @@ class OpenAIStage:
             self._pool = None
 
     def load(self, unit: list[Question]) -> list[Future[Answer]]:
-        """Put a unit's requests into the queue."""
+        """Queue a unit's requests."""
         if self._pool is None:
-            raise RuntimeError("OpenAIStage.open() comes before load() and process()")
+            raise RuntimeError("OpenAIStage.open() must be called before load() and process()")
         return [self._pool.submit(self._ask, question) for question in unit]
 
     def process(self, loaded: list[Future[Answer]]) -> pa.Table:
@@ -132,7 +132,7 @@ class OpenAIStage:
         return answers_table(future.result() for future in loaded)
 
     def _ask(self, question: Question) -> Answer:
-        """The first answer and, where it fails the checks, that of the retry."""
+        """The first answer and, if it fails the checks, the retry's."""
         answer = Answer(question)
         user = {"role": "user", "content": self.prompt.render(question.text)}
         try:
@@ -148,7 +148,7 @@ class OpenAIStage:
         return answer
 
     def _complete_constrained(self, answer: Answer, turns: list[dict[str, str]]) -> str | None:
-        """The retry's answer, by JSON schema or, from an endpoint that knows none, without."""
+        """The retry's answer, by JSON schema or, if the endpoint does not support it, without."""
         schema = {"name": "phrases", "strict": True, "schema": _SCHEMA}
         form = {"response_format": {"type": "json_schema", "json_schema": schema}}
         for options in (form, {}):
@@ -159,7 +159,7 @@ class OpenAIStage:
         return None
 
     def _complete(self, answer: Answer, messages: list[dict[str, str]], **options: Any) -> tuple[str, str]:
-        """One completion: its text and why it ended. Adds its tokens to ``answer``."""
+        """One completion: its text and finish reason. Adds its tokens to ``answer``."""
         body = {
             "model": self.model.source,
             "messages": messages,
@@ -169,7 +169,7 @@ class OpenAIStage:
             "seed": self.sampling.seed,
             **options,
         }
-        assert self._client is not None  # load() has seen that the stage is open
+        assert self._client is not None  # load() has checked that the stage is open
         reply = self._client.request("POST", "/chat/completions", body)
         try:
             choice = reply["choices"][0]
@@ -180,11 +180,11 @@ class OpenAIStage:
             answer.output_tokens += int(usage.get("completion_tokens") or 0)
             return str(choice["message"]["content"] or ""), str(choice.get("finish_reason") or "stop")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise Refused(200, f"an answer of another form ({type(error).__name__})") from error
+            raise Refused(200, f"unexpected response format ({type(error).__name__})") from error
 
 
 class _Client:
-    """JSON over HTTP with a connection per thread, which outlives requests."""
+    """JSON over HTTP with one persistent connection per thread."""
 
     def __init__(self, url: str, first_wait: float) -> None:
         parts = urlsplit(url)
@@ -198,10 +198,10 @@ class _Client:
             self._headers["Authorization"] = f"Bearer {key}"
 
     def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """The reply to one request, sent until it is answered or :data:`ATTEMPTS` are used up.
+        """The reply to one request, retried up to :data:`ATTEMPTS` times.
 
-        Raises :class:`Refused` for a request that is wrong in itself, PrepError for an endpoint that stays
-        away or lets nobody in.
+        Raises :class:`Refused` for a bad request, PrepError for an endpoint that stays unreachable or rejects
+        the key.
         """
         payload = None if body is None else json.dumps(body).encode()
         trouble = ""
@@ -226,8 +226,9 @@ class _Client:
             if attempt + 1 < ATTEMPTS:
                 time.sleep(wait)
         raise PrepError(
-            f"{self.url} does not answer ({ATTEMPTS} attempts; the last: {trouble}).",
-            f"What was answered before is kept: run the same command again once it does. {NO_MODEL_NEEDED}",
+            f"{self.url} does not respond ({ATTEMPTS} attempts; the last: {trouble}).",
+            "Committed answers are kept: run the same command again when the endpoint is back. "
+            f"{NO_MODEL_NEEDED}",
         )
 
     def _send(self, method: str, path: str, payload: bytes | None) -> tuple[int, Any, bytes]:
@@ -250,12 +251,12 @@ def _json(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise Refused(200, "an answer that is not JSON") from error
+        raise Refused(200, "a response that is not JSON") from error
     return value if isinstance(value, dict) else {}
 
 
 def _message(data: bytes) -> str:
-    """The endpoint's own words about what is wrong, in one line."""
+    """The endpoint's error message on one line."""
     text = data.decode("utf-8", "replace")
     try:
         value = json.loads(text)
@@ -267,7 +268,7 @@ def _message(data: bytes) -> str:
 
 
 def _retry_after(headers: Any, wait: float) -> float:
-    """The seconds a busy endpoint asks for, if it does, within bounds."""
+    """The delay that a busy endpoint requests, if any, within bounds."""
     try:
         return min(LONGEST_WAIT, max(wait, float(headers.get("Retry-After", ""))))
     except ValueError:
@@ -276,14 +277,14 @@ def _retry_after(headers: Any, wait: float) -> float:
 
 def _nothing_there(url: str, trouble: str) -> PrepError:
     return PrepError(
-        f"{url} is not there, or not for this model ({trouble}).",
-        "Give --llm openai:URL#MODEL with the URL up to and with /v1, and the model as the server calls it. "
-        + NO_MODEL_NEEDED,
+        f"{url} was not found, or does not serve this model ({trouble}).",
+        "Give --llm openai:URL#MODEL with the URL up to and including /v1, and the model's name on the "
+        "server. " + NO_MODEL_NEEDED,
     )
 
 
 def _no_entry(url: str, error: Exception) -> PrepError:
     return PrepError(
-        f"{url} refuses the key ({error}).",
-        f"Set {KEY_VARIABLE} to one that may use it. {NO_MODEL_NEEDED}",
+        f"{url} rejects the API key ({error}).",
+        f"Set {KEY_VARIABLE} to a valid key. {NO_MODEL_NEEDED}",
     )

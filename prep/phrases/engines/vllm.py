@@ -1,4 +1,4 @@
-"""The vLLM engine as a stage: units of questions in, tables of answers out, two units in flight."""
+"""The vLLM engine as a stage: takes units of questions, returns tables of answers, two units in flight."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from prep.stage import Resources
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Deaths of the engine process with no answer in between, after which a run gives up.
+# Crashes of the engine process without an answer in between, after which a run fails.
 MAX_DEATHS = 3
 
 
 class VllmStage:
-    """Asks a model through vLLM. Items are :class:`Question`, rows those of ``engines.base.ANSWERS``.
+    """Queries a model through vLLM. Items are :class:`Question`, rows those of ``engines.base.ANSWERS``.
 
-    ``load`` hands a unit's prompts to the engine and ``process`` waits for them, so while one unit's last
-    answers come in the next one already fills the batch. A first answer that fails the checks is asked
-    again under a JSON schema, in the same batch. If the engine's process dies a fresh one takes over what
-    was not answered. ``resources`` is what a worker occupies (:class:`prep.stage.Resources`).
+    ``load`` submits a unit's prompts to the engine and ``process`` waits for them, so the next unit already
+    fills the batch while the last answers of one arrive. A first answer that fails the checks is retried
+    under a JSON schema, in the same batch. If the engine process dies, a new one takes over the unanswered
+    requests. ``resources`` is what a worker occupies (:class:`prep.stage.Resources`).
     """
 
     def __init__(
@@ -57,34 +57,34 @@ class VllmStage:
         self._lock = threading.Lock()
 
     def settings(self) -> dict[str, Any]:
-        """Everything an answer depends on beside the expression."""
+        """Everything an answer depends on except the expression."""
         return answer_settings(self.model.settings(), self.prompt, self.sampling, **self.options.settings())
 
     def open(self) -> None:
-        """Load the model; does nothing where it is loaded. Raises PrepError where it cannot be."""
+        """Load the model if it is not loaded. Raises PrepError if it cannot be loaded."""
         if self._engine is None:
             self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
 
     @property
     def unit_size(self) -> int:
-        """Questions in a unit: two units fill the engine's batch twice, and little is lost if a run dies."""
+        """Questions per unit: two units fill the engine's batch twice, and little is lost if a run dies."""
         return self.options.max_num_seqs or (1024 if self.resources.gpus else 128)
 
     @property
     def engine(self) -> Engine:
         """The open engine."""
         if self._engine is None:
-            raise RuntimeError("VllmStage.open() comes before load() and process()")
+            raise RuntimeError("VllmStage.open() must be called before load() and process()")
         return self._engine
 
     def close(self) -> None:
-        """End the engine's process."""
+        """Stop the engine process."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
 
     def load(self, unit: list[Question]) -> Batch:
-        """Tokenise a unit and hand it to the engine."""
+        """Tokenise a unit and submit it to the engine."""
         batch = Batch([Answer(question) for question in unit])
         engine = self.engine
         ids = engine.chat.questions([question.text for question in unit])
@@ -92,7 +92,7 @@ class VllmStage:
         return batch
 
     def process(self, loaded: Batch) -> pa.Table:
-        """Wait for a unit's answers and ask again where they fail."""
+        """Wait for a unit's answers and retry the ones that fail."""
         deaths = self.deaths
         while loaded.waiting:
             arrived = [loaded.finished.get()]
@@ -105,7 +105,7 @@ class VllmStage:
         return answers_table(loaded.answers, deaths=self.deaths - deaths)
 
     def _ask(self, batch: Batch, engine: Engine, requests: list[Request]) -> None:
-        """Send prompts; one that is too long for the engine becomes an error of its own question."""
+        """Submit prompts; one that is too long for the engine becomes an error of its own question."""
         batch.engine = engine
         fitting = []
         for request in requests:
@@ -114,13 +114,11 @@ class VllmStage:
                 fitting.append(request)
                 batch.waiting[request.number, request.retry] = request
             elif not request.retry:
-                answer.error = (
-                    f"prompt_too_long: {len(request.ids)} tokens where the engine has room for {room}"
-                )
+                answer.error = f"prompt_too_long: {len(request.ids)} tokens, but the engine's limit is {room}"
         engine.submit(fitting)
 
     def _take(self, batch: Batch, outputs: list[tuple[Request, Any]]) -> None:
-        """Note what came back, and ask again where a first answer fails."""
+        """Store an output, and submit the retry if a first answer fails."""
         if not outputs:
             return
         self._deaths_in_a_row = 0
@@ -152,7 +150,7 @@ class VllmStage:
             self._ask(batch, engine, requests)
 
     def _take_over(self, batch: Batch) -> None:
-        """Go on with a fresh engine where the batch's own has died."""
+        """Continue with a new engine if the batch's engine has died."""
         with self._lock:
             if self._engine is batch.engine:
                 dead = self.engine
@@ -160,9 +158,9 @@ class VllmStage:
                 self._deaths_in_a_row += 1
                 if self._deaths_in_a_row >= MAX_DEATHS:
                     raise PrepError(
-                        f"vLLM's engine process died {MAX_DEATHS} times without an answer in between "
-                        f"(the last time: {dead.cause}).",
-                        "What was answered before is kept. Look at its log above; with little memory lower "
+                        f"vLLM's engine process died {MAX_DEATHS} times without an answer in between (the "
+                        f"last time: {dead.cause}).",
+                        "Committed answers are kept. See the engine's log above; if memory is short, lower "
                         "--max-num-seqs or --gpu-memory-utilization. Then run the same command again.",
                     )
                 dead.close()

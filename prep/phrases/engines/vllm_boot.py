@@ -1,4 +1,4 @@
-"""Starting vLLM: its options and arguments, the model's tokenizer, and care for the processes it starts."""
+"""Starts vLLM: its options and arguments, the model's tokenizer, and cleanup of its child processes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from prep.phrases.engines.chat import BLOCK, ChatTokens
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
 
-# Room for an expression beside the fixed prompt, where --max-model-len does not say.
+# Tokens reserved for an expression after the fixed prompt if --max-model-len is not given.
 EXPRESSION_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """How the engine is set up; ``None`` batch limits are chosen by the device (:func:`engine_arguments`).
+    """Engine options; batch limits of ``None`` depend on the device (:func:`engine_arguments`).
 
-    ``max_model_len`` 0 is as long as the prompt, an expression and an answer need. ``dtype`` ``auto`` is
-    the model's own. ``retry`` says whether failing answers are asked again, ``extra`` holds further
-    arguments of ``vllm.LLM``, for measurements. What changes the answers is in :meth:`settings`; nothing
-    else enters the content key.
+    ``max_model_len`` 0 is as long as the prompt, an expression and an answer need. ``dtype`` ``auto`` is the
+    model's own. ``retry`` enables retries of failing answers; ``extra`` holds further arguments of
+    ``vllm.LLM``, for benchmarks. :meth:`settings` returns what changes the answers; nothing else enters the
+    content key.
     """
 
     tensor_parallel: int = 1
@@ -57,8 +57,8 @@ def engine_arguments(
 ) -> dict[str, Any]:
     """The arguments of ``vllm.LLM`` for this model and prompt, every limit explicit.
 
-    On GPUs 1,024 sequences and 16,384 tokens a step, which keeps a GPU of 70 GB and more busy; on a CPU
-    128 and 4,096. Raises PrepError for a ``max_model_len`` without room for an expression.
+    On GPUs 1,024 sequences and 16,384 tokens per step, enough to keep a GPU of 70 GB or more busy; on a CPU
+    128 and 4,096. Raises PrepError for a ``max_model_len`` too small for an expression.
     """
     import torch
 
@@ -67,9 +67,9 @@ def engine_arguments(
     length = options.max_model_len or -(-(needed + EXPRESSION_TOKENS) // 64) * 64
     if length < needed + 16:
         raise PrepError(
-            f"--max-model-len {length} leaves no room: the prompt has {prefix_tokens} tokens, an answer "
-            f"up to {sampling.max_tokens}.",
-            f"Give at least {needed + EXPRESSION_TOKENS}, or leave it out.",
+            f"--max-model-len {length} leaves no room: the prompt has {prefix_tokens} tokens, an answer up "
+            f"to {sampling.max_tokens}.",
+            f"Give at least {needed + EXPRESSION_TOKENS}, or omit the option.",
         )
     local = os.path.isdir(model.source)
     arguments = {
@@ -78,7 +78,7 @@ def engine_arguments(
         "tokenizer_revision": None if local else model.commit,
         "tokenizer_mode": "hf",
         "tensor_parallel_size": options.tensor_parallel,
-        # Inside a Ray actor vLLM would otherwise ask Ray for a second placement of its own.
+        # Inside a Ray actor, vLLM would otherwise request another placement group from Ray.
         "distributed_executor_backend": "mp" if options.tensor_parallel > 1 else None,
         "quantization": options.quantization,
         "dtype": options.dtype,
@@ -98,9 +98,9 @@ def engine_arguments(
 
 
 def _environment(options: VllmOptions) -> None:
-    """What vLLM reads from the environment; what the user has set stays."""
+    """The environment variables that vLLM reads; those set by the user are kept."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; only read on a CPU
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; only used on a CPU
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if options.batch_invariant:
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
@@ -109,7 +109,7 @@ def _environment(options: VllmOptions) -> None:
 def boot(
     model: Model, arguments: dict[str, Any], options: VllmOptions, guard: Guard
 ) -> tuple[Any, list[Any]]:
-    """A running ``vllm.LLM`` and the processes it started, which ``guard`` covers from the first moment."""
+    """Create a ``vllm.LLM``; ``guard`` covers the processes it starts from the beginning."""
     import multiprocessing
 
     _environment(options)
@@ -118,7 +118,7 @@ def boot(
     except ImportError as error:
         raise PrepError(
             f"vLLM is not installed ({error}).",
-            f"pip install 'pcnet-prep[vllm]' on a machine with NVIDIA GPUs; {NO_MODEL_NEEDED}",
+            f"Run pip install 'pcnet-prep[vllm]' on a machine with NVIDIA GPUs. {NO_MODEL_NEEDED}",
         ) from error
     booted = threading.Event()
     before = {child.pid for child in multiprocessing.active_children()}
@@ -138,8 +138,9 @@ def boot(
     except Exception as error:
         guard.release()
         raise PrepError(
-            f"vLLM cannot load {model.source}: {_first_line(error)}",
-            f"The log above says why (memory, a gated download, an unknown architecture). {NO_MODEL_NEEDED}",
+            f"vLLM cannot load {model.source}: {_first_line(error).rstrip('.')}.",
+            "See the log above for the cause (memory, a gated download, an unknown architecture). "
+            f"{NO_MODEL_NEEDED}",
         ) from error
     finally:
         booted.set()
@@ -159,17 +160,17 @@ def load_chat(model: Model, prompt: Prompt) -> ChatTokens:
         local = os.path.isdir(model.source)
         tokenizer = AutoTokenizer.from_pretrained(model.source, revision=None if local else model.commit)
         return ChatTokens(tokenizer, prompt)
-    except Exception as error:  # as many kinds as there are ways for a tokenizer to be missing or broken
+    except Exception as error:  # a missing or broken tokenizer raises many different errors
         raise PrepError(
-            f"The tokenizer of {model.source} cannot be used: {_first_line(error)}",
-            f"The model needs tokenizer.json and a chat template for user and assistant. {NO_MODEL_NEEDED}",
+            f"The tokenizer of {model.source} cannot be loaded: {_first_line(error).rstrip('.')}.",
+            f"Use a model with tokenizer.json and a chat template for user and assistant. {NO_MODEL_NEEDED}",
         ) from error
 
 
 class Guard:
-    """Ends the engine's processes if this one dies without a word, so that no orphan holds a GPU's memory.
+    """Kills the engine's processes if this process dies, so that no orphan holds GPU memory.
 
-    A shell reads process ids from a pipe whose other end only this process has, and kills them all when the
+    A shell reads process IDs from a pipe whose write end only this process holds, and kills them all when the
     pipe closes.
     """
 
@@ -186,7 +187,7 @@ class Guard:
         )
 
     def cover(self, pids: Iterable[int]) -> None:
-        """Take more processes into care."""
+        """Add processes to guard."""
         with self._lock:
             for pid in pids:
                 if self._shell is not None and self._shell.stdin is not None and pid not in self._known:
@@ -195,7 +196,7 @@ class Guard:
                     self._shell.stdin.flush()
 
     def release(self) -> None:
-        """Stand down: the processes are ended in the ordinary way."""
+        """Stop guarding: the processes are stopped in the normal way."""
         with self._lock:
             if self._shell is not None:
                 self._shell.kill()

@@ -1,4 +1,4 @@
-"""One running vLLM engine and the thread that feeds it and hands its answers out."""
+"""Runs one vLLM engine in a thread that submits prompts and distributes the outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
 
 
 class Request(NamedTuple):
-    """One prompt on its way through the engine: whose it is, and which of a question's two it is."""
+    """One prompt in the engine: its question, and whether it is the retry."""
 
     batch: Batch
     number: int
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """A unit handed to the engine: its answers so far, and the awaited ones by (number, is retry)."""
+    """A unit submitted to the engine: its answers so far, and the pending ones by (number, is retry)."""
 
     answers: list[Answer]
     waiting: dict[tuple[int, bool], Request] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Batch:
 
 
 class Engine:
-    """One vLLM engine, stepped by a thread of its own, which alone touches it once it runs."""
+    """One vLLM engine, stepped by its own thread, the only one to access it once it runs."""
 
     def __init__(self, model: Model, prompt: Prompt, sampling: Sampling, options: VllmOptions) -> None:
         self.chat = load_chat(model, prompt)
@@ -55,7 +55,7 @@ class Engine:
         threading.Thread(target=self._watch, args=(children,), name="vllm watch", daemon=True).start()
 
     def submit(self, requests: list[Request]) -> None:
-        """Hand prompts over; batches get ``(request, output)`` in ``finished``, or ``None`` once dead."""
+        """Submit prompts; batches receive ``(request, output)`` in ``finished``, or ``None`` on a crash."""
         with self._state:
             if not self.dead:
                 self._inbox.put(requests)
@@ -64,7 +64,7 @@ class Engine:
             batch.finished.put(None)
 
     def close(self) -> None:
-        """End the engine's process and the thread."""
+        """Stop the engine process and the thread."""
         self._closing = True
         self._inbox.put(None)
         self._thread.join(timeout=30)
@@ -72,7 +72,7 @@ class Engine:
         self.llm.llm_engine.engine_core.shutdown()
 
     def _warm(self) -> None:
-        """Put the prompt's fixed part into the prefix cache before many requests want it at once."""
+        """Fill the prefix cache with the prompt's fixed part before many requests need it."""
         from vllm import SamplingParams
 
         self.llm.generate(
@@ -96,11 +96,11 @@ class Engine:
                     if output.finished:
                         request = self._open.pop(output.request_id)
                         request.batch.finished.put((request, output))
-        except Exception as error:  # whatever it is, this engine answers no more
+        except Exception as error:  # any error here means that this engine is unusable
             self._die(error)
 
     def _watch(self, children: Sequence[Any]) -> None:
-        """Wake the thread if the engine's process is killed: vLLM would wait for its next word for ever."""
+        """Wake the thread if the engine process is killed; vLLM itself would wait forever."""
         from multiprocessing.connection import wait
 
         if children and wait([child.sentinel for child in children]) and not self._closing:
@@ -116,7 +116,7 @@ class Engine:
         try:
             engine.add_request(number, tokens_input(request.ids), parameters)
             self._open[number] = request
-        except (ValueError, VLLMClientError) as error:  # vLLM turns down this one request, and goes on
+        except (ValueError, VLLMClientError) as error:  # vLLM rejects this one request and continues
             request.batch.finished.put((request, ValueError(str(error))))
 
     def _die(self, error: Exception) -> None:
@@ -132,7 +132,7 @@ class Engine:
 
 
 def _sampling_params(sampling: Sampling) -> tuple[Any, Any]:
-    """The parameters of first questions and of retries, the latter held to the answer's JSON schema."""
+    """The sampling parameters of first questions and of retries, the latter with the JSON schema."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -141,7 +141,7 @@ def _sampling_params(sampling: Sampling) -> tuple[Any, Any]:
         "top_p": sampling.top_p,
         "seed": sampling.seed if sampling.temperature > 0 else None,
         "max_tokens": sampling.max_tokens,
-        # Answers are decoded in bulk when they are whole; the engine's thread has better things to do.
+        # Answers are detokenised in bulk when complete, to keep the engine's thread free.
         "detokenize": False,
         "output_kind": RequestOutputKind.FINAL_ONLY,
     }

@@ -1,1 +1,1 @@
-"""Phrases without a model: the words, the grammar over their classes, and the cues that it finds."""
+"""Decomposes expressions without a model: tokens, a grammar over word classes, and cues."""

@@ -1,4 +1,4 @@
-"""Words with several classes, settled by their neighbours: "that", "one", "back", "light", "orange"."""
+"""Disambiguates words with several classes by their neighbours: "that", "one", "back", "light", "orange"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOUNS = {*"npkgtf"}
 
 
 def settle_classes(words: list[str], tags: list[str]) -> None:
-    """Change ``tags`` where a word's neighbours say that its class is another, from left to right."""
+    """Change ``tags`` from left to right where a word's neighbours imply another class."""
     ambiguous, telling = _ambiguous()
     if "p" not in tags and telling.isdisjoint(words):
         return
@@ -38,7 +38,7 @@ def _noun_follows(tags: list[str], i: int) -> bool:
 
 @lru_cache(maxsize=1)
 def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
-    """The words that have several classes; and with them those that change the class of the one before."""
+    """The words that have several classes, including those that change the class of the previous word."""
     lists = lexicon().lists
     names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
     single = ("that", "one", "top", "back", "half", "quarter", "can", "'s", "number", "right")
@@ -66,7 +66,7 @@ def _class(word: str, before: str, after: str, following: str) -> str:
 
 
 def _creature(word: str, after: str) -> str:
-    """A person or animal may describe the next one or own the next thing: "baby elephant", "mans hat"."""
+    """A person or animal may modify the next noun or own it: "baby elephant", "mans hat"."""
     if word in lexicon().lists["kin"] and after == "p":
         return "j"
     if after == "k" or (after == "n" and word.endswith("s") and stem(word) != word):
@@ -81,7 +81,7 @@ def _half(before: str, after: str, following: str) -> str:
 
 
 def _right(before: str, after: str, following: str) -> str:
-    """ "right behind the man" and "that is right in the middle" have an adverb."""
+    """The adverb in "right behind the man" and "that is right in the middle"."""
     if before in "sIidT":
         return "s"
     return "a" if after == "l" or (after in "Ii" and before in "rbR") else "s"
@@ -92,7 +92,7 @@ def _one(before: str, after: str, following: str) -> str:
 
 
 def _top(before: str, after: str, following: str) -> str:
-    """What one wears, in "red top"; otherwise a place."""
+    """Clothing, as in "red top"; otherwise a location."""
     return "k" if before in "ce" and after not in "npkgtfsO" else "s"
 
 

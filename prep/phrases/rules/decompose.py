@@ -1,4 +1,4 @@
-"""The rules: an expression into its bare target and the target with one cue each, without any model."""
+"""Decomposes an expression by rules into the bare target and the target with one cue each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from prep.phrases.rules.lexicon import lexicon
 from prep.phrases.rules.shapes import Cue, Frame
 from prep.phrases.rules.tokens import read
 
-# Enters the key of every answer of the rules: change it with any change of what they answer.
+# Part of the key of every answer of the rules: change it whenever their output changes.
 RULES_VERSION = "1"
 MAX_PHRASES = 5
 STAND_IN = "object"
 
-# Words of cues that are no adjectives, so that the name goes before them.
+# Words in cues that are not adjectives, so the name goes before them.
 _AFTER_NAME = "IilwTFNOrRVzb"
 _BREAKS = "IilwTFrR&x"
 
 
 def break_up(text: str) -> tuple[str, ...]:
-    """One to five phrases for ``text``, the first of which names the target; none where it has no word.
+    """One to five phrases for ``text``, the first of which names the target; none if it has no word.
 
-    Lower case. Every content word is one of the expression's, apart from "object" for a target that it does
+    Lower case. Every content word comes from the expression, apart from "object" for a target that it does
     not name. Deterministic; never raises.
     """
     words, tags = read(text)
@@ -42,12 +42,12 @@ def break_up(text: str) -> tuple[str, ...]:
     phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
     if not all(map(fits, phrases)):
         phrases = list(map(shorten, phrases))
-    # A name too long for CLIP is no name.
+    # A name too long for CLIP is not used.
     return () if phrases[0] == "the" else tuple(dict.fromkeys(phrases))
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:
-    """``text`` cut behind the last word that ``limit`` CLIP tokens hold; a longer first word is cut."""
+    """``text`` truncated to the words that fit ``limit`` CLIP tokens; a longer first word is cut."""
     if count_tokens(text) <= limit:
         return text
     words = text.split()
@@ -103,7 +103,7 @@ def _join(parts: Sequence[str]) -> str:
 
 
 def _merge_nearest(words: Sequence[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
-    """Make one cue of the two neighbours that are shortest together, as tokens of the merged phrase."""
+    """Merge the two neighbouring cues that are shortest together, in tokens of the merged phrase."""
     merged = [_merge(first, second) for first, second in pairwise(cues)]
     costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
     i = costs.index(min(costs))
@@ -115,7 +115,7 @@ def _merge(first: Cue, second: Cue) -> Cue:
 
 
 def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
-    """Cut cues whose phrase is too long for CLIP, where a phrase or clause starts inside them."""
+    """Split cues whose phrase is too long for CLIP, where a phrase or clause starts inside them."""
     cues: list[Cue] = []
     waiting = list(frame.cues)
     while waiting:

@@ -1,7 +1,7 @@
-"""The grammar of referring expressions: which words name the target and which make up each cue about it.
+"""The grammar of referring expressions: finds the words that name the target and the cues about it.
 
-It works on classes alone (one letter a word, see :mod:`prep.phrases.rules.lexicon`), so that expressions of
-the same shape are analysed once.
+It works on word classes alone (one letter per word, see :mod:`prep.phrases.rules.lexicon`), so that
+expressions of the same shape are analysed once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from prep.phrases.rules.spans import clause_end, described_end, predicate_end, p
 
 @lru_cache(maxsize=1 << 15)
 def analyse(tags: str) -> Frame:
-    """The frame of an expression whose words have these classes; indices count all words, also chatter."""
+    """The frame of an expression whose words have these classes; indices count all words, even chatter."""
     reader = _Reader(tags.replace("y", ",") + END)
     reader.read()
     return Frame(reader.head, tuple([cue for cue in reader.cues if cue.words]))
@@ -45,7 +45,7 @@ class _Reader:
         self.at = 0
         self.head: tuple[int, ...] = ()
         self.cues: list[Cue] = []
-        # The word that a noun phrase behind "and" takes again: "in a hat and a scarf".
+        # The preposition that a noun phrase after "and" repeats: "in a hat and a scarf".
         self.lead: tuple[int, ...] = ()
 
     def read(self) -> None:
@@ -53,7 +53,7 @@ class _Reader:
         while match:
             self.at = match.end()
             match = LEAD_IN.match(self.tags, self.at)
-        # "not the big one" names none; "no people" does.
+        # "not the big one" has no target; "no people" does.
         negated = self.tags.startswith("xd", self.at)
         if not negated and not self._target():
             self._place_then_target()
@@ -65,7 +65,7 @@ class _Reader:
     # The target ---------------------------------------------------------------------------------------------
 
     def _place_then_target(self) -> None:
-        """ "on the left, the man": the cue stands before the noun phrase."""
+        """ "on the left, the man": the cue precedes the noun phrase."""
         start = self.at
         for pattern in (COUNTED_BEFORE_NOUN, COUNTED, POSITION):
             place = pattern.match(self.tags, start)
@@ -80,12 +80,12 @@ class _Reader:
                 return
 
     def _target(self) -> bool:
-        """Read the noun phrase at the cursor as the target's, with the cues that stand before its noun."""
+        """Read the noun phrase at the cursor as the target, with the cues before its noun."""
         start = self.at
         match = TARGET.match(self.tags, start)
         cues: list[Cue] = []
         while match and self.tags[match.end()] == "'":
-            # "the old man's bag": all before the mark is one cue, and the noun is still to come.
+            # "the old man's bag": everything before the possessive mark is one cue; the noun follows.
             first = start if cues or match[1] == "h" else match.end(1)
             cues = [Cue(tuple(range(first, match.end() + 1)))]
             match = TARGET.match(self.tags, match.end() + 1)
@@ -102,7 +102,7 @@ class _Reader:
         return True
 
     def _name(self, match: re.Match[str], cues: list[Cue]) -> tuple[int, ...]:
-        """The words of the name; nouns before it that are cues ("red shirt guy") join ``cues``."""
+        """The words of the name; nouns before it that are cues ("red shirt guy") are added to ``cues``."""
         first, run = match.start(3), match[3]
         worn = WORN_BEHIND.search(run)
         if worn:
@@ -124,12 +124,12 @@ class _Reader:
         return tuple(range(start, first + len(run)))
 
     def _worn(self, i: int, start: int, cues: list[Cue]) -> bool:
-        """Whether the noun at ``i`` is something that the person behind it has on ("red shirt guy")."""
+        """Whether the noun at ``i`` is worn by the person after it ("red shirt guy")."""
         coloured = bool(cues) and cues[-1].words[-1] == start - 1 and self.tags[start - 1] == "c"
         return self.tags[i + 1] == "p" and (self.tags[i] == "k" or coloured)
 
     def _describes(self, cue: Cue, tag: str) -> bool:
-        """Whether an adjective describes the noun of class ``tag`` behind it rather than the target."""
+        """Whether an adjective describes the noun of class ``tag`` after it rather than the target."""
         return any(self.tags[i] in ("smo" if tag == "g" else "cea") for i in cue.words)
 
     def _part_of(self) -> None:
@@ -150,7 +150,7 @@ class _Reader:
         self.at = match.end()
 
     def _counted_from(self) -> None:
-        """ "second boat from the left": the cue goes on behind the noun."""
+        """ "second boat from the left": the cue continues after the noun."""
         if not ORIGIN.match(self.tags, self.at):
             return
         for k in reversed(range(len(self.cues))):
@@ -172,13 +172,13 @@ class _Reader:
     # What follows it ----------------------------------------------------------------------------------------
 
     def _add(self, end: int, link: str = "", skip: int = 0) -> None:
-        """Make the words from the cursor (or ``skip`` behind it) to ``end`` a cue."""
+        """Make the words from the cursor (or ``skip`` after it) to ``end`` a cue."""
         self.cues.append(Cue(tuple(range(self.at + skip, end)), link))
         self.lead = ()
         self.at = end
 
     def _extend(self, end: int) -> None:
-        """Let the words up to ``end`` belong to the cue before."""
+        """Extend the previous cue to ``end``."""
         if not self.cues:
             self._add(end)
             return
@@ -187,7 +187,7 @@ class _Reader:
         self.at = end
 
     def _segment(self) -> None:
-        """Read one more cue at the cursor, or step over what makes none."""
+        """Read the next cue at the cursor, or skip a word that starts none."""
         start, tag = self.at, self.tags[self.at]
         if tag == ",":
             self._listed()
@@ -211,7 +211,7 @@ class _Reader:
         self._noun_segment()
 
     def _listed(self) -> None:
-        """After a comma: more clothing goes with the lead word before ("in a red shirt, blue jeans")."""
+        """After a comma: more clothing repeats the preposition before it ("in a red shirt, blue jeans")."""
         match = NOUN_PHRASE.match(self.tags, self.at + 1)
         if self.lead and match and self.tags[match.end() - 1] == "k":
             self.cues.append(Cue((*self.lead, *range(match.start(), match.end()))))
@@ -220,7 +220,7 @@ class _Reader:
             self.lead = ()
 
     def _coordinate(self) -> None:
-        """After "and": a new cue; with the lead word again where only a noun phrase follows."""
+        """After "and": a new cue, repeating the preposition if only a noun phrase follows."""
         self.at += 1
         tag, after = self.tags[self.at], self.tags[self.at + 1 : self.at + 2]
         match = NOUN_PHRASE.match(self.tags, self.at)
@@ -240,7 +240,7 @@ class _Reader:
         """A noun phrase without a preposition: "man red shirt", "the chair the baby sits in"."""
         start = self.at
         if not self.head and self._target():
-            # "just left of the lamp, a chair": what came before was about this.
+            # "just left of the lamp, a chair": the preceding words are a cue about this noun.
             self.lead = ()
             return
         match = NOUN_PHRASE.match(self.tags, start)

@@ -1,4 +1,4 @@
-"""The words that the rules know: the class of each word and compound, and short lists."""
+"""Reads the lexicon of the rules: the class of each word and compound, and short lists."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _HEADING = re.compile(r"== (compounds |list )?(\S+) ==")
 
 
 class Lexicon(NamedTuple):
-    """What ``words.txt`` holds.
+    """The contents of ``words.txt``.
 
-    ``words`` and ``compounds`` map to a class; ``starts`` gives for the first two words of a compound the
-    most words that it can have; ``lists`` are short lists by name, whose words map to what is behind a colon.
+    ``words`` and ``compounds`` map to a class; ``starts`` maps the first two words of a compound to its
+    maximum number of words; ``lists`` are short lists by name, whose words map to what follows a colon.
     """
 
     words: dict[str, str]
@@ -39,7 +39,7 @@ class Lexicon(NamedTuple):
 
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
-    """The word list; where a word stands twice, its last heading holds."""
+    """The word list; if a word occurs twice, the last heading applies."""
     found = Lexicon({}, {}, {}, {})
     into, letter = found.words, ""
     for line in (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").splitlines():

@@ -1,7 +1,7 @@
-"""How far a cue that starts at a word reaches: pure functions over word classes.
+"""Finds the end of a cue that starts at a word: pure functions over word classes.
 
-The hard question is what describes what. "on the left" describes the target; "in a red shirt" describes the
-person named last; "with stripes" behind clothing describes the clothing.
+The hard part is attachment. "on the left" describes the target; "in a red shirt" describes the person named
+last; "with stripes" after clothing describes the clothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PREPOSITIONS = {*"IilwTFNO"}
 
 
 def predicate_end(tags: str, i: int) -> int:
-    """The end of the verb, preposition, clause or negation at ``i``; ``i`` where there is none."""
+    """The end of the verb, preposition, clause or negation at ``i``; ``i`` if there is none."""
     tag, after = tags[i], tags[i + 1 : i + 2]
     if tag in "Vvez":
         return verb_end(tags, i)
@@ -46,7 +46,7 @@ def negation_end(tags: str, i: int) -> int:
 
 
 def _described_other_end(tags: str, j: int) -> int:
-    """What describes the one that is not meant is part of the negation."""
+    """A description of the negated object belongs to the negation."""
     end = place_end(tags, j)
     return end if end > j else predicate_end(tags, j)
 
@@ -75,7 +75,7 @@ def verb_end(tags: str, i: int) -> int:
 
 
 def _complements_end(tags: str, j: int) -> int:
-    """What still belongs to a verb behind its object: places of the action, not of the picture; clauses."""
+    """The end of a verb's complements after its object: clauses, and locations of the action."""
     while not POSITION.match(tags, j):
         if tags[j] == "r" or (tags[j] == "R" and tags[j - 1] in "pf"):
             j = max(j + 1, predicate_end(tags, j))
@@ -92,7 +92,7 @@ def _complements_end(tags: str, j: int) -> int:
 
 
 def preposition_end(tags: str, i: int) -> int:
-    """A preposition, its noun phrase, and what describes that."""
+    """A preposition, its noun phrase, and the description of that noun phrase."""
     j = i
     while tags[j] in _PREPOSITIONS or tags[j] == "a":
         j += 1
@@ -110,7 +110,7 @@ def preposition_end(tags: str, i: int) -> int:
 
 
 def described_end(tags: str, i: int, match: re.Match[str]) -> int:
-    """The end of all that describes the noun phrase ``match`` of the preposition (or verb) at ``i``."""
+    """The end of all descriptions of the noun phrase ``match`` of the preposition (or verb) at ``i``."""
     owned = tags[i] in "wIV" and tags[match.end() - 1] in "kcjG"
     j = match.end()
     while True:
@@ -121,7 +121,7 @@ def described_end(tags: str, i: int, match: re.Match[str]) -> int:
 
 
 def _own_end(tags: str, i: int, match: re.Match[str], j: int) -> int:
-    """One more thing about what the target wears or has: "with a hat on his head", "with legs crossed"."""
+    """One more attribute of what the target wears or has: "with a hat on his head", "with legs crossed"."""
     tag, after = tags[j], tags[j + 1 : j + 2]
     if tag in "iIlT" and (after in "huk" or tag == "T"):
         return preposition_end(tags, j)
@@ -138,7 +138,7 @@ def _own_end(tags: str, i: int, match: re.Match[str], j: int) -> int:
 
 
 def _landmark_end(tags: str, i: int, j: int) -> int:
-    """One more thing about a landmark: "the man in red", "the one on the left", "the cup with a straw"."""
+    """One more attribute of a landmark: "the man in red", "the one on the left", "the cup with a straw"."""
     tag, after, last = tags[j], tags[j + 1 : j + 2], tags[j - 1]
     living = last in "pf"
     if tag in "iIlT" and after in "hu":
@@ -163,7 +163,7 @@ def _landmark_end(tags: str, i: int, j: int) -> int:
 
 
 def subject_end(tags: str, i: int) -> int:
-    """Where the verb stands whose subject starts at ``i`` ("the man in black is"); ``i`` where none does."""
+    """The verb whose subject starts at ``i`` ("the man in black is"); ``i`` if there is none."""
     j = noun_phrase_end(tags, i)
     if j > i and tags[j] in "Iilw":
         j = preposition_end(tags, j)
@@ -171,7 +171,7 @@ def subject_end(tags: str, i: int) -> int:
 
 
 def clause_end(tags: str, i: int) -> int:
-    """The rest of a relative or finite clause from behind its pronoun or subject."""
+    """The rest of a relative or finite clause after its pronoun or subject."""
     j = i
     while tags[j] in "bxa":
         j += 1

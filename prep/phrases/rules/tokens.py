@@ -1,4 +1,4 @@
-"""An expression as words and word classes: split, compounds joined, classes settled in context."""
+"""Tokenises an expression into words and word classes: joins compounds and disambiguates in context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prep.phrases.rules.context import settle_classes
 from prep.phrases.rules.lexicon import lexicon
 from prep.phrases.rules.wordforms import SIDES, guess
 
-# What the rules read of an expression; the longest real one has fewer than half as many words.
+# The rules read at most this much; the longest real expression has fewer than half as many words.
 MAX_WORDS = 80
 MAX_LETTERS = 24
 
@@ -39,7 +39,7 @@ def read(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _marked_words(line: str) -> list[str]:
-    """The words of a line with punctuation; marks that part phrases and possessive marks are words too."""
+    """The words of a line with punctuation; separators and possessive marks are words too."""
     if not line.isascii():
         line = line.translate(_TYPOGRAPHIC)
     if " ' " in line or " - " in line:
@@ -55,7 +55,7 @@ def _marked_words(line: str) -> list[str]:
 
 
 def _join_compounds(words: list[str]) -> list[str]:
-    """Compounds as one word, the longest first; with a place before "left of"."""
+    """Join compounds into one word, longest first; include a location before "left of"."""
     _, compounds, starts, _ = lexicon()
     joined: list[str] = []
     i, n = 0, len(words)

@@ -1,4 +1,4 @@
-"""A single word: the class it most likely has, and the lemma by which it is compared with others."""
+"""Classifies a single word: its most likely class, and the lemma used for comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from prep.phrases.rules.lexicon import lexicon
 
-# "bottom left of": a place before one of these is part of it.
+# "bottom left of": a location before one of these is part of it.
 SIDES = ("left of", "right of")
 
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)")
@@ -16,7 +16,7 @@ _CHATTER = re.compile(r"u+h+m*|u+m+|h+m+|lo+l+|a+w+|ha(?:ha)+|he(?:he)+|y+e+s+|o
 
 @lru_cache(maxsize=1 << 15)
 def guess(word: str) -> str:
-    """The class of a word or compound by the lexicon or, where it is not there, by its ending and parts."""
+    """The class of a word or compound from the lexicon or, if missing, from its ending and parts."""
     words, compounds, _, _ = lexicon()
     known = words.get(word) or compounds.get(word)
     if known:
@@ -60,7 +60,7 @@ def _by_ending(word: str) -> str:
 
 @lru_cache(maxsize=1 << 15)
 def stem(word: str) -> str:
-    """The lemma by which words are compared: number, tense and -ing taken off ("wearing": "wear").
+    """The lemma by which words are compared: number, tense and -ing removed ("wearing": "wear").
 
     It is a key, not always a word: "riding" and "ride" both become "rid".
     """

@@ -215,8 +215,8 @@ def test_the_split_authors_are_looked_for_in_order(tmp_path: Path) -> None:
 def test_a_wrong_place_says_what_was_looked_for(tmp_path: Path) -> None:
     data = _tree(tmp_path / "coco", [_ref(1)])
     for given_path, name, message in (
-        (tmp_path / "none", "refcoco", "is no folder"),
-        (data, "refcocog", "has: refcoco"),
+        (tmp_path / "none", "refcoco", "is not a folder"),
+        (data, "refcocog", "contains: refcoco"),
         (data / "refer", "refcoco", f"--data {data}"),
         (data / "refer" / "refcoco", "refcoco", f"--data {data}"),
         (tmp_path, "refcoco", "no refer/ folder"),
@@ -231,7 +231,7 @@ def test_a_wrong_place_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(PrepError, match=r"instances\.json"):
         open_dataset(data, "refcoco").inputs()
     (data / "refer/refcoco/refs(unc).p").write_bytes(pickle.dumps({"refs": []}))
-    with pytest.raises(PrepError, match="holds a dict"):
+    with pytest.raises(PrepError, match="contains a dict"):
         open_dataset(data, "refcoco").splits()
 
 
@@ -341,7 +341,7 @@ def test_a_million_rows_would_be_a_stream(tmp_path: Path) -> None:
 
 
 def test_missing_jsonl_and_image_root_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PrepError, match=r"none\.jsonl is no file"):
+    with pytest.raises(PrepError, match=r"none\.jsonl is not a file"):
         open_jsonl(tmp_path / "none.jsonl")
     with pytest.raises(PrepError, match="image root"):
         open_jsonl(_lines(tmp_path / "a.jsonl", {"sent": "a"}), tmp_path / "none")
@@ -357,7 +357,7 @@ def test_a_folder_of_images_is_listed_by_path(tmp_path: Path) -> None:
     assert all(Path(image.path).is_file() for image in folder.images())
     with pytest.raises(PrepError, match="no splits"):
         folder.images(["train"])
-    with pytest.raises(PrepError, match="no folder"):
+    with pytest.raises(PrepError, match="not a folder"):
         open_image_folder(tmp_path / "b.JPG")
 
 

@@ -110,7 +110,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         load_object_npy(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.zeros(100))
     (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:-8])
-    with pytest.raises(PrepError, match="cut off"):
+    with pytest.raises(PrepError, match="truncated"):
         load_object_npy(tmp_path / "b.npy")
 
 

@@ -125,7 +125,7 @@ def test_large_files_are_hashed_once(
             lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
             "LFS pointer",
         ),
-        (shutil.rmtree, "no such folder"),
+        (shutil.rmtree, "the folder does not exist"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(model_folder: Path, change: object, words: str) -> None:
@@ -148,8 +148,8 @@ def test_a_branch_becomes_the_commit_it_points_to(hub: None) -> None:
         ("gated/model", "main", "is gated"),
         ("none/model", "main", "has no model"),
         ("open/model", "absent-branch", "no revision"),
-        ("a/b/c", "main", "no such folder"),
-        ("two words", "main", "no such folder"),
+        ("a/b/c", "main", "the folder does not exist"),
+        ("two words", "main", "the folder does not exist"),
     ],
 )
 def test_a_model_the_hub_does_not_give(hub: None, name: str, revision: str, words: str) -> None:

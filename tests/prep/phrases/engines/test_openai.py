@@ -161,10 +161,10 @@ def test_an_answer_of_another_form_is_an_error_of_its_question(reply: Any) -> No
 
 
 def test_an_endpoint_that_stays_away_ends_the_run() -> None:
-    away = pytest.raises(PrepError, match=r"does not answer .*down for the day")
+    away = pytest.raises(PrepError, match=r"does not respond .*down for the day")
     with Endpoint(lambda *_: (503, b"down for the day")) as endpoint, away:
         ask(endpoint.stage(), "cup")
-    with pytest.raises(PrepError, match="does not answer"):
+    with pytest.raises(PrepError, match="does not respond"):
         OpenAIStage(resolve("openai:http://127.0.0.1:9/v1#m"), load_prompt(), first_wait=0.001).open()
 
 
@@ -181,7 +181,7 @@ def test_the_key_is_sent_and_never_shown(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     with Endpoint(lambda *_: (401, {"error": {"message": "wrong key"}})) as endpoint:
-        with pytest.raises(PrepError, match=r"refuses the key .*wrong key") as error:
+        with pytest.raises(PrepError, match=r"rejects the API key .*wrong key") as error:
             ask(endpoint.stage(), "cup")
         assert endpoint.keys == {f"Bearer {SECRET}"}
         assert KEY_VARIABLE in error.value.remedy
