@@ -1,4 +1,4 @@
-"""What an evaluation writes: maps and masks for a second stage, raw maps of every stage, figures and rows."""
+"""Writes the outputs of an evaluation: maps, pseudo masks, the raw maps of every stage, metrics and rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Map = NDArray[np.float32]
 
 
 def save_cam(folder: Path, name: str, response: Map) -> None:
-    """The normalised response as ``<name>.npy``, float32 (H, W) in [0, 1]."""
+    """Write the normalised response as ``<name>.npy``, float32 (H, W) in [0, 1]."""
     soft = normalise(response).astype(np.float32)
     _replace(folder / f"{name}.npy", lambda path: np.save(path, soft))
 
@@ -25,9 +25,9 @@ def save_cam(folder: Path, name: str, response: Map) -> None:
 def save_pseudo(
     folder: Path, name: str, response: Map, proposals: NDArray[np.bool_] | None, threshold: float
 ) -> None:
-    """A pseudo mask as ``<name>.npy``, uint8 (H, W) in {0, 1}.
+    """Write a pseudo mask as ``<name>.npy``, uint8 (H, W) in {0, 1}.
 
-    It is the proposal under the peak where there are proposals (P, H, W), else the thresholded map.
+    It is the proposal under the peak if there are proposals (P, H, W), else the thresholded map.
     """
     chosen = None if proposals is None else proposal_under_peak(response, proposals)
     if chosen is not None and proposals is not None:
@@ -38,14 +38,16 @@ def save_pseudo(
 
 
 def save_stages(folder: Path, name: str, stages: Map) -> None:
-    """The raw responses of every stage as ``<name>.npy``, float16 (stages, h, w) at their own resolution."""
+    """Write the raw responses of every stage as ``<name>.npy``, float16 (stages, h, w) at their own
+    resolution.
+    """
     _replace(folder / f"{name}.npy", lambda path: np.save(path, stages.astype(np.float16)))
 
 
 def write_report(
     folder: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
 ) -> None:
-    """``metrics.json`` and ``samples.parquet`` in ``folder``, so that two runs can be compared row by row."""
+    """Write ``metrics.json`` and ``samples.parquet``, so that two runs can be compared row by row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -56,7 +58,7 @@ def write_report(
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename: the file is there whole or not at all."""
+    """Write under a temporary name, then rename, so that the file is never incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     write(temporary)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, heeded between steps: a run that is asked to stop leaves a checkpoint of then."""
+"""Handles SIGINT and SIGTERM between steps, so that a stopped run first writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from prep.engine.signals import handled_by
 
 
 class Asked:
-    """Which signal has asked to stop; 0 while none has."""
+    """The signal that requested a stop; 0 if there was none."""
 
     signum: int = 0
 
     def note(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler. The first one counts: a launcher that is stopped too sends its own after it."""
+        """The signal handler. Only the first signal is kept: a launcher that is stopped too sends a second
+        one.
+        """
         self.signum = self.signum or signum
 
 
 @contextlib.contextmanager
 def heeding() -> Iterator[Asked]:
-    """Note SIGINT and SIGTERM in here."""
+    """Record SIGINT and SIGTERM while in this context."""
     asked = Asked()
     with handled_by(asked.note):
         yield asked
