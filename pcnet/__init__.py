@@ -1,4 +1,6 @@
-"""PCNet: the network that grounds phrase after phrase, its losses, trainer and evaluator."""
+"""PCNet, which grounds an expression phrase by phrase: the network, its losses, the trainer and the
+evaluator.
+"""
 
 from __future__ import annotations
 

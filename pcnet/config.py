@@ -1,4 +1,4 @@
-"""What makes a model and a recipe: plain frozen settings, checked once and stored with every checkpoint."""
+"""Defines the settings of models and recipes, which are validated once and stored in every checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMPREHENSIONS = ("none", "paper", "released", "plus")
 RAS_FORMS = ("paper", "released", "previous")
 IAD_FORMS = ("paper", "released", "soft")
 POOLINGS = ("all", "union")
-MAX_STAGES = 4  # the released checkpoint holds four stages' weights; more phrases only repeat
+MAX_STAGES = 4  # the released checkpoint has the weights of four stages; more phrases only repeat
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class ModelConfig:
     """The network: its encoders, their projection width and its stages.
 
     ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in
-    ``clip`` (see :class:`ClipSizes`). ``hidden`` is the common width C. ``vocabulary`` is the tiny text
-    encoder's.
+    ``clip`` (see :class:`ClipSizes`). ``hidden`` is the shared width C. ``vocabulary`` is the vocabulary size
+    of the tiny text encoder.
     """
 
     encoder: str = "RN50"
@@ -37,14 +37,15 @@ class ModelConfig:
         _among("comprehension", self.comprehension, COMPREHENSIONS)
         if not 1 <= self.stages <= MAX_STAGES:
             raise PrepError(
-                f"stages = {self.stages}: the model has 1 to {MAX_STAGES}", "Set --stages in that range."
+                f"stages = {self.stages} is out of range: the model has 1 to {MAX_STAGES} stages.",
+                "Set --stages in that range.",
             )
         if self.comprehension == "none" and self.stages != 1:
-            raise PrepError("without comprehension there is one stage", "Set --stages 1.")
+            raise PrepError("Without comprehension the model has exactly one stage.", "Set --stages 1.")
 
     @property
     def phrases_used(self) -> int:
-        """How many phrases the stages read; the released last stage reads the whole expression."""
+        """The number of phrases that the stages read; the last released stage reads the whole expression."""
         return {"none": 0, "released": self.stages - 1}.get(self.comprehension, self.stages)
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The settings that :meth:`as_dict` stored."""
+        """The settings from what :meth:`as_dict` returned."""
         known = _known(cls, _without_relative(values))
         if isinstance(known.get("clip"), dict):
             sizes = _known(ClipSizes, known["clip"])
@@ -65,7 +66,7 @@ class ModelConfig:
 class ClipSizes:
     """The sizes of a CLIP with a ResNet image tower; the defaults are RN50's.
 
-    Attention heads follow from the widths, one for every 64 channels, as in every released CLIP.
+    There is one attention head per 64 channels, as in every released CLIP.
     """
 
     embed_dim: int = 1024
@@ -86,10 +87,10 @@ CLIP_SIZES = {
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The factor of each loss in the total; a loss of weight 0 is not computed.
+    """The weight of each loss in the total; a loss of weight 0 is not computed.
 
-    The defaults are the paper's: classification, RaS and IaD, each once. ``opp`` and ``ins`` are ours
-    (:func:`pcnet.losses.opposites`, :func:`pcnet.losses.inside`).
+    The defaults are the paper's: classification, RaS and IaD, each with weight 1. ``opp`` and ``ins`` are our
+    own (:func:`pcnet.losses.opposites`, :func:`pcnet.losses.inside`).
     """
 
     cls: float = 1.0
@@ -104,12 +105,13 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which stages, which losses and how much of each; see :mod:`pcnet.recipes` for the ones with a name.
+    """The stages, the losses and their weights; :mod:`pcnet.recipes` has the named recipes.
 
-    ``ras`` and ``iad`` name the form of those losses; ``pooling`` is where a response may take its maximum
-    (``union``: only inside the proposals); ``edge`` passes over proposals with a greater share of their
-    outline on the image's edge there (1 keeps all); ``temperature`` sharpens the soft IaD;
-    ``released_tokens`` cuts long texts as the released code does, end token and all.
+    ``ras`` and ``iad`` select the form of those losses. ``pooling`` is the region in which the maximum of a
+    response is taken (``union``: only inside the proposals). ``edge`` excludes from that region the proposals
+    with a larger share of their outline on the image border (1 keeps all). ``temperature`` is that of the
+    soft IaD. ``released_tokens`` truncates long texts as the released code does, which also drops the end
+    token.
     """
 
     name: str = "paper"
@@ -132,22 +134,24 @@ class Recipe:
 
     @property
     def needs_partners(self) -> bool:
-        """Whether an image meets its partner's texts; the released stages always have them as keys."""
+        """Whether an image is scored against its partner's texts; the released stages always use them as
+        keys.
+        """
         return self.weights.iad != 0 or self.comprehension == "released"
 
     @property
     def needs_opposites(self) -> bool:
-        """Whether an image meets its text with the directions turned round."""
+        """Whether an image is scored against its own text with the directions swapped."""
         return self.weights.opp != 0
 
     @property
     def needs_clip(self) -> bool:
-        """Whether a loss asks the calibrating CLIP (ViT-B/32)."""
+        """Whether a loss uses the calibration CLIP (ViT-B/32)."""
         return self.weights.cbs != 0 or self.weights.fg != 0
 
     @property
     def needs_clip_scores(self) -> bool:
-        """Whether a loss ranks proposals by their stored agreement with the text."""
+        """Whether a loss ranks proposals by their stored similarity to the text."""
         return self.weights.anchor != 0 or (self.weights.ras != 0 and self.ras == "released")
 
     def as_dict(self) -> dict[str, Any]:
@@ -156,13 +160,13 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe that :meth:`as_dict` stored."""
+        """The recipe from what :meth:`as_dict` returned."""
         known = _known(cls, _without_relative(values))
         weights = LossWeights(**_known(LossWeights, known.pop("weights", {})))
         return cls(**known, weights=weights)
 
     def override(self, weights: dict[str, float] | None = None, **changes: Any) -> Recipe:
-        """This recipe with some settings and some weights replaced; unknown names are refused."""
+        """This recipe with some settings and weights replaced; unknown names raise PrepError."""
         for name in changes:
             _among("recipe setting", name, tuple(f.name for f in fields(self)))
         for name in weights or {}:
@@ -172,7 +176,7 @@ class Recipe:
 
 def _among(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise PrepError(f"{what} {value!r} is not known", f"Choose one of: {', '.join(choices)}.")
+        raise PrepError(f"Unknown {what} {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
 
 def _without_relative(values: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +194,7 @@ def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
     strange = sorted(set(values) - names)
     if strange:
         raise PrepError(
-            f"setting {', '.join(strange)} of {cls.__name__} is not known to this version",
-            "The file was written by a newer version: update pcnet-prep.",
+            f"This version does not know the setting {', '.join(strange)} of {cls.__name__}.",
+            "Update pcnet-prep: the file was written by a newer version.",
         )
     return dict(values)

@@ -1,4 +1,4 @@
-"""The losses, each a pure function of response maps and proposals with its equation.
+"""Computes the losses, each a pure function of response maps and proposals, with its equation.
 
 Legend: B images, T texts, M proposals (zero rows are padding), h x w the map's grid, H x W the image, g the
 proposals' grid. [W] names a file of the released code; its quirks are kept in the ``released_*`` functions
@@ -24,7 +24,8 @@ def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tenso
     """TRIS' pooled scores y_ij of image i and text j: (B,T,h,w) raw responses -> (B,T).
 
     y = mean(x) + max(x) + (1 - a)^3 log(0.01 + a), a = shares(x). With ``inside`` (B,1,h,w) bool the maximum
-    is taken there only: an object is in some proposal, a texture's response outside them is no evidence.
+    is taken there only: objects are covered by proposals, so the response to texture outside them does not
+    count.
     """
     share = shares(logits)
     focal = (1 - share) ** FOCAL_POWER * torch.log(FOCAL_FLOOR + share)
@@ -33,15 +34,17 @@ def classification_scores(logits: Tensor, inside: Tensor | None = None) -> Tenso
 
 
 def shares(logits: Tensor) -> Tensor:
-    """(B,T,h,w) raw responses -> (B,T): the soft-max over texts and a background of 1, mean over places."""
+    """(B,T,h,w) raw responses -> (B,T): softmax over the texts and a background of 1, mean over positions."""
     background = torch.ones_like(logits[:, :1])
     return torch.softmax(torch.cat([background, logits], 1), 1)[:, 1:].mean((-2, -1))
 
 
 def classification(logits: Tensor, own: Tensor, inside: Tensor | None = None) -> Tensor:
-    """L_Cls = -1/(BT) sum_ij [1_ij log s(y_ij) + (1 - 1_ij) log(1 - s(y_ij))], 1_ij: text j is of image i.
+    """L_Cls = -1/(BT) sum_ij [1_ij log s(y_ij) + (1 - 1_ij) log(1 - s(y_ij))], 1_ij: text j describes image
+    i.
 
-    ``logits`` (B,T,h,w) of the T expressions, ``own`` (B,) each image's column.
+    ``logits`` (B,T,h,w) are those of the T expressions, ``own`` (B,) is the column of each image's own
+    expression.
     """
     scores = classification_scores(logits, inside)
     return F.multilabel_soft_margin_loss(scores, F.one_hot(own, scores.shape[1]).to(scores))
@@ -51,7 +54,7 @@ def ambiguity(response: Tensor, grid: Tensor, foreground: Tensor) -> Tensor:
     """S_amb = 1 - (IoU(R, m_f) - IoU(R, m_b)) (paper eq. 6) -> (B,), in [0, 2].
 
     ``response`` (B,1,g,g) in [0, 1], ``foreground`` (B,) the index of m_f; m_b is the union of all other
-    proposals, and IoU the soft one, sum(R m) / (sum(R) + sum(m) - sum(R m)).
+    proposals, and IoU is the soft IoU, sum(R m) / (sum(R) + sum(m) - sum(R m)).
     """
     chosen = F.one_hot(foreground, grid.shape[1]).bool()[:, :, None, None]
     front = (grid * chosen).amax(1)
@@ -60,17 +63,16 @@ def ambiguity(response: Tensor, grid: Tensor, foreground: Tensor) -> Tensor:
 
 
 def soft_iou(response: Tensor, mask: Tensor) -> Tensor:
-    """sum(R m) / (sum(R) + sum(m) - sum(R m)) over the last two axes; 0 where both are empty."""
+    """sum(R m) / (sum(R) + sum(m) - sum(R m)) over the last two axes; 0 if both are empty."""
     shared = (response * mask).sum((-2, -1))
     union = response.sum((-2, -1)) + mask.sum((-2, -1)) - shared
     return shared / union.clamp(min=EPSILON)
 
 
 def best_proposal(response: Tensor, grid: Tensor) -> Tensor:
-    """argmax_p max(R * m_p) -> (B,); among equal scores the smallest proposal, then the first.
+    """argmax_p max(R * m_p) -> (B,); ties go to the smallest proposal, then to the first.
 
-    The maximum of a normalised map is 1 in every proposal that holds its peak, so ties are the rule, not the
-    exception.
+    The maximum of a normalised map is 1 in every proposal that contains its peak, so ties are common.
     """
     scores = alignment(response, grid)
     area = grid.flatten(2).sum(-1)
@@ -83,8 +85,8 @@ def ras(maps: Sequence[Tensor], grid: Tensor, foreground: str = "own") -> Tensor
 
     ``maps`` are the N stages' (B,1,h,w) raw responses to each image's own expression. m_f is the proposal
     with the highest alignment score: each stage's own (``foreground="own"``, the paper), or that of the stage
-    before (``"previous"``), so that a stage is not merely confirmed in its own argmax. Images without
-    proposals count 0.
+    before (``"previous"``), so that a stage does not only reinforce its own argmax. Images without proposals
+    count as 0.
     """
     responses = [on_grid(normalised(one), grid) for one in maps]
     chosen = [best_proposal(one.detach(), grid) for one in responses]
@@ -99,8 +101,8 @@ def ras(maps: Sequence[Tensor], grid: Tensor, foreground: str = "own") -> Tensor
 def straight_through(scores: Tensor, surrogate: Tensor) -> Tensor:
     """y = one-hot(argmax S) forward, the gradient of ``surrogate`` backward (paper eq. 8 with S itself).
 
-    The sum is ordered so that y is exactly 0 or 1: a rounding error would turn the zero gradient of two equal
-    choices into one of a random sign.
+    The order of the sum makes y exactly 0 or 1: otherwise a rounding error would give the zero gradient of
+    two equal choices a random sign.
     """
     hard = F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores)
     return hard + (surrogate - surrogate.detach())
@@ -111,10 +113,10 @@ def iad(
 ) -> Tensor:
     """L_IaD = 1 - |y_a - y_d|^2, y = one-hot(argmax S) + S - sg(S) (paper eq. 8, 9), over same-image pairs.
 
-    ``own`` and ``other`` (B,1,h,w) are the raw responses to an expression and to its partner. In [-1, 1]: -1
-    where the two choose different proposals. Where they choose the same one y_a = y_d, and the gradient is
-    exactly zero: the very case the loss is for. ``pairs`` replaces the number of pairs divided by (a
-    data-parallel step divides by the mean over its processes).
+    ``own`` and ``other`` (B,1,h,w) are the raw responses to an expression and to its partner. The loss is in
+    [-1, 1], and -1 if the two choose different proposals. If they choose the same one, y_a = y_d and the
+    gradient is exactly zero, although this is the case that the loss should correct. ``pairs`` replaces the
+    number of pairs as the divisor (a data-parallel step divides by the mean over its processes).
     """
     first = alignment(on_grid(normalised(own), grid), grid)
     second = alignment(on_grid(normalised(other), grid), grid)
@@ -131,10 +133,11 @@ def iad_soft(
     temperature: float,
     pairs: float | None = None,
 ) -> Tensor:
-    """sum_p softmax(t S_a)_p softmax(t S_d)_p over same-image pairs: the chance that both choose one.
+    """sum_p softmax(t S_a)_p softmax(t S_d)_p over same-image pairs: the probability that both choose the
+    same one.
 
-    In [0, 1]. Where both choose the same proposal the written form has no gradient; this one has, and the
-    more the nearer another proposal comes. Padding takes no part.
+    The loss is in [0, 1]. Unlike the paper's form, it has a gradient when both choose the same proposal,
+    which grows as the score of another proposal approaches. Padding is ignored.
     """
     there = real(grid)
     chances = [
@@ -147,13 +150,13 @@ def iad_soft(
 
 
 def inside(own: Tensor, objects: Tensor, anything: Tensor) -> Tensor:
-    """mean log(1 + exp(max outside - max inside)): the peak of an image's own text lies in a proposal.
+    """mean log(1 + exp(max outside - max inside)): it trains the peak of an image's own text to lie in a
+    proposal.
 
-    ``own`` (B,1,h,w) raw responses, ``objects`` (B,1,h,w) bool where the peak may lie and ``anything`` where
-    there is any proposal at all. An image without a place outside counts 0.
+    ``own`` (B,1,h,w) are raw responses, ``objects`` (B,1,h,w) bool is where the peak may lie and ``anything``
+    is where there is any proposal. An image without a position outside counts as 0.
 
-    A maximum taken inside the proposals alone asks nothing of the places outside them, where the response may
-    then be anything.
+    Taking the maximum inside the proposals only puts no constraint on the response outside them.
     """
     peak = own.masked_fill(~objects, float("-inf")).flatten(1).amax(1)
     outside = own.masked_fill(anything, float("-inf")).flatten(1).amax(1)
@@ -168,12 +171,13 @@ def opposites(
     *,
     pairs: float | None = None,
 ) -> Tensor:
-    """mean log(1 + exp(L_opp(v) - L_own(v))), v the peak of L_own, over images whose text has an opposite.
+    """mean log(1 + exp(L_opp(v) - L_own(v))), v the peak of L_own, over images whose text has direction
+    words.
 
-    ``own`` and ``other`` (B,1,h,w) are raw responses to an expression and to the same with its directions
-    turned round ("left of" for "right of"); ``inside`` (B,1,h,w) bool is where v may lie. Both are read at
-    one place, where all that the texts share (the attributes) weighs the same: what is left to tell them
-    apart is the direction. That an object is meant which the opposite does not name is known from the text
+    ``own`` and ``other`` (B,1,h,w) are the raw responses to an expression and to the same expression with its
+    directions swapped ("left of" for "right of"); ``inside`` (B,1,h,w) bool is where v may lie. Both are read
+    at one position, where everything the texts share (the attributes) contributes equally, so only the
+    direction can separate them. That the swapped text does not describe the target is known from the text
     alone.
     """
     peak = own.detach() if inside is None else own.detach().masked_fill(~inside, float("-inf"))
@@ -190,19 +194,20 @@ def _over_pairs(values: Tensor, mask: Tensor, pairs: float | None) -> Tensor:
 def released_response(maps: Tensor, grid: Tensor) -> Tensor:
     """The released normalisation ([W] model/utils.py): (B,1,H,W) maps after ReLU -> (B,1,g,g).
 
-    R / (max R + 1e-5), less 1e-5, at image size, then bilinear with the corners aligned.
+    R / (max R + 1e-5), minus 1e-5, at image size, then resized bilinearly with the corners aligned.
     """
     scaled = (maps / (maps.amax((-2, -1), keepdim=True) + EPSILON) - EPSILON).relu()
     return F.interpolate(scaled, size=grid.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def released_overlap(maps: Tensor, grid: Tensor, clip_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(left, right): how far (B,1,H,W) maps after ReLU cover the foreground, and the worst other proposal.
+    """(left, right): overlap of (B,1,H,W) maps after ReLU with the foreground, and with the worst other
+    proposal.
 
     Quirks: the foreground is the proposal that CLIP ranks first, not the response's own; the background is
     the single other proposal with the highest overlap, not their union; "IoU" divides by the sum of both
-    areas, so it ends at 0.5, and the mask that should leave out covered backgrounds (< 1) is always true.
-    Left counts only images whose map touches the foreground at all.
+    areas, so it is at most 0.5, and the mask that should exclude covered backgrounds (< 1) is always true.
+    Left counts only images whose map overlaps the foreground.
     """
     response = released_response(maps, grid)
     order = clip_scores.argsort(dim=1, descending=True)
@@ -222,8 +227,9 @@ def _half_dice(response: Tensor, grid: Tensor) -> Tensor:
 def released_ras(right: Sequence[Tensor], pair: int) -> Tensor:
     """1 - (right[k] - right[k+1]), k = ``pair`` ([W] model/model_prog_v5.py); 0 with one stage.
 
-    Quirks: one adjacent pair drawn a step instead of the mean over all, no hinge, no foreground term.
-    Lowering it lowers the later stage's background overlap but rewards a rise of the earlier one's.
+    Quirks: one adjacent pair is drawn per step instead of the mean over all; there is no hinge and no
+    foreground term. Minimising it lowers the background overlap of the later stage but raises that of the
+    earlier one.
     """
     if len(right) < 2:
         return right[0].new_zeros(())
@@ -252,7 +258,9 @@ def released_iad(
 
 
 def calibration_foreground(agreement: Tensor) -> Tensor:
-    """TRIS' foreground loss: -mean log cos(masked image, its text), the cosine kept in [1e-4, 0.9999]."""
+    """TRIS' foreground loss: -mean log cos(masked image, its text), with the cosine clamped to [1e-4,
+    0.9999].
+    """
     return -agreement.clamp(1e-4, 0.9999).log().mean()
 
 

@@ -1,4 +1,4 @@
-"""Response maps against proposals: normalising, resizing to the proposals' grid, and alignment scores."""
+"""Normalises response maps, resizes them to the proposals' grid and computes alignment scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ EPSILON = 1e-5
 
 
 def normalised(response: Tensor) -> Tensor:
-    """R = Norm(ReLU(response)) in [0, 1]: (..., h, w) over its maximum; a map without positives stays 0."""
+    """R = Norm(ReLU(response)) in [0, 1]: (..., h, w) divided by its maximum; a map without positive values
+    stays 0.
+    """
     positive = response.relu()
     return positive / positive.amax((-2, -1), keepdim=True).clamp(min=EPSILON)
 
 
 def on_grid(maps: Tensor, grid: Tensor) -> Tensor:
-    """(B,1,h,w) maps on the proposals' (B,M,g,g) grid, bilinear."""
+    """(B,1,h,w) maps resized bilinearly to the grid of the (B,M,g,g) proposals."""
     return F.interpolate(maps, size=grid.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -31,9 +33,9 @@ def real(grid: Tensor) -> Tensor:
 
 
 def edge_share(grid: Tensor) -> Tensor:
-    """(B,M,g,g) proposals -> (B,M): the share of each one's outline that lies on the image's edge, in [0, 1].
+    """(B,M,g,g) proposals -> (B,M): the share of each proposal's outline on the image border, in [0, 1].
 
-    The outline are the cells that are not surrounded by the proposal's own on all four sides.
+    The outline is the set of the proposal's cells without a neighbour of the proposal on all four sides.
     """
     mask = grid > 0.5
     middle = mask[..., 1:-1, 1:-1]
@@ -48,8 +50,8 @@ def edge_share(grid: Tensor) -> Tensor:
 
 
 def is_thin(grid: Tensor) -> Tensor:
-    """(B,M,g,g) proposals -> (B,M) bool: no block of 2 x 2 cells has three of them, as in the rim of an
-    object.
+    """(B,M,g,g) proposals -> (B,M) bool: true if no block of 2 x 2 cells contains three of its cells, as for
+    the rim of an object.
     """
     mask = grid > 0.5
     left, right = mask[..., :-1], mask[..., 1:]
@@ -59,12 +61,13 @@ def is_thin(grid: Tensor) -> Tensor:
 
 
 def inside_union(grid: Tensor, size: tuple[int, int], edge: float = 1.0) -> Tensor:
-    """(B,1,h,w) bool: the places where an object may be; everywhere in an image without any.
+    """(B,1,h,w) bool: the positions where an object may be; everywhere if an image has none.
 
-    With ``edge`` = 1 those that some proposal touches. Below it, the generator may have segmented the ground
-    too, and the union of all proposals would be the whole image. Then proposals with more than ``edge`` of
-    their outline on the image's edge are passed over as ground, thin ones as rims, and of the others only the
-    places that each covers best count: a large one's interior, the one place of a small one.
+    With ``edge`` = 1, these are all positions that a proposal overlaps. But a generator may segment the
+    background too, and then the union of all proposals would be the whole image. So with ``edge`` < 1,
+    proposals with more than ``edge`` of their outline on the image border are excluded as background, thin
+    ones are excluded as rims, and of the others only the positions that each covers most count: the interior
+    of a large one, a single position of a small one.
     """
     if edge >= 1:
         union = F.adaptive_max_pool2d(grid.amax(1, keepdim=True), size) > 0

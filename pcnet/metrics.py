@@ -1,7 +1,7 @@
-"""What a response map is worth against a mask: pure functions of numpy arrays, no files and no model.
+"""Scores response maps against ground-truth masks: pure functions of numpy arrays.
 
-A response map is a float (H, W) array at the size of the image: any finite numbers, higher where the network
-points. Truths and proposals are bool masks of the same frame, origin top left, rows first.
+A response map is a float (H, W) array at image size with any finite values, higher where the network locates
+the object. Ground truth and proposals are bool masks of the same size, origin top left, rows first.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ Mask = NDArray[np.bool_]
 Masks = Sequence[Mask] | NDArray[np.bool_]  # (P, H, W), or a list of P masks
 Response = NDArray[np.floating]
 
-RELEASED_THRESHOLD = (
-    1e-9  # the published code calls foreground whatever is above this after ReLU and division by max
-)
+RELEASED_THRESHOLD = 1e-9  # foreground threshold of the released code, after ReLU and division by the maximum
 
 
 def peak(response: Response) -> tuple[int, int]:
     """(row, column) of the first maximum in row-major order.
 
-    Take it on the raw response: after ReLU a map that is negative everywhere has its "peak" in the corner.
+    Use it on the raw response: after ReLU, a map that is negative everywhere has its "peak" in the corner.
     """
     row, column = divmod(int(np.argmax(response)), response.shape[1])
     return row, column
 
 
 def normalise(response: Response) -> NDArray[np.float64]:
-    """ReLU, then division by the maximum: values in [0, 1]; all zero where nothing is positive."""
+    """ReLU, then division by the maximum: values in [0, 1]; all zero if nothing is positive."""
     positive = np.maximum(np.asarray(response, dtype=np.float64), 0.0)
     top = positive.max(initial=0.0)
     return positive / top if top > 0 else positive
@@ -48,7 +46,7 @@ def overlap(predicted: Mask, truth: Mask) -> tuple[int, int]:
 
 
 def iou(predicted: Mask, truth: Mask) -> float:
-    """Intersection over union in [0, 1]; 0 where the union is empty, as the published code has it."""
+    """Intersection over union in [0, 1]; 0 if the union is empty, as in the released code."""
     intersection, union = overlap(predicted, truth)
     return intersection / union if union else 0.0
 
@@ -65,7 +63,7 @@ def box_of(mask: Mask) -> tuple[int, int, int, int] | None:
 
 
 def box_iou(a: tuple[int, int, int, int] | None, b: tuple[int, int, int, int] | None) -> float:
-    """IoU of two boxes as :func:`box_of` gives them; 0 where either is absent."""
+    """IoU of two boxes as :func:`box_of` gives them; 0 if either is missing."""
     if a is None or b is None:
         return 0.0
     width = min(a[2], b[2]) - max(a[0], b[0])
@@ -76,12 +74,12 @@ def box_iou(a: tuple[int, int, int, int] | None, b: tuple[int, int, int, int] | 
 
 
 def proposal_under_peak(response: Response, proposals: Masks) -> int | None:
-    """Index of the proposal that the response chooses, or ``None`` where there is none to choose.
+    """Index of the proposal that the response selects, or ``None`` if there are no proposals.
 
-    Among the proposals that contain the peak, the one whose soft IoU with the normalised response is largest;
-    the smaller one where two tie. Every proposal that contains the peak has the same maximum of response
-    inside, so the published rule (largest maximum) leaves the choice to the order of the list. Where no
-    proposal contains the peak, the best soft IoU of all decides.
+    Among the proposals that contain the peak, this is the one with the largest soft IoU with the normalised
+    response; ties go to the smaller one. Every proposal that contains the peak has the same maximum response,
+    so under the released rule (largest maximum) the order of the list decides. If no proposal contains the
+    peak, it is the one with the best soft IoU of all.
     """
     if not len(proposals):
         return None
@@ -101,7 +99,7 @@ def proposal_under_peak(response: Response, proposals: Masks) -> int | None:
 
 
 def oracle_proposal(truth: Mask, proposals: Masks) -> int | None:
-    """Index of the proposal with the best IoU to the truth: the bound that the proposals set."""
+    """Index of the proposal with the best IoU with the ground truth: the oracle."""
     if not len(proposals):
         return None
     return max(range(len(proposals)), key=lambda i: iou(proposals[i], truth))
@@ -109,11 +107,10 @@ def oracle_proposal(truth: Mask, proposals: Masks) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class SampleScore:
-    """One expression's figures; IoU in [0, 1], areas in pixels.
+    """The metrics of one expression; IoU in [0, 1], areas in pixels.
 
-    ``proposal_*`` are those of the mask chosen by :func:`proposal_under_peak` and ``oracle_*`` those of the
-    best proposal; all ``None`` where refinement was left out. An image without proposals has an empty mask
-    there.
+    ``proposal_*`` are for the proposal selected by :func:`proposal_under_peak` and ``oracle_*`` for the best
+    proposal; all are ``None`` without refinement. An image without proposals counts as an empty mask.
     """
 
     intersection: int
@@ -139,10 +136,10 @@ def score_sample(
     proposals: Masks | None = None,
     threshold: float = RELEASED_THRESHOLD,
 ) -> SampleScore:
-    """Every figure of one expression.
+    """Compute all metrics of one expression.
 
     ``response`` is the raw map (H, W), before any ReLU; ``truth`` bool (H, W); ``proposals`` bool (P, H, W)
-    or ``None`` to leave refinement out. ``empty`` says that nothing of the response is positive.
+    or ``None`` for no refinement. ``empty`` means that no value of the response is positive.
     """
     row, column = peak(response)
     predicted = binarise(response, threshold)
@@ -177,13 +174,12 @@ def score_sample(
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Figures over a set of expressions, in percent; ``n`` and ``empty`` are counts.
+    """Metrics over a set of expressions, in percent; ``n`` and ``empty`` are counts.
 
     ``miou`` is the mean of the samples' IoU, ``oiou`` the sum of intersections over the sum of unions,
     ``pointm`` the share of raw peaks inside the mask, ``hit`` inside its box, ``box_accuracy`` the share of
-    predicted boxes with IoU above 0.5. ``proposal_*`` are the same after the mask was replaced by the
-    proposal under the peak and ``oracle_miou`` by the best proposal; images without proposals count there
-    with IoU 0.
+    predicted boxes with IoU above 0.5. ``proposal_*`` are the same with the proposal under the peak as the
+    mask, and ``oracle_miou`` with the best proposal; images without proposals count with IoU 0.
     """
 
     n: int
@@ -198,12 +194,12 @@ class Metrics:
     oracle_miou: float | None = None
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """The figures by name."""
+        """The metrics by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def summarise(samples: Iterable[SampleScore]) -> Metrics:
-    """Figures over samples; zeros where there are none."""
+    """Metrics over samples; zeros if there are none."""
     rows = list(samples)
     n = len(rows)
 

@@ -1,4 +1,6 @@
-"""The recipes by name (``paper``, ``released``, ``plus``) and the losses of a step under one of them."""
+"""Defines the named recipes (``paper``, ``released``, ``plus``) and computes the losses of a step
+under one.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from pcnet.training.calibration import Calibration
 from prep.errors import PrepError
 
 RECIPES = {
-    # The equations, every loss once. The paper writes no factor at the residuals; 0.1 is that of the released
-    # code.
+    # The paper's equations, every loss with weight 1. The paper has no factor for the residuals; 0.1 is from
+    # the released code.
     "paper": Recipe(),
-    # The released code's operations and default weights, under which neither RaS (w2) nor IaD (div_loc) nor
-    # the anchor loss (w3) is trained. Its foreground calibration has weight 1 but is multiplied by 0 unless
-    # switched on: give --weight fg=1 to switch it on. Its default of one stage would read no phrase at all;
-    # three are the paper's.
+    # The released code's operations and default weights, with which RaS (w2), IaD (div_loc) and the anchor
+    # loss (w3) are not trained. Its foreground calibration has weight 1 but is multiplied by 0 unless
+    # enabled: --weight fg=1 enables it. Its default of one stage would not read any phrase; three is the
+    # paper's number.
     "released": Recipe(
         name="released",
         comprehension="released",
@@ -31,10 +33,9 @@ RECIPES = {
         released_tokens=True,
         weights=LossWeights(cls=5.0, ras=0.0, iad=0.0, anchor=0.0, fg=0.0, cbs=2.0),
     ),
-    # Ours: cumulative cues, progressive gate, maximum inside the union of the proposals that do not run along
-    # the image's edge (the ground that a generator segments too), which is also where the peak has to be, and
-    # directions turned round. RaS and IaD as written are out, and so is a cue's own look at the image (gain
-    # 0), with which training from scratch was slower.
+    # Ours: cumulative cues, progressive gate, maximum and peak inside the union of the proposals that are not
+    # background (those along the image border), and swapped directions. RaS and IaD are not used, nor is the
+    # cue's attention to the image (gain 0), with which training from scratch was slower.
     "plus": Recipe(
         name="plus",
         comprehension="plus",
@@ -49,8 +50,8 @@ RECIPES = {
 
 
 class Pairs(NamedTuple):
-    """How many samples a process has on average with a partner in their image and with an opposite, where
-    several share a step; None: this batch's own.
+    """Mean number of samples per process with a partner in their image, and with swapped directions, when
+    several processes share a step; None for the numbers of this batch.
     """
 
     same_image: float | None = None
@@ -61,17 +62,17 @@ ALONE = Pairs()
 
 
 def recipe(name: str, weights: dict[str, float] | None = None, **changes: object) -> Recipe:
-    """The recipe of that name with single weights and settings replaced; unknown names are refused."""
+    """The named recipe with some weights and settings replaced; unknown names raise PrepError."""
     if name not in RECIPES:
-        raise PrepError(f"recipe {name!r} is not known", f"Choose one of: {', '.join(RECIPES)}.")
+        raise PrepError(f"Unknown recipe {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
     return RECIPES[name].override(weights, **changes)
 
 
 def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0) -> ModelConfig:
-    """The network that ``recipe`` trains on ``encoder``: CLIP's features go to 1024 channels."""
+    """The network that ``recipe`` trains with ``encoder``; CLIP's features are projected to 1024 channels."""
     if encoder == "tiny" and recipe.needs_clip:
         raise PrepError(
-            f"recipe {recipe.name} asks CLIP about texts, and the tiny encoder's words are not CLIP's tokens",
+            f"The recipe {recipe.name} uses CLIP, and the tiny encoder's word ids are not CLIP's tokens.",
             "Set --weight cbs=0 --weight fg=0, or use a CLIP encoder.",
         )
     return ModelConfig(
@@ -93,11 +94,12 @@ def step_losses(
     calibration: Calibration | None = None,
     pairs: Pairs = ALONE,
 ) -> dict[str, Tensor]:
-    """The losses that ``recipe`` weighs, each a mean over its stages, and their weighted sum as ``total``.
+    """The losses with a weight in ``recipe``, each averaged over its stages, and their weighted sum as
+    ``total``.
 
-    ``step`` draws the stage pair of the released RaS (a function of the step alone, so that a resumed run
-    draws the same); ``calibration`` is needed where ``recipe.needs_clip``; ``pairs`` is what a step of
-    several processes divides by.
+    ``step`` seeds the stage pair of the released RaS, so that a resumed run draws the same one;
+    ``calibration`` is required if ``recipe.needs_clip``; ``pairs`` is the divisor of a step of several
+    processes.
     """
     weights = recipe.weights
     parts: dict[str, Tensor] = {}
@@ -122,7 +124,9 @@ def step_losses(
 
 
 def _classification(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
-    """TRIS' loss at every stage, against the batch's expressions (partners and opposites are no classes)."""
+    """TRIS' loss at every stage, against the batch's expressions (partners and swapped texts are not
+    classes).
+    """
     logits = outputs.logits
     texts = outputs.expressions
     inside = _inside(recipe, outputs, batch)
@@ -130,7 +134,7 @@ def _classification(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
 
 
 def _inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor | None:
-    """(B,1,h,w) bool, where a peak may lie; None for everywhere."""
+    """(B,1,h,w) bool: where a peak may lie; None for everywhere."""
     if recipe.pooling == "all":
         return None
     height, width = outputs.logits[0].shape[2:]
@@ -140,7 +144,7 @@ def _inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor | None:
 def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int) -> dict[str, Tensor]:
     if batch.clip_scores is None:
         raise PrepError(
-            f"recipe {recipe.name} ranks proposals by CLIP, and the batch has no scores",
+            f"The recipe {recipe.name} ranks proposals by CLIP, and the batch has no scores.",
             "Run pcnet-prep score first, or set --weight ras=0 --weight anchor=0.",
         )
     overlaps = [
@@ -158,7 +162,7 @@ def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int
 def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) -> Tensor:
     if batch.same_image is None or outputs.partner is None:
         raise PrepError(
-            f"recipe {recipe.name} compares expressions of one image, and the batch has no partners",
+            f"The recipe {recipe.name} compares expressions of one image, and the batch has no partners.",
             "Set --weight iad=0, or draw partners.",
         )
     stages = []
@@ -181,7 +185,7 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
 def _peaks_inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
     height, width = outputs.logits[0].shape[2:]
     objects = inside_union(batch.grid, (height, width), recipe.edge)
-    # Ground that a generator segments too counts as inside here: nothing is asked of it.
+    # Background that the generator segmented counts as inside here, so this loss ignores it.
     anything = inside_union(batch.grid, (height, width))
     stages = [losses.inside(outputs.maps(stage), objects, anything) for stage in range(len(outputs.logits))]
     return torch.stack(stages).mean()
@@ -190,7 +194,7 @@ def _peaks_inside(recipe: Recipe, outputs: Outputs, batch: Batch) -> Tensor:
 def _opposites(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) -> Tensor:
     if batch.has_opposite is None or outputs.opposite is None:
         raise PrepError(
-            f"recipe {recipe.name} turns directions round, and the batch has no opposites",
+            f"The recipe {recipe.name} swaps directions, and the batch has no swapped texts.",
             "Set --weight opp=0.",
         )
     inside, mask = _inside(recipe, outputs, batch), batch.has_opposite
@@ -206,7 +210,7 @@ def _calibrations(
 ) -> dict[str, Tensor]:
     if calibration is None:
         raise PrepError(
-            f"recipe {recipe.name} asks CLIP ViT-B/32 about its maps, and it is not loaded",
+            f"The recipe {recipe.name} scores its maps with CLIP ViT-B/32, which is not loaded.",
             "Use a CLIP encoder with its weights, or set --weight cbs=0 --weight fg=0.",
         )
     parts: dict[str, list[Tensor]] = {"fg": [], "cbs": []}
@@ -219,14 +223,14 @@ def _calibrations(
         if recipe.weights.cbs:
             if batch.negative_ids is None:
                 raise PrepError(
-                    f"recipe {recipe.name} needs texts of other targets, and the batch has none",
-                    "Draw at least one negative a sample, or set --weight cbs=0.",
+                    f"The recipe {recipe.name} needs texts of other targets, and the batch has none.",
+                    "Draw at least one negative per sample, or set --weight cbs=0.",
                 )
             parts["cbs"].append(losses.calibration_negatives(calibration.agreement(seen, batch.negative_ids)))
     return {name: torch.stack(values).mean() for name, values in parts.items() if values}
 
 
 def _image_maps(outputs: Outputs, stage: int, partner: bool = False) -> Tensor:
-    """(B,1,H,W) raw responses at image size, on which the released losses work."""
+    """(B,1,H,W) raw responses at image size, as the released losses use them."""
     maps = outputs.partner_maps(stage) if partner else outputs.maps(stage)
     return upsample(maps, outputs.image_size)

@@ -1,1 +1,1 @@
-"""The training set: samples, their order, images, token ids and batches."""
+"""The training data: samples, sampling order, images, token ids and batches."""

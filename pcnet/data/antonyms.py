@@ -1,11 +1,11 @@
-"""What an expression says with its directions turned round: "left of the car" becomes "right of the car"."""
+"""Swaps the direction words of an expression: "left of the car" becomes "right of the car"."""
 
 from __future__ import annotations
 
 import re
 
-# Only words whose opposite is said as often of the same things, so that neither is a sign of being false by
-# itself: "closest" is not among them, as hardly anybody says "farthest".
+# Only words whose antonym is about as frequent for the same objects, so that neither word alone reveals that
+# an expression was swapped: "closest" is not included, because "farthest" is rare.
 _PAIRS = (
     ("left", "right"),
     ("leftmost", "rightmost"),
@@ -26,8 +26,8 @@ _DIRECTION = re.compile(
 
 
 def opposite(text: str) -> str:
-    """``text`` with every word of direction replaced by its opposite; ``text`` itself where it has none.
+    """``text`` with every direction word replaced by its antonym; ``text`` unchanged if it has none.
 
-    Twice gives the text back, but for the case of the words replaced (and "behind" for "in back of").
+    Applying it twice restores the text, except the case of replaced words (and "behind" for "in back of").
     """
     return _DIRECTION.sub(lambda found: _OPPOSITE[found.group().lower()], text)

@@ -1,7 +1,7 @@
-"""The tensors of one training step and of what the model answers, with their shapes.
+"""Defines the input and output tensors of a training step, with their shapes.
 
-Legend: B images of the step, L tokens a text, P phrases an expression, M proposals an image (zero padded),
-T texts that every image is scored against, K stages, h x w the response map's grid.
+Legend: B images in the step, L tokens per text, P phrases per expression, M proposals per image (zero
+padded), T texts that every image is scored against, K stages, h x w the grid of the response map.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 @dataclass
 class Batch:
-    """One training step's samples; a field that a recipe does not use may be ``None``.
+    """The samples of one training step; a field that the recipe does not use may be ``None``.
 
     ``images`` (B,3,H,W) float32, normalised; ``expression_ids`` (B,L) and ``phrase_ids`` (B,P,L) int64;
     ``partner_*`` the same for another expression of the same image where ``same_image`` (B,) is true
-    (elsewhere any other text); ``grid`` (B,M,32,32) float32 0/1 proposals, all-zero rows being padding;
-    ``opposite_*`` are the expression and its phrases with their directions turned round, where they have any
-    (``has_opposite`` (B,));
-    ``negative_ids`` (B,n,L) texts that do not describe the image's target; ``clip_scores`` (B,M) how well
-    each proposal agrees with the expression; ``row_ids`` names the samples for messages.
+    (elsewhere any other text); ``grid`` (B,M,32,32) float32 0/1 proposals, with all-zero rows as padding;
+    ``opposite_*`` the expression and its phrases with their directions swapped, if they have any
+    (``has_opposite`` (B,)); ``negative_ids`` (B,n,L) texts that do not describe the image's target;
+    ``clip_scores`` (B,M) the similarity of each proposal to the expression; ``row_ids`` names the samples for
+    messages.
     """
 
     images: Tensor
@@ -50,7 +50,7 @@ class Batch:
         return replace(self, **moved)
 
     def texts(self, partners: bool, opposites: bool = False) -> dict[str, Tensor | None]:
-        """The model's text arguments; partners and opposites only where a loss compares against them."""
+        """The model's text arguments; partners and swapped texts are included only if a loss needs them."""
         return {
             "expression_ids": self.expression_ids,
             "phrase_ids": self.phrase_ids,
@@ -66,8 +66,8 @@ class Outputs:
     """Raw responses of a training step: ``logits[n]`` (B,T,h,w) is image i against text t at stage n.
 
     ``own`` (B,) is the column of each image's own expression, ``partner`` (B,) that of its partner expression
-    and ``opposite`` (B,) that of its own turned round (``None`` where none was given); ``image_size`` the
-    (H,W) that maps are upsampled to.
+    and ``opposite`` (B,) that of its own with the directions swapped (``None`` if there is none);
+    ``image_size`` is the (H,W) that maps are upsampled to.
     """
 
     logits: tuple[Tensor, ...]
@@ -83,18 +83,18 @@ class Outputs:
     def partner_maps(self, stage: int) -> Tensor:
         """(B,1,h,w) raw response of each image to its partner expression."""
         if self.partner is None:
-            raise ValueError("these outputs were made without partner expressions")
+            raise ValueError("These outputs have no partner expressions.")
         return _columns(self.logits[stage], self.partner)
 
     def opposite_maps(self, stage: int) -> Tensor:
-        """(B,1,h,w) raw response of each image to its own expression turned round."""
+        """(B,1,h,w) raw response of each image to its own expression with the directions swapped."""
         if self.opposite is None:
-            raise ValueError("these outputs were made without opposite expressions")
+            raise ValueError("These outputs have no expressions with swapped directions.")
         return _columns(self.logits[stage], self.opposite)
 
     @property
     def expressions(self) -> int:
-        """How many of the T texts are images' own expressions; they come first."""
+        """The number of the T texts that are the images' own expressions; they come first."""
         kinds = 1 + (self.partner is not None) + (self.opposite is not None)
         return self.logits[0].shape[1] // kinds
 

@@ -1,4 +1,4 @@
-"""Batches of tensors from samples: texts tokenised once, masks unpacked and images stacked by indexing."""
+"""Builds batches of tensors: texts are tokenised once, masks and images are gathered by index."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ R = TypeVar("R")
 
 
 def pad_phrases(phrases: Sequence[str], count: int) -> list[str]:
-    """``phrases`` brought to ``count`` by repeating them from the start; the first ``count`` where there are
-    more.
+    """``phrases`` padded to ``count`` by repeating them from the start, or truncated to the first ``count``.
 
-    The paper standardises every list to five by duplicating some of its phrases (eq. 1).
+    The paper brings every list to five phrases by duplicating some of them (eq. 1).
     """
     return [phrases[i % len(phrases)] for i in range(count)]
 
@@ -44,8 +43,8 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int32
 class BatchMaker:
     """Turns a :class:`Draw` into a :class:`Batch`; safe to call from several threads.
 
-    ``phrases`` is how many each expression is brought to; 0 for a model that reads none. ``opposites`` adds
-    the texts with their directions turned round.
+    ``phrases`` is the number of phrases per expression, 0 for a model that reads none. ``opposites`` adds the
+    texts with their directions swapped.
     """
 
     def __init__(
@@ -61,14 +60,14 @@ class BatchMaker:
         self.turned = _Turned(table.expressions, flat, tokenizer) if opposites else None
 
     def __call__(self, draw: Draw) -> Batch:
-        """The batch of a draw; its images are still uint8 in [0, 255] (see :func:`finish`)."""
+        """The batch of a draw; its images are uint8 in [0, 255] (see :func:`finish`)."""
         images = self.table.image[draw.anchors]
         masks, real = self.table.masks(images, self.slots)
         return Batch(
             images=torch.from_numpy(self.pixels.stack(images)),
             expression_ids=_ids(self.expression_ids[draw.anchors]),
             phrase_ids=_ids(self.phrase_ids[draw.anchors]),
-            # By numpy: torch would share so small a job out among its threads, and wait for them.
+            # numpy, because torch would split this small operation over its threads and wait for them.
             grid=torch.from_numpy(masks.astype(np.float32)),
             partner_expression_ids=_ids(self.expression_ids[draw.partners]),
             partner_phrase_ids=_ids(self.phrase_ids[draw.partners]),
@@ -84,7 +83,7 @@ class BatchMaker:
             return None
         padded = np.full(
             real.shape, -1e4, dtype=np.float32
-        )  # below any score, so that padding is never the best
+        )  # lower than any score, so that padding is never the best
         for row, sample in enumerate(draw.anchors):
             own = self.table.scores[sample]
             padded[row, : len(own)] = own
@@ -92,7 +91,7 @@ class BatchMaker:
 
 
 class _Turned:
-    """The ids of every sample's texts with their directions turned round."""
+    """The token ids of every sample's texts with their directions swapped."""
 
     def __init__(self, expressions: Sequence[str], phrases: Sequence[str], tokenizer: Tokenizer) -> None:
         turned = [opposite(text) for text in expressions]
@@ -103,7 +102,7 @@ class _Turned:
         )
 
     def __call__(self, samples: NDArray[np.int64]) -> dict[str, Tensor]:
-        """The fields of a batch of these samples."""
+        """The batch fields of these samples."""
         return {
             "opposite_expression_ids": _ids(self.expression_ids[samples]),
             "opposite_phrase_ids": _ids(self.phrase_ids[samples]),
@@ -116,15 +115,15 @@ def _ids(array: NDArray[np.int32]) -> Tensor:
 
 
 def finish(batch: Batch, device: torch.device) -> Batch:
-    """The batch on ``device`` with its images as normalised floats; bytes travel, floats are made there."""
+    """The batch on ``device`` with normalised float images; uint8 is copied and converted on the device."""
     moved = batch.to(device, non_blocking=True)
     return replace(moved, images=normalise_pixels(moved.images))
 
 
 def ahead(make: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """``make`` of each item, in order, with up to two results a thread made ahead; in line for 0 threads.
+    """``make`` of each item, in order, prefetching up to two results per thread; none with 0 threads.
 
-    What it yields does not depend on the number of threads, as ``make`` is a function of its item alone.
+    The results do not depend on the number of threads, because ``make`` depends on its item only.
     """
     if threads <= 0:
         yield from map(make, items)

@@ -1,4 +1,4 @@
-"""Images as the network takes them: decoded, resized, kept in memory up to a bound, normalised."""
+"""Reads images for the network: decodes, resizes, normalises and caches them up to a memory limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     import torch
 
-# ImageNet's statistics of values in [0, 1], RGB: the published code feeds these to CLIP, not CLIP's own.
+# ImageNet's RGB statistics for values in [0, 1]: the released code uses these with CLIP, not CLIP's own.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -23,11 +23,11 @@ DEFAULT_BUDGET = 2 << 30
 
 
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """An image file as uint8 (3, size, size) RGB, resized bilinearly without keeping its aspect.
+    """An image file as uint8 (3, size, size) RGB, resized bilinearly; the aspect ratio is not preserved.
 
-    The stored orientation is kept: masks and annotations are in its frame.
+    EXIF orientation is ignored: masks and annotations refer to the stored pixels.
 
-    :raises PrepError: naming the file, where it is missing or cannot be decoded.
+    :raises PrepError: if the file is missing or cannot be decoded; the message names it.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -36,12 +36,13 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
             image = handle.convert("RGB")
     except FileNotFoundError as error:
         raise PrepError(
-            f"there is no image {path}",
-            "--data names the folder that the store's image paths are relative to",
+            f"{path}: no such image.",
+            "Set --data to the folder that the store's image paths are relative to.",
         ) from error
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
         raise PrepError(
-            f"{path} cannot be decoded: {error}", "replace the file, or prepare without it"
+            f"{path}: the image could not be decoded: {error}.",
+            "Replace the file, or remove it from the dataset.",
         ) from error
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -49,9 +50,9 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 class Pixels:
-    """The images of a sample table by number; what was decoded is kept until ``budget`` bytes are held.
+    """The images of a sample table by index; decoded images are cached up to ``budget`` bytes.
 
-    Safe to call from several threads. Every call for one image returns equal values, kept or not.
+    Safe to call from several threads. Every call for one image returns equal values, cached or not.
     """
 
     def __init__(self, root: Path, images: Sequence[str], size: int, budget: int = DEFAULT_BUDGET) -> None:
@@ -73,7 +74,7 @@ class Pixels:
 
     @property
     def fits(self) -> bool:
-        """Whether all images together stay within the budget."""
+        """Whether all images together fit in the budget."""
         return len(self.images) * 3 * self.size**2 <= self._room + sum(k.nbytes for k in self._kept.values())
 
     def stack(self, images: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -1,6 +1,4 @@
-"""Which expressions make up each batch: a pure function of the seed and the epoch, whoever asks and
-wherever.
-"""
+"""Selects the expressions of each batch, as a pure function of the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 
 IndexArray = NDArray[np.int64]
 
-# Streams of random numbers, so that drawing more of one kind leaves the others as they were.
+# Separate random streams, so that drawing more from one does not change the others.
 _ORDER, _COMPANY = 0, 1
 
 
@@ -20,10 +18,10 @@ _ORDER, _COMPANY = 0, 1
 class Draw:
     """One global batch, as indices into the samples.
 
-    ``anchors`` (B,) are the expressions to ground. ``partners`` (B,) is for each an expression of the same
-    image that speaks of another target, where ``same_image`` (B,) is true; else one of another image, to be
-    left out of what compares the two. ``negatives`` (B, N) are expressions that do not speak of the anchor's
-    target: those of other targets in the same image first, then of other images.
+    ``anchors`` (B,) are the expressions to ground. ``partners`` (B,) are expressions of the same image with
+    another target where ``same_image`` (B,) is true, else expressions of another image, which losses over
+    pairs must ignore. ``negatives`` (B, N) are expressions that do not refer to the anchor's target: those of
+    other targets in the same image first, then of other images.
     """
 
     anchors: IndexArray
@@ -32,7 +30,9 @@ class Draw:
     negatives: IndexArray
 
     def part(self, rank: int, ranks: int) -> Draw:
-        """The contiguous share of one of ``ranks`` processes; the shares together are the batch, in order."""
+        """The contiguous share of process ``rank`` of ``ranks``; concatenated in order, the shares are the
+        batch.
+        """
         size = len(self.anchors) // ranks
         cut = slice(rank * size, (rank + 1) * size)
         return Draw(self.anchors[cut], self.partners[cut], self.same_image[cut], self.negatives[cut])
@@ -41,11 +41,11 @@ class Draw:
 class Sampler:
     """Batches over samples described by two integer arrays.
 
-    ``image`` (S,) numbers the sample's image. ``target`` (S,) numbers what it speaks of; -1 where the data
-    does not say, and such a sample has no partner and no negative in its own image, as both might speak of
-    the same thing. The images of one batch are distinct as far as the data allows: the other expressions of a
-    batch serve as negatives, which must come from other images. The last, short batch of an epoch is dropped,
-    unless it would be the only one.
+    ``image`` (S,) is the index of the sample's image. ``target`` (S,) is the index of its target, or -1 if
+    the data does not give one; such a sample has no partner and no negative in its own image, as both might
+    refer to the same object. The images of one batch are distinct as far as the data allows, because the
+    other expressions of a batch serve as negatives and must come from other images. The last, incomplete
+    batch of an epoch is dropped, unless it is the only one.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Sampler:
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches an epoch has."""
+        """The number of batches in an epoch."""
         return len(self.image) // self.batch_size if self.batch_size else 0
 
     def order(self, epoch: int) -> list[IndexArray]:
         """The anchors of every batch of ``epoch``: each sample at most once, images distinct within a batch.
 
-        A sample whose image is already in the batch waits at the head of the queue for the next one. Where
-        fewer images than places are left, places are filled in queue order.
+        A sample whose image is already in the batch stays at the head of the queue for the next batch. If
+        fewer images are left than the batch size, the batch is filled in queue order.
         """
         shuffled = np.random.default_rng([self.seed, epoch, _ORDER]).permutation(len(self.image))
         batches: list[IndexArray] = []
@@ -89,7 +89,7 @@ class Sampler:
         return batches
 
     def _place(self, sample: int, batch: list[int], seen: set[int], still: list[int]) -> None:
-        """Put a sample into the batch, or among those that still wait."""
+        """Add a sample to the batch, or to the samples left for the next one."""
         image = int(self.image[sample])
         if len(batch) < self.batch_size and image not in seen:
             batch.append(sample)
@@ -98,8 +98,8 @@ class Sampler:
             still.append(sample)
 
     def draw(self, epoch: int, batch: int, anchors: IndexArray) -> Draw:
-        """The company of one batch's anchors, from a stream of its own (so that any batch can be made
-        alone).
+        """The partners and negatives of one batch, from a random stream of its own, so that any batch can be
+        drawn alone.
         """
         stream = np.random.default_rng([self.seed, epoch, _COMPANY, batch])
         partners = np.empty(len(anchors), dtype=np.int64)
@@ -115,13 +115,13 @@ class Sampler:
         return Draw(np.asarray(anchors, dtype=np.int64), partners, same, negatives)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Draw]:
-        """The batches of ``epoch`` from number ``start`` on."""
+        """The batches of ``epoch``, starting at index ``start``."""
         for number, anchors in enumerate(self.order(epoch)):
             if number >= start:
                 yield self.draw(epoch, number, anchors)
 
     def _other_targets(self, sample: int) -> IndexArray:
-        """Samples of the same image that are known to speak of another target."""
+        """Samples of the same image that are known to have another target."""
         image, target = self.image[sample], self.target[sample]
         members = self._members[self._bounds[image] : self._bounds[image + 1]]
         if target < 0:
@@ -130,7 +130,7 @@ class Sampler:
         return np.asarray(members[known])
 
     def _elsewhere(self, sample: int, stream: np.random.Generator) -> int:
-        """A sample of another image; the sample itself where there is only one image."""
+        """A sample of another image; the sample itself if there is only one image."""
         image = self.image[sample]
         low, high = int(self._bounds[image]), int(self._bounds[image + 1])
         others = len(self._members) - (high - low)

@@ -1,7 +1,7 @@
-"""The training set: rows of the store joined to images by key, and batches made from them.
+"""Reads the training samples from the store and joins phrases, proposals and scores by key.
 
-Nothing here reads an annotation: expressions, phrases, proposals and scores come from the store, pixels from
-the image files. Shapes: S samples, I images, B batch, L tokens a text, P phrases, M masks an image.
+No annotation is read: expressions, phrases, proposals and scores come from the store, pixels from the image
+files. Shapes: S samples, I images, B batch size, L tokens per text, P phrases, M masks per image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows to read: a dataset, its split_by (where the store holds more than one) and a split."""
+    """The rows to read: a dataset, its split_by (if the store has more than one) and a split."""
 
     dataset: str
     split: str | None = None
@@ -33,11 +33,11 @@ class Selection:
 class SampleTable:
     """The samples of a selection, in the order of their ``row_id``.
 
-    ``image`` (S,) numbers each sample's image in ``images``; ``target`` (S,) numbers what it speaks of (-1
-    where the dataset gives no ref_id). ``grids`` (sum of masks, 128) uint8 are the packed 32x32 masks, those
-    of image i at ``grid_bounds[i]:grid_bounds[i + 1]``. ``scores`` has one float array per sample, aligned
-    with its image's masks, or is ``None`` where they were not asked for. ``skipped`` counts what was left
-    out, by reason.
+    ``image`` (S,) is the index of each sample's image in ``images``; ``target`` (S,) is the index of its
+    target (-1 if the dataset gives no ref_id). ``grids`` (sum of masks, 128) uint8 are the packed 32x32
+    masks, those of image i at ``grid_bounds[i]:grid_bounds[i + 1]``. ``scores`` has one float array per
+    sample, aligned with its image's masks, or is ``None`` if they were not requested. ``skipped`` counts the
+    rows left out, by reason.
     """
 
     row_ids: list[str]
@@ -56,12 +56,12 @@ class SampleTable:
 
     @property
     def max_masks(self) -> int:
-        """The most masks that any image has."""
+        """The largest number of masks in any image."""
         return int(np.diff(self.grid_bounds).max(initial=0))
 
     def masks(self, images: Sequence[int] | NDArray[np.int64], slots: int) -> tuple[NDArray[np.uint8], Any]:
-        """The masks of some images: uint8 (B, slots, 32, 32), zero-padded, and bool (B, slots), true where
-        real.
+        """The masks of some images: uint8 (B, slots, 32, 32), zero-padded, and bool (B, slots), false for
+        padding.
         """
         packed = np.zeros((len(images), slots, BYTES_PER_MASK), dtype=np.uint8)
         real = np.zeros((len(images), slots), dtype=bool)
@@ -74,7 +74,7 @@ class SampleTable:
 
 def _require(stage: str, reader: Any, store: str, command: str) -> None:
     if not reader.exists or reader.num_rows == 0:
-        raise PrepError(f"the store {store} has no {stage} yet", f"make them first: {command}")
+        raise PrepError(f"The store {store} has no {stage} yet.", f"Run: {command}")
 
 
 def _where(selection: Selection) -> Any:
@@ -91,7 +91,7 @@ def _where(selection: Selection) -> Any:
 def read_phrases(store: Any, selection: Selection) -> pa.Table:
     """The selection's phrase rows, sorted by ``row_id``.
 
-    :raises PrepError: where the stage or the selection is missing, or the store holds several split_by.
+    :raises PrepError: if the table or the selection is missing, or the store has several split_by.
     """
     reader = store.stage("phrases").reader()
     command = f"pcnet-prep phrases --dataset {selection.dataset} --out {store.uri}"
@@ -103,24 +103,24 @@ def read_phrases(store: Any, selection: Selection) -> pa.Table:
         everything = reader.read(["dataset", "split_by", "split"]).group_by(["dataset", "split_by", "split"])
         held = everything.aggregate([]).to_pylist()
         names = ", ".join(sorted(f"{r['dataset']}/{r['split_by']} {r['split']}" for r in held))
-        raise PrepError(f"the store {store.uri} has no phrases of {what}; it holds {names}", f"run {command}")
+        raise PrepError(f"The store {store.uri} has no phrases of {what}; it has {names}.", f"Run: {command}")
     kinds = sorted(set(table["split_by"].to_pylist()))
     if len(kinds) > 1:
         raise PrepError(
-            f"the store {store.uri} holds {what} by {' and by '.join(kinds)}",
-            f"choose one: --split-by {kinds[0]}",
+            f"The store {store.uri} has {what} by {' and by '.join(kinds)}.",
+            f"Choose one, for example --split-by {kinds[0]}.",
         )
     return table.sort_by("row_id")
 
 
 def load_samples(store: Any, selection: Selection, *, with_scores: bool = False) -> SampleTable:
-    """Join a selection's phrases to its proposals by ``image`` and, if asked for, to its scores by
+    """Join a selection's phrases to its proposals by ``image`` and, if requested, to its scores by
     ``row_id``.
 
-    Rows with an error, without an image or whose image could not be read are skipped and counted. An image
-    that the proposals stage has not seen is an error: training on the rest would be silently partial.
+    Rows with an error, without an image or with an unreadable image are skipped and counted. An image that is
+    missing from the proposals is an error: training would silently use only part of the data.
 
-    :raises PrepError: for a missing stage or selection, with the command that makes it.
+    :raises PrepError: if a table or the selection is missing; the remedy is the command that creates it.
     """
     rows = read_phrases(store, selection)
     skipped: dict[str, int] = {}
@@ -145,8 +145,8 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
             kept.append(place)
     if not kept:
         raise PrepError(
-            f"no usable sample in {selection.dataset} of {store.uri}: {_counts(skipped)}",
-            "look at the columns status and error of its phrases and proposals",
+            f"No usable sample in {selection.dataset} of {store.uri}: {_counts(skipped)}.",
+            "Check the columns status and error of its phrases and proposals.",
         )
     rows = rows.take(kept)
     return _assemble(store, rows, masks, skipped, with_scores)
@@ -168,14 +168,14 @@ def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str,
                 packed = np.frombuffer(grid, dtype=np.uint8)
                 if packed.size % BYTES_PER_MASK:
                     raise PrepError(
-                        f"the grid of {key} in {store.uri} has {packed.size} bytes, not 128 a mask"
+                        f"The grid of {key} in {store.uri} has {packed.size} bytes, not 128 per mask."
                     )
                 found[key] = None if state == "error" else packed.reshape(-1, BYTES_PER_MASK)
     missing = sorted(wanted - found.keys())
     if missing:
         raise PrepError(
-            f"{len(missing)} of {len(wanted)} images have no proposals in {store.uri}, e.g. {missing[0]}",
-            f"make them first: {command}" + (f" --split {selection.split}" if selection.split else ""),
+            f"{len(missing)} of {len(wanted)} images have no proposals in {store.uri}, e.g. {missing[0]}.",
+            f"Run: {command}" + (f" --split {selection.split}" if selection.split else ""),
         )
     return found
 
@@ -228,8 +228,8 @@ def _read_scores(
     stale = [r for r, i in zip(row_ids, images, strict=True) if r not in found or len(found[r]) != counts[i]]
     if stale:
         raise PrepError(
-            f"{len(stale)} of {len(row_ids)} rows of {store.uri} have no scores for their present proposals, "
-            f"for example row {stale[0]}",
-            f"make them first: {command}",
+            f"{len(stale)} of {len(row_ids)} rows of {store.uri} have no scores for their current proposals, "
+            f"for example row {stale[0]}.",
+            f"Run: {command}",
         )
     return [found[r] for r in row_ids]

@@ -1,4 +1,4 @@
-"""Text to token ids: CLIP's byte pairs with the end token kept, or whole words for the tiny encoder."""
+"""Tokenises text: CLIP's byte-pair encoding, or whole words for the tiny encoder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from prep.errors import PrepError
 
-LENGTH = 20  # tokens a text, as the released code has it
+LENGTH = 20  # tokens per text, as in the released code
 CLIP_CONTEXT = 77
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Tokenizer(Protocol):
-    """Texts to (M,L) int64 ids; ``as_dict`` is what a checkpoint stores of it."""
+    """Converts texts to (M,L) int64 ids; a checkpoint stores ``as_dict``."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """(M,L) int64 ids, one row a text, padded with 0."""
+        """(M,L) int64 ids, one row per text, padded with 0."""
         ...
 
     def as_dict(self) -> dict[str, Any]:
@@ -33,9 +33,10 @@ class Tokenizer(Protocol):
 class ClipTokenizer:
     """CLIP's byte-pair encoding to ``length`` ids: start, the text, end, zeros.
 
-    A longer text loses its tail but keeps the end token, at which the text encoder reads. With ``released``,
-    texts are cut as in the released code: the 77-token row is sliced, so that a long text has no end token
-    (its feature is then read at the largest word id) and one beyond 77 tokens is refused.
+    A longer text is truncated but keeps the end token, at which the text encoder reads its feature. With
+    ``released``, texts are truncated as in the released code: the 77-token row is sliced, so a long text has
+    no end token (its feature is then read at the largest word id), and a text of more than 77 tokens raises
+    PrepError.
     """
 
     def __init__(self, length: int = LENGTH, released: bool = False) -> None:
@@ -50,8 +51,8 @@ class ClipTokenizer:
             tokens = [pairs.sot_token_id, *pairs.encode(text), pairs.eot_token_id]
             if self.released and len(tokens) > CLIP_CONTEXT:
                 raise PrepError(
-                    f"a text of {len(tokens)} tokens is beyond CLIP's {CLIP_CONTEXT}: {text[:60]!r}...",
-                    "The released recipe refuses it, as its code does; the other recipes shorten it.",
+                    f"A text has {len(tokens)} tokens, more than CLIP's {CLIP_CONTEXT}: {text[:60]!r}...",
+                    "Use another recipe: only the released one rejects long texts.",
                 )
             if len(tokens) > self.length:
                 tokens = tokens[: self.length]
@@ -66,7 +67,7 @@ class ClipTokenizer:
 
 
 class WordTokenizer:
-    """Lower-cased words and marks to ids: 0 pads, 1 stands for a word not seen in training."""
+    """Maps lower-cased words and punctuation to ids: 0 is padding, 1 is the unknown word."""
 
     def __init__(self, words: Sequence[str], length: int = LENGTH) -> None:
         self.words = tuple(words)
@@ -75,17 +76,17 @@ class WordTokenizer:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], length: int = LENGTH, minimum: int = 1) -> WordTokenizer:
-        """The tokenizer of the words that occur ``minimum`` times or more, in alphabetical order."""
+        """The tokenizer of the words that occur at least ``minimum`` times, in alphabetical order."""
         counts = Counter(word for text in texts for word in _WORD.findall(text.lower()))
         return cls(sorted(word for word, count in counts.items() if count >= minimum), length)
 
     @property
     def vocabulary(self) -> int:
-        """How many ids there are, padding and the unknown word included."""
+        """The number of ids, including padding and the unknown word."""
         return len(self.words) + 2
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """(M,length) int64 ids; longer texts lose their tail, an empty one is the unknown word."""
+        """(M,length) int64 ids; longer texts are truncated, an empty one becomes the unknown word."""
         ids = torch.zeros(len(texts), self.length, dtype=torch.int64)
         for row, text in enumerate(texts):
             tokens = [self._id.get(word, 1) for word in _WORD.findall(text.lower())][: self.length] or [1]
@@ -98,12 +99,12 @@ class WordTokenizer:
 
 
 def from_dict(values: dict[str, Any]) -> ClipTokenizer | WordTokenizer:
-    """The tokenizer that ``as_dict`` described."""
+    """The tokenizer from what ``as_dict`` returned."""
     if values.get("kind") == "clip":
         return ClipTokenizer(int(values["length"]), bool(values["released"]))
     if values.get("kind") == "words":
         return WordTokenizer(values["words"], int(values["length"]))
-    raise PrepError(f"tokenizer {values.get('kind')!r} is not known", "Update pcnet-prep, or train again.")
+    raise PrepError(f"Unknown tokenizer {values.get('kind')!r}.", "Update pcnet-prep, or train again.")
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Evaluation and prediction: the only part of PCNet that reads ground truth."""
+"""Evaluation and prediction: with the report, the only part of pcnet that reads ground truth."""

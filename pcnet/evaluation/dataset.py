@@ -1,6 +1,4 @@
-"""What is evaluated: a split's expressions with their phrases, true masks and proposals. Opens ground
-truth.
-"""
+"""Reads the expressions of a split with their phrases, ground-truth masks and proposals."""
 
 from __future__ import annotations
 
@@ -28,10 +26,10 @@ Rle = dict[str, Any]
 
 @dataclass(frozen=True)
 class Item:
-    """One expression to score.
+    """One expression to evaluate.
 
-    ``sentence`` counts the expressions of its ref from 0; ``truth`` is the run-length coded mask, ``None``
-    where the expression has no target (gRefCOCO); ``groups`` are the kinds of expression that it counts for.
+    ``sentence`` is its index within its ref; ``truth`` is the RLE mask, ``None`` if the expression has no
+    target (gRefCOCO); ``groups`` are the expression types under which it is counted.
     """
 
     row_id: str
@@ -46,15 +44,15 @@ class Item:
     groups: tuple[str, ...] = ()
 
     def mask(self) -> Mask:
-        """The true mask, bool (H, W); all false without a target."""
+        """The ground-truth mask, bool (H, W); all false without a target."""
         return np.zeros(self.size, dtype=bool) if self.truth is None else decode(self.truth)
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """The items of a split, images together; ``skipped`` counts what cannot be scored, by reason.
+    """The items of a split, grouped by image; ``skipped`` counts what cannot be scored, by reason.
 
-    ``proposals`` are the run-length coded masks of each image, or ``None`` where they were not asked for.
+    ``proposals`` are the RLE masks of each image, or ``None`` if they were not requested.
     """
 
     root: Path
@@ -64,12 +62,12 @@ class EvalSet:
 
 
 def decode(coded: Rle) -> Mask:
-    """A run-length coded mask as bool (H, W); PrepError where it is damaged."""
+    """An RLE mask as bool (H, W); raises PrepError if it is damaged."""
     return rle.decode_counts(coded["counts"], *coded["size"])
 
 
 def encode(mask: Mask) -> Rle:
-    """A bool (H, W) mask, run-length coded as COCO has it."""
+    """A bool (H, W) mask as COCO RLE."""
     return {"size": list(mask.shape), "counts": rle.counts_of(mask)}
 
 
@@ -81,12 +79,11 @@ def load_evalset(
     sentences: str = "all",
     proposals: bool = False,
 ) -> EvalSet:
-    """Join a split's expressions to their phrases by ``row_id`` and decode their truth.
+    """Join a split's expressions to their phrases by ``row_id`` and read their ground truth.
 
-    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (what the published code
-    measured).
+    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (as in the released code).
 
-    :raises PrepError: where the store lacks rows of the split, or nothing of it has a mask.
+    :raises PrepError: if the store lacks rows of the split, or no expression has a mask.
     """
     wanted = list(dataset.expressions(None if split is None else [split]))
     table = read_phrases(store, Selection(dataset.name, split, dataset.split_by))
@@ -94,14 +91,17 @@ def load_evalset(
     missing = [e.row_id for e in wanted if e.row_id not in phrases]
     if missing:
         raise PrepError(
-            f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}",
-            f"make them first: pcnet-prep phrases --dataset {dataset.name} --out {store.uri}",
+            f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}.",
+            f"Run: pcnet-prep phrases --dataset {dataset.name} --out {store.uri}",
         )
     skipped: dict[str, int] = {}
     items = _items(wanted, phrases, Truth(dataset), expression_types(dataset), sentences, skipped)
     if not items:
         counts = ", ".join(f"{n} because {why}" for why, n in sorted(skipped.items())[:5])
-        raise PrepError(f"no expression of {dataset.name} can be scored: {counts}", "evaluation needs masks")
+        raise PrepError(
+            f"No expression of {dataset.name} can be scored: {counts}.",
+            "Use a dataset with masks: evaluation needs them.",
+        )
     items.sort(key=lambda item: item.image)
     masks = read_masks(store, {item.image for item in items}) if proposals else None
     return EvalSet(dataset.root, items, skipped, masks)
@@ -150,14 +150,14 @@ def _items(
 
 
 class _CodedTruth:
-    """Truth masks run-length coded; the expressions of one ref follow each other and share theirs."""
+    """Ground-truth masks as RLE; consecutive expressions of one ref share one."""
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
         self._last: tuple[int | None, tuple[Rle | None, tuple[int, int]] | None] = (None, None)
 
     def __call__(self, expression: Expression) -> tuple[Rle | None, tuple[int, int]] | None:
-        """(RLE or ``None`` without a target, (H, W)); ``None`` where there is no usable truth."""
+        """(RLE or ``None`` without a target, (H, W)); ``None`` if there is no usable ground truth."""
         if expression.ref_id is not None and expression.ref_id == self._last[0] and self._last[1]:
             return self._last[1]
         mask = self._truth.mask(expression)
@@ -169,11 +169,11 @@ class _CodedTruth:
 
 
 def expression_types(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """``sent_id`` -> the groups it counts for, from a ``types.json`` beside the annotations, where there is
-    one.
+    """``sent_id`` -> the groups under which it is counted, from ``types.json`` next to the annotations, if it
+    exists.
 
-    The file maps each sent_id to ``{"type": ..., "hard": ...}``; a hard one counts for its type and for
-    "hard <type>" too.
+    The file maps each sent_id to ``{"type": ..., "hard": ...}``; a hard one is counted under its type and
+    "hard <type>".
     """
     path = Path(dataset.root) / "refer" / dataset.name / "types.json"
     if not path.is_file():
@@ -186,13 +186,13 @@ def expression_types(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 
 
 def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:
-    """The stored proposals of ``images`` as run-length codes; an image that is not in the store has none.
+    """The stored proposals of ``images`` as RLE; an image that is not in the store has none.
 
-    :raises PrepError: where the store has no proposals at all.
+    :raises PrepError: if the store has no proposals at all.
     """
     reader = store.stage("proposals").reader()
     if reader.num_rows == 0:
-        raise PrepError(f"the store {store.uri} has no proposals yet", "make them first: pcnet-prep sam")
+        raise PrepError(f"The store {store.uri} has no proposals yet.", "Run: pcnet-prep sam")
     found: dict[str, list[Rle]] = {image: [] for image in images}
     for batch in reader.batches(["image", "height", "width", "masks"]):
         for place, image in enumerate(batch.column(0).to_pylist()):

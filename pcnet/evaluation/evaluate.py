@@ -1,4 +1,4 @@
-"""Runs a model over a split and scores its maps: of what trains and is trained, only this opens truth."""
+"""Runs a model over a split and scores its response maps against the ground truth."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How maps become figures.
+    """How response maps are scored.
 
-    ``threshold`` on the normalised map makes the mask (1e-9 as published; 0.5 is the other usual one);
+    ``threshold`` on the normalised map gives the mask (1e-9 in the released code; 0.5 is also common);
     ``size`` is the side of the network's input; ``save_cam`` and ``save_pseudo`` are folders for maps and
-    masks, ``save_stages`` one for the raw maps of every stage. With ``prms`` one map per ref is also chosen
-    among those of its expressions, by agreement with all of them.
+    masks, ``save_stages`` one for the raw maps of every stage. With ``prms``, one map per ref is also chosen
+    among those of its expressions: the one most similar to all of them.
     """
 
     threshold: float = RELEASED_THRESHOLD
@@ -55,12 +55,12 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of a run.
+    """The metrics of an evaluation.
 
-    ``metrics`` are over the expressions with a target, ``groups`` the same by kind of expression.
-    ``no_target`` counts the expressions without one (gRefCOCO): ``n``, and ``silent``, how many of them got a
-    map without any positive response. ``rows`` are the figures of every expression, ``skipped`` counts what
-    was not scored. ``prms`` are the figures over refs, each by the one map chosen for it.
+    ``metrics`` are over the expressions with a target, ``groups`` the same by expression type. ``no_target``
+    counts the expressions without one (gRefCOCO): ``n``, and ``silent``, those whose map has no positive
+    response. ``rows`` are the metrics of every expression, ``skipped`` counts what was not scored. ``prms``
+    are the metrics over refs, each with the one map chosen for it.
     """
 
     metrics: Metrics
@@ -71,7 +71,7 @@ class Report:
     prms: Metrics | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures without the rows, as JSON values; those of ``metrics`` on the top level."""
+        """The metrics without the rows, as JSON values; those of ``metrics`` at the top level."""
         return {
             **self.metrics.as_dict(),
             "groups": {name: metrics.as_dict() for name, metrics in self.groups.items()},
@@ -113,7 +113,7 @@ def _chosen(
     scores: Sequence[tuple[Item, SampleScore]],
     looks: Sequence[tuple[Tensor, Tensor]],
 ) -> Metrics:
-    """The figures over refs, each scored by the map that :func:`pcnet.evaluation.prms.choose` takes."""
+    """The metrics over refs, each scored on the map that :func:`pcnet.evaluation.prms.choose` selects."""
     by_row = {item.row_id: score for item, score in scores}
     objects = [item.row_id if item.ref_id is None else (item.image, item.ref_id) for item in items]
     picked = choose(objects, *as_arrays(looks))
@@ -124,15 +124,15 @@ def _chosen(
 def validator(
     dataset: Dataset, *, store: str, split: str, size: int | None
 ) -> Callable[[nn.Module], Metrics]:
-    """What the trainer is handed to choose ``best.pt``: a model to its figures over ``split``.
+    """The callback with which the trainer selects ``best.pt``: it returns a model's metrics over ``split``.
 
-    The split's truth is read at once, so that what is missing shows before the first step.
+    The split's ground truth is read at once, so that missing data raises before the first step.
     """
     evalset = load_evalset(dataset, open_store(store), split)
 
     def validate(model: nn.Module) -> Metrics:
         if not isinstance(model, PCNet):
-            raise TypeError(f"a {type(model).__name__} is no PCNet")
+            raise TypeError(f"Expected a PCNet, got {type(model).__name__}.")
         return evaluate(model, evalset, EvalSettings(size=size or 320)).metrics
 
     return validate
@@ -154,11 +154,11 @@ def evaluate_checkpoint(
 ) -> Report:
     """Score a checkpoint over a split, as ``pcnet eval`` does.
 
-    ``sentences`` is ``all`` or ``first``; with ``refine`` masks are also replaced by the stored proposals;
-    ``recipe`` and ``stages`` replace the checkpoint's own. ``settings.size`` of ``None`` is the side it was
-    trained with. With ``out`` the figures and one row per expression are written there.
+    ``sentences`` is ``all`` or ``first``; with ``refine`` the metrics of the chosen proposals are also
+    computed; ``recipe`` and ``stages`` replace the checkpoint's own. If ``settings.size`` is ``None``, the
+    size it was trained with is used. With ``out``, the metrics and one row per expression are written there.
 
-    :raises PrepError: for a file that is no checkpoint, or rows that the store or the dataset lack.
+    :raises PrepError: if the file is not a checkpoint, or the store or the dataset lacks rows.
     """
     settings = settings or EvalSettings()
     model = load_model(checkpoint, stages, recipe)
@@ -180,9 +180,7 @@ def evaluate_checkpoint(
 
 
 def input_size(checkpoint: Path, model: PCNet) -> int:
-    """The side of the images that a checkpoint was trained on; the published 320 where the file does not
-    say.
-    """
+    """The image size that a checkpoint was trained with; the released 320 if the file does not give one."""
     usual = 64 if model.config.encoder == "tiny" else 320
     told = read_checkpoint(checkpoint).get("training", {})
     size = told.get("config", {}).get("size") if isinstance(told, dict) else None
@@ -197,11 +195,11 @@ def responses(
 ) -> Iterator[tuple[Item, Map]]:
     """Each item with its raw response (H, W) at the size of its image: the last stage's, before any ReLU.
 
-    With ``settings.prms`` what each batch's maps look at is added to ``looks``, in the order of the items.
+    With ``settings.prms``, the features of each batch are appended to ``looks``, in the order of the items.
     """
     images = sorted({item.image for item in evalset.items})
     number = {image: i for i, image in enumerate(images)}
-    # Items of an image follow each other, so a decoded image is wanted again at once or never.
+    # Items of an image are consecutive, so a decoded image is needed again at once or never.
     pixels = Pixels(evalset.root, images, settings.size or 320, budget=256 << 20)
     starts = range(0, len(evalset.items), settings.batch_size)
     chunks = [evalset.items[start : start + settings.batch_size] for start in starts]
@@ -232,7 +230,7 @@ def _run(
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """uint8 (B, 3, S, S) and their items to the raw responses of every stage, (B, stages, h, w).
 
-    With ``look`` also what the last stage's maps see and were asked for, as
+    With ``look`` also the image and text features of the last stage's maps, see
     :func:`pcnet.evaluation.prms.features`.
     """
     device = model.logit_scale.device
@@ -245,7 +243,7 @@ def _run(
 def encode_items(model: PCNet, texts: Sequence[tuple[str, Sequence[str]]]) -> tuple[Tensor, Tensor]:
     """Expressions with their phrases to ids (B, L) and (B, P, L), by the model's own tokenizer."""
     if model.tokenizer is None:
-        raise ValueError("the model has no tokenizer: load it with pcnet.load_model")
+        raise ValueError("The model has no tokenizer. Load it with pcnet.load_model.")
     count = model.config.phrases_used
     expressions = model.tokenizer([text for text, _ in texts])
     flat = [phrase for _, own in texts for phrase in pad_phrases(own, count)]
@@ -254,8 +252,8 @@ def encode_items(model: PCNet, texts: Sequence[tuple[str, Sequence[str]]]) -> tu
 
 
 class _Masks:
-    """The proposals of an item as bool (P, H, W), ``None`` where they were not asked for; the last image's
-    kept.
+    """The proposals of an item as bool (P, H, W), ``None`` if they were not requested; the last image's are
+    cached.
     """
 
     def __init__(self, evalset: EvalSet) -> None:
@@ -274,7 +272,7 @@ class _Masks:
 
 
 def _row(item: Item, score: SampleScore) -> dict[str, Any]:
-    """An expression's line of the per-sample table."""
+    """An expression's row of the per-sample table."""
     return {
         "row_id": item.row_id,
         "ref_id": item.ref_id,
@@ -288,7 +286,7 @@ def _row(item: Item, score: SampleScore) -> dict[str, Any]:
 
 
 def _save(item: Item, response: Map, proposals: NDArray[np.bool_] | None, settings: EvalSettings) -> None:
-    """Maps and pseudo masks under the names that a second-stage segmentor reads: image stem, ref,
+    """Save maps and pseudo masks under the names that a second-stage segmentor reads: image stem, ref,
     sentence.
     """
     ref = item.row_id if item.ref_id is None else item.ref_id

@@ -1,4 +1,4 @@
-"""What an evaluation writes: maps and masks for a second stage, raw maps of every stage, figures and rows."""
+"""Writes the outputs of an evaluation: maps, pseudo masks, the raw maps of every stage, metrics and rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Map = NDArray[np.float32]
 
 
 def save_cam(folder: Path, name: str, response: Map) -> None:
-    """The normalised response as ``<name>.npy``, float32 (H, W) in [0, 1]."""
+    """Write the normalised response as ``<name>.npy``, float32 (H, W) in [0, 1]."""
     soft = normalise(response).astype(np.float32)
     _save(folder / f"{name}.npy", soft)
 
@@ -25,9 +25,9 @@ def save_cam(folder: Path, name: str, response: Map) -> None:
 def save_pseudo(
     folder: Path, name: str, response: Map, proposals: NDArray[np.bool_] | None, threshold: float
 ) -> None:
-    """A pseudo mask as ``<name>.npy``, uint8 (H, W) in {0, 1}.
+    """Write a pseudo mask as ``<name>.npy``, uint8 (H, W) in {0, 1}.
 
-    It is the proposal under the peak where there are proposals (P, H, W), else the thresholded map.
+    It is the proposal under the peak if there are proposals (P, H, W), else the thresholded map.
     """
     chosen = None if proposals is None else proposal_under_peak(response, proposals)
     if chosen is not None and proposals is not None:
@@ -45,7 +45,7 @@ def save_stages(folder: Path, name: str, stages: Map) -> None:
 def write_report(
     folder: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
 ) -> None:
-    """``metrics.json`` and ``samples.parquet`` in ``folder``, so that two runs can be compared row by row."""
+    """Write ``metrics.json`` and ``samples.parquet``, so that two runs can be compared row by row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -57,7 +57,7 @@ def write_report(
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    """Write an array: the file is there whole or not at all."""
+    """Write an array atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as file:
         np.save(file, array)

@@ -1,4 +1,4 @@
-"""One image and one text, with phrases and proposals that the caller made, to maps, a mask and a picture."""
+"""Runs a model on one image and one expression, and writes its response maps, mask and a picture."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _GAP = 4  # pixels of white between the panels of a picture
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model sees in an image of H x W pixels.
+    """The model's output for an image of H x W pixels.
 
-    ``stages`` float32 (K, H, W) are the raw responses stage by stage, ``mask`` bool (H, W) the chosen mask:
-    the proposal under the last response's peak (``proposal`` is its index), or the thresholded response where
-    there are no proposals. ``peak`` is (row, column).
+    ``stages`` float32 (K, H, W) are the raw responses of the stages. ``mask`` bool (H, W) is the proposal
+    under the peak of the last response (``proposal`` is its index), or the thresholded response if there are
+    no proposals. ``peak`` is (row, column).
     """
 
     text: str
@@ -53,13 +53,13 @@ def predict(
 ) -> Prediction:
     """Ground ``text`` in an image file.
 
-    ``phrases`` are what the text was broken into (at least one), ``proposals`` the masks to choose from,
-    ``size`` the side of the network's input (see :func:`pcnet.evaluation.evaluate.input_size`).
+    ``phrases`` are the phrases of the text (at least one), ``proposals`` the masks to choose from, ``size``
+    the side of the network's input (see :func:`pcnet.evaluation.evaluate.input_size`).
 
-    :raises PrepError: for an image that cannot be read, a text without phrases, masks of another image.
+    :raises PrepError: if the image cannot be read, the text has no phrases, or the masks have another size.
     """
     if not phrases:
-        raise PrepError(f"{text!r} has no phrases to ground", "give a text that names something")
+        raise PrepError(f"{text!r} has no phrases to ground.", "Give a text that names an object.")
     height, width = image_size(image)
     pixels = torch.from_numpy(read_image(image, size))[None]
     with torch.inference_mode():
@@ -80,7 +80,7 @@ def predict(
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image file.
 
-    :raises PrepError: naming the file, where it is missing or no image.
+    :raises PrepError: if the file is missing or not an image; the message names it.
     """
     from PIL import Image
 
@@ -88,14 +88,14 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as opened:
             return opened.height, opened.width
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise PrepError(f"{path} is not a readable image: {error}", "give an image file") from error
+        raise PrepError(f"{path} is not a readable image: {error}.", "Give an image file.") from error
 
 
 def save(prediction: Prediction, image: Path, out: Path) -> dict[str, Path]:
-    """Write ``mask.png`` (0 and 255), ``stages.png`` and ``prediction.json`` into ``out``; their paths by
-    name.
+    """Write ``mask.png`` (0 and 255), ``stages.png`` and ``prediction.json`` to ``out``; return their paths
+    by name.
 
-    The picture shows the image, the response of each stage over it with its peak marked, and the mask.
+    The picture shows the image, the response of each stage with its peak marked, and the mask.
     """
     from PIL import Image
 
@@ -109,7 +109,7 @@ def save(prediction: Prediction, image: Path, out: Path) -> dict[str, Path]:
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
-    """The prediction as JSON values; ``mask`` is COCO's compressed run-length code."""
+    """The prediction as JSON values; ``mask`` is compressed COCO RLE."""
     coded = encode(prediction.mask)
     return {
         "text": prediction.text,
@@ -136,7 +136,7 @@ def picture(image: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint
 
 
 def _heated(image: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The image in grey with heat in [0, 1] over it, dark blue to yellow."""
+    """The image in grey overlaid with a heat map in [0, 1], dark blue to yellow."""
     stops = np.array([[20, 20, 90], [120, 40, 140], [230, 90, 60], [250, 230, 60]], dtype=np.float64)
     at = np.clip(heat, 0, 1) * (len(stops) - 1)
     low = np.minimum(at.astype(np.int64), len(stops) - 2)
@@ -147,7 +147,7 @@ def _heated(image: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.u
 
 
 def _marked(panel: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
-    """A white cross of about a twentieth of the panel's side at the peak."""
+    """Draw a white cross at the peak, about a twentieth of the panel's side."""
     reach = max(2, max(panel.shape[:2]) // 40)
     panel[max(row - reach, 0) : row + reach + 1, column] = 255
     panel[row, max(column - reach, 0) : column + reach + 1] = 255

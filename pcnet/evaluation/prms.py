@@ -1,6 +1,4 @@
-"""Choosing one response map per object among those of its several expressions (PRMS), without looking at
-truth.
-"""
+"""Chooses one response map per object among those of its expressions (PRMS), without ground truth."""
 
 from __future__ import annotations
 
@@ -17,12 +15,12 @@ from pcnet.model.pcnet import PCNet
 
 
 def features(model: PCNet, images: Tensor, expression_ids: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """What each map looks at, and what was asked: unit vectors (B, C) and (B, C).
+    """Image features under each map, and text features: unit vectors (B, C) and (B, C).
 
     ``images`` (B, 3, H, W) normalised, ``expression_ids`` (B, L), ``maps`` (B, 1, h, w) raw responses. The
-    first is the mean of the visual features weighted by the normalised map. The published code asks a second
-    network (CLIP ViT-B/32) about the image under the map; here the model's own encoders judge, so that no
-    other weights are needed.
+    first is the mean of the visual features weighted by the normalised map. The released code scores the
+    masked image with a second network (CLIP ViT-B/32); this uses the model's own encoders, so that no other
+    weights are needed.
     """
     visual = model.c4_vis_project(model.backbone.encode_image(images))
     weights = normalised(maps)
@@ -34,12 +32,11 @@ def features(model: PCNet, images: Tensor, expression_ids: Tensor, maps: Tensor)
 def choose(
     objects: Sequence[Hashable], seen: NDArray[np.floating], asked: NDArray[np.floating]
 ) -> dict[Hashable, int]:
-    """For each object the index of its chosen map: the one that agrees best with all the object's
-    expressions.
+    """For each object the index of its chosen map: the one most similar to all the object's expressions.
 
-    ``objects`` (N) names each row's object, ``seen`` and ``asked`` (N, C) are :func:`features`. The agreement
-    of map i is the sum over the object's expressions j of the cosine of seen_i and asked_j; the first of
-    equal ones is taken.
+    ``objects`` (N) is each row's object, ``seen`` and ``asked`` (N, C) are :func:`features`. The score of map
+    i is the sum over the object's expressions j of the cosine of seen_i and asked_j; the first of equal maps
+    wins.
     """
     rows: dict[Hashable, list[int]] = {}
     for row, name in enumerate(objects):

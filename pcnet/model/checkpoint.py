@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, read without running code, released files under their own names.
+"""Writes and reads checkpoints, including released ones, without running code from the file.
 
 A file is a dict with the state dict under ``model``, as the released code has it. Ours add ``format``,
-``config``, ``recipe`` and ``tokenizer`` (plain values) and whatever the trainer keeps; a file without
-``recipe`` is a released one, whose sizes are read off its shapes.
+``config``, ``recipe`` and ``tokenizer`` (plain values) and the trainer's state. A file without ``recipe`` is
+a released one, whose sizes are inferred from the shapes of its weights.
 """
 
 from __future__ import annotations
@@ -24,18 +24,15 @@ from prep.errors import PrepError
 from prep.files import replacing
 
 FORMAT = 1
-REMEDY = (
-    "Give a checkpoint that pcnet train wrote, or one of the released code (its state dict under 'model')."
-)
+REMEDY = "Give a checkpoint of pcnet train, or one of the released code (with its state dict under 'model')."
 
 
 def save_checkpoint(
     path: Path, model: PCNet, recipe: Recipe, tokenizer: Tokenizer, extra: Mapping[str, Any] | None = None
 ) -> None:
-    """Write ``model`` with all that is needed to use it, and the trainer's ``extra`` entries.
+    """Write ``model`` with everything needed to use it, and the trainer's ``extra`` entries.
 
-    The file appears under its name only when it is complete and on the disk; a reader sees the old one or the
-    new one.
+    The write is atomic: a reader sees either the old file or the complete new one.
     """
     payload = {
         **(extra or {}),
@@ -51,22 +48,25 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The file's dict, with ``model`` a state dict; PrepError for a missing, cut or other file."""
+    """The file's dict, with a state dict under ``model``; PrepError if it is missing, truncated or another
+    file.
+    """
     if not path.is_file():
-        raise PrepError(f"{path}: no such checkpoint", REMEDY)
+        raise PrepError(f"{path}: no such checkpoint.", REMEDY)
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, from zipfile's to pickle's
+    except Exception as error:  # torch raises many types, from zipfile's to pickle's
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise PrepError(
-            f"{path}: not a readable checkpoint (cut short, or no checkpoint): {reason[0][:200]}", REMEDY
+            f"{path}: not a readable checkpoint (truncated, or another file): {reason[0][:200]}.", REMEDY
         ) from error
     if not isinstance(payload, dict) or not _is_state(payload.get("model")):
-        raise PrepError(f"{path}: holds no model", REMEDY)
+        raise PrepError(f"{path}: contains no model.", REMEDY)
     version = payload.get("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
         raise PrepError(
-            f"{path}: checkpoint format {version}, and this version reads {FORMAT}", "Update pcnet-prep."
+            f"{path}: has checkpoint format {version}; this version reads format {FORMAT}.",
+            "Update pcnet-prep.",
         )
     return payload
 
@@ -74,9 +74,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_model(path: str | Path, stages: int | None = None, recipe: str | None = None) -> PCNet:
     """The model of a checkpoint, in evaluation mode, with its ``recipe`` and ``tokenizer`` as attributes.
 
-    ``stages`` defaults to what the file says, else 3. ``recipe`` is a name that replaces the file's; a file
-    that says none is ``released``. Raises PrepError where the file is not a checkpoint, lacks the weights of
-    the recipe's stages or holds fewer stages than asked for.
+    ``stages`` defaults to the file's, else 3. ``recipe`` is a name that replaces the file's; a file without
+    one is ``released``. Raises PrepError if the file is not a checkpoint, lacks the weights of the recipe's
+    stages or has fewer stages than requested.
     """
     path = Path(path)
     payload = read_checkpoint(path)
@@ -96,26 +96,26 @@ def load_model(path: str | Path, stages: int | None = None, recipe: str | None =
 
 
 def begin_from(model: PCNet, path: Path) -> None:
-    """Give ``model`` the weights of a checkpoint as its first ones: all but the stages, and those where the
-    file has the same.
+    """Initialise ``model`` from a checkpoint: all weights except the stages, and the stages too if they
+    match.
 
-    :raises PrepError: where the file is no checkpoint, is of another encoder, or reads texts by other ids.
+    :raises PrepError: if the file is not a checkpoint, or has another encoder or other token ids.
     """
     payload = read_checkpoint(path)
     state = {name.removeprefix("module."): value for name, value in payload["model"].items()}
     mine, theirs = model.tokenizer, payload.get("tokenizer", {})
     if isinstance(mine, WordTokenizer) and theirs.get("words", list(mine.words)) != list(mine.words):
         raise PrepError(
-            f"{path}: its words are not those of these texts, so its text encoder would misread them",
-            "Begin from a checkpoint trained on the same texts, or use a CLIP encoder.",
+            f"{path}: the vocabulary differs from that of these texts, so the text encoder cannot be used.",
+            "Start from a checkpoint trained on the same texts, or use a CLIP encoder.",
         )
     wanted = model.state_dict()
     same = {name: v for name, v in state.items() if name in wanted and v.shape == wanted[name].shape}
     missing = [name for name in wanted if name not in same and not name.startswith("attn_fusion_vl.")]
     if missing:
         raise PrepError(
-            f"{path}: has no {missing[0]} of the shape of encoder {model.config.encoder}",
-            "Begin from a checkpoint of the same --encoder.",
+            f"{path}: has no {missing[0]} with the shape of encoder {model.config.encoder}.",
+            "Start from a checkpoint of the same --encoder.",
         )
     model.load_state_dict(same, strict=False)
 
@@ -123,8 +123,8 @@ def begin_from(model: PCNet, path: Path) -> None:
 def _adjusted(
     path: Path, state: Mapping[str, Tensor], config: ModelConfig, chosen: Recipe, stages: int | None
 ) -> ModelConfig:
-    """``config`` with the stages and the recipe asked for."""
-    # By the highest number: a first stage of ours that has no weights of its own leaves no name.
+    """``config`` with the requested stages and recipe."""
+    # From the highest index: a first stage of plus has no weights and so no entry.
     numbers = {int(name.split(".")[1]) for name in state if name.startswith("attn_fusion_vl.")}
     held = max(numbers, default=0) + 1
     wanted = config.stages if stages is None else stages
@@ -133,12 +133,14 @@ def _adjusted(
         values["gain"] = chosen.gain
     adjusted = ModelConfig.from_dict(values)
     if wanted > held and adjusted.comprehension != "none":
-        raise PrepError(f"{path}: holds {held} stages, {wanted} were asked for", f"Ask for at most {held}.")
+        raise PrepError(
+            f"{path}: has {held} stages, fewer than the requested {wanted}.", f"Set --stages {held} or less."
+        )
     return adjusted
 
 
 def _fill(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> None:
-    """Load ``state``, less the stages that ``model`` does not have; PrepError where anything else differs."""
+    """Load ``state`` without the stages that ``model`` does not have; PrepError if anything else differs."""
     wanted = model.state_dict()
     spare = re.compile(r"attn_fusion_vl\.(\d+)\.")
     used = {
@@ -149,7 +151,7 @@ def _fill(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> None:
     problems = [
         f"lacks {name}" for name in wanted if name not in used and not name.endswith("num_batches_tracked")
     ]
-    problems += [f"has {name}, which these stages do not" for name in used if name not in wanted]
+    problems += [f"has {name}, which these stages do not have" for name in used if name not in wanted]
     problems += [
         f"has {name} of shape {tuple(used[name].shape)}, not {tuple(wanted[name].shape)}"
         for name in used
@@ -158,14 +160,14 @@ def _fill(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> None:
     if problems:
         raise PrepError(
             f"{path}: not a model with {model.config.comprehension!r} stages: it {problems[0]}"
-            + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
-            "Leave --recipe out to use the file's own, or give the checkpoint of that recipe.",
+            + (f" (and {len(problems) - 1} more)." if len(problems) > 1 else "."),
+            "Omit --recipe to use the file's own, or give a checkpoint of that recipe.",
         )
     model.load_state_dict(used, strict=False)
 
 
 def _sizes(path: Path, state: Mapping[str, Tensor], chosen: Recipe) -> ModelConfig:
-    """The sizes of a file that does not say them, read off the shapes of its weights."""
+    """The sizes of a file without a config, inferred from the shapes of its weights."""
     try:
         visual = "backbone.visual."
         sizes = ClipSizes(
@@ -181,7 +183,7 @@ def _sizes(path: Path, state: Mapping[str, Tensor], chosen: Recipe) -> ModelConf
         )
         hidden = state["c4_vis_project.weight"].shape[0]
     except (KeyError, IndexError) as error:
-        raise PrepError(f"{path}: not a PCNet checkpoint, it lacks {error}", REMEDY) from error
+        raise PrepError(f"{path}: not a PCNet checkpoint: it lacks {error}.", REMEDY) from error
     encoder = next((name for name, known in CLIP_SIZES.items() if known == sizes), "clip")
     stages = 1 if chosen.comprehension == "none" else 3
     return ModelConfig(

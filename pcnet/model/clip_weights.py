@@ -1,4 +1,4 @@
-"""CLIP's released weights: from a file, from OpenAI's own cache, or by open_clip's download."""
+"""Loads CLIP's released weights from a file, from OpenAI's cache, or through open_clip's download."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ PROBE_SECONDS = 10
 
 
 def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "openai") -> None:
-    """Give ``encoder`` CLIP ``name``'s (RN50, RN101) weights.
+    """Load the weights of CLIP ``name`` (RN50, RN101) into ``encoder``.
 
     ``weights`` is ``openai`` (OpenAI's own, in ``~/.cache/clip`` or downloaded by open_clip) or a file: a
-    state dict, safetensors, or OpenAI's TorchScript archive. Raises PrepError where it cannot be had or is of
-    another model.
+    state dict, safetensors, or OpenAI's TorchScript archive. Raises PrepError if it could not be loaded or
+    belongs to another model.
     """
     _fill(encoder, find_weights(name, weights), name)
 
 
 def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
-    """The frozen CLIP ViT-B/32 that the calibration losses ask, in evaluation mode; ``random`` loads nothing
-    into it.
-    """
+    """The frozen CLIP ViT-B/32 of the calibration losses, in evaluation mode; ``random`` loads no weights."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision = CLIPVisionCfg(layers=12, width=768, patch_size=32, image_size=224)
@@ -42,12 +40,13 @@ def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
 
 
 def find_weights(name: str, weights: str | Path) -> Path:
-    """The local file of CLIP ``name``'s weights, downloaded where it must be."""
+    """The local file of CLIP ``name``'s weights, downloaded if necessary."""
     if str(weights) != "openai":
         path = Path(weights).expanduser()
         if not path.is_file():
             raise PrepError(
-                f"{path}: no such file of CLIP weights", "Give a file, or 'openai' to download them."
+                f"{path}: no such file of CLIP weights.",
+                "Give an existing file, or 'openai' to download the weights.",
             )
         return path
     return kept(name) or _download(name)
@@ -62,30 +61,30 @@ def _download(name: str) -> Path:
         if downloaded(name) is None and not constants.HF_HUB_OFFLINE:
             _probe(constants.ENDPOINT)
         return Path(download_pretrained(source))
-    except Exception as error:  # the hub raises many kinds, most of them OSErrors
-        raise _unavailable(name, f"{REPOSITORIES[name]} cannot be downloaded: {_reason(error)}") from error
+    except Exception as error:  # the hub raises many types, most of them OSErrors
+        raise _unavailable(name, f"{REPOSITORIES[name]} could not be downloaded: {_reason(error)}") from error
 
 
 def _probe(url: str) -> None:
-    """Fail at once where there is no network: the hub's client tries again for minutes."""
+    """Fail at once if there is no network: the hub's client retries for minutes."""
     try:
         urlopen(Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
     except HTTPError:
-        return  # it answers
+        return  # the server responds
     except URLError as error:
-        raise OSError(f"{url} cannot be reached ({error.reason})") from error
+        raise OSError(f"{url} could not be reached ({error.reason})") from error
 
 
 def _unavailable(name: str, problem: str) -> PrepError:
     return PrepError(
-        f"The weights of CLIP {name} are not here: {problem}",
-        f"Copy OpenAI's {name}.pt to {OPENAI_CACHE}/ or name a file with --clip-weights FILE; "
-        "--encoder tiny needs none.",
+        f"The weights of CLIP {name} are not available: {problem}.",
+        f"Copy OpenAI's {name}.pt to {OPENAI_CACHE}/, or set --clip-weights FILE; "
+        "--encoder tiny needs no weights.",
     )
 
 
 def _fill(clip: nn.Module, path: Path, name: str) -> None:
-    """Load the file into ``clip``, in float32; PrepError where something is missing or misshapen."""
+    """Load the file into ``clip``, in float32; PrepError if a weight is missing or has the wrong shape."""
     state, wanted = read_weights(path), clip.state_dict()
     problems = [
         f"lacks {key}" for key in wanted if key not in state and not key.endswith("num_batches_tracked")
@@ -97,18 +96,19 @@ def _fill(clip: nn.Module, path: Path, name: str) -> None:
     ]
     if problems:
         raise PrepError(
-            f"{path}: not the weights of CLIP {name}: it {problems[0]}", f"Give CLIP {name}'s own."
+            f"{path}: not the weights of CLIP {name}: it {problems[0]}.", f"Give the weights of CLIP {name}."
         )
     clip.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors file, a state dict or a TorchScript archive; pickled code is refused."""
+    """The tensors of a safetensors file, a state dict or a TorchScript archive; pickled code is not run."""
     try:
         return _tensors(_read(path))
-    except Exception as error:  # each reader raises its own kinds
+    except Exception as error:  # each reader raises its own types
         raise PrepError(
-            f"{path}: not a readable file of weights: {_reason(error)}", "Download it again, or give another."
+            f"{path}: not a readable weights file: {_reason(error)}.",
+            "Download it again, or give another file.",
         ) from error
 
 

@@ -1,4 +1,5 @@
-"""The image and text encoders: CLIP with a ResNet tower (open_clip), and a small one from scratch.
+"""Defines the image and text encoders: CLIP with a ResNet image tower (open_clip), and a small one trained
+from scratch.
 
 Both offer ``encode_image`` (B,3,H,W) -> (B,Cv,h,w), ``encode_text`` (M,L) -> (M,Cl), and the widths ``Cv`` =
 ``visual_channels`` and ``Cl`` = ``text_width``. Parameter names are those of a released checkpoint's
@@ -16,17 +17,17 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from pcnet.config import CLIP_SIZES, ClipSizes, ModelConfig
 from prep.errors import PrepError
 
-HEAD_WIDTH = 64  # channels of one attention head in every released CLIP
+HEAD_WIDTH = 64  # channels per attention head in every released CLIP
 
 
 def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder:
-    """The encoder that ``config`` names, with random weights (CLIP's: :mod:`pcnet.model.clip_weights`)."""
+    """The encoder of ``config``, with random weights (:mod:`pcnet.model.clip_weights` loads CLIP's)."""
     if config.encoder == "tiny":
         return TinyEncoder(config.vocabulary)
     sizes = config.clip or CLIP_SIZES.get(config.encoder)
     if sizes is None:
         raise PrepError(
-            "encoder 'clip' was asked for without its sizes", "Name RN50 or RN101, or load a checkpoint."
+            "The encoder 'clip' was requested without its sizes.", "Use RN50 or RN101, or load a checkpoint."
         )
     return ClipEncoder(sizes)
 
@@ -34,10 +35,9 @@ def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder:
 class ClipEncoder(nn.Module):
     """CLIP's modified ResNet up to its last residual layer, and its text transformer.
 
-    The response map needs the grid of features, so the image tower's attention pooling is held (checkpoints
-    have it) but never run. Texts may be shorter than the context that CLIP was trained with: positions and
-    the causal mask are cut to the length given, and the text's feature is read at its largest id, the end
-    token.
+    The response map needs the feature grid, so the attention pooling of the image tower is kept (checkpoints
+    contain it) but never run. Texts may be shorter than CLIP's context: positions and the causal mask are
+    truncated to the given length, and the text feature is read at the largest id, the end token.
     """
 
     def __init__(self, sizes: ClipSizes) -> None:
@@ -53,7 +53,9 @@ class ClipEncoder(nn.Module):
         self.visual_channels = sizes.vision_width * 32
         self.text_width = sizes.embed_dim
         for unused in (*self.visual.attnpool.parameters(), self.logit_scale):
-            unused.requires_grad_(False)  # or data-parallel training waits for gradients that never come
+            unused.requires_grad_(
+                False
+            )  # otherwise data-parallel training waits for gradients that are never computed
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,Cv,H/32,W/32), the last residual layer's features."""
@@ -70,7 +72,7 @@ def clip_text(clip: Any, ids: Tensor) -> Tensor:
     length = ids.shape[1]
     if length > clip.positional_embedding.shape[0]:
         raise PrepError(
-            f"texts of {length} tokens are beyond CLIP's {clip.positional_embedding.shape[0]}",
+            f"Texts of {length} tokens exceed CLIP's context of {clip.positional_embedding.shape[0]}.",
             "Tokenise them to a shorter length.",
         )
     x = clip.token_embedding(ids) + clip.positional_embedding[:length]
@@ -81,11 +83,11 @@ def clip_text(clip: Any, ids: Tensor) -> Tensor:
 
 
 class TinyEncoder(nn.Module):
-    """A small encoder that learns from scratch: stride 4, receptive field 23 pixels, 64 channels.
+    """A small encoder trained from scratch: stride 4, receptive field 23 pixels, 64 channels.
 
-    The field is small on purpose: with a wide one the peak of a response falls beside the object. Position
-    words need the coordinates, which come in at the image (two extra channels) and on the map (a linear
-    embedding). Texts go through word embeddings and a GRU in both directions, id 0 being padding.
+    The receptive field is small on purpose: with a large one the peak of a response falls next to the object.
+    Position words need coordinates, which are added to the image (two extra channels) and to the feature map
+    (a linear embedding). Texts are encoded by word embeddings and a bidirectional GRU; id 0 is padding.
     """
 
     visual_channels = 64
@@ -95,7 +97,8 @@ class TinyEncoder(nn.Module):
         super().__init__()
         if vocabulary < 2:
             raise PrepError(
-                "the tiny text encoder has no words", "Build its tokenizer from the training texts first."
+                "The tiny text encoder has an empty vocabulary.",
+                "Build its tokenizer from the training texts first.",
             )
         self.layers = nn.Sequential(
             _convolution(5, width // 2, stride=2),
@@ -144,7 +147,7 @@ def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
 
 
 def _coordinates(like: Tensor) -> Tensor:
-    """(B,2,H,W) x and y of each place in [-1, 1]."""
+    """(B,2,H,W) x and y of each position in [-1, 1]."""
     batch, _, height, width = like.shape
     y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype).view(1, 1, height, 1)
     x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype).view(1, 1, 1, width)
@@ -171,5 +174,5 @@ def _open_clip(sizes: ClipSizes) -> Any:
 
 
 def _tensor(value: Any) -> Tensor:
-    """The value, known to be a tensor: torch's modules are untyped."""
+    """Cast to Tensor: torch's modules are untyped."""
     return value  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""PCNet: an image, an expression and its phrases to one response map a stage.
+"""PCNet: maps an image, an expression and its phrases to one response map per stage.
 
-Legend: B images, L tokens a text, P phrases, T texts that an image is scored against, K stages, C the common
-width, (H,W) the image and (h,w) the feature grid.
+Legend: B images, L tokens per text, P phrases, T texts that an image is scored against, K stages, C the
+shared width, (H,W) the image and (h,w) the feature grid.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pcnet.model.stages import STAGES, Inputs, Scope
 
 
 class PCNet(nn.Module):
-    """The network of the paper; which stages it has is ``config.comprehension``.
+    """The network of the paper; ``config.comprehension`` selects its stages.
 
     In evaluation mode ``model(images, expression_ids, phrase_ids)`` returns the last stage's response after
     ReLU at image size, (B,1,H,W); an image's map does not depend on the others in the batch. In training mode
-    it returns :class:`pcnet.data.batch.Outputs`. Parameters carry the names of a released checkpoint;
-    ``recipe`` is what it was built for.
+    it returns :class:`pcnet.data.batch.Outputs`. Parameters have the names of a released checkpoint;
+    ``recipe`` is the recipe it was built for.
     """
 
     def __init__(self, config: ModelConfig, recipe: Recipe | None = None) -> None:
@@ -33,14 +33,13 @@ class PCNet(nn.Module):
         self.config = config
         self.recipe = recipe
         self.tokenizer: Tokenizer | None = None
-        self.scope = Scope(pairwise=True)  # a data-parallel trainer hands in one that gathers
+        self.scope = Scope(pairwise=True)  # a data-parallel trainer replaces it with one that gathers
         self.backbone = build_encoder(config)
         self.c4_vis_project = nn.Conv2d(self.backbone.visual_channels, config.hidden, 1)
         self.global_lan_project = nn.Linear(self.backbone.text_width, config.hidden)
         self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))
         stage, self._run = STAGES[config.comprehension]
-        # A released file holds four stages whatever number is used; the unused ones are kept, to be saved
-        # again.
+        # A released file always has four stages; the unused ones are kept, so that they can be saved again.
         held = MAX_STAGES if config.comprehension == "released" else config.stages
         self.attn_fusion_vl = nn.ModuleList(
             stage(config.hidden, config.gain, first=number == 0) for number in range(held)
@@ -58,7 +57,7 @@ class PCNet(nn.Module):
         opposite_expression_ids: Tensor | None = None,
         opposite_phrase_ids: Tensor | None = None,
     ) -> Any:
-        """(B,3,H,W), (B,L), (B,P,L): a map (evaluation) or ``Outputs`` (training), see the class."""
+        """(B,3,H,W), (B,L), (B,P,L): a map (evaluation) or ``Outputs`` (training)."""
         size = (images.shape[2], images.shape[3])
         if not self.training:
             return upsample(self.responses(images, expression_ids, phrase_ids)[-1], size).relu()
@@ -82,19 +81,17 @@ class PCNet(nn.Module):
         )
 
     def responses(self, images: Tensor, expression_ids: Tensor, phrase_ids: Tensor) -> tuple[Tensor, ...]:
-        """The raw response of every stage, (B,1,h,w) each, every image with its own expression alone."""
+        """The raw response of every stage, (B,1,h,w) each, of every image to its own expression."""
         return self._stages(images, expression_ids[None], phrase_ids[None], Scope(pairwise=False))
 
     def _stages(
         self, images: Tensor, expressions: Tensor, phrases: Tensor, scope: Scope
     ) -> tuple[Tensor, ...]:
-        """(B,3,H,W), (R,B,L), (R,B,P,L) -> (B,T,h,w) a stage."""
+        """(B,3,H,W), (R,B,L), (R,B,P,L) -> (B,T,h,w) per stage."""
         visual = self.c4_vis_project(self.backbone.encode_image(images))
         used = self.config.phrases_used
         if phrases.shape[2] < used:
-            raise ValueError(
-                f"{self.config.stages} stages read {used} phrases, {phrases.shape[2]} were given"
-            )
+            raise ValueError(f"{self.config.stages} stages read {used} phrases, got {phrases.shape[2]}")
         texts = torch.cat([expressions.unsqueeze(2), phrases[:, :, :used]], 2)
         encoded = self.global_lan_project(self.backbone.encode_text(texts.flatten(0, 2)))
         encoded = encoded.view(*texts.shape[:3], -1)
@@ -102,10 +99,10 @@ class PCNet(nn.Module):
         return self._run(self.attn_fusion_vl[: self.config.stages], inputs)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """(encoder, new layers), the two groups of the optimiser, without what is never trained.
+        """(encoder, new layers): the two parameter groups of the optimiser, without frozen parameters.
 
-        Quirk: the released code leaves ``logit_scale`` out of both, so that the scores keep their first scale
-        of 1/0.07; with the released stages it stays out here too.
+        Quirk: the released code excludes ``logit_scale`` from both, so the scores keep their initial scale of
+        1/0.07; with the released stages it is excluded here too.
         """
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         known = {id(p) for p in self.backbone.parameters()}

@@ -1,10 +1,10 @@
-"""The stages between the features and the response maps: as in the paper, as in the released code, and ours.
+"""Defines the stages between features and response maps: the paper's, the released code's and ours.
 
-Legend: B images, R texts of an image (its own expression, then its partner's and its own turned round where
-given), T texts that an image is scored against, P phrases, N = h*w places, C channels. In training every
-image meets the texts of the whole batch, T = R*G with G the images of all processes: first every image's own
-text, then every partner's, and so on. In evaluation an image meets its own text alone, T = 1, so that no
-other image has a say.
+Legend: B images, R texts per image (its own expression, then its partner's and its own with the directions
+swapped, if given), T texts that an image is scored against, P phrases, N = h*w positions, C channels. In
+training every image is scored against the texts of the whole batch, T = R*G with G the images of all
+processes: first every image's own text, then every partner's, and so on. In evaluation an image is scored
+against its own text only, T = 1, so its result does not depend on other images.
 
 Each ``*_stages`` function returns the raw responses of every stage, (B,T,h,w) each.
 """
@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from pcnet.maps import normalised
 
-FLOOR = 0.05  # what the gate leaves of a place where the previous stage saw nothing
+FLOOR = 0.05  # gate value at a position where the previous response is 0
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Whom an image is compared with: the batch's texts (training) or its own alone (evaluation).
+    """The texts that an image is scored against: the batch's (training) or its own only (evaluation).
 
-    ``gather`` turns (B, ...) of this process into (G, ...) of all, in rank order; alone it is the identity.
-    ``rank`` is this process's place in that order.
+    ``gather`` turns (B, ...) of this process into (G, ...) of all, in rank order; with one process it is the
+    identity. ``rank`` is the rank of this process.
     """
 
     pairwise: bool
@@ -47,13 +47,13 @@ class Scope:
         return self.spread(self.rows(texts), texts.shape[1])
 
     def spread(self, rows: Tensor, images: int) -> Tensor:
-        """What :meth:`rows` gave -> (B,T,C)."""
+        """The output of :meth:`rows` -> (B,T,C)."""
         return rows.expand(images, *rows.shape) if self.pairwise else rows.unsqueeze(1)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stages read, all projected to C, and ``scale``, by which their scores are multiplied."""
+    """The inputs of the stages, all projected to C, and ``scale``, the factor of their scores."""
 
     scale: Tensor
     visual: Tensor  # (B,C,h,w)
@@ -71,9 +71,9 @@ class Inputs:
         return _unit(self.scope.tokens(self.cues[:, :, number]))
 
     def score(self, places: Tensor, queries: Tensor) -> Tensor:
-        """scale * V Q^T of (B,N,C) places and (B,T,C) queries, as (B,T,h,w) float32.
+        """scale * V Q^T of (B,N,C) positions and (B,T,C) queries, as (B,T,h,w) float32.
 
-        Never in half precision: of scores around 14 it would leave steps of 1/16, and peaks would tie.
+        Never in half precision: for scores around 14 its resolution is 1/16, and peaks would tie.
         """
         with torch.autocast(places.device.type, enabled=False):
             scores = self.scale.float() * queries.float() @ places.float().transpose(1, 2)
@@ -81,14 +81,14 @@ class Inputs:
 
 
 def single_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
-    """No comprehension: every place's cosine with the whole expression, once."""
+    """No comprehension: a single stage with every position's cosine with the whole expression."""
     return (inputs.score(_unit(_places(inputs.visual)), inputs.expressions),)
 
 
 class PaperStage(nn.Module):
-    """One stage of equations 2 to 4; every attention has projections of its own and a two-layer MLP.
+    """One stage of equations 2 to 4; every attention has its own projections and a two-layer MLP.
 
-    The last layers start at zero, so that training starts from the stage without comprehension.
+    The last layers are initialised to zero, so that training starts from the stage without comprehension.
     """
 
     def __init__(self, channels: int, gain: float, first: bool) -> None:
@@ -99,10 +99,9 @@ class PaperStage(nn.Module):
         self.visual_from_query = _Attention(channels)
 
     def forward(self, visual: Tensor, query: Tensor, cue: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,N,C) places, (B,T,C) queries and cues -> the next places and queries.
+        """(B,N,C) positions, (B,T,C) queries and cues -> the next positions and queries.
 
-        The cues of other images are the negatives of equation 2, and are keys of equation 3 as seen by image
-        i.
+        The cues of other images are the negatives of equation 2, and for image i they are keys of equation 3.
         """
         cue = cue + self.cue_from_visual(cue, visual)
         query = query + self.gain * self.query_from_cues(query, cue)
@@ -120,9 +119,9 @@ def paper_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 class PlusStage(nn.Module):
-    """One of our stages: the cue's look at the image, and how far the previous response gates this one.
+    """One stage of plus: the cue's attention to the image, and the gate by the previous response.
 
-    A ``gain`` of 0 leaves the look at the image out.
+    A ``gain`` of 0 removes the attention to the image.
     """
 
     def __init__(self, channels: int, gain: float, first: bool) -> None:
@@ -134,19 +133,19 @@ class PlusStage(nn.Module):
             self.gate = nn.Parameter(torch.ones(()))
 
     def forward(self, places: Tensor, query: Tensor, cue: Tensor) -> Tensor:
-        """(B,N,C) places, (B,T,C) sums of cues and this stage's cue -> (B,T,C) queries of unit length."""
+        """(B,N,C) positions, (B,T,C) sums of cues and this stage's cue -> (B,T,C) queries of unit length."""
         if not self.gain:
             return _unit(query)
         return _unit(query + self.gain * self.cue_from_visual(cue, places))
 
 
 def plus_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
-    """Ours: the query is the sum of the cues so far, and a place must have passed the stages before.
+    """Ours: the query is the sum of the cues so far, and each stage is gated by the previous response.
 
     Q_n = sum of q_0 to q_n (and the whole expression at the last stage) + gain * MLP(q_n's attention to V);
     L_n = scale * V Q_n^T + 2 * gate_n * log(R_{n-1} + 0.05), with R the previous response in
-    [0, 1], detached. The product form keeps the peak from moving to whatever a later phrase names best, which
-    in a relation ("the circle left of the blue square") is the anchor and not the target.
+    [0, 1], detached. The product form keeps the peak from moving to the object that a later phrase
+    matches best, which in a relation ("the circle left of the blue square") is the anchor and not the target.
     """
     places, total = _unit(_places(inputs.visual)), inputs.visual.new_zeros(())
     responses: list[Tensor] = []
@@ -166,9 +165,9 @@ def plus_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
 class ReleasedStage(nn.Module):
     """One ``bilateral_prompt`` of the released code ([W] model/attn.py), with its parameter names.
 
-    One set of projections serves three attentions: t_proj1 makes every text query, t_proj2/3 every text key
-    and value, v_proj1/2/3 the visual ones; each ends in a single linear layer (the paper has separate ones
-    and MLPs).
+    One set of projections is shared by three attentions: t_proj1 computes every text query, t_proj2/3 every
+    text key and value, v_proj1/2/3 the visual ones; each ends in a single linear layer (the paper has
+    separate projections and MLPs).
     """
 
     def __init__(self, channels: int, gain: float, first: bool) -> None:
@@ -184,26 +183,26 @@ class ReleasedStage(nn.Module):
         self.t_output = nn.Sequential(nn.Linear(channels, channels))
 
     def text_from_visual(self, texts: Tensor, visual: Tensor) -> Tensor:
-        """(B,T,C) texts look at (B,C,h,w) -> (B,T,C)."""
+        """(B,T,C) texts attend to (B,C,h,w) -> (B,T,C)."""
         keys, values = _places(self.v_proj2(visual)), _places(self.v_proj3(visual))
         return _tensor(self.t_output(_attend(self.t_proj1(texts), keys, values)))
 
     def visual_from_text(self, visual: Tensor, texts: Tensor) -> Tensor:
-        """(B,C,h,w) places look at (B,T,C) texts -> (B,C,h,w).
+        """(B,C,h,w) positions attend to (B,T,C) texts -> (B,C,h,w).
 
-        With one text (evaluation) the soft-max is 1 everywhere, so the map is constant and the instance norm
-        leaves only its bias: the visual update vanishes exactly where the model is used.
+        With one text (evaluation) the softmax is 1 everywhere, so the map is constant and the instance norm
+        leaves only its bias: the visual update has no effect at evaluation.
         """
         new = _attend(_places(self.v_proj1(visual)), self.t_proj2(texts), self.t_proj3(texts))
         return _tensor(self.v_output(_grid(new, visual)))
 
     def text_from_text(self, texts: Tensor, context: Tensor) -> Tensor:
-        """(M,1,C) texts look at (G,T,C) cues -> (M,1,C).
+        """(M,1,C) texts attend to (G,T,C) cues -> (M,1,C).
 
         Quirk: keys and values are reshaped where they should be transposed, so for T > 1 a "key" mixes the
-        channels of several cues. G*T*C numbers are dealt to M rows in memory order: where partners double the
-        texts (M = 2G), even rows get the own cues and odd rows the partners'. With one text (evaluation) it
-        does nothing.
+        channels of several cues. G*T*C numbers are assigned to M rows in memory order: with partners (M =
+        2G), even rows get their own cues and odd rows the partners'. With one text (evaluation) it has no
+        effect.
         """
         rows, _, channels = texts.shape
         keys = self.t_proj2(context).reshape(rows, channels, -1).transpose(1, 2)
@@ -213,11 +212,10 @@ class ReleasedStage(nn.Module):
     def forward(
         self, places: Tensor, main: Tensor, cue: Tensor, inputs: Inputs
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,N,C) places, (M,C) queries, (R,B,C) local cues -> the next of both, and (B,T,C) to score.
+        """(B,N,C) positions, (M,C) queries, (R,B,C) local cues -> the next of both, and (B,T,C) to score.
 
-        Quirk: cue j looks at image j only and is then shared with all images. The residuals are 0.1 of the
-        update (the paper writes none), and the queries are refined by the image once more before they are
-        scored.
+        Quirk: cue j attends to image j only and is then shared with all images. The residuals are scaled by
+        0.1 (the paper has no factor), and the queries attend to the image once more before they are scored.
         """
         scope, images = inputs.scope, len(places)
         visual, main = _grid(_unit(places), inputs.visual), _unit(main)
@@ -234,7 +232,9 @@ class ReleasedStage(nn.Module):
 
 
 def released_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
-    """The released code: stages 0 to K-2 take a phrase each, the last the whole expression as its cue."""
+    """The released code: stages 0 to K-2 use one phrase each, the last uses the whole expression
+    as its cue.
+    """
     places, main = _unit(_places(inputs.visual)), _unit(inputs.scope.rows(inputs.text))
     responses = []
     for number, stage in enumerate(stages):
@@ -253,7 +253,9 @@ STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ..
 
 
 class _Attention(nn.Module):
-    """MLP(SoftMax(queries W1 (keys W2)^T / sqrt(C)) (keys W3)), the MLP's last layer starting at zero."""
+    """MLP(SoftMax(queries W1 (keys W2)^T / sqrt(C)) (keys W3)), with the MLP's last layer initialised to
+    zero.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -270,7 +272,7 @@ class _Attention(nn.Module):
         queries = self.query(queries)
         if context.shape[1] <= queries.shape[1]:
             return _tensor(self.mlp(_attend(queries, self.key(context), self.value(context))))
-        # The same by associativity, with the projections on the shorter side: many places, few texts.
+        # Equal by associativity, with the projections applied to the shorter side: many positions, few texts.
         return _tensor(self.mlp(self.value(_attend(queries @ self.key.weight, context, context))))
 
 
@@ -298,5 +300,5 @@ def _grid(places: Tensor, like: Tensor) -> Tensor:
 
 
 def _tensor(value: Any) -> Tensor:
-    """The value, known to be a tensor: a module's call is untyped."""
+    """Cast to Tensor: a module's call is untyped."""
     return value  # type: ignore[no-any-return]

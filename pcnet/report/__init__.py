@@ -1,1 +1,1 @@
-"""The page about one run, or two side by side."""
+"""The report page of one run, or of two side by side."""

@@ -1,4 +1,6 @@
-"""Two runs on the same expressions: rows joined by id, who is right where, and the best and worst cases."""
+"""Compares two runs on the same expressions: joins rows by id, counts correct answers and selects the best
+and worst cases.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ from typing import Any
 
 from pcnet.report.runs import Evaluation
 
-# Expressions at either end of an order that get a picture.
+# Number of expressions at each end of a ranking that get a picture.
 SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """An expression's figures in one evaluation: point inside, IoU in [0, 1], peak in pixels, proposal."""
+    """The scores of an expression in one evaluation: point inside, IoU in [0, 1], peak in pixels,
+    proposal.
+    """
 
     hit: bool
     iou: float
@@ -23,13 +27,13 @@ class Score:
     proposal: int | None
 
     def to_json(self) -> list[Any]:
-        """The order in which the page reads them."""
+        """The values in the order in which the page reads them."""
         return [self.hit, round(self.iou, 4), self.peak_y, self.peak_x, self.proposal]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An expression with a target and its scores, one for each run; None where a run was not asked."""
+    """An expression with a target and its scores, one per run; None if a run did not score it."""
 
     row_id: str
     image: str
@@ -41,7 +45,7 @@ class Case:
 
 @dataclass
 class Agreement:
-    """Of the expressions that two runs share: who points inside the object, by kind of expression."""
+    """For the expressions that two runs share: which run points inside the object, by expression type."""
 
     label: str
     kind: str
@@ -49,12 +53,16 @@ class Agreement:
     gain: float = 0.0
 
     def add(self, first: Score, second: Score) -> None:
-        """Count an expression: [both, only the first, only the second, neither]; ``gain`` sums IoU."""
+        """Count an expression: [both, only the first, only the second, neither]; ``gain`` is the summed IoU
+        difference.
+        """
         self.counts[(not first.hit) * 2 + (not second.hit)] += 1
         self.gain += second.iou - first.iou
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, the second's mean gain in points of IoU, and the exact two-sided p of the difference."""
+        """Counts, the second run's mean gain in IoU points, and the exact two-sided p-value of the
+        difference.
+        """
         from scipy.special import bdtr
 
         _, one, other, _ = self.counts
@@ -72,8 +80,7 @@ class Agreement:
 def join(label: str, evaluations: Sequence[Evaluation | None]) -> list[Case]:
     """The expressions with a target that any of the evaluations scored, joined by ``row_id``.
 
-    IoU is that of the chosen proposals where every evaluation has them (``--refine``), else of the maps'
-    masks.
+    IoU is that of the chosen proposals if every evaluation has them (``--refine``), else of the maps' masks.
     """
     tables = [None if one is None else one.rows for one in evaluations]
     refined = all(
@@ -97,7 +104,7 @@ def join(label: str, evaluations: Sequence[Evaluation | None]) -> list[Case]:
 
 
 def agreements(cases: Sequence[Case]) -> list[Agreement]:
-    """How two runs agree on what both scored: over each evaluation, then by kind of expression."""
+    """Agreement of two runs on what both scored: per evaluation, then per expression type."""
     found: dict[tuple[str, str], Agreement] = {}
     for case in cases:
         first, second = case.scores
@@ -108,7 +115,9 @@ def agreements(cases: Sequence[Case]) -> list[Agreement]:
 
 
 def extremes(cases: Sequence[Case], shown: int = SHOWN) -> list[Case]:
-    """The best and worst cases of each run and, of two, what the second gains and loses most, in turn."""
+    """The best and worst cases of each run and, for two runs, the largest gains and losses of the second,
+    interleaved.
+    """
     orders = []
     for run in range(len(cases[0].scores) if cases else 0):
         own = [(score.iou, score.hit, case) for case in cases if (score := case.scores[run]) is not None]

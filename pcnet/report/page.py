@@ -1,4 +1,4 @@
-"""One self-contained page on a training run, or two side by side: curves, figures, best and worst cases."""
+"""Writes a self-contained page about one or two training runs: curves, metrics, best and worst cases."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from prep.pages.store_data import Column, flat, picture, response_levels, rows_o
 
 @dataclass(frozen=True, slots=True)
 class ReportConfig:
-    """What to report on: one run's folder, or two.
+    """The settings of a report on one run folder, or two.
 
-    ``data`` is the folder that image paths are relative to; without it there are no photos and no truth.
-    ``store`` has the proposals (None: the one that the evaluation read, where it is still there). ``rows``
-    and ``pictures`` bound what the page carries; its figures are over all.
+    ``data`` is the folder that image paths are relative to; without it there are no photos and no ground
+    truth. ``store`` has the proposals (None: the one that the evaluation read, if it still exists). ``rows``
+    and ``pictures`` limit the contents of the page; its metrics are over all rows.
     """
 
     runs: Sequence[Path]
@@ -32,12 +32,14 @@ class ReportConfig:
 
 
 def write_report(config: ReportConfig) -> dict[str, int]:
-    """Write the page to ``config.out``; return how many runs, evaluations, expressions and pictures it holds.
+    """Write the page to ``config.out``; return its numbers of runs, evaluations, expressions and pictures.
 
-    :raises PrepError: for a folder that holds no run, or a file of one that cannot be read.
+    :raises PrepError: if a folder contains no run, or a file of a run cannot be read.
     """
     if config.data is not None and not config.data.is_dir():
-        raise PrepError(f"{config.data} is no folder.", "Name with --data what image paths are relative to.")
+        raise PrepError(
+            f"{config.data} is not a folder.", "Set --data to the folder that image paths are relative to."
+        )
     runs = [read_run(folder) for folder in config.runs]
     labels = list(dict.fromkeys(label for run in runs for label in run.evaluations))
     joined = [join(label, [run.evaluations.get(label) for run in runs]) for label in labels]
@@ -74,11 +76,11 @@ def _in_turn(orders: Sequence[Sequence[Case]]) -> Iterator[Case]:
 
 
 def _taken(cases: Sequence[Case], striking: Sequence[Case], limit: int) -> list[Case]:
-    """The cases that the page carries: the striking ones, and an even sample where there are too many."""
+    """The cases on the page: the extreme ones, and a uniform sample of the rest if there are too many."""
     if len(cases) <= limit:
         return list(cases)
     kept, share = {id(case) for case in striking}, limit / len(cases)
-    # Row ids are hashes: the smallest share of them is an even sample, and the same one every time.
+    # Row ids are hashes, so the smallest of them are a uniform and reproducible sample.
     return [case for case in cases if id(case) in kept or int(case.row_id[:12], 16) < share * 16**12]
 
 
@@ -95,7 +97,7 @@ def _run(run: RunFiles) -> dict[str, Any]:
 
 
 def _samples(cases: Sequence[Case]) -> dict[str, Any]:
-    """The cases as columns, which are small to store and quick to filter."""
+    """The cases as columns, which are compact and fast to filter."""
     image, evaluation, kinds = Column(), Column(), Column()
     for case in cases:
         image.add(case.image)
@@ -115,7 +117,7 @@ def _samples(cases: Sequence[Case]) -> dict[str, Any]:
 def _pictures(
     cases: Sequence[Case], runs: Sequence[RunFiles], config: ReportConfig
 ) -> dict[str, dict[str, Any]]:
-    """The images of the first cases, with their proposals where a store has them, else as photos alone."""
+    """The images of the first cases, with their proposals if a store has them, else only the photos."""
     wanted = list(dict.fromkeys(case.image for case in cases))[: config.pictures]
     found = {}
     for row in _proposals(set(wanted), runs, config.store):
@@ -143,7 +145,7 @@ def _proposals(images: set[str], runs: Sequence[RunFiles], named: str | None) ->
         except PrepError:
             if named:
                 raise
-            continue  # it has been moved since: the page is made without masks
+            continue  # the store has moved: the page has no masks
         columns = ["image", "height", "width", "masks", "status"]
         return [row for rows in rows_of(reader, columns) for row in rows if row["image"] in images]
     return []
@@ -155,7 +157,7 @@ def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _size(data: Path | None, image: str) -> tuple[int, int] | None:
-    """(height, width) of an image file below ``data``; None where it cannot be opened."""
+    """(height, width) of an image file under ``data``; None if it cannot be opened."""
     from PIL import Image
 
     from prep.datasets.coco_json import inside
@@ -170,7 +172,7 @@ def _size(data: Path | None, image: str) -> tuple[int, int] | None:
 
 
 def _maps(run: RunFiles, shown: Sequence[tuple[int, Case]]) -> dict[str, Any]:
-    """Case number -> the maps of the run's stages and the threshold that makes a mask of the last."""
+    """Case index -> the maps of the run's stages and the threshold that turns the last into a mask."""
     found = {}
     for at, case in shown:
         evaluation = run.evaluations.get(case.evaluation)
@@ -181,7 +183,7 @@ def _maps(run: RunFiles, shown: Sequence[tuple[int, Case]]) -> dict[str, Any]:
 
 
 def _truth(data: Path | None, runs: Sequence[RunFiles], shown: Sequence[tuple[int, Case]]) -> dict[str, str]:
-    """Case number -> its true mask as compressed RLE, of the datasets that are found in ``data``."""
+    """Case index -> its ground-truth mask as compressed RLE, for the datasets found in ``data``."""
     if data is None:
         return {}
     wanted = {case.row_id for _, case in shown}
@@ -192,14 +194,14 @@ def _truth(data: Path | None, runs: Sequence[RunFiles], shown: Sequence[tuple[in
         try:
             masks |= _true_masks(data, name, split_by or None, split, wanted)
         except PrepError:
-            continue  # a folder of images alone is a data root too
+            continue  # a folder of images without annotations is also valid
     return {str(at): masks[case.row_id] for at, case in shown if case.row_id in masks}
 
 
 def _true_masks(
     data: Path, name: str, split_by: str | None, split: str | None, wanted: Set[str]
 ) -> dict[str, str]:
-    """``row_id`` -> the true mask of the wanted expressions of a split."""
+    """``row_id`` -> the ground-truth mask of the requested expressions of a split."""
     from pcnet.evaluation.dataset import encode
     from prep.datasets.catalogue import open_dataset
     from prep.datasets.truth import Truth

@@ -1,4 +1,6 @@
-"""Reads what training runs and evaluations leave: curves, settings, figures and rows, for `pcnet report`."""
+"""Reads the outputs of training runs and evaluations for `pcnet report`: curves, settings,
+metrics and rows.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FIGURES, ROWS, STAGES = "metrics.json", "samples.parquet", "stages"
-# Points of a curve on the page; longer logs are averaged down to as many.
+# Maximum points of a curve on the page; longer logs are averaged down to this number.
 POINTS = 400
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Columns of a log by name, all as long as ``step``; a figure that is not there is None."""
+    """Columns of a log by name, all as long as ``step``; a missing value is None."""
 
     step: list[float]
     columns: dict[str, list[float | None]]
@@ -33,7 +35,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``pcnet eval --out`` wrote: where, under which label, the figures and a row per expression."""
+    """The output of ``pcnet eval --out``: its folder, label, metrics and one row per expression."""
 
     folder: Path
     label: str
@@ -42,13 +44,13 @@ class Evaluation:
 
     @property
     def threshold(self) -> float:
-        """Above which share of a map's maximum a pixel was called part of the mask."""
+        """The fraction of a map's maximum above which a pixel belongs to the mask."""
         return float(self.figures.get("settings", {}).get("threshold", 0.0))
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run: its curves (``losses`` None where it was only evaluated), its settings and its evaluations."""
+    """A run: its curves (``losses`` is None if it was only evaluated), settings and evaluations."""
 
     name: str
     settings: dict[str, Any]
@@ -60,23 +62,24 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """The run in ``folder``, or the only one right below it, with the evaluations up to two levels down.
+    """The run in ``folder`` or in its only run subfolder, with the evaluations up to two levels down.
 
-    :raises PrepError: where there is neither a log nor an evaluation, several logs, or a file that is broken.
+    :raises PrepError: if there is no log and no evaluation, there are several logs, or a file is invalid.
     """
     if not folder.is_dir():
         raise PrepError(
-            f"{folder} is no folder.", "Name what `pcnet train --out` or `pcnet eval --out` wrote."
+            f"{folder} is not a folder.",
+            "Give the output folder of `pcnet train --out` or `pcnet eval --out`.",
         )
     logs = [folder / CSV_NAME] if (folder / CSV_NAME).is_file() else sorted(folder.glob(f"*/{CSV_NAME}"))
     if len(logs) > 1:
         found = ", ".join(str(log.parent) for log in logs[:5])
-        raise PrepError(f"{folder} holds {len(logs)} runs: {found}.", "Name one of them, or two.")
+        raise PrepError(f"{folder} contains {len(logs)} runs: {found}.", "Give one or two of them.")
     evaluations = _labelled([path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)])
     if not logs and not evaluations:
         raise PrepError(
-            f"{folder} holds no {CSV_NAME} and no {FIGURES} with {ROWS}.",
-            "`pcnet train --out` writes the first, `pcnet eval --out` the others.",
+            f"{folder} contains no {CSV_NAME} and no {FIGURES} with {ROWS}.",
+            "Give the output folder of `pcnet train --out` or `pcnet eval --out`.",
         )
     home = logs[0].parent if logs else folder
     table = _read_csv(logs[0]) if logs else None
@@ -94,7 +97,9 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def thinned(table: dict[str, np.ndarray[Any, Any]], without: set[str], points: int = POINTS) -> Curve:
-    """The columns averaged over at most ``points`` stretches of equal length; ``step`` is their last."""
+    """The columns averaged over at most ``points`` intervals of equal length; ``step`` is the
+    last of each.
+    """
     total = len(table["step"])
     edges = np.unique(np.linspace(0, total, min(points, total) + 1).astype(int))
     step = [float(table["step"][end - 1]) for end in edges[1:]]
@@ -109,7 +114,7 @@ def thinned(table: dict[str, np.ndarray[Any, Any]], without: set[str], points: i
 
 
 def _read_csv(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The columns of a log; a line that a kill has cut short is left out, an empty field is not a number."""
+    """The columns of a log; a truncated line is skipped, an empty field becomes NaN."""
     with path.open(newline="", encoding="utf-8") as handle:
         lines = csv.reader(handle)
         header = next(lines, [])
@@ -119,9 +124,11 @@ def _read_csv(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             -1, len(header)
         )
     except ValueError as error:
-        raise PrepError(f"{path} is no log of a run: {error}.", "`pcnet train` writes it.") from error
+        raise PrepError(
+            f"{path} is not the log of a run: {error}.", "Give a folder that `pcnet train` wrote."
+        ) from error
     if "step" not in header:
-        raise PrepError(f"{path} has no column step.", "`pcnet train` writes it.")
+        raise PrepError(f"{path} has no column step.", "Give a folder that `pcnet train` wrote.")
     return {name: numbers[:, at] for at, name in enumerate(header)}
 
 
@@ -130,7 +137,9 @@ def _sorted(folder: Path, depth: str) -> list[Path]:
 
 
 def _labelled(folders: list[Path]) -> dict[str, Evaluation]:
-    """Evaluations by what they are of, such as "refcoco unc val"; those alike are told apart by folder."""
+    """Evaluations by dataset and split, such as "refcoco unc val"; duplicates also get their
+    folder's name.
+    """
     figures = {folder: _read_json(folder / FIGURES) for folder in folders}
     labels = {folder: _label(folder, told) for folder, told in figures.items()}
     times = Counter(labels.values())
@@ -155,7 +164,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PrepError(f"{path} cannot be read: {error}.", "Run the command that wrote it again.") from error
+        raise PrepError(
+            f"{path} could not be read: {error}.", "Run the command that wrote it again."
+        ) from error
     return told if isinstance(told, dict) else {}
 
 
@@ -166,4 +177,4 @@ def _read_rows(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise PrepError(f"{path} cannot be read: {error}.", "Run `pcnet eval --out` again.") from error
+        raise PrepError(f"{path} could not be read: {error}.", "Run `pcnet eval --out` again.") from error

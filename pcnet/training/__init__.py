@@ -1,1 +1,1 @@
-"""Training: the trainer, what it is set up from, its processes, its log and how it is stopped."""
+"""Training: the training loop, its settings, its processes, its log and its handling of signals."""

@@ -1,4 +1,4 @@
-"""Asking a frozen CLIP ViT-B/32 whether what a response map leaves of the image still fits the text."""
+"""Scores images masked by response maps against texts with a frozen CLIP ViT-B/32."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from pcnet.model.encoders import clip_text
 
-SIZE = 224  # pixels a side, what ViT-B/32 reads
+SIZE = 224  # input size of ViT-B/32 in pixels
 
 
 class Calibration:
-    """Cosines between texts and images seen through a response map; ``clip`` is frozen."""
+    """Cosines between texts and images masked by a response map; ``clip`` is frozen."""
 
     def __init__(self, clip: nn.Module) -> None:
         self.clip: Any = clip
@@ -33,7 +33,7 @@ class Calibration:
         return F.normalize(self.clip.encode_image(seen[0] * seen[1]), dim=-1)
 
     def agreement(self, features: Tensor, ids: Tensor) -> Tensor:
-        """(B,D) unit features and (B,n,L) token ids -> (B,n) cosines. The texts carry no gradient."""
+        """(B,D) unit features and (B,n,L) token ids -> (B,n) cosines. The texts have no gradient."""
         with torch.no_grad():
             texts = F.normalize(clip_text(self.clip, ids.flatten(0, 1)), dim=-1)
         return torch.einsum("bd,bnd->bn", features, texts.view(*ids.shape[:2], -1))

@@ -1,5 +1,5 @@
-"""Data-parallel training: what the processes of one run tell each other. Alone, every operation is the
-identity.
+"""Runs the communication between the processes of data-parallel training; with one process, every operation
+is the identity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows in rank order; backward sums what every process asks of the local rows."""
+    """All processes' rows in rank order; backward sums the gradients of the local rows over processes."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; its gradient is the sum of what each does with it."""
+    """The sum over processes; its gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class _Sum(torch.autograd.Function):
 
 
 class Ranks:
-    """This process's place among those that train one model together."""
+    """The rank of this process among those that train one model, and their collective operations."""
 
     def __init__(self) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -56,18 +56,18 @@ class Ranks:
         self.local = int(os.environ.get("LOCAL_RANK", "0"))
 
     def join(self, device: torch.device) -> None:
-        """Meet the other processes (torchrun's environment says where); nothing to do alone."""
+        """Initialise the process group from torchrun's environment; does nothing with one process."""
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def leave(self) -> None:
-        """Part from the other processes."""
+        """Destroy the process group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     def gather(self, local: Tensor) -> Tensor:
-        """(B, ...) of this process to (size * B, ...) of all, in rank order; gradients flow back to their
-        owner.
+        """(B, ...) of this process to (size * B, ...) of all, in rank order; gradients flow back to the
+        process they belong to.
         """
         if self.size == 1:
             return local
@@ -82,8 +82,8 @@ class Ranks:
         return total
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over processes, in one exchange; a missing one counts as
-        zero.
+        """Replace every gradient by its mean over processes, in one all-reduce; a missing one
+        counts as zero.
         """
         if self.size == 1:
             return
@@ -109,18 +109,18 @@ class Ranks:
         return dict(zip(values, (packed / self.size).tolist(), strict=True))
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has reached this call (a barrier)."""
         if self.size > 1:
             dist.barrier()
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the statistics of all processes' images (torch's own runs on GPUs only)."""
+    """Batch normalisation by the statistics of all processes' images (torch's own supports GPUs only)."""
 
     ranks: Ranks
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape; running statistics move as torch's do."""
+        """(B, C, H, W) to the same shape; running statistics are updated as in torch."""
         if not self.training:
             return super().forward(input)
         channels = input.shape[1]
@@ -140,8 +140,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
-    """Make every batch normalisation of ``model`` use all processes' statistics, in place; names stay as they
-    are.
+    """Make every batch normalisation of ``model`` use the statistics of all processes, in place; parameter
+    names do not change.
     """
     if ranks.size == 1:
         return

@@ -1,4 +1,4 @@
-"""Runs the present command again as several processes, one a GPU, under torchrun."""
+"""Runs the current command again under torchrun as several processes, one per GPU."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from prep.engine.signals import handled_by
 
 
 def is_launched() -> bool:
-    """Whether this process is one of several already (torchrun has set its rank)."""
+    """Whether this process was started by torchrun."""
     return "WORLD_SIZE" in os.environ
 
 
 def is_lead() -> bool:
-    """Whether this process is the one that talks: the first of several, or the only one."""
+    """Whether this process is the one that prints: rank 0, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def command(processes: int, arguments: Sequence[str]) -> list[str]:
-    """``arguments`` (a Python script and its flags) as ``processes`` processes of this machine."""
+    """The command that runs ``arguments`` (a Python script and its options) as ``processes`` processes on
+    this machine.
+    """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*torchrun, f"--nproc-per-node={processes}", *arguments]
 
 
 def relaunch(processes: int) -> int:
-    """Run this program's own command line as ``processes`` processes; its exit code.
+    """Run this program's own command line as ``processes`` processes; return the exit code.
 
-    If one of them fails the others are stopped, and the run can be taken up again by the same command. They
-    outlive no SIGTERM of this process, and on SIGINT it waits for them: a terminal sends that to all.
+    If one of them fails, the others are stopped, and the same command resumes the run. SIGTERM is forwarded
+    to them. On SIGINT this process waits for them: a terminal sends that signal to all.
     """
     process = subprocess.Popen(command(processes, sys.argv))
 

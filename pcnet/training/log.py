@@ -1,4 +1,4 @@
-"""What a run leaves to read: its settings, losses, validations, TensorBoard events; a progress bar."""
+"""Writes the log of a run: settings, losses, validations and TensorBoard events; shows a progress bar."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _FLUSH_SECONDS = 2.0
 class RunLog:
     """The log of one run's steps.
 
-    A resumed run first drops what was logged after its checkpoint, so that the file reads as if it had never
-    stopped. The wall time of each step is in the last column, apart from what is to be reproducible.
+    A resumed run first drops the rows logged after its checkpoint, so that the file equals that of an
+    uninterrupted run. The wall time of each step is in the last column, separate from the reproducible
+    values.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RunLog:
             self.flush()
 
     def metrics(self, number: int, values: Mapping[str, Any]) -> None:
-        """Log a validation: a line of validation.csv, empty where a figure is ``None``."""
+        """Log a validation as a row of validation.csv; a metric that is ``None`` is left empty."""
         if not self._validation.exists() or not _header(self._validation):
             _append(self._validation, ["step", *values])
         _append(self._validation, [number, *("" if v is None else repr(v) for v in values.values())])
@@ -69,13 +70,13 @@ class RunLog:
                 self._board.add_scalar(f"validation/{name}", float(value), number)
 
     def flush(self) -> None:
-        """Hand everything to the operating system, before a checkpoint that counts on it."""
+        """Flush the log to the operating system; called before each checkpoint."""
         with explained("write", str(self.path)):
             self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Finish the files."""
+        """Flush and close the files."""
         self.flush()
         self._file.close()
         self._board.close()
@@ -83,7 +84,7 @@ class RunLog:
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """``settings.json``: what the run trains and on what, for people and for `pcnet report`."""
+    """Write ``settings.json``, the settings of the run, for readers and for `pcnet report`."""
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     with explained("write", str(folder / SETTINGS_NAME)):
         write_whole(folder / SETTINGS_NAME, text.encode())
@@ -106,7 +107,7 @@ def _board(folder: Path, start: int) -> Any:
 
 
 def _cut(path: Path, columns: Sequence[str], start: int) -> None:
-    """Keep the header and the rows of the first ``start`` steps."""
+    """Keep only the header and the rows of the first ``start`` steps."""
     kept: list[list[str]] = []
     if start and path.exists():
         with path.open(newline="", encoding="utf-8") as handle:

@@ -1,6 +1,4 @@
-"""What a run trains and on what: its settings, and everything that is built from them before the first
-step.
-"""
+"""Defines the settings of a training run and builds everything it needs before the first step."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.errors import PrepError
 
-# Settings that may differ when a run goes on: they change neither what is learned nor from what.
+# Settings that may differ when a run resumes: they affect neither the data nor the result.
 FREE = frozenset(
     [
         "store",
@@ -50,14 +48,14 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. ``None`` stands for the usual value of the encoder, see :meth:`resolved`.
+    """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
 
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
-    to. ``batch_size`` is that of all processes together, and an optimiser step takes ``accumulate`` of them.
-    ``steps`` sets the length of the run in optimiser steps in place of ``epochs``. ``weights`` overrides loss
-    weights and ``settings`` other parts of the recipe by name. ``begin_from`` is a checkpoint whose weights
-    the run begins with (see :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only told to the
-    log: who validates, and on what, is the caller's to decide.
+    to. ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
+    ``steps`` sets the length of the run in optimiser steps instead of ``epochs``. ``weights`` overrides loss
+    weights and ``settings`` other parts of the recipe by name. ``begin_from`` is a checkpoint that
+    initialises the weights (see :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only logged: the
+    caller provides the validation.
     """
 
     store: str = "prepared"
@@ -97,11 +95,11 @@ class TrainConfig:
     quiet: bool = False
 
     def resolved(self, processes: int = 1) -> TrainConfig:
-        """The same run with every open setting decided, for so many processes.
+        """The same settings with every default resolved, for ``processes`` processes.
 
-        CLIP encoders: the paper's 320 px, batch 36, AdamW at 5e-5, a tenth of it for the encoder. ``tiny``
-        starts from scratch on 64 px, so both groups learn at 2e-3, after a warm-up and with clipped
-        gradients.
+        CLIP encoders use the paper's 320 px, batch size 36 and AdamW at 5e-5, with a tenth of it for the
+        encoder. ``tiny`` is trained from scratch at 64 px, so both groups use 2e-3, with warm-up and gradient
+        clipping.
         """
         tiny = self.encoder == "tiny"
         usual: dict[str, Any] = {
@@ -116,17 +114,18 @@ class TrainConfig:
         decided = replace(self, **{n: value for n, value in usual.items() if getattr(self, n) is None})
         if (decided.batch_size or 0) % processes:
             raise PrepError(
-                f"a batch of {decided.batch_size} cannot be shared by {processes} processes",
-                f"give a --batch-size that is a multiple of {processes}",
+                f"A batch size of {decided.batch_size} cannot be divided among {processes} processes.",
+                f"Set --batch-size to a multiple of {processes}.",
             )
         return decided
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the steps of a run need beside the model; ``per_epoch`` and ``total`` count optimiser steps.
+    """Everything that the steps of a run need besides the model; ``per_epoch`` and ``total`` are in optimiser
+    steps.
 
-    ``fingerprint`` (64 hex digits) is that of the samples: their rows, phrases and masks.
+    ``fingerprint`` (64 hex digits) covers the samples: their rows, phrases and masks.
     """
 
     recipe: Recipe
@@ -142,9 +141,9 @@ class Job:
 
 
 def prepare(config: TrainConfig) -> Job:
-    """Read the store and lay out the run; ``config`` is resolved.
+    """Read the store and prepare the run; ``config`` is already resolved.
 
-    :raises PrepError: where the store lacks something, or the data are fewer than one step takes.
+    :raises PrepError: if the store lacks data, or there are fewer samples than one step needs.
     """
     changes: dict[str, Any] = dict(config.settings)
     if config.stages is not None:
@@ -160,8 +159,8 @@ def prepare(config: TrainConfig) -> Job:
     per_epoch = sampler.batches_per_epoch // config.accumulate
     if per_epoch == 0:
         raise PrepError(
-            f"{len(table)} samples are fewer than a step takes ({config.accumulate} batches of {batch})",
-            "lower --accumulate",
+            f"{len(table)} samples are fewer than one step needs ({config.accumulate} batches of {batch}).",
+            "Lower --accumulate.",
         )
     pixels = Pixels(Path(config.data), table.images, size, config.memory)
     return Job(
@@ -179,8 +178,8 @@ def prepare(config: TrainConfig) -> Job:
 
 
 def _threads(workers: int | None, pixels: Pixels) -> int:
-    """How many threads make batches; none where everything small is soon in memory and they would only get in
-    the way.
+    """The number of threads that build batches; 0 if the data is small and soon cached, as threads would then
+    only add overhead.
     """
     if workers is not None:
         return workers
@@ -188,7 +187,7 @@ def _threads(workers: int | None, pixels: Pixels) -> int:
 
 
 def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenizer:
-    """CLIP's tokenizer; for ``tiny`` that of the words in the training texts."""
+    """CLIP's tokenizer; for ``tiny``, one built from the words of the training texts."""
     if encoder != "tiny":
         return ClipTokenizer(released=recipe.released_tokens)
     texts = set(table.expressions).union(*table.phrases)
@@ -196,8 +195,8 @@ def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenize
 
 
 def build_model(config: TrainConfig, job: Job) -> PCNet:
-    """The network at the first step: with the weights of ``begin_from``, else CLIP encoders with CLIP's (none
-    where ``clip_weights`` is ``random``).
+    """The network before the first step, with the weights of ``begin_from``; otherwise CLIP encoders get
+    CLIP's weights (unless ``clip_weights`` is ``random``).
     """
     model = PCNet(job.network, job.recipe)
     model.tokenizer = job.tokenizer
@@ -209,8 +208,8 @@ def build_model(config: TrainConfig, job: Job) -> PCNet:
 
 
 def load_calibration(config: TrainConfig, recipe: Recipe, device: torch.device) -> Calibration | None:
-    """The CLIP that the calibration losses ask, where ``recipe`` has them; OpenAI's, whichever file the
-    encoder's weights come from, or an untrained one where those are ``random``.
+    """The CLIP of the calibration losses, if ``recipe`` has any: always OpenAI's weights, or an untrained one
+    if ``clip_weights`` is ``random``.
     """
     if not recipe.needs_clip:
         return None
@@ -219,7 +218,7 @@ def load_calibration(config: TrainConfig, recipe: Recipe, device: torch.device) 
 
 
 def make_optimizer(model: PCNet, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over two groups: the encoder at ``backbone_lr`` times the rate of the new layers."""
+    """AdamW with two groups: the encoder's learning rate is ``backbone_lr`` times that of the new layers."""
     backbone, new = model.parameter_groups()
     rate, share = config.lr or 0.0, config.backbone_lr if config.backbone_lr is not None else 1.0
     groups = [
@@ -239,10 +238,10 @@ def fingerprint(table: SampleTable) -> str:
 
 
 def differences(begun: dict[str, Any], asked: TrainConfig) -> list[str]:
-    """``name: begun, asked`` for every setting that matters and is not as the run was begun."""
+    """``name: old, new`` for every setting that differs from the run's and may not change."""
     now = asdict(asked)
     return [
-        f"{name}: begun with {begun.get(name)!r}, asked for {now[name]!r}"
+        f"{name}: was {begun.get(name)!r}, now {now[name]!r}"
         for name in now
         if name not in FREE and begun.get(name) != now[name]
     ]

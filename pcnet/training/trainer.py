@@ -1,8 +1,8 @@
-"""The trainer: from a store and images to checkpoints, without any ground truth.
+"""The training loop: trains a model on a store and images without ground truth, and writes checkpoints.
 
-A run is a function of its settings: the same seed gives the same batches for any number of processes and
-threads, and a run that was killed goes on from its last checkpoint, on the CPU bit for bit as if it had never
-stopped.
+A run is determined by its settings: the same seed gives the same batches for any number of processes and
+threads. A killed run resumes from its last checkpoint; on the CPU the result is bit-identical to that of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LAST, BEST, BEST_POINT = "last.pt", "best.pt", "best_pointm.pt"
 
 @dataclass(frozen=True)
 class Trained:
-    """Where a run's checkpoints are and how it ended; ``losses`` are those of the last step."""
+    """The checkpoints of a finished run and its result; ``losses`` are those of the last step."""
 
     last: Path
     best: Path
@@ -58,20 +58,20 @@ class Trained:
 
 
 def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
-    """Train to the end, going on from ``config.out`` where a run with the same settings was begun there.
+    """Train to the end, resuming from ``config.out`` if it contains a run with the same settings.
 
     ``validate`` scores the model after every epoch (in process 0); ``best.pt`` is then the checkpoint with
     the best mIoU and ``best_pointm.pt`` that with the best PointM. Without it ``best.pt`` is the last one.
 
-    SIGINT and SIGTERM are heeded after the step at hand, whose checkpoint is written.
+    On SIGINT or SIGTERM the current step is finished and a checkpoint is written.
 
-    :raises PrepError: for missing data, other settings in ``out``, a loss that is not a number, or (its kind
-        ``Interrupted``) a signal.
+    :raises PrepError: for missing data, other settings in ``out``, a loss that is not finite, or a signal
+        (``Interrupted``).
     """
     ranks = Ranks()
     config = config.resolved(ranks.size)
     device = _device(config, ranks)
-    # torch's own default is the machine's cores, or OMP_NUM_THREADS; processes on one machine share them.
+    # torch's default is the number of cores, or OMP_NUM_THREADS; processes on one machine share the cores.
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
     ranks.join(device)
     try:
@@ -81,7 +81,7 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
 
 
 class _Run:
-    """One process of a run: its data, model, optimiser and place in the schedule."""
+    """One process of a run: its data, model, optimiser and position in the schedule."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, device: torch.device) -> None:
         self.config, self.ranks, self.device = config, ranks, device
@@ -98,7 +98,7 @@ class _Run:
         self.metrics: Metrics | None = None
 
     def to_end(self, validate: Validate | None) -> Trained:
-        """Run the steps that are left and write the checkpoints."""
+        """Run the remaining steps and write the checkpoints."""
         began = time.monotonic()
         self._resume()
         losses: dict[str, float] = {}
@@ -124,24 +124,25 @@ class _Run:
         return Trained(self.out / LAST, best, self.step, seconds, losses, self.metrics)
 
     def _stop(self, asked: Stoppable) -> None:
-        """Keep what was done, in every process before any of them ends, and end."""
+        """Write a checkpoint, wait for all processes, and raise ``Interrupted``."""
         self._save(LAST)
         self.ranks.wait()
-        # Where another process of the run was asked and this one was not, it ends as if by SIGTERM.
+        # If another process received the signal and this one did not, it exits as if by SIGTERM.
         done = f"step {self.step:,} of {self.job.total:,} is in {self.out / LAST}"
         raise interrupted(asked.signum or signal.SIGTERM, done)
 
     def _steps(self, log: RunLog | None, asked: Stoppable) -> Iterator[tuple[dict[str, float], bool]]:
-        """Take every step that is left, yielding its losses and whether some process was asked to stop.
+        """Run every remaining step, yielding its losses and whether any process received a stop signal.
 
-        Checkpoints are written on the way.
+        Checkpoints are written at their intervals.
         """
         saved = time.monotonic()
         while self.step < self.job.total:
             epoch, position = divmod(self.step, self.job.per_epoch)
             for batches in self._batches(epoch, position):
                 rate = self._set_rate()
-                # All processes must leave the loop after the same step: they tell each other with the losses.
+                # All processes must leave the loop after the same step, so they exchange this with the
+                # losses.
                 losses = self.ranks.mean({**self._take(batches), "asked": float(asked.signum > 0)})
                 stop = losses.pop("asked") > 0
                 self.step += 1
@@ -156,7 +157,7 @@ class _Run:
                     return
 
     def _batches(self, epoch: int, position: int) -> Iterator[list[Batch]]:
-        """This process's share of the batches of each step of ``epoch``, from step ``position`` of it on."""
+        """This process's share of the batches of each step of ``epoch``, starting at step ``position``."""
         each = self.config.accumulate
         draws = self.job.sampler.epoch(epoch, start=position * each)
         parts = (draw.part(self.ranks.rank, self.ranks.size) for draw in draws)
@@ -165,8 +166,8 @@ class _Run:
             yield [finish(next(made), self.device) for _ in range(each)]
 
     def _take(self, batches: list[Batch]) -> dict[str, float]:
-        """One optimiser step; the losses are means over the step's batches."""
-        # Whatever a step draws depends on its number alone: a resumed run needs no generator's state.
+        """Run one optimiser step; the losses are means over the step's batches."""
+        # Random draws depend on the step number only, so a resumed run needs no generator state.
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -192,13 +193,13 @@ class _Run:
         half = self.config.amp == "on" or (self.config.amp == "auto" and self.device.type == "cuda")
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             outputs = self.model(batch.images, **batch.texts(recipe.needs_partners, recipe.needs_opposites))
-        # The maps are normalised and pooled in full precision: bf16 has 8 bits, and a peak is a matter of
-        # less.
+        # The maps are normalised and pooled in full precision: the 8 bits of bf16 are too few to locate a
+        # peak.
         outputs = replace(outputs, logits=tuple(one.float() for one in outputs.logits))
         return step_losses(recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs)
 
     def _pairs(self, batch: Batch) -> Pairs:
-        """What the losses over some of a step's samples divide by, the same in every process."""
+        """The divisors of the losses over a subset of a step's samples, equal in every process."""
         if self.ranks.size == 1:
             return ALONE
         masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
@@ -242,7 +243,7 @@ class _Run:
         save_checkpoint(self.out / name, self.model, self.job.recipe, self.job.tokenizer, {"training": state})
 
     def _resume(self) -> None:
-        """Take up the run that ``out`` holds, if any."""
+        """Resume the run in ``out``, if there is one."""
         path = self.out / LAST
         if self.config.restart or not path.exists():
             return
@@ -253,8 +254,8 @@ class _Run:
             changed = ["the samples: rows, phrases or masks of the store have changed"]
         if changed:
             raise PrepError(
-                f"{path} is of a run with other settings; " + "; ".join(changed),
-                "choose another --out, or --restart to begin anew there",
+                f"{path} belongs to a run with other settings: " + "; ".join(changed) + ".",
+                "Choose another --out, or use --restart to start from scratch there.",
             )
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -262,22 +263,24 @@ class _Run:
 
 
 def learning_rate(step: int, total: int, warmup: int, power: float) -> float:
-    """The factor of the first rate at ``step`` (from 0): linear warm-up, then (1 - step / total) ** power."""
+    """The factor of the initial learning rate at ``step`` (from 0): linear warm-up, then (1 - step / total)
+    ** power.
+    """
     return min(1.0, (step + 1) / (warmup + 1)) * float((1.0 - step / total) ** power)
 
 
 def _device(config: TrainConfig, ranks: Ranks) -> torch.device:
     """The device of this process.
 
-    :raises PrepError: where a GPU was asked for and is not there.
+    :raises PrepError: if a GPU was requested and is not available.
     """
     found = torch.cuda.device_count()
     if config.device == "cpu" or (config.device == "auto" and found == 0):
         return torch.device("cpu")
     if ranks.local >= found:
         raise PrepError(
-            f"process {ranks.local} has no GPU: this machine shows {found}",
-            "lower --gpus, or use --gpus 0 for the CPU",
+            f"Process {ranks.local} has no GPU: this machine has {found}.",
+            "Lower --gpus, or use --gpus 0 for the CPU.",
         )
     torch.cuda.set_device(ranks.local)
     return torch.device("cuda", ranks.local)
@@ -286,12 +289,12 @@ def _device(config: TrainConfig, ranks: Ranks) -> torch.device:
 def _not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...]) -> PrepError:
     bad = ", ".join(f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value))
     return PrepError(
-        f"step {step + 1}: the loss is not a number ({bad}); rows of the batch: {', '.join(row_ids)}",
-        "lower --lr, or look at these rows; the last checkpoint is from before this step",
+        f"Step {step + 1}: the loss is not finite ({bad}); rows of the batch: {', '.join(row_ids)}.",
+        "Lower --lr, or check these rows; the last checkpoint is from before this step.",
     )
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a finished checkpoint; ``target`` appears whole or not at all."""
+    """Copy a finished checkpoint atomically."""
     with source.open("rb") as whole, replacing(target) as file:
         shutil.copyfileobj(whole, file, 1 << 20)

@@ -1,4 +1,4 @@
-"""Proposals: class-agnostic masks of an image, as run lengths."""
+"""Proposals: class-agnostic masks of an image, stored as RLE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One interface to every way of proposing masks, and the names they are asked for by."""
+"""Defines the interface of mask generators and builds a generator by name."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ NAMES = ("sam", "segments", "hf:<id or folder>")
 
 
 class Generator(Protocol):
-    """Makes class-agnostic masks of images.
+    """Generates class-agnostic masks of images.
 
-    Built cheaply and picklable before ``open``, which loads the weights, once in each worker. ``settings``
-    and ``weights_sha256`` (``None`` where there are no weights) are known before ``open`` and determine every
-    mask: they are what a row's key is made of. One that has something to say about how it made its masks also
-    has ``take_account``, which gives what :class:`prep.proposals.sam.fidelity.Account` adds up.
+    Cheap to construct and picklable before ``open``, which loads the weights once per worker. ``settings``
+    and ``weights_sha256`` (``None`` if there are no weights) are available before ``open`` and determine
+    every mask: a row's key is computed from them. A generator with statistics on how it computed its masks
+    also has ``take_account``, which returns what :class:`prep.proposals.sam.fidelity.Account` sums up.
     """
 
     @property
     def name(self) -> str:
-        """What it is asked for by; the ``generator`` column."""
+        """The name passed to :func:`build`; the ``generator`` column."""
 
     @property
     def weights_sha256(self) -> str | None:
-        """SHA-256 of the weights (64 hex digits), or ``None`` for a generator that has none."""
+        """SHA-256 of the weights (64 hex digits), or ``None`` for a generator without weights."""
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the weights that the masks depend on, as plain JSON values."""
+        """Everything except the weights that the masks depend on, as JSON values."""
 
     def open(self) -> None:
-        """Load what ``propose`` needs."""
+        """Load everything that ``propose`` needs."""
 
     def propose(self, images: list[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
-        """The masks of each H x W x 3 RGB image, in the generator's order; it may find none."""
+        """The masks of each H x W x 3 RGB image, in the generator's order; possibly none."""
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
-    """The generator called ``name``, not yet opened; ``options`` replace its own defaults.
+    """The generator ``name``, not yet opened; ``options`` override its defaults.
 
     ``sam`` takes the fields of :class:`prep.proposals.sam.generator.SamSettings`, ``segments`` those of
     :class:`prep.proposals.segments.generator.SegmentSettings` and ``hf:...`` those of
@@ -67,9 +67,9 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
             return HfGenerator(name[len("hf:") :], HfSettings(**given))
     except TypeError as error:
         raise PrepError(
-            f"the generator {name!r} has no such option: {error}", "see `pcnet-prep sam --help`"
+            f"The generator {name!r} has no such option: {error}.", "See `pcnet-prep sam --help`."
         ) from error
-    raise PrepError(f"no generator is called {name!r}", f"one of: {', '.join(NAMES)}")
+    raise PrepError(f"Unknown generator {name!r}.", f"Choose one of: {', '.join(NAMES)}.")
 
 
 def propose(
@@ -78,11 +78,11 @@ def propose(
     selection: Selection | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[list[Proposal]]:
-    """The masks of each image, an H x W x 3 RGB array or the path of a file, without a store.
+    """The masks of each image (an H x W x 3 RGB array or a file path), without a store.
 
-    ``generator`` is a name that :func:`build` knows, with its ``options``, or one that is open already;
-    ``selection`` chooses among its masks (None: all of them). Raises
-    :class:`prep.proposals.images.UnreadableImage` for a file that cannot be decoded.
+    ``generator`` is a name for :func:`build`, with its ``options``, or an open generator; ``selection``
+    filters its masks (None: keep all). Raises :class:`prep.proposals.images.UnreadableImage` if a file cannot
+    be decoded.
     """
     if isinstance(generator, str):
         generator = build(generator, options)

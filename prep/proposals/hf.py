@@ -1,4 +1,4 @@
-"""The `hf:<id or folder>` generator: transformers' mask generation, for SAM, SAM-HQ and SAM 2."""
+"""Runs the `hf:<id or folder>` generator: transformers' mask generation for SAM, SAM-HQ and SAM 2."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FILES = ("*.json", "*.safetensors", "*.bin")
 
 @dataclass(frozen=True, slots=True)
 class HfSettings:
-    """The options of transformers' mask generation, by their official names (defaults: SAM's).
+    """The options of transformers' mask generation under their original names (defaults: SAM's).
 
-    ``device`` changes where it runs, not what is asked of it, and is no part of the key.
+    ``device`` does not affect the masks and is not part of the key.
     """
 
     points_per_side: int = 32
@@ -39,11 +39,16 @@ class HfSettings:
 
     def __post_init__(self) -> None:
         if self.points_per_side < 1 or self.points_per_batch < 1:
-            raise PrepError("--points-per-side and --points-per-batch are at least 1", "leave them out")
+            raise PrepError(
+                "--points-per-side and --points-per-batch must be at least 1.",
+                "Omit them to use the defaults.",
+            )
 
 
 def options(preset: str, given: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """A preset's values (``pcnet``, ``sam``) for this generator, replaced by those ``given``, on a device."""
+    """The values of a preset (``pcnet``, ``sam``) for this generator, overridden by ``given``, on
+    a device.
+    """
     start = sam_settings.preset(preset)
     shared = {field.name: getattr(start, field.name) for field in fields(HfSettings)}
     return {**shared, **given, "device": device}
@@ -52,8 +57,9 @@ def options(preset: str, given: Mapping[str, Any], device: str) -> dict[str, Any
 class HfGenerator:
     """The masks of a transformers mask-generation pipeline, in its order (by predicted IoU, then NMS).
 
-    ``source`` is an id of the Hugging Face hub or a local folder. The pipeline tells neither the stability
-    nor the point of a mask, and its crops do not work for every model, so there is no option for them.
+    ``source`` is a model id on the Hugging Face hub or a local folder. The pipeline returns neither the
+    stability nor the point of a mask, and its crops do not work for every model, so there is no option for
+    them.
     """
 
     def __init__(self, source: str, settings: HfSettings | None = None) -> None:
@@ -61,17 +67,17 @@ class HfGenerator:
         self.options = settings or HfSettings()
         self._weights_sha256: str | None = None
         self._pipeline: Any = None
-        # As many threads in every worker as here: the last bits of a matrix product depend on them.
+        # Every worker uses this number of threads: the last bits of a matrix product depend on it.
         self._threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
 
     @property
     def name(self) -> str:
-        """``hf:`` and the id, or the folder's own name."""
+        """``hf:`` and the id, or the name of the folder."""
         return f"hf:{Path(self.source).name if Path(self.source).is_dir() else self.source}"
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 over the configuration and weight files (64 hex digits); downloads them if it must."""
+        """SHA-256 of the configuration and weight files (64 hex digits); downloads them if necessary."""
         if self._weights_sha256 is None:
             digest = hashlib.sha256()
             folder = self._folder()
@@ -82,11 +88,11 @@ class HfGenerator:
         return self._weights_sha256
 
     def settings(self) -> dict[str, Any]:
-        """Every option but the device."""
+        """Every option except the device."""
         return {name: value for name, value in asdict(self.options).items() if name != "device"}
 
     def open(self) -> None:
-        """Load the model; raises PrepError where it is not to be had or makes no masks."""
+        """Load the model; raises PrepError if it could not be loaded or does not support mask generation."""
         import torch
         from transformers import logging, pipeline
 
@@ -97,14 +103,14 @@ class HfGenerator:
         folder = self._folder()
         try:
             self._pipeline = pipeline("mask-generation", model=str(folder), device=self.options.device)
-        except Exception as error:  # transformers and torch report an unfit folder in many ways
+        except Exception as error:  # transformers and torch raise many types for an unsuitable folder
             raise PrepError(
-                f"{self.source} cannot be loaded for mask generation: {str(error).splitlines()[0][:200]}",
-                "name a SAM, SAM-HQ or SAM 2 model with its image processor",
+                f"{self.source} could not be loaded for mask generation: {str(error).splitlines()[0][:200]}.",
+                "Give a SAM, SAM-HQ or SAM 2 model with its image processor.",
             ) from error
 
     def propose(self, images: list[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
-        """The masks of each H x W x 3 RGB image; none where none survive."""
+        """The masks of each H x W x 3 RGB image; none if all are filtered out."""
         return [self._propose(image) for image in images]
 
     def _propose(self, image: npt.NDArray[np.uint8]) -> list[Proposal]:
@@ -121,24 +127,24 @@ class HfGenerator:
                 stability_score_offset=options.stability_score_offset,
                 crops_nms_thresh=options.box_nms_thresh,
             )
-        except IndexError:  # how the pipeline says that no mask survived its filters
+        except IndexError:  # the pipeline raises it if all masks are filtered out
             return []
         scores = [float(score) for score in found["scores"]]
         return [_proposal(np.asarray(m), s) for m, s in zip(found["masks"], scores, strict=True)]
 
     def _folder(self) -> Path:
-        """Where the model's files are, downloaded unless they are there."""
+        """The folder with the model's files, downloaded if necessary."""
         if Path(self.source).is_dir():
             return Path(self.source)
         from huggingface_hub import snapshot_download
 
         try:
             return Path(snapshot_download(self.source, allow_patterns=list(FILES)))
-        except Exception as error:  # offline, gated, misspelt: the hub's client has an error for each
+        except Exception as error:  # offline, gated, misspelt: the hub's client raises many types
             raise PrepError(
-                f"the model {self.source} cannot be had: {str(error).splitlines()[0][:200]}",
-                f"fetch it where there is a network (`hf download {self.source}`), name a local folder"
-                " (hf:DIR), or use --generator segments, which needs no model",
+                f"The model {self.source} could not be loaded: {str(error).splitlines()[0][:200]}.",
+                f"Download it where there is network access (`hf download {self.source}`), use a local folder"
+                " (hf:DIR), or use --generator segments, which needs no model.",
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Masks made elsewhere as rows of ours, beside the images that they were made of."""
+"""Imports masks made by other tools as rows of the proposals table."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from prep.records import ImageRef
 class ImportStage:
     """:class:`prep.records.ImageRef` items to rows of the proposals schema, their masks read from ``source``.
 
-    ``layout`` is one of :data:`LAYOUTS`. Every image is read as well: its size must be that of its masks, and
-    its hash ties them together. A row's ``key`` takes in the masks themselves.
+    ``layout`` is one of :data:`LAYOUTS`. Every image is read too: its size must match that of its masks, and
+    its hash is stored. A row's ``key`` includes the masks themselves.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class ImportStage:
         resources: Any = None,
     ) -> None:
         if layout not in LAYOUTS:
-            raise PrepError(f"there is no layout {layout!r}", f"one of: {', '.join(LAYOUTS)}")
+            raise PrepError(f"Unknown layout {layout!r}.", f"Choose one of: {', '.join(LAYOUTS)}.")
         if layout == "coco" and not source.is_file():
-            raise PrepError(f"{source} is no file", "name the JSON file of COCO results")
+            raise PrepError(f"{source} is not a file.", "Give the JSON file of COCO results.")
         if layout != "coco" and not source.is_dir():
-            raise PrepError(f"{source} is no folder", "name the folder with a file of masks for each image")
+            raise PrepError(f"{source} is not a folder.", "Give the folder with one mask file per image.")
         self.layout, self.source = layout, source
         self.selection = selection or Selection()
         self.resources = resources
@@ -49,9 +49,7 @@ class ImportStage:
         self.key = fingerprint(self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """The store's setting. A folder is known by its name: its files are told apart by their rows'
-        keys.
-        """
+        """The settings of the table. A folder is identified by its name; the rows' keys cover its files."""
         known_by = sha256_of(self.source) if self.layout == "coco" else self.source.resolve().name
         return {
             "generator": self.name,
@@ -66,7 +64,7 @@ class ImportStage:
         self._masks = open_layout(self.layout, self.source)
 
     def load(self, unit: list[ImageRef]) -> list[tuple[dict[str, Any], str | None]]:
-        """The unit's rows, with what is remembered of the files: all of the work is reading."""
+        """The unit's rows with the stat keys of their files; all of the work is reading."""
         return list(self._pool.map(self._row, unit))
 
     def process(self, loaded: list[tuple[dict[str, Any], str | None]]) -> pa.Table:

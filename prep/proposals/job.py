@@ -1,4 +1,4 @@
-"""One run of the proposals stage: images of a dataset or folder into a store, answers reused by content."""
+"""Runs the proposals stage on the images of a dataset or folder, reusing masks of identical images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Images(Protocol):
-    """What a dataset or a folder offers to this stage."""
+    """The interface of a source of images: a dataset or a folder."""
 
     @property
     def name(self) -> str:
@@ -42,29 +42,29 @@ class Images(Protocol):
 
     @property
     def split_by(self) -> str:
-        """Who split it, or an empty string."""
+        """The split version, or an empty string."""
 
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
-        """The images of ``splits`` (None: every one), each once."""
+        """The images of ``splits`` (None: all), each once."""
 
     def inputs(self) -> dict[str, str]:
-        """File name -> SHA-256 of the annotation files read."""
+        """File name -> SHA-256 of each annotation file that was read."""
 
 
 class MaskStage(Stage, Protocol):
-    """A stage that turns images into rows of the proposals schema; it may look an image's bytes up first."""
+    """A stage that turns images into rows of the proposals schema; it may look up an image's bytes first."""
 
     key: str
     answers: Answers | None
 
     def settings(self) -> dict[str, Any]:
-        """What the rows depend on beside the image."""
+        """What the rows depend on besides the image."""
 
 
 class _Told:
-    """What units tell beside their rows, as they come in: files to remember, and how masks were computed.
+    """Collects the metadata of units: the stat keys of files, and statistics on how masks were computed.
 
-    ``changed`` counts the rows of images that had others before (``retired``).
+    ``changed`` counts the rows that replace those of a changed image (``retired``).
     """
 
     def __init__(self, seen: AnswerCache, retired: Collection[str]) -> None:
@@ -73,7 +73,7 @@ class _Told:
         self.changed = 0
 
     def take(self, rows: pa.Table) -> None:
-        """Take one unit's notes."""
+        """Take the metadata of one unit."""
         files, said = notes_of(rows)
         if files:
             self._seen.put(pa.table({"key": files}, SEEN))
@@ -83,9 +83,9 @@ class _Told:
 
 
 class CachedAnswers:
-    """What a cache of proposals rows knows, by the SHA-256 of an image's bytes.
+    """Looks up cached masks by the SHA-256 of an image's bytes.
 
-    It only reads: rows reach the cache when the store's writer shares or retires its shards.
+    Read-only: rows enter the cache when the store's writer shares or retires its shards.
     """
 
     def __init__(self, cache: AnswerCache, settings_fingerprint: str) -> None:
@@ -93,14 +93,14 @@ class CachedAnswers:
         self._fingerprint = settings_fingerprint
 
     def get(self, sha256: str) -> Answer | None:
-        """The masks that these bytes were given under the same settings, in any run that shares the cache."""
+        """The masks of these bytes under the same settings, from any run that shares the cache."""
         row = self._cache.get(content_key(self._fingerprint, sha256))
         if row is None:
             return None
         return Answer(row["height"], row["width"], row["masks"], row["grid32"])
 
     def put(self, sha256: str, answer: Answer) -> None:
-        """Nothing: the store's writer keeps what was answered."""
+        """Does nothing: the store's writer keeps the masks."""
 
 
 def run_proposals(
@@ -117,13 +117,13 @@ def run_proposals(
     arguments: Mapping[str, Any] | None = None,
     count: bool = False,
 ) -> list[Summary]:
-    """Propose masks for every image of ``sources`` that the store has no row for; one summary a source.
+    """Generate masks for every image of ``sources`` without a row in the store; one summary per source.
 
-    A row whose image has other bytes by now is made again. Its file is read only where its size or time is
-    not that of the file read before; ``summary.extra["changed"]`` counts such rows.
-    ``cache`` is a folder of answers that several stores share (default: inside the store). ``count`` goes
-    through the images beforehand, so that progress has a total. Raises :class:`~prep.errors.PrepError` where
-    the stage was begun with other settings and ``replace`` is not given, and for a source without images.
+    The row of an image whose bytes have changed is made again. A file is read again only if its size or
+    modification time has changed; ``summary.extra["changed"]`` counts such rows. ``cache`` is a cache folder
+    that several stores can share (default: inside the store). ``count`` counts the images first, so that
+    progress has a total. Raises :class:`~prep.errors.PrepError` if the table has other settings and
+    ``replace`` is not set, or if a source has no images.
     """
     settings = stage.settings()
     where = store.cache_uri if cache is None else cache
@@ -166,7 +166,7 @@ def run_proposals(
 
 
 def _selection(source: Images, splits: Collection[str] | None) -> dict[str, Any] | None:
-    """What is asked of a source, to know it again; None for a folder, which is looked through each time."""
+    """The selection of a source, as recorded when finished; None for a folder, which is always scanned."""
     inputs = source.inputs()
     if not inputs:
         return None
@@ -177,7 +177,7 @@ def _selection(source: Images, splits: Collection[str] | None) -> dict[str, Any]
 def _retire_changed(
     sources: Collection[Images], splits: Collection[str] | None, writer: StageWriter, seen: AnswerCache
 ) -> set[str]:
-    """Take out of the store the rows of images in ``sources`` that have other bytes by now; their names."""
+    """Remove the rows of images in ``sources`` whose bytes have changed; return the names of these images."""
     retired: set[str] = set()
     for root in {source.root for source in sources}:
         changed = changed_rows(writer.files, list(writer.manifest.shards), root, seen)
@@ -195,16 +195,18 @@ def _retire_changed(
 
 
 def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:
-    """A source's images. One that has none at all is refused: each row would say so, and be kept as done."""
+    """The images of a source; PrepError if it has none or its folder is missing, as every row would be an
+    error.
+    """
     images = source.images(splits)
     first = next(images, None)
     if first is None:
-        raise PrepError(f"{source.name} has no image.", "Name another folder, or see docs/datasets.md.")
+        raise PrepError(f"{source.name} has no images.", "Give another folder, or see docs/datasets.md.")
     folder = Path(first.path).parent
     if not folder.is_dir():
         raise PrepError(
             f"There is no folder {folder}, where the images of {source.name} should be.",
-            "docs/datasets.md says where to download them; --data or --image-root names their place.",
+            "Set --data or --image-root to their folder; docs/datasets.md says where to download them.",
         )
     yield first
     yield from images

@@ -1,4 +1,4 @@
-"""Where masks made elsewhere are found: COCO results, SA-1B's files and the released layout."""
+"""Reads masks from COCO results, SA-1B files and the released layout."""
 
 from __future__ import annotations
 
@@ -21,27 +21,25 @@ OFFICIAL_FOLDERS = ("SAM_Mask/SAM_out", "SAM_Mask/SAM_Out", "SOLO_Mask/SOLO_out"
 
 
 class BadMasks(Exception):
-    """Masks of one image that cannot be used; the text is the reason, fit for a row's ``error``."""
+    """Masks of one image that cannot be used; the text is the reason for a row's ``error`` column."""
 
 
 class Layout(Protocol):
-    """Where an image's masks are found."""
+    """Reads the masks of an image."""
 
     def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
         """The masks of an image of that size, in the source's order; raises :class:`BadMasks`."""
 
 
 def open_layout(layout: str, source: Path) -> Layout:
-    """The layout called ``layout`` in a file (``coco``) or folder; raises PrepError where it cannot be
-    read.
-    """
+    """The layout ``layout`` of a file (``coco``) or folder; raises PrepError if it cannot be read."""
     if layout == "coco":
         return CocoResults(source)
     return Sa1b(source) if layout == "sa1b" else Official(source)
 
 
 class CocoResults:
-    """COCO's results format: one JSON list of ``{image_id, segmentation, score}``; images by their id.
+    """COCO's results format: one JSON list of ``{image_id, segmentation, score}``; images are found by id.
 
     ``segmentation`` is an RLE (compressed or not) of the image's size or a list of polygons. An image without
     entries has no masks. ``score`` becomes ``predicted_iou``.
@@ -52,17 +50,17 @@ class CocoResults:
         listed = _read_json(file)
         listed = listed.get("annotations") if isinstance(listed, dict) else listed
         if not isinstance(listed, list):
-            form = "COCO results are [{image_id, segmentation, score}, ...]"
-            raise PrepError(f"{file} holds no list of results", form)
+            form = "COCO results must be [{image_id, segmentation, score}, ...]."
+            raise PrepError(f"{file} contains no list of results.", form)
         for number, entry in enumerate(listed):
             if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int):
-                raise PrepError(f"{file}: entry {number} has no integer image_id", "see docs/proposals.md")
+                raise PrepError(f"{file}: entry {number} has no integer image_id.", "See docs/proposals.md.")
             self._by_image.setdefault(entry["image_id"], []).append(entry)
 
     def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
         """The entries with this image's id, in the file's order."""
         if ref.image_id is None:
-            raise BadMasks("the image has no id to find its COCO results by")
+            raise BadMasks("the image has no id, so its COCO results cannot be found")
         made = []
         for entry in self._by_image.get(ref.image_id, []):
             runs = _runs(entry.get("segmentation"), height, width)
@@ -71,7 +69,7 @@ class CocoResults:
 
 
 class _Files:
-    """A folder with a file per image, found by the image's path or, where that is not there, its name."""
+    """A folder with one file per image, found by the image's path or else by its name."""
 
     suffix: str
 
@@ -85,7 +83,7 @@ class _Files:
                     self._by_name.setdefault(stem, []).append(os.path.join(place, name))
 
     def find(self, image: str) -> Path:
-        """The file of masks of an image."""
+        """The mask file of an image."""
         path = self.folder / PurePosixPath(image).with_suffix(self.suffix)
         if path.is_file():
             return path
@@ -100,21 +98,21 @@ class _Files:
 class Sa1b(_Files):
     """SA-1B's layout: ``<image>.json`` with ``{image, annotations}``, as SAM's own generator is often saved.
 
-    A bare list of annotations is read too, such as ``json.dump(generator.generate(image))`` with COCO RLEs.
+    A plain list of annotations is also read, such as ``json.dump(generator.generate(image))`` with COCO RLEs.
     """
 
     suffix = ".json"
 
     def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
-        """The file's annotations in its order, with every score they have."""
+        """The file's annotations in order, with all their scores."""
         path = self.find(ref.image)
         try:
             read = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise BadMasks(f"{path.name} cannot be read as JSON: {error}") from error
+            raise BadMasks(f"{path.name} could not be read as JSON: {error}") from error
         listed = read.get("annotations") if isinstance(read, dict) else read
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-            raise BadMasks(f"{path.name} holds no list of annotations")
+            raise BadMasks(f"{path.name} contains no list of annotations")
         made = []
         for entry in listed:
             points = entry.get("point_coords") or [None]
@@ -135,35 +133,35 @@ class Sa1b(_Files):
 class Official(_Files):
     """The released layout: ``<image>.npy``, an array (P, H', W') that is zero outside the masks.
 
-    All-zero masks are padding and left out. Where H' x W' is not the image's size the masks are resized to it
-    by nearest neighbour, as the released evaluation does. Never unpickled.
+    All-zero masks are padding and are skipped. If H' x W' is not the image's size, the masks are resized to
+    it by nearest neighbour, as in the released evaluation. Files are never unpickled.
     """
 
     suffix = ".npy"
 
     def __init__(self, folder: Path) -> None:
         inner = [folder / name for name in OFFICIAL_FOLDERS if (folder / name).is_dir()]
-        distinct = {path.resolve(): path for path in inner}  # file systems that ignore case list one twice
+        distinct = {path.resolve(): path for path in inner}  # case-insensitive file systems list one twice
         if len(distinct) > 1:
             names = ", ".join(str(path) for path in distinct.values())
-            raise PrepError(f"{folder} has more than one set of masks: {names}", "name one of them")
+            raise PrepError(f"{folder} has more than one set of masks: {names}.", "Give one of them.")
         super().__init__(next(iter(distinct.values()), folder))
 
     def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
-        """The array's masks that are not empty, in its order."""
+        """The non-empty masks of the array, in order."""
         path = self.find(ref.image)
         try:
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
             if stored.ndim != 3 or 0 in stored.shape[1:] or stored.dtype.kind not in "biuf":
                 found = f"{stored.dtype} {stored.shape}"
-                raise BadMasks(f"{path.name} holds {found}, not numbers (masks, height, width)")
+                raise BadMasks(f"{path.name} contains {found}, not numbers (masks, height, width)")
             if stored.nbytes > MAX_ARRAY:
-                raise BadMasks(f"{path.name} holds {stored.nbytes} bytes, over the limit of {MAX_ARRAY}")
+                raise BadMasks(f"{path.name} contains {stored.nbytes} bytes, over the limit of {MAX_ARRAY}")
             rows = np.arange(height) * stored.shape[1] // height
             columns = np.arange(width) * stored.shape[2] // width
             made = [_proposal(rle.encode(mask[np.ix_(rows, columns)]), height) for mask in stored]
         except (OSError, ValueError, EOFError) as error:
-            raise BadMasks(f"{path.name} cannot be read as an array: {error}") from error
+            raise BadMasks(f"{path.name} could not be read as an array: {error}") from error
         return [mask for mask in made if mask.area]
 
 
@@ -185,8 +183,8 @@ def _runs(segmentation: Any, height: int, width: int) -> npt.NDArray[np.int64]:
         raise
     except PrepError as error:
         raise BadMasks(error.message) from error
-    except Exception as error:  # pycocotools and numpy meet malformed entries with whatever is at hand
-        raise BadMasks(f"a segmentation cannot be read: {error}") from error
+    except Exception as error:  # pycocotools and numpy raise many types for malformed entries
+        raise BadMasks(f"a segmentation could not be read: {error}") from error
 
 
 def _proposal(
@@ -212,13 +210,13 @@ def _proposal(
 
 
 def _number(value: Any) -> float | None:
-    """A finite JSON number, else nothing."""
+    """A finite JSON number, else None."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
     return float(value) if usable else None
 
 
 def _numbers(value: Any, count: int) -> list[float] | None:
-    """A list of so many finite numbers, else nothing."""
+    """A list of ``count`` finite numbers, else None."""
     if not isinstance(value, list) or len(value) != count:
         return None
     found = [number for number in map(_number, value) if number is not None]
@@ -229,4 +227,6 @@ def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise PrepError(f"{file} cannot be read as JSON: {error}", "fetch or make the file again") from error
+        raise PrepError(
+            f"{file} could not be read as JSON: {error}.", "Download or create the file again."
+        ) from error

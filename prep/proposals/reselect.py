@@ -1,4 +1,4 @@
-"""Narrow a store's proposals into another store: the selection applied to stored masks, without a model."""
+"""Re-filters the stored proposals of a store into another store, without a model."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class NarrowStage:
     """Rows of the proposals schema (as mappings) to rows with fewer masks.
 
-    Rows narrowed from a store without selection are those that the generator and ``selection`` would have
-    given directly, key included. Where ``source`` (the settings of the stored rows) had a selection of its
-    own, the two are applied one after the other and both are in the key.
+    Rows from a store without selection equal those that the generator would give with ``selection``,
+    including the key. If ``source`` (the settings of the stored rows) already has a selection, both are
+    applied in order and both are in the key.
     """
 
     def __init__(self, source: Mapping[str, Any], selection: Selection) -> None:
@@ -36,24 +36,26 @@ class NarrowStage:
         self.key = fingerprint(self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """The store's setting, hashed half of each row's ``key``."""
+        """The settings of the table; their hash is half of each row's ``key``."""
         before = self.source.get("selection")
         if before is None:
-            raise PrepError("the stored proposals do not say how they were selected", "make them again")
+            raise PrepError(
+                "The stored proposals do not record how they were selected.", "Generate them again."
+            )
         new: dict[str, Any] = dict(self.selection.settings())
         if before != Selection().settings():
             new["after"] = before
         return {**self.source, "selection": new}
 
     def open(self) -> None:
-        """Nothing to load."""
+        """Does nothing."""
 
     def load(self, unit: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The rows as they are."""
+        """The rows unchanged."""
         return unit
 
     def process(self, loaded: list[Mapping[str, Any]]) -> pa.Table:
-        """A row for each, in order; what is not ``ok`` stays as it was."""
+        """One row for each, in order; rows that are not ``ok`` are unchanged."""
         return pa.Table.from_pylist([self._row(row) for row in loaded], schema=PROPOSALS)
 
     def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,15 +81,15 @@ def run_narrow(
     replace: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Apply ``selection`` to every row of ``source``'s proposals that ``store`` has not, and keep them
+    """Apply ``selection`` to every row of ``source``'s proposals that is missing in ``store``, and write it
     there.
     """
     reader = source.stage("proposals").reader()
     if not reader.exists:
-        remedy = f"make them first: pcnet-prep sam --out {source.uri}"
-        raise PrepError(f"{source.uri} has no proposals", remedy)
+        remedy = f"Run: pcnet-prep sam --out {source.uri}"
+        raise PrepError(f"{source.uri} has no proposals.", remedy)
     if source.uri == store.uri:
-        raise PrepError(f"--from and --out are one store, {store.uri}", "name another store with --out")
+        raise PrepError(f"--from and --out are the same store, {store.uri}.", "Set --out to another store.")
     stage = NarrowStage(reader.settings, selection)
     with store.stage("proposals").writer(stage.settings(), replace=replace) as writer:
         return prepare(

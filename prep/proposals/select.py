@@ -1,4 +1,4 @@
-"""The paper's choice among an image's masks: by area, by overlap, and the largest."""
+"""Selects an image's masks as in the paper: by area, by overlap, and the largest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prep.records import Proposal
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which masks to keep; 0 turns a rule off.
+    """Which masks to keep; 0 disables a rule.
 
-    ``min_area`` drops masks of fewer pixels; ``max_overlap`` drops a mask whose IoU with one already kept is
-    greater; ``max_masks`` keeps that many of the largest. The paper (appendix D) has 1000, 0.8 and 40.
+    ``min_area`` drops masks of fewer pixels; ``max_overlap`` drops a mask whose IoU with a kept one is
+    larger; ``max_masks`` keeps that many of the largest. The paper (appendix D) uses 1000, 0.8 and 40.
     """
 
     min_area: int = 0
@@ -23,19 +23,20 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.min_area < 0 or self.max_masks < 0:
-            raise PrepError("--min-area and --max-masks must not be negative", "give 0 to turn one off")
+            raise PrepError("--min-area and --max-masks must not be negative.", "Set 0 to disable one.")
         if not 0.0 <= self.max_overlap <= 1.0:
             raise PrepError(
-                f"--max-overlap is an IoU between 0 and 1, not {self.max_overlap}", "give 0 to turn it off"
+                f"--max-overlap must be an IoU between 0 and 1, not {self.max_overlap}.",
+                "Set 0 to disable it.",
             )
 
     @property
     def off(self) -> bool:
-        """Whether every rule is off."""
+        """Whether every rule is disabled."""
         return not (self.min_area or self.max_overlap or self.max_masks)
 
     def settings(self) -> dict[str, float]:
-        """What the key of a row takes in."""
+        """The values included in the key of a row."""
         return {
             "min_area": self.min_area,
             "max_overlap": float(self.max_overlap),
@@ -49,11 +50,10 @@ PAPER = Selection(min_area=1000, max_overlap=0.8, max_masks=40)
 def select(proposals: Sequence[Proposal], selection: Selection, height: int, width: int) -> list[Proposal]:
     """The masks that the selection keeps, of an image of ``height`` x ``width`` pixels.
 
-    With every rule off: all of them, in the generator's order. Otherwise they are visited by area descending,
-    equal areas in the generator's order, and come out in that order. A mask of exactly ``min_area`` pixels
-    stays; an IoU of exactly ``max_overlap`` stays; of two masks that overlap more, the larger stays, and of
-    two equally large ones the generator's first. Only masks that were kept suppress others. The count is cut
-    last.
+    If every rule is disabled, all of them in the generator's order. Otherwise they are visited and returned
+    by descending area, equal areas in the generator's order. A mask of exactly ``min_area`` pixels is kept,
+    and so is one with an IoU of exactly ``max_overlap``; of two masks that overlap more, the larger is kept,
+    and of two equally large ones the first. Only kept masks suppress others. The count is limited last.
     """
     if selection.off:
         return list(proposals)

@@ -1,4 +1,4 @@
-"""The proposals stage: images in, one row per image out, however bad the image."""
+"""The proposals stage: turns each image into one row of masks, or one error row."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import noted
 from prep.records import ImageRef, Proposal
 
-PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, whatever the images' sizes and the unit's
-REMEMBERED = 1 << 25  # bytes of masks that a worker keeps for the next copy of the same image
+PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, for any image and unit size
+REMEMBERED = 1 << 25  # bytes of masks that a worker caches for further copies of an image
 
 
 class Answer(NamedTuple):
-    """What a generator and a selection made of one image's bytes."""
+    """The result of a generator and a selection for one image's bytes."""
 
     height: int
     width: int
@@ -44,29 +44,29 @@ class Answer(NamedTuple):
 
 
 class Answers(Protocol):
-    """Where answers outlive a worker: found by the SHA-256 of an image's bytes, for one key of the stage."""
+    """A cache of results across workers, by the SHA-256 of an image's bytes, for one setting of the stage."""
 
     def get(self, sha256: str) -> Answer | None:
-        """The answer for these bytes, if it is there."""
+        """The result for these bytes, or None."""
 
     def put(self, sha256: str, answer: Answer) -> None:
-        """Keep an answer; the first one of a hash stays."""
+        """Store a result; the first one of a hash is kept."""
 
 
 class Recent:
-    """The last answers of this worker, by the bytes' SHA-256; safe between its two threads."""
+    """A cache of this worker's recent results, by the SHA-256 of the bytes; safe for its two threads."""
 
     def __init__(self, size: int = REMEMBERED) -> None:
         self._left, self._lock = size, threading.Lock()
         self._answers: OrderedDict[str, Answer] = OrderedDict()
 
     def get(self, sha256: str) -> Answer | None:
-        """The answer for these bytes, if it is still there."""
+        """The result for these bytes, if it is still cached."""
         with self._lock:
             return self._answers.get(sha256)
 
     def put(self, sha256: str, answer: Answer) -> None:
-        """Keep an answer, forgetting the oldest."""
+        """Store a result and evict the oldest ones."""
         with self._lock:
             if sha256 not in self._answers:
                 self._answers[sha256] = answer
@@ -77,7 +77,7 @@ class Recent:
 
 @dataclass(slots=True)
 class _Image:
-    """One image of a unit on its way: bytes, then pixels, then an answer or an error."""
+    """One image of a unit during processing: bytes, then pixels, then a result or an error."""
 
     ref: ImageRef
     sha256: str | None = None
@@ -91,9 +91,9 @@ class _Image:
 class ProposalStage:
     """Decode, propose, select, sample: :class:`prep.records.ImageRef` items to rows of the proposals schema.
 
-    ``resources`` is what one worker holds (:class:`prep.stage.Resources`); ``threads`` decode at once (by
-    default half the cores, 8 at most). Equal bytes are proposed for once: within a unit, among a worker's
-    recent images and, with ``answers``, across workers.
+    ``resources`` is what one worker needs (:class:`prep.stage.Resources`); ``threads`` is the number of
+    decoding threads (by default half the cores, at most 8). Identical bytes are processed once: within a
+    unit, among a worker's recent images and, with ``answers``, across workers.
     """
 
     def __init__(
@@ -113,7 +113,9 @@ class ProposalStage:
         self.key = fingerprint(self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """What the rows depend on beside the image: the store's setting and, hashed, half of each ``key``."""
+        """What the rows depend on besides the image: the settings of the table; their hash is half of each
+        ``key``.
+        """
         return {
             "generator": self.generator.name,
             "settings": self.generator.settings(),
@@ -122,17 +124,17 @@ class ProposalStage:
         }
 
     def open(self) -> None:
-        """Load the generator; once in each worker."""
+        """Load the generator, once per worker."""
         self._recent = Recent()
         threads = self.threads or max(1, min(8, cpu_cores() // 2))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.generator.open()
 
     def load(self, unit: list[ImageRef]) -> list[list[_Image]]:
-        """Read and hash a unit's files, and decode as many as may be in memory at once.
+        """Read and hash a unit's files, and decode as many as fit in memory at once.
 
         Returns the unit cut into batches of at most ``PIXELS_AT_ONCE`` pixels (or one image); only the first
-        is decoded here, ahead of ``process``.
+        is decoded here, before ``process``.
         """
         images = list(self._pool.map(self._read, unit))
         batches = _batches(images)
@@ -153,7 +155,7 @@ class ProposalStage:
         return noted(pa.Table.from_pylist(rows, schema=PROPOSALS), seen, self._account())
 
     def _account(self) -> dict[str, Any]:
-        """What the generator has to say of the masks it has made since it was last asked, if anything."""
+        """The generator's statistics since the last call, if it has any."""
         take = getattr(self.generator, "take_account", None)
         return {} if take is None else take()
 
@@ -183,14 +185,14 @@ class ProposalStage:
                 self.answers.put(image.sha256, image.answer)
 
     def _decode(self, batch: Sequence[_Image]) -> None:
-        """Fill in the pixels of the images that need them, each distinct file once."""
+        """Decode the images that need pixels, each distinct file once."""
         wanted = [i for i in _first_of_each(batch) if i.answer is None and i.error is None]
         for image, (pixels, error) in zip(wanted, self._pool.map(_decoded, wanted), strict=True):
             image.pixels, image.error = pixels, error
 
     def _propose(self, batch: Sequence[_Image]) -> None:
-        """Fill in the answers (or errors) of a batch."""
-        for image in batch:  # the unit before may have made it since this one was loaded
+        """Compute the results (or errors) of a batch."""
+        for image in batch:  # the previous unit may have computed it after this one was loaded
             if image.answer is None and image.sha256 is not None:
                 image.answer = self._known(image.sha256)
         todo = [i for i in batch if i.answer is None and i.pixels is not None]
@@ -208,7 +210,7 @@ class ProposalStage:
                 image.answer, image.error = leaders[image.sha256].answer, leaders[image.sha256].error
 
     def _generate(self, pixels: list[Pixels]) -> list[list[Proposal] | str]:
-        """Each image's masks, or the reason there are none; a failing image costs only itself."""
+        """Each image's masks, or the reason why it has none; a failing image does not affect the others."""
         if not pixels:
             return []
         try:
@@ -228,7 +230,7 @@ class ProposalStage:
 def make_row(
     ref: ImageRef, sha256: str | None, found: Answer | str, generator: str, key: str
 ) -> dict[str, Any]:
-    """An image's row: its answer, or the reason why there is none."""
+    """The row of an image: its result, or the reason why it has none."""
     known = None if isinstance(found, str) else found
     return {
         "image": ref.image,
@@ -246,19 +248,17 @@ def make_row(
 
 
 def content_key(settings_fingerprint: str, image_sha256: str) -> str:
-    """The content key of an image's masks (64 hex digits): settings and the file's bytes, nothing else."""
+    """The content key of an image's masks (64 hex digits), from the settings and the file's bytes only."""
     return hashlib.sha256(f"{settings_fingerprint}\n{image_sha256}".encode("ascii")).hexdigest()
 
 
 def masks_key(settings_fingerprint: str, masks: list[dict[str, Any]]) -> str:
-    """The content key of masks that were made elsewhere (64 hex digits): settings and the masks
-    themselves.
-    """
+    """The content key of imported masks (64 hex digits), from the settings and the masks themselves."""
     return hashlib.sha256(f"{settings_fingerprint}\n{canonical_json(masks)}".encode()).hexdigest()
 
 
 def answer(masks: Iterable[Proposal], height: int, width: int) -> Answer:
-    """The columns of a row that say what an image's masks are."""
+    """The columns of a row that describe an image's masks."""
     kept = list(masks)
     return Answer(
         height, width, [mask_struct(m) for m in kept], grid32([m.counts for m in kept], height, width)
@@ -279,7 +279,7 @@ def mask_struct(mask: Proposal) -> dict[str, Any]:
 
 
 def proposal_of(mask: Mapping[str, Any]) -> Proposal:
-    """One element of the ``masks`` column as the proposal it was."""
+    """One element of the ``masks`` column as a proposal."""
     point, crop = mask["point"], mask["crop_box"]
     return Proposal(
         counts=mask["counts"],
@@ -293,7 +293,7 @@ def proposal_of(mask: Mapping[str, Any]) -> Proposal:
 
 
 def _bytes(found: Answer) -> int:
-    """About what an answer takes in memory."""
+    """The approximate memory use of a result."""
     return 1000 + sum(1500 + len(mask["counts"]) for mask in found.masks)
 
 
@@ -311,7 +311,7 @@ def _first_of_each(batch: Sequence[_Image]) -> list[_Image]:
 
 
 def _batches(images: list[_Image]) -> list[list[_Image]]:
-    """Cut a unit so that no batch holds more than ``PIXELS_AT_ONCE`` pixels, unless one image alone does."""
+    """Split a unit so that no batch has more than ``PIXELS_AT_ONCE`` pixels, unless a single image does."""
     batches: list[list[_Image]] = [[]]
     pixels = 0
     for image in images:

@@ -1,4 +1,4 @@
-"""Find rows whose image is no longer the file that their masks were made of."""
+"""Finds rows whose image file has changed since their masks were computed."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from prep.cache.files import Files
 
 Fault = tuple[int, str]
-Row = tuple[str, str | None]  # an image and the SHA-256 of its bytes, None where they could not be read
+Row = tuple[str, str | None]  # an image and the SHA-256 of its bytes, None if they could not be read
 
-# The folder of a cache that says which files have been read.
+# The folder of the cache that records which files have been read.
 SEEN_STAGE = "seen"
 SEEN = pa.schema([pa.field("key", pa.string(), nullable=False)])
 BLOCK = 4096
 
 
 def open_seen(cache: str | Path) -> AnswerCache:
-    """The files read so far, by :func:`seen_key`. To lose it costs no more than reading them again."""
+    """The record of files read so far, by :func:`seen_key`. If it is lost, the files are only read again."""
     return AnswerCache(cache, SEEN_STAGE, "images", SEEN)
 
 
 def changed_rows(
     files: Files, shards: Iterable[str], root: Path, seen: AnswerCache
 ) -> dict[str, dict[int, str]]:
-    """The rows of ``shards`` whose image below ``root`` has other bytes than they were made of.
+    """The rows of ``shards`` whose image under ``root`` has changed since they were computed.
 
-    Shard -> row number -> image. A file with the size and time that it was read with is trusted: it costs one
-    ``stat``. Any other is read and hashed, and entered in ``seen`` where its bytes are the row's. A file that
-    is gone changes nothing: there is nothing that its row could be replaced by.
+    Shard -> row number -> image. A file with unchanged size and modification time is trusted, which costs one
+    ``stat``. Any other is read and hashed, and recorded in ``seen`` if its bytes are the row's. A missing
+    file is ignored: there is nothing to replace its row with.
     """
     changed: dict[str, dict[int, str]] = {}
     with ThreadPoolExecutor(8, thread_name_prefix="hash") as pool:
@@ -55,7 +55,7 @@ def changed_rows(
 
 
 def _changed(rows: Sequence[Row], root: Path, seen: AnswerCache, pool: ThreadPoolExecutor) -> list[int]:
-    """The numbers of the rows whose file has other bytes; the others are entered in ``seen``."""
+    """The numbers of the rows whose file has changed; the others are recorded in ``seen``."""
     keys = [_key_now(root, image, sha256) for image, sha256 in rows]
     there = [number for number, key in enumerate(keys) if key is not None]
     known = seen.contains([keys[number] or "" for number in there])
@@ -75,7 +75,7 @@ def _changed(rows: Sequence[Row], root: Path, seen: AnswerCache, pool: ThreadPoo
 
 
 def _key_now(root: Path, image: str, sha256: str | None) -> str | None:
-    """The key of a file as it is now, if its bytes are still the row's; None where there is none."""
+    """The current key of a file if its bytes are still the row's, else None."""
     try:
         stat = os.stat(f"{root}/{image}")
     except (OSError, ValueError):
@@ -84,20 +84,20 @@ def _key_now(root: Path, image: str, sha256: str | None) -> str | None:
 
 
 def _hash_now(root: Path, image: str, before: str | None) -> str | None:
-    """A file's hash, empty for one that is no image file; None where it just could not be read."""
+    """The hash of a file, empty if it is not an image file; None if it could not be read."""
     try:
         check_name(image)
         return read_bytes(root / image).sha256
     except UnreadableImage as error:
-        # What the system refuses today it may give tomorrow: that takes no row away.
+        # A read error may be temporary, so it does not invalidate a row.
         return None if before is not None and isinstance(error.__cause__, OSError) else ""
 
 
 def image_faults(root: Path) -> Callable[[pa.Table], Iterator[Fault]]:
-    """A check of proposals rows against the images below ``root``: it hashes every file again.
+    """A check of proposals rows against the images under ``root``, which hashes every file again.
 
-    A run trusts size and time of a file that it has read. The check gives (row number, why) for an
-    image that has changed or gone since, and for one that had an error and is another file by now.
+    A run trusts the size and modification time of a file that it has read. This check yields (row number,
+    reason) for an image that has changed or is missing, and for one that had an error and has changed.
     """
 
     def faults(table: pa.Table) -> Iterator[Fault]:
@@ -108,7 +108,7 @@ def image_faults(root: Path) -> Callable[[pa.Table], Iterator[Fault]]:
                 found = read_bytes(root / image).sha256
             except UnreadableImage as error:
                 if sha256 is not None:
-                    yield number, f"its image cannot be read any more: {error}"
+                    yield number, f"its image can no longer be read: {error}"
                 continue
             if found != sha256:
                 unread = sha256 is None

@@ -1,4 +1,4 @@
-"""What a unit of images tells beside its rows: which files it read, and how their masks were computed."""
+"""Attaches metadata to the rows of a unit: the files it read, and statistics on how masks were computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTES = b"notes"
 
 
 def noted(rows: pa.Table, seen: Sequence[str], account: Mapping[str, Any]) -> pa.Table:
-    """``rows`` with notes that travel in the table's metadata and that no store keeps.
+    """``rows`` with metadata that is attached to the table and not stored.
 
     ``seen`` are the :func:`prep.cache.keys.seen_key` of the files read, ``account`` is
     :meth:`prep.proposals.sam.fidelity.Account.to_json`.

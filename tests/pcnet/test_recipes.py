@@ -96,7 +96,7 @@ def test_unknown_names_are_refused() -> None:
         recipe("paper", {"rsa": 1.0})
     with pytest.raises(PrepError, match="recipe setting 'stage'"):
         recipe("paper", stage=2)
-    with pytest.raises(PrepError, match="iad 'kl' is not known"):
+    with pytest.raises(PrepError, match="Unknown iad 'kl'"):
         recipe("paper", iad="kl")
 
 
@@ -139,9 +139,9 @@ def test_what_is_missing_is_named(small_model: Any, random_batch: Any) -> None:
     with pytest.raises(PrepError, match="no partners"):
         step_losses(chosen, outputs, replace(batch, same_image=None), calibration=clip)
     turned = recipe("plus", {"opp": 1.0})
-    with pytest.raises(PrepError, match="no opposites"):
+    with pytest.raises(PrepError, match="no swapped texts"):
         step_losses(turned, outputs, replace(batch, has_opposite=None))
-    with pytest.raises(PrepError, match="no opposites"):
+    with pytest.raises(PrepError, match="no swapped texts"):
         step_losses(turned, outputs, batch)
     with pytest.raises(PrepError, match="texts of other targets"):
         step_losses(chosen, outputs, replace(batch, negative_ids=None), calibration=clip)

@@ -1,1 +1,1 @@
-"""Masks of Segment Anything: the official generator's results, computed faster."""
+"""Segment Anything masks: the results of the reference generator, computed faster."""

@@ -1,4 +1,4 @@
-"""The masks of a crop or an image on their way from the decoder to proposals."""
+"""Holds the candidate masks of a crop or an image between the decoder and the proposals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prep.records import Proposal
 
 @dataclass
 class Found:
-    """Masks of one crop or image, before they are written as proposals; one entry each, in order.
+    """Masks of one crop or image before they become proposals; one entry per mask, in order.
 
     ``boxes`` (n x 4, float32) are XYXY in pixels of the image, ``points`` (n x 2, float64) XY likewise.
     """
@@ -29,7 +29,7 @@ class Found:
     crops: npt.NDArray[np.int64]
 
     def pick(self, order: npt.NDArray[np.int64]) -> Found:
-        """The masks number ``order``."""
+        """The masks with the indices ``order``."""
         return Found(
             [self.runs[i] for i in order], self.iou[torch.as_tensor(order)], self.stability[order],
             self.boxes[order], self.points[order], self.crops[order],
@@ -54,7 +54,7 @@ class Found:
         return Found([], torch.empty(0), none[:, 0], none, np.empty((0, 2)), np.empty((0, 4), np.int64))
 
     def proposal(self, i: int) -> Proposal:
-        """Mask number ``i`` as it is written."""
+        """Mask ``i`` as a proposal."""
         x0, y0, x1, y1 = (float(v) for v in self.boxes[i])
         left, top, right, bottom = (float(v) for v in self.crops[i])
         return Proposal(

@@ -1,4 +1,4 @@
-"""The crops of an image and the points in each, as the official generator lays them out."""
+"""Computes the crops of an image and the points in each, as in the reference generator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from prep.proposals.sam.settings import SamSettings
 
 Points = npt.NDArray[np.float64]
-EDGE = 20  # pixels from a crop's edge within which a mask is taken to be cut off there
+EDGE = 20  # distance in pixels from a crop's edge within which a mask counts as cut off
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, XYXY in its pixels, and the layer it belongs to (0 for the whole image)."""
+    """A part of an image, XYXY in pixels, and its layer (0 for the whole image)."""
 
     box: tuple[int, int, int, int]
     layer: int
@@ -31,8 +31,8 @@ class Crop:
 def crops(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop]:
     """The whole image of ``size`` (H, W), then each layer's 4**layer crops, column by column.
 
-    Neighbours of the first layer share ``overlap_ratio`` of the shorter side, half as much in each further
-    one.
+    Neighbours in the first layer overlap by ``overlap_ratio`` of the shorter side, half as much in each
+    further layer.
     """
     height, width = size
     out = [Crop((0, 0, width, height), 0)]
@@ -47,7 +47,7 @@ def crops(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop
 
 
 def grids(settings: SamSettings) -> list[Points]:
-    """For each layer the points to prompt with, (n, 2) of (x, y) in [0, 1]."""
+    """For each layer the prompt points, (n, 2) of (x, y) in [0, 1]."""
     if settings.point_grids is not None:
         return [np.array(points, np.float64).reshape(-1, 2) for points in settings.point_grids]
     per_side = settings.points_per_side or 0
@@ -65,7 +65,7 @@ def grid(per_side: int) -> Points:
 
 
 def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """``size`` (H, W) scaled so that the longer side is ``side`` pixels; zeros where there are none."""
+    """``size`` (H, W) scaled so that the longer side is ``side`` pixels; zeros for an empty one."""
     if min(size) <= 0:
         return 0, 0
     scale = side * 1.0 / max(size)
@@ -73,13 +73,13 @@ def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def scaled(points: Points, size: tuple[int, int], target: tuple[int, int]) -> Points:
-    """Points in pixels of ``size`` (H, W) in those of ``target``; float64, as the reference computes them."""
+    """Points scaled from pixels of ``size`` (H, W) to pixels of ``target``; float64, as in the reference."""
     factors = np.array([target[1] / size[1], target[0] / size[0]])
     return np.asarray(points * factors, np.float64)
 
 
 def cut_off(boxes: npt.NDArray[np.int64], crop: Crop, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which masks reach an edge of the crop that is none of the image's: XYXY boxes in pixels of the crop."""
+    """Which masks reach an edge of the crop that is not an image edge; XYXY boxes in pixels of the crop."""
     x, y, _, _ = crop.box
     placed = (boxes + np.array([x, y, x, y])).astype(np.float32)
     edge = np.abs(placed - np.array(crop.box, np.float32)) <= EDGE

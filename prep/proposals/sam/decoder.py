@@ -1,17 +1,17 @@
-"""Points to low-resolution masks: SAM's decoder without what it repeats for every point of an image.
+"""Runs SAM's mask decoder, computing the parts that do not depend on the points once per image.
 
-Beside the reference's forward pass there is :meth:`Decoder.shared`, with the same weights and the same
-operations in the same order, but
+In addition to the reference's forward pass there is :meth:`Decoder.shared`, with the same weights and the
+same operations in the same order, but
 
-- what depends on the image alone (keys, values and queries of the first layer) is projected once, not per
+- what depends on the image only (keys, values and queries of the first layer) is projected once, not per
 point;
 - positional embeddings are added by broadcasting, not copied per point;
-- points go through in groups that fit a processor's caches;
-- masks are made only of points of which the predicted IoU lets one through.
+- points are processed in groups that fit a processor's caches;
+- masks are computed only for points with a mask that passes the predicted IoU threshold.
 
-Whether float32 kernels give the same bits in other shapes depends on the machine, so the first batch of each
-size is computed both ways. Only if every bit agrees is the shared pass used from then on; otherwise the
-reference's.
+Whether float32 kernels give the same bits for other shapes depends on the machine, so the first batch of each
+size is computed both ways. The shared pass is used from then on only if every bit agrees; otherwise the
+reference's is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Decoded:
-    """The candidates that the predicted IoU lets through: of n points and 3 masks each, k.
+    """The k candidates that pass the predicted IoU threshold, from n points with 3 masks each.
 
     ``index`` (k, int64, on the CPU) is 3 * point + mask, ascending; ``iou`` (k) and ``logits`` (k, L, L)
     float32.
@@ -41,9 +41,9 @@ class Decoded:
 class Decoder:
     """The mask decoder of one model, for batches of points on one image.
 
-    ``group`` is how many points go through the shared pass together and ``masks`` how many through the mask
-    head; both are fixed shapes (spare places are filled), so no result depends on what else is in a batch.
-    ``trust`` skips the comparison with the reference, for fidelities that do not promise its bits.
+    ``group`` is the number of points per shared pass and ``masks`` the number of masks per mask-head call;
+    both are fixed shapes (padded), so no result depends on the rest of the batch. ``trust`` skips the
+    comparison with the reference, for fidelities that do not guarantee its bits.
     """
 
     def __init__(self, model: Any, group: int, masks: int, trust: bool = False) -> None:
@@ -77,7 +77,7 @@ class Decoder:
 
     @property
     def agrees(self) -> dict[int, bool]:
-        """For each batch size met: whether the shared pass gave the reference's bits."""
+        """For each batch size seen: whether the shared pass gave the reference's bits."""
         return dict(self._agrees)
 
     def reference(self, features: torch.Tensor, prompts: torch.Tensor) -> Pair:
@@ -93,7 +93,7 @@ class Decoder:
         return logits, iou
 
     def shared(self, features: torch.Tensor, prompts: torch.Tensor, threshold: float) -> Decoded:
-        """What :meth:`__call__` gives, by the shared pass."""
+        """The result of :meth:`__call__`, by the shared pass."""
         image = _Image(self._decoder.transformer, features + self._no_mask, self._dense_pe)
         ious, indices, kept = [], [], []
         for start in range(0, len(prompts), self._group):
@@ -138,7 +138,7 @@ class Decoder:
         made = []
         for some in points.split(self._masks):
             if self._masks == 1:
-                # A slice keeps the memory layout, by which torch chooses its kernels; a gathered copy of one
+                # A slice keeps the memory layout, by which torch selects its kernels; a gathered copy of one
                 # point would not.
                 at = slice(int(some[0]), int(some[0]) + 1)
                 field, weight = decoder.output_upscaling(fields[at]), weights[at]
@@ -151,7 +151,7 @@ class Decoder:
 
 
 class _Image:
-    """What the decoder's first layer needs of an image, whatever the points: each tensor is (1, h w, C)."""
+    """The inputs of the decoder's first layer that depend on the image only; each tensor is (1, h w, C)."""
 
     def __init__(self, transformer: Any, features: torch.Tensor, pe: torch.Tensor) -> None:
         first = transformer.layers[0]
@@ -171,7 +171,7 @@ def _two_way(
     pe: torch.Tensor,
     image: _Image | None,
 ) -> Pair:
-    """One layer of the two-way transformer; ``image`` holds the first layer's projections."""
+    """One layer of the two-way transformer; ``image`` has the first layer's projections."""
     if layer.skip_first_layer_pe:
         queries = layer.self_attn(q=queries, k=queries, v=queries)
     else:
@@ -194,7 +194,7 @@ def _two_way(
 
 
 def _attention(layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The reference's attention from its projections on."""
+    """The reference's attention, given its projections."""
     q, k, v = (layer._separate_heads(x, layer.num_heads) for x in (q, k, v))
     weights = q @ k.permute(0, 1, 3, 2)
     weights = torch.softmax(weights / math.sqrt(q.shape[-1]), dim=-1)
@@ -203,7 +203,9 @@ def _attention(layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) ->
 
 
 def passing(iou: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Which of the flattened (n, 3) predicted IoUs pass, as the reference filters: not at all for <= 0."""
+    """Which of the flattened (n, 3) predicted IoUs pass; as in the reference, all do if the threshold is <=
+    0.
+    """
     flat = iou.flatten()
     if threshold > 0.0:
         return torch.nonzero(flat > threshold).flatten()

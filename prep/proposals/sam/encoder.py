@@ -1,4 +1,4 @@
-"""Images to SAM's embeddings: resized and encoded to the reference's bits."""
+"""Computes SAM's image embeddings, bit-identical to the reference."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from prep.proposals.sam.crops import resized
 
 
 def shrink(image: npt.NDArray[np.uint8], side: int) -> torch.Tensor:
-    """An H x W x 3 image with its longer side made ``side`` pixels, as (3, h, w) uint8.
+    """An H x W x 3 image resized so that its longer side is ``side`` pixels, as (3, h, w) uint8.
 
-    Pillow's antialiased bilinear filter, which is what the reference's torchvision call ends in.
+    Uses Pillow's antialiased bilinear filter, as the reference's torchvision call does.
     """
     height, width = resized((image.shape[0], image.shape[1]), side)
     small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
@@ -27,18 +27,18 @@ def shrink(image: npt.NDArray[np.uint8], side: int) -> torch.Tensor:
 class ExactEncoder:
     """The model's own image encoder in float32.
 
-    The reference encodes one image at a time. A batch of ``size`` is used only where it was seen to give the
-    same bits: the first full batch is encoded both ways (float32 kernels are chosen by shape, not by values).
+    The reference encodes one image at a time. Batches of ``size`` are used only if they give the same bits:
+    the first full batch is encoded both ways (float32 kernels are selected by shape, not by values).
     """
 
     def __init__(self, model: Any, size: int) -> None:
         self._model = model
-        # On a CPU a batch takes as long as its images one by one, and more memory.
+        # On a CPU a batch takes as long as its images one by one, but more memory.
         self._size = size if model.device.type != "cpu" else 1
         self._same_bits: bool | None = None
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The embedding (1, C, h, w) of each image (3, h, w), uint8, as :func:`shrink` makes them."""
+        """The embedding (1, C, h, w) of each image (3, h, w), uint8, as :func:`shrink` returns them."""
         out: list[torch.Tensor] = []
         for start in range(0, len(images), self._size):
             group = torch.stack(
@@ -64,5 +64,5 @@ def prepared(model: Any, image: torch.Tensor) -> torch.Tensor:
 
 
 def one_by_one(encoder: Callable[[torch.Tensor], torch.Tensor], group: torch.Tensor) -> list[torch.Tensor]:
-    """Each image's embedding from a batch of one, the reference's shape."""
+    """Each image's embedding from a batch of one, as in the reference."""
     return [encoder(image[None]) for image in group]

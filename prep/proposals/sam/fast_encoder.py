@@ -1,9 +1,9 @@
-"""`--fidelity fast`: the image encoder in bfloat16 with fused attention. Its masks are close to exact, not
-equal.
+"""Runs the image encoder in bfloat16 with fused attention, for `--fidelity fast`.
 
-The relative positions of SAM's attention are a bias of every query on every row and on every column of keys.
-Put behind each query as more dimensions, against keys that mark their row and column, they come out of the
-same product as the attention itself, so no kernel needs a bias and none is stored.
+The masks are close to the exact ones, but not equal. The relative positions of SAM's attention are a bias of
+every query for every row and every column of keys. Appended to each query as extra dimensions, with keys that
+encode their row and column one-hot, they are part of the same product as the attention itself, so no kernel
+needs a bias and none is stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class FastEncoder:
     """The model's image encoder in bfloat16, ``size`` images at a time; compiled on a GPU.
 
-    The last group is filled up, so an image's embedding never depends on how many come with it.
+    The last group is padded, so an image's embedding never depends on the number of images.
     """
 
     def __init__(self, model: Any, size: int) -> None:
@@ -46,14 +46,14 @@ class FastEncoder:
         return out
 
     def _run(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The encoder on one full batch; compiled at the first where that works."""
+        """Run the encoder on one full batch; compiled at the first call if possible."""
         if self._compile:
             self._compile = False
             compiled = torch.compile(self._encode, dynamic=False)
             try:
                 first: torch.Tensor = compiled(pixels)
-            except Exception as error:  # no compiler, an old driver: slower, with the same result
-                log.warning("the encoder runs uncompiled: %s", str(error).splitlines()[0])
+            except Exception as error:  # e.g. no compiler or an old driver: slower, with the same result
+                log.warning("The encoder runs uncompiled: %s", str(error).splitlines()[0])
             else:
                 self._forward = compiled
                 return first
@@ -73,7 +73,7 @@ class FastEncoder:
 
 @contextlib.contextmanager
 def reduced_precision(device: torch.device) -> Iterator[None]:
-    """Within, a GPU multiplies float32 matrices with the precision of TF32."""
+    """Within this context, a GPU multiplies float32 matrices in TF32."""
     if device.type != "cuda":
         yield
         return
@@ -121,7 +121,7 @@ def _attend(layer: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _marks(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """For each of H W keys, ones at its row and, behind, at its column: (1, 1, H W, H + W)."""
+    """For each of H W keys, its row and then its column one-hot: (1, 1, H W, H + W)."""
     rows = torch.eye(height, dtype=like.dtype, device=like.device)[:, None].expand(-1, width, -1)
     columns = torch.eye(width, dtype=like.dtype, device=like.device)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)[None, None]

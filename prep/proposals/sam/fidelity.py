@@ -1,4 +1,4 @@
-"""How masks were computed: how many by the reference's operations, and how those of two ways differ."""
+"""Counts how masks were computed, and how the masks of the fast and exact encoders differ."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pycocotools import mask as coco
 from prep.proposals.sam.settings import SamSettings
 from prep.records import Proposal
 
-CLOSE = 0.99  # the IoU above which two masks are called close
+CLOSE = 0.99  # the IoU above which two masks count as close
 
 
 @dataclass
 class Differences:
-    """Counts over a sample of images; ``margins`` says how near to a threshold what differs was.
+    """Counts over a sample of images; ``margins`` is how close to a threshold the differing masks were.
 
-    A mask of the exact way is paired with the most alike of the other way's masks from the same point.
-    ``margins`` are, of each exact mask that is not close to its pair, the distance of its predicted IoU or
-    its stability to the threshold that it passed, whichever is smaller.
+    An exact mask is paired with the most similar fast mask from the same point. ``margins`` has, for each
+    exact mask that is not close to its pair, the distance of its predicted IoU or its stability from the
+    threshold that it passed, whichever is smaller.
     """
 
     images: int = 0
@@ -55,12 +55,12 @@ class Differences:
                 self.margins.append(_margin(proposal, settings))
 
     def join(self, counts: Mapping[str, Any]) -> None:
-        """Add what ``asdict`` says of the differences found by another worker."""
+        """Add the differences found by another worker, as ``asdict`` returns them."""
         for name, value in counts.items():
             setattr(self, name, getattr(self, name) + value)
 
     def summary(self) -> dict[str, Any]:
-        """The shares, as plain JSON values (``None`` where there were no masks)."""
+        """The shares, as JSON values (``None`` if there were no masks)."""
         margins = [margin for margin in self.margins if np.isfinite(margin)]
         return {
             "images": self.images,
@@ -77,20 +77,20 @@ class Differences:
 
 
 class Account:
-    """What the workers of a run have to say about how its masks were computed, summed up."""
+    """The sum over all workers of the statistics on how masks were computed."""
 
     def __init__(self) -> None:
         self.measured = self.recomputed = 0
         self.differences = Differences()
 
     def add(self, said: Mapping[str, Any]) -> None:
-        """Add what a generator's ``take_account`` gave, as JSON values; it may be empty."""
+        """Add what a generator's ``take_account`` returned, as JSON values; it may be empty."""
         self.measured += said.get("measured", 0)
         self.recomputed += said.get("recomputed", 0)
         self.differences.join(said.get("differences", {}))
 
     def figures(self) -> dict[str, Any]:
-        """The sums and shares as JSON values; empty where no generator had anything to say."""
+        """The sums and shares as JSON values; empty if no generator reported any."""
         if not self.measured and not self.differences.images:
             return {}
         figures: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
@@ -100,12 +100,12 @@ class Account:
 
 
 def account(measured: int, recomputed: int, differences: Differences) -> dict[str, Any]:
-    """What :meth:`Account.add` takes, as JSON values."""
+    """The argument of :meth:`Account.add`, as JSON values."""
     return {"measured": measured, "recomputed": recomputed, "differences": asdict(differences)}
 
 
 def lines(figures: Mapping[str, Any]) -> list[str]:
-    """The figures of :meth:`Account.figures` as lines for a person."""
+    """The figures of :meth:`Account.figures` as lines of text."""
     told = []
     if "measured" in figures:
         share = figures["recomputed"] / max(1, figures["measured"])
@@ -121,17 +121,17 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
 def _in_words(compared: Mapping[str, Any]) -> str:
     """The summary of :class:`Differences` as a sentence."""
     if not compared["masks"]:
-        return f"{compared['images']:,} images compared with exact, no masks in them"
+        return f"{compared['images']:,} images compared with exact, without any masks"
     rest = ""
     if compared["median_margin_of_the_rest"] is not None:
         rest = (
-            f"; the others were {compared['median_margin_of_the_rest']:.4f} above their thresholds in the "
-            f"median, {compared['largest_margin_of_the_rest']:.4f} at most"
+            f"; the others were {compared['median_margin_of_the_rest']:.4f} above their thresholds in "
+            f"the median, {compared['largest_margin_of_the_rest']:.4f} at most"
         )
     return (
         f"{compared['images']:,} images compared with exact: {compared['identical']:.1%} of "
         f"{compared['masks']:,} masks identical, {compared['iou_above_0.99']:.1%} with IoU above {CLOSE}, "
-        f"{compared['images_with_another_count']:.1%} of the images with another number of masks{rest}"
+        f"{compared['images_with_another_count']:.1%} of the images with a different number of masks{rest}"
     )
 
 
@@ -148,7 +148,7 @@ def _ious(proposal: Proposal, pairs: Sequence[Proposal], size: tuple[int, int]) 
 
 
 def _margin(proposal: Proposal, settings: SamSettings) -> float:
-    """By how little the mask passed the generator's thresholds."""
+    """The margin by which the mask passed the generator's thresholds."""
     margins = [float("inf")]
     if settings.pred_iou_thresh > 0 and proposal.predicted_iou is not None:
         margins.append(proposal.predicted_iou - settings.pred_iou_thresh)

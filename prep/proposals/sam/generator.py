@@ -1,9 +1,7 @@
-"""The `sam` generator: the official automatic masks on segment_anything's models, without the official
-detours.
+"""Runs the `sam` generator: the masks of the reference generator, computed faster.
 
 The reference is ``SamAutomaticMaskGenerator`` of the ``segment_anything`` package, as on GitHub's main
-branch; the release on PyPI has the same masks on a CPU, and on a GPU fails where suppression goes by
-category.
+branch; the release on PyPI gives the same masks on a CPU, and on a GPU fails if suppression is per category.
 """
 
 from __future__ import annotations
@@ -42,28 +40,28 @@ log = logging.getLogger(__name__)
 
 Image = npt.NDArray[np.uint8]
 Encoder = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
-SAMPLE = 100  # with fidelity fast, the first image of as many is done the exact way as well
-FAST = "fidelity fast: masks are close to the official ones, not equal; a sample is compared with exact"
+SAMPLE = 100  # with fidelity fast, one image in this many is also computed exactly
+FAST = "fidelity fast: masks are close to the reference's, not equal; a sample is compared with exact"
 
 
 class SamGenerator:
-    """Proposes the masks of the official ``SamAutomaticMaskGenerator``, in its order.
+    """Generates the masks of the reference ``SamAutomaticMaskGenerator``, in its order.
 
-    Picklable until :meth:`open`, which loads the model once. ``load`` makes the model (by default from the
-    checkpoint that the settings name).
+    Picklable until :meth:`open`, which loads the model once. ``load`` builds the model (by default from the
+    checkpoint in the settings).
     """
 
     def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
         self.options = settings
         self.name = f"sam:{settings.model}"
-        self.recomputed = 0  # masks taken from the reference's operations, of
+        self.recomputed = 0  # masks recomputed by the reference's operations, out of
         self.measured = 0  # masks measured so far
         self.differences = (
             Differences()
-        )  # from exact, on a sample of the images; only where the fidelity is fast
+        )  # from exact, on a sample of the images; only if the fidelity is fast
         self._proposed = 0
-        # The last bits of a matrix product depend on how many threads share it, and Ray gives its workers
-        # another number than this process has: wherever a copy is opened, it takes this one's.
+        # The last bits of a matrix product depend on the number of threads, and Ray workers have a different
+        # number from this process, so every copy uses the number of this process.
         self._threads = settings.threads or torch.get_num_threads()
         self._load = load
         self._weights_sha256: str | None = None
@@ -81,7 +79,7 @@ class SamGenerator:
         return self._weights_sha256
 
     def open(self) -> None:
-        """Load the model; raises PrepError where the weights or the device are not there."""
+        """Load the model; raises PrepError if the weights or the device are not available."""
         options = self.options
         self._model = self._load(options)
         self._device = self._model.device
@@ -104,9 +102,11 @@ class SamGenerator:
         self._prompts = lru_cache(maxsize=64)(self._embed_points)
 
     def propose(self, images: Sequence[Image]) -> list[list[Proposal]]:
-        """The masks of each image (H x W x 3, uint8, RGB) in the official order; none where none survive."""
+        """The masks of each image (H x W x 3, uint8, RGB) in the reference's order; none if all are filtered
+        out.
+        """
         if self._model is None:
-            raise PrepError("the generator has not been opened", "call open() before propose()")
+            raise PrepError("The generator has not been opened.", "Call open() before propose().")
         if self.options.fidelity == "exact":
             return self._masks(images)
         with reduced_precision(self._device):
@@ -118,21 +118,23 @@ class SamGenerator:
         return found
 
     def report(self) -> dict[str, Any]:
-        """What there is to say about how the masks were computed, as JSON values."""
+        """Statistics on how the masks were computed, as JSON values."""
         said: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
         if self.options.fidelity == "fast":
             said["compared_with_exact"] = self.differences.summary()
         return said
 
     def take_account(self) -> dict[str, Any]:
-        """What :class:`prep.proposals.sam.fidelity.Account` adds up, since this was last asked for."""
+        """The statistics since the last call, as :class:`prep.proposals.sam.fidelity.Account`
+        sums them up.
+        """
         taken = account(self.measured, self.recomputed, self.differences)
         self.measured = self.recomputed = 0
         self.differences = Differences()
         return taken
 
     def _compare(self, image: Image, fast: list[Proposal]) -> None:
-        """Do an image the exact way as well, and say how its masks differ."""
+        """Compute an image exactly too, and log how its masks differ."""
         quick = self._encode, self._decode
         self._encode, self._decode = self._exact
         try:
@@ -160,7 +162,7 @@ class SamGenerator:
     def _embedded(
         self, images: Sequence[Image], work: list[tuple[int, Crop]]
     ) -> Iterator[tuple[tuple[int, Crop], torch.Tensor]]:
-        """The embedding of each piece of work, resized ahead of the encoder."""
+        """The embedding of each crop, resized before the encoder runs."""
         size = self.options.images_per_batch
 
         def cut(piece: tuple[int, Crop]) -> torch.Tensor:
@@ -176,7 +178,9 @@ class SamGenerator:
             yield from zip(group, self._encode(pixels), strict=True)
 
     def _embed_points(self, layer: int, size: tuple[int, int]) -> list[torch.Tensor]:
-        """The prompts of a crop of ``size`` in the reference's batches; equal for all images of that size."""
+        """The prompts of a crop of ``size``, in the reference's batches; the same for all images of that
+        size.
+        """
         inside = resized(size, self._side)
         points = torch.as_tensor(scaled(self._points(layer, size), size, inside), device=self._device)
         step = self.options.points_per_batch
@@ -199,7 +203,7 @@ class SamGenerator:
             seen, keep = self._measure(some.logits, plan, crop, size)
             logits += [
                 some.logits[i] for i in keep
-            ]  # no copies: what is below the threshold stays till the end
+            ]  # views, not copies: those below the threshold are kept until the end
             ious.append(some.iou.cpu()[torch.as_tensor(keep)])
             stability.append(seen.stability[keep])
             boxes.append(seen.boxes[keep])
@@ -226,13 +230,13 @@ class SamGenerator:
     def _measure(
         self, logits: torch.Tensor, plan: Geometry, crop: Crop, size: tuple[int, int]
     ) -> tuple[Measures, npt.NDArray[np.int64]]:
-        """What is known of the candidates, and which of them are steady and not cut off by the crop."""
+        """The measures of the candidates, and which of them are stable and not cut off by the crop."""
         seen = self._post.measure(logits, plan, self._cuts)
         self.measured += len(seen.area)
         self.recomputed += int(seen.recomputed.sum())
         keep = ~cut_off(seen.boxes, crop, size)
         if self.options.stability_score_thresh > 0.0:
-            # Compared as torch compares a float32 tensor with a number; NaN (an empty mask) is dropped.
+            # Compared in float32, as torch compares a tensor with a number; NaN (an empty mask) is dropped.
             keep &= seen.stability >= np.float32(self.options.stability_score_thresh)
         return seen, np.flatnonzero(keep)
 
@@ -252,7 +256,7 @@ class SamGenerator:
         return [found.proposal(i) for i in range(len(found.runs))]
 
     def _clean(self, found: Found, size: tuple[int, int]) -> Found:
-        """Fill small holes and drop small islands, then suppress once more, unchanged masks first."""
+        """Fill small holes and drop small islands, then apply NMS again, with unchanged masks first."""
         area = self.options.min_mask_region_area
         cleaned = list(
             self._pool.map(lambda runs: remove_small_regions(runs, size[0], size[1], area), found.runs)
@@ -260,7 +264,7 @@ class SamGenerator:
         boxes = np.array([rle.corners(runs, size[0]) for runs, _ in cleaned], np.float32)
         scores = torch.tensor([0.0 if changed else 1.0 for _, changed in cleaned])
         threshold = max(self.options.box_nms_thresh, self.options.crop_nms_thresh)
-        # The reference does this step on the CPU whatever the device.
+        # The reference always runs this step on the CPU.
         order = suppress(boxes, scores, threshold)
         for i, (runs, changed) in enumerate(cleaned):
             if changed:

@@ -1,14 +1,15 @@
-"""The fused pass on the CPU: from a mask's low-resolution logits to its counts, its box and its runs.
+"""Computes the counts, box and runs of masks from low-resolution logits in one fused pass on the CPU.
 
-The official generator enlarges every mask to 1024 x 1024, crops, resizes to the image and only then compares
-with its thresholds. Both steps are convex, so where all low-resolution logits around a pixel lie between the
-same two thresholds the pixel does too, and needs no arithmetic. The rest is computed in *strips* of sixteen
-image columns, row by row, in the operation order of torch's kernel, and compared at once: no pixel is ever
-stored.
+The reference generator upsamples every mask to 1024 x 1024, crops, resizes to the image and only then
+compares with its thresholds. Both resizes are convex, so if all low-resolution logits around a pixel lie
+between the same two thresholds, the pixel does too and needs no arithmetic. The rest is computed in *strips*
+of sixteen image columns, row by row, in the operation order of torch's kernel, and compared at once: no pixel
+is stored.
 
-A *level* counts how many of six ascending edges a logit lies above, one on either side of each of the three
-thresholds; an odd level is too close to call. Arrays of a :class:`prep.proposals.sam.upsample.Geometry` come
-as one tuple, a thread's own memory (:func:`prep.proposals.sam.upsample.workspace`) as another.
+A *level* is the number of edges below a logit, out of six ascending ones, one on either side of each of the
+three thresholds; an odd level is too close to a threshold. The arrays of a
+:class:`prep.proposals.sam.upsample.Geometry` are passed as one tuple, the memory of a thread
+(:func:`prep.proposals.sam.upsample.workspace`) as another.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from prep.masks.jit import compiled, inlined
 from prep.proposals.sam.simd import LANES, above, equal, four_taps, lowest, ones
 
 UNSETTLED = 1  # stands for any odd level
-HUGE = np.float32(1e30)  # from here on, and for NaN, zero weights count too: left to the reference
-HIGH, LOW, AREA, LEFT, TOP, RIGHT, BOTTOM, CLOSE, EDGES = range(9)  # the numbers that a pass gives of a mask
+HUGE = np.float32(1e30)  # from here on, and for NaN, zero weights matter too: recomputed by the reference
+HIGH, LOW, AREA, LEFT, TOP, RIGHT, BOTTOM, CLOSE, EDGES = range(9)  # the results of a pass for a mask
 FIRST_LOW, LAST_LOW, X_FROM, X_TO = range(4)  # the columns of a geometry's strips
 
 
@@ -30,12 +31,12 @@ FIRST_LOW, LAST_LOW, X_FROM, X_TO = range(4)  # the columns of a geometry's stri
 def settle(low: Any, edges: Any, levels: Any, box: Any) -> Any:
     """The level of every logit of ``low`` (L x L), and the first and last row and column with one above 0.
 
-    Returns how many logits are huge or no number.
+    Returns the number of logits that are huge or NaN.
     """
     size = low.shape[0]
     e0, e1, e2, e3, e4, e5 = edges[0], edges[1], edges[2], edges[3], edges[4], edges[5]
     box[0], box[1], box[2], box[3] = size, -1, size, -1
-    flat = levels[size * size :]  # room behind the levels: which columns have one that is not zero
+    flat = levels[size * size :]  # space after the levels: which columns have a non-zero level
     strange = 0
     for x in range(size):
         flat[x] = 0
@@ -77,10 +78,11 @@ def cut(
     kinds: Any,
     starts: Any,
 ) -> Any:
-    """Cut the image rows of a strip into segments of one level, or ``UNSETTLED``; returns how many.
+    """Cut the image rows of a strip into segments of one level, or ``UNSETTLED``; returns their number.
 
-    The strip is made of low-resolution columns ``first_low`` to ``last_low`` and of the first ``n_rows``
-    rows. ``kinds`` and ``starts`` get each segment's level and first row; ``starts`` one more, the height.
+    The strip depends on low-resolution columns ``first_low`` to ``last_low`` and on the first ``n_rows``
+    rows. ``kinds`` and ``starts`` receive each segment's level and first row; ``starts`` one more, the
+    height.
     """
     all_lanes = (1 << (last_low - first_low + 1)) - 1
     count, at, y = 0, 0, 0  # segments so far, first image row in none, low-resolution row
@@ -94,7 +96,7 @@ def cut(
                 continue
             while end < n_rows and equal(levels, end * size + first_low, level) & all_lanes == all_lanes:
                 end += 1
-        # Image rows made of low-resolution rows y to end - 1 alone.
+        # Image rows that depend on low-resolution rows y to end - 1 only.
         a, b = first_row[y], end_row[end - 1]
         if b > a:
             if a > at:
@@ -118,8 +120,8 @@ def compute_row(
 ) -> None:
     """The sixteen pixels of image row ``y`` in a strip, into ``line``.
 
-    ``low_lanes`` and ``mid_lanes`` keep the last two rows of logits and of the enlargement, at the columns
-    that the strip needs; ``state`` says which rows those are (-1 for none).
+    ``low_lanes`` and ``mid_lanes`` cache the last two rows of logits and of the upsampled mask, at the
+    columns that the strip needs; ``state`` has the indices of those rows (-1 for none).
     """
     _, (mid_i0, mid_i1, mid_w0, mid_w1), (row_i0, row_i1, row_w0, row_w1, _, _), (index, mid_u, out_u) = (
         geometry
@@ -159,7 +161,7 @@ def nearby(
     row_i0: Any,
     row_i1: Any,
 ) -> Any:
-    """The largest logit that the rows ``y_from`` to ``y_to`` of a strip are made of."""
+    """The largest logit that rows ``y_from`` to ``y_to`` of a strip depend on."""
     largest = np.float32(0)
     for y in range(mid_i0[row_i0[y_from]], mid_i1[row_i1[y_to - 1]] + np.int64(1)):
         for x in range(first_low, last_low + 1):
@@ -169,7 +171,7 @@ def nearby(
 
 @inlined  # type: ignore[untyped-decorator]
 def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, close: Any, result: Any) -> Any:
-    """Count a row of a strip; returns which of its pixels are inside."""
+    """Count the pixels of a row of a strip; returns which of them are inside."""
     result[LOW] += ones(above(line, 0, thresholds[0]) & all_lanes)
     result[HIGH] += ones(above(line, 0, thresholds[2]) & all_lanes)
     bits = above(line, 0, thresholds[1]) & all_lanes
@@ -189,9 +191,9 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
     """One mask's counts above the thresholds, its area and its box.
 
     ``thresholds`` (3, ascending) and ``edges`` (6, either side of each) are float32. ``band`` times the
-    largest logit nearby is how close to a threshold a value cannot be told from the reference's (0 where the
-    operations are the reference's): CLOSE counts such pixels, or logits that are huge or no number; then the
-    rest is not to be used. The box is LEFT > RIGHT for an empty mask.
+    largest logit nearby is the distance from a threshold within which the result may differ from the
+    reference's (0 if the operations are the reference's): CLOSE counts such pixels, or logits that are huge
+    or NaN; if it is not 0, the other results must not be used. The box is LEFT > RIGHT for an empty mask.
     """
     strips, mid, rows, _ = geometry
     levels, box, kinds, starts, state, low_lanes, mid_lanes, line, _, _ = work
@@ -246,7 +248,7 @@ def measure_all(
 
 @compiled
 def append(changes: Any, base: Any, spans: Any, used: Any) -> Any:
-    """Put one column's changes behind those before; a run that goes on from the last column stays one."""
+    """Append one column's changes; a run that continues from the previous column stays one run."""
     for i in range(0, len(changes), 2):
         start, end = base + changes[i], base + changes[i + 1]
         if 0 < used <= len(spans) and spans[used - 1] == start:
@@ -262,11 +264,11 @@ def append(changes: Any, base: Any, spans: Any, used: Any) -> Any:
 def trace(
     low: Any, geometry: Any, thresholds: Any, edges: Any, offset: Any, stride: Any, spans: Any, work: Any
 ) -> Any:
-    """Where one mask's runs change: ascending pixel numbers into ``spans``; returns how many there are.
+    """Write the ascending pixel indices at which one mask changes into ``spans``; returns their number.
 
-    ``thresholds`` and ``edges`` are those of :func:`measure` with the mask's own three times over. Pixels are
-    numbered down the columns of a picture of ``stride`` rows, in which the mask starts at number ``offset``.
-    What does not fit into ``spans`` is lost, but counted.
+    ``thresholds`` and ``edges`` are as in :func:`measure`, with the mask's threshold three times. Pixels are
+    numbered down the columns of an image of ``stride`` rows, in which the mask starts at index ``offset``.
+    What does not fit into ``spans`` is dropped, but counted.
     """
     strips, mid, rows, _ = geometry
     levels, box, kinds, starts, state, low_lanes, mid_lanes, line, changes, counts = work
@@ -311,7 +313,7 @@ def trace(
 
 @compiled
 def lengths(spans: Any, total: Any) -> Any:
-    """The runs of a mask of ``total`` pixels that changes at the ascending pixel numbers ``spans``."""
+    """The runs of a mask of ``total`` pixels that changes at the ascending pixel indices ``spans``."""
     out = np.empty(len(spans) + 1, np.int64)
     end = 0
     for i in range(len(spans)):
@@ -323,7 +325,7 @@ def lengths(spans: Any, total: Any) -> Any:
 
 @compiled
 def same(low: Any, geometry: Any, expected: Any, work: Any) -> Any:
-    """Whether every pixel of a mask comes out with the bits of ``expected`` (H x W)."""
+    """Whether every pixel of a mask equals ``expected`` (H x W) bit for bit."""
     strips, _, _, _ = geometry
     _, _, _, _, state, low_lanes, mid_lanes, line, _, _ = work
     for s in range(len(strips)):

@@ -1,9 +1,10 @@
-"""The fused pass on a GPU, in Triton: counts and boxes of all candidates where their logits are.
+"""Computes the counts and boxes of all candidates in one fused Triton pass on the GPU.
 
-One program does one tile of one mask. It first looks at the few logits that the tile is made of: where all
-lie between the same two thresholds every pixel does, and is counted without being computed. What it does
-compute may round otherwise than torch's kernel, so values within the bound of a threshold are counted as
-close, and their masks recomputed by the reference's operations. Only the survivors' logits leave the device.
+One program handles one tile of one mask. It first reads the few logits that the tile depends on: if all lie
+between the same two thresholds, so does every pixel, and the pixels are counted without being computed.
+Computed values may be rounded differently from torch's kernel, so values within the error bound of a
+threshold are counted as close, and their masks are recomputed by the reference's operations. Only the logits
+of the remaining masks are copied from the device.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ HUGE = float(kernels.HUGE)
 
 @triton.jit  # type: ignore
 def _mix(base, side, r0, r1, v0, v1, c0, c1, u0, u1):  # type: ignore[no-untyped-def]
-    """The enlargement at rows (r0, r1, v0, v1) and columns (c0, c1, u0, u1), in torch's order on the CPU."""
+    """The upsampled mask at rows (r0, r1, v0, v1) and columns (c0, c1, u0, u1), in the order of torch's CPU
+    kernel.
+    """
     top, bottom = base + r0[:, None] * side, base + r1[:, None] * side
     out = tl.load(top + c1[None, :]) * (v0[:, None] * u1[None, :])
     out = tl.fma(tl.load(top + c0[None, :]), v0[:, None] * u0[None, :], out)
@@ -36,7 +39,7 @@ def _mix(base, side, r0, r1, v0, v1, c0, c1, u0, u1):  # type: ignore[no-untyped
 
 @triton.jit  # type: ignore
 def _axis(at, i0, i1, w0, w1, mid_i0, mid_i1, mid_w0, mid_w1):  # type: ignore[no-untyped-def]
-    """Of image rows or columns ``at``: each tap's rows and weights in the logits, and its own weight."""
+    """For image rows or columns ``at``: each tap's rows and weights in the logits, and its own weight."""
     a, b = tl.load(i0 + at), tl.load(i1 + at)
     return (
         tl.load(mid_i0 + a), tl.load(mid_i1 + a), tl.load(mid_w0 + a), tl.load(mid_w1 + a),
@@ -52,7 +55,9 @@ def _measure(  # type: ignore[no-untyped-def]
     huge: tl.constexpr, tile_rows: tl.constexpr, tile_columns: tl.constexpr,
     reach_rows: tl.constexpr, reach_columns: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one mask: adds to the mask's nine numbers (see :mod:`prep.proposals.sam.kernels_cpu`)."""
+    """Process one tile of one mask: adds to the mask's nine numbers (see
+    :mod:`prep.proposals.sam.kernels_cpu`).
+    """
     mask, tile = tl.program_id(0), tl.program_id(1)
     base, result = low + mask.to(tl.int64) * side * side, results + mask * 9
     y = tile // tiles_across * tile_rows + tl.arange(0, tile_rows)
@@ -66,7 +71,7 @@ def _measure(  # type: ignore[no-untyped-def]
         x_read, col_i0, col_i1, col_w0, col_w1, mid_i0, mid_i1, mid_w0, mid_w1
     )
 
-    # The logits that the tile is made of, and whether they settle it.
+    # The logits that the tile depends on, and whether they determine it.
     r = tl.min(ra0) + tl.arange(0, reach_rows)
     c = tl.min(ca0) + tl.arange(0, reach_columns)
     there = (r <= tl.max(rb1))[:, None] & (c <= tl.max(cb1))[None, :]
@@ -123,7 +128,7 @@ def _measure(  # type: ignore[no-untyped-def]
 def measure(
     logits: torch.Tensor, plan: Geometry, values: npt.NDArray[np.float32], edges: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """What :func:`prep.proposals.sam.kernels_cpu.measure_all` gives for logits (n, L, L), float32.
+    """The results of :func:`prep.proposals.sam.kernels_cpu.measure_all` for logits (n, L, L), float32.
 
     Every mask with a value within the bound of a threshold has a CLOSE count above zero.
     """
@@ -144,7 +149,9 @@ def measure(
 
 @lru_cache(maxsize=64)
 def _tables(plan: Geometry, device: torch.device) -> tuple[list[torch.Tensor], int, int]:
-    """A geometry's taps on the device, and how many rows and columns of logits a tile reaches at most."""
+    """A geometry's taps on the device, and the maximum number of rows and columns of logits that a tile
+    needs.
+    """
     arrays: list[Any] = [*plan.middle.arrays, *plan.rows.arrays, *plan.columns.arrays]
     tables = [torch.as_tensor(np.asarray(a, np.int32 if a.dtype.kind == "u" else a.dtype)) for a in arrays]
     reaches = []

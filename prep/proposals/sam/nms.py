@@ -1,4 +1,4 @@
-"""Box suppression with the result and the order of torchvision's ``batched_nms`` for one category."""
+"""Computes box NMS with the result and the order of torchvision's ``batched_nms`` for one category."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 from prep.masks.jit import compiled
 
-# Above this many numbers (four a box) torchvision goes category by category and sorts what is left once more,
-# by a sort that need not be stable: scores that tie may then come out in another order. Per device type, as
-# it does.
+# Above this many numbers (four per box) torchvision works per category and sorts the result again with an
+# unstable sort, so tied scores may be in another order. The limit depends on the device type, as in
+# torchvision.
 BY_CATEGORY = {"cpu": 4_000}
 BY_CATEGORY_ELSEWHERE = 100_000
 
@@ -18,10 +18,10 @@ BY_CATEGORY_ELSEWHERE = 100_000
 def suppress(
     boxes: npt.NDArray[np.generic], scores: torch.Tensor, threshold: float, device: str = "cpu"
 ) -> npt.NDArray[np.int64]:
-    """Which of n XYXY boxes stay, best first.
+    """Which of n XYXY boxes are kept, best first.
 
-    A box goes if its IoU with a better one is above ``threshold``; equal scores keep their order, NaN is
-    best. ``boxes`` is n x 4, ``scores`` float32 (n); ``device`` is where the reference would run ("cpu" or
+    A box is dropped if its IoU with a better one is above ``threshold``; equal scores keep their order, NaN
+    is best. ``boxes`` is n x 4, ``scores`` float32 (n); ``device`` is where the reference would run ("cpu" or
     "cuda").
     """
     if len(boxes) == 0:
@@ -39,7 +39,9 @@ def suppress(
 
 @compiled
 def _greedy(boxes: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.bool_]:
-    """Which boxes no better one suppresses; ``boxes`` come best first, float32 as is every step on them."""
+    """Which boxes are not suppressed by a better one; ``boxes`` are float32 and sorted best first, and every
+    step is float32.
+    """
     count = len(boxes)
     keep = np.ones(count, np.bool_)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

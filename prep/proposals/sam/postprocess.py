@@ -1,4 +1,6 @@
-"""From low-resolution logits to stability, boxes and runs that equal the official generator's."""
+"""Computes stability scores, boxes and runs from low-resolution logits, equal to the reference
+generator's.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,15 @@ from prep.masks import rle
 from prep.proposals.sam import kernels_cpu as kernels
 from prep.proposals.sam.upsample import Geometry, reference, workspace
 
-CHUNK = 16  # masks that a thread takes at a time
-ROOM = 1 << 14  # edges that a mask is expected to have at most; one that has more is done again with room
+CHUNK = 16  # masks per thread task
+ROOM = 1 << 14  # expected maximum of run changes per mask; a mask with more is computed again with more space
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The three cuts that the generator makes: ``middle`` is the mask, the other two bound its stability.
+    """The generator's three thresholds: ``middle`` gives the mask, the other two its stability score.
 
-    Compared as float32, as torch compares a float32 tensor with a number.
+    Compared in float32, as torch compares a float32 tensor with a number.
     """
 
     low: np.float32
@@ -34,7 +36,7 @@ class Thresholds:
 
     @staticmethod
     def of(mask_threshold: float, offset: float) -> Thresholds:
-        """The cuts for the official ``mask_threshold`` and ``stability_score_offset``."""
+        """The thresholds for ``mask_threshold`` and ``stability_score_offset`` of the reference."""
         return Thresholds(
             np.float32(mask_threshold - offset),
             np.float32(mask_threshold),
@@ -43,18 +45,18 @@ class Thresholds:
 
     @property
     def values(self) -> npt.NDArray[np.float32]:
-        """The three in ascending order (an offset below zero turns them round)."""
+        """The three in ascending order (a negative offset reverses them)."""
         return np.sort(np.array([self.low, self.middle, self.high], np.float32))
 
 
 @dataclass
 class Measures:
-    """What is known of n masks before any run is made: ``high`` and ``low`` count pixels above the outer
-    cuts.
+    """The measures of n masks before any runs are computed: ``high`` and ``low`` count pixels above the outer
+    thresholds.
 
     ``boxes`` (n x 4, int64) are XYXY of the first and last pixel inside, zeros for an empty mask.
-    ``recomputed`` says which were taken from the reference's operations because a value was too close to a
-    cut to tell.
+    ``recomputed`` marks those computed by the reference's operations because a value was too close to a
+    threshold.
     """
 
     high: npt.NDArray[np.int64]
@@ -65,20 +67,22 @@ class Measures:
 
     @property
     def stability(self) -> npt.NDArray[np.float32]:
-        """The official stability score: IoU of the masks at the outer cuts, NaN where both are empty."""
+        """The reference's stability score: IoU of the masks at the outer thresholds, NaN if both
+        are empty.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.high.astype(np.float32) / self.low.astype(np.float32), np.float32)
 
 
 def settled_edges(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Either side of each cut, as far from it as rounding can carry a mean of values beyond it."""
+    """Both sides of each threshold, at the distance by which rounding can move a mean of values across it."""
     margin = np.abs(values) * np.float32(1e-5) + np.float32(1e-30)
     return np.stack([values - margin, values + margin], axis=1).ravel().astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def on_gpu() -> Any:
-    """The GPU's kernels, or ``None`` where Triton is not installed (the CPU's then serve)."""
+    """The GPU kernels, or ``None`` if Triton is not installed (the CPU kernels are used instead)."""
     try:
         return importlib.import_module("prep.proposals.sam.kernels_gpu")
     except ImportError:
@@ -86,13 +90,13 @@ def on_gpu() -> Any:
 
 
 class Postprocessor:
-    """The fused pass over many masks, where they are; runs on ``threads`` threads of the CPU."""
+    """Runs the fused pass over many masks on their device; on a CPU with ``threads`` threads."""
 
     def __init__(self, threads: int = 1) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="masks") if threads > 1 else None
 
     def measure(self, logits: torch.Tensor, plan: Geometry, cuts: Thresholds) -> Measures:
-        """Counts and boxes of masks given as logits (n, L, L), float32."""
+        """Measure masks given as logits (n, L, L), float32."""
         values = cuts.values
         if logits.is_cuda and on_gpu() is not None:
             results = on_gpu().measure(logits, plan, values, settled_edges(values))
@@ -115,7 +119,7 @@ class Postprocessor:
     def _measure(
         self, low: npt.NDArray[np.float32], plan: Geometry, values: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.int64]:
-        """The nine numbers of each mask, by the CPU's kernels."""
+        """The nine results of each mask, by the CPU kernels."""
         results = np.empty((len(low), kernels.EDGES + 1), np.int64)
         edges = settled_edges(values)
 
@@ -136,9 +140,10 @@ class Postprocessor:
         size: tuple[int, int],
         recompute: npt.NDArray[np.bool_],
     ) -> list[rle.Runs]:
-        """The runs of masks, each L x L, in an image of ``size`` (H, W), their crop at ``corner`` (X, Y).
+        """The runs of masks, each L x L, in an image of ``size`` (H, W), with their crop at ``corner`` (X,
+        Y).
 
-        Those to ``recompute`` come from the reference's operations.
+        Those to ``recompute`` are computed by the reference's operations.
         """
         low = [mask.cpu().numpy() for mask in logits]
         out: list[rle.Runs] = [np.empty(0, np.int64)] * len(low)
@@ -168,7 +173,7 @@ class Postprocessor:
         return out
 
     def _share(self, work: Callable[[slice], None], count: int) -> None:
-        """Do ``work`` on all of ``count`` masks, in chunks."""
+        """Run ``work`` on all of ``count`` masks, in chunks."""
         if self._pool is None:
             work(slice(0, count))
         else:
@@ -181,7 +186,7 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def pixels_by_reference(logits: Sequence[torch.Tensor], plan: Geometry) -> Iterator[npt.NDArray[np.float32]]:
-    """Each mask's pixels (H x W) by the reference's own operations, three masks at a time as it has them."""
+    """Each mask's pixels (H x W) by the reference's operations, three masks at a time as in the reference."""
     for start in range(0, len(logits), 3):
         group = list(logits[start : start + 3])
         filled = torch.stack(group + group[:1] * (3 - len(group)))
@@ -190,7 +195,7 @@ def pixels_by_reference(logits: Sequence[torch.Tensor], plan: Geometry) -> Itera
 
 
 def count(pixels: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """What :func:`kernels_cpu.measure` gives, from all of a mask's pixels; none is close."""
+    """The results of :func:`kernels_cpu.measure`, from all of a mask's pixels; none is close."""
     mask = pixels > values[1]
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top, right, bottom = (columns[0], rows[0], columns[-1], rows[-1]) if len(rows) else (1, 1, 0, 0)

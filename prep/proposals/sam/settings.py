@@ -1,4 +1,4 @@
-"""What SAM's mask generator can be asked for: every official option, the presets, the checkpoints."""
+"""Defines the options, presets and checkpoints of SAM's mask generator."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 from prep.errors import PrepError
 
-# Usual file names of the released weights, on https://dl.fbaipublicfiles.com/segment_anything/.
+# Standard file names of the released weights, on https://dl.fbaipublicfiles.com/segment_anything/.
 CHECKPOINTS = {
     "vit_h": "sam_vit_h_4b8939.pth",
     "vit_l": "sam_vit_l_0b3195.pth",
     "vit_b": "sam_vit_b_01ec64.pth",
 }
 DOWNLOAD = "https://dl.fbaipublicfiles.com/segment_anything/"
-# Threads of a worker, where there are as many cores: a number that does not depend on how many workers there
-# are, so that masks do not either, and small enough that several fit on a large machine.
+# Threads per worker, if there are as many cores. It does not depend on the number of workers, so that masks
+# do not either, and is small enough for several workers on a large machine.
 THREADS = 8
 FIDELITIES = ("exact", "fast")
 
 
 @dataclass(frozen=True)
 class SamSettings:
-    """The options of ``segment_anything.SamAutomaticMaskGenerator`` under their official names and defaults.
+    """The options of ``segment_anything.SamAutomaticMaskGenerator`` under their original names and defaults.
 
-    ``model`` is one of :data:`CHECKPOINTS`; ``checkpoint`` a path, or ``None`` to look under the usual name;
-    ``device`` is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``. ``fidelity`` ``"exact"`` gives
-    the official masks; ``"fast"`` runs the image encoder in bfloat16 and reports how its masks differ.
-    ``point_grids`` replaces ``points_per_side`` by explicit grids, one per crop layer, of (x, y) in [0, 1].
-    ``images_per_batch`` (images encoded together) changes the speed, never a mask. ``threads`` (0 for as many
-    as torch has where the generator is made) are each worker's, whatever the machine it runs on: on a CPU the
-    last bits of a matrix product depend on their number, as they do in the reference.
+    ``model`` is one of :data:`CHECKPOINTS`; ``checkpoint`` is a path, or ``None`` to search for the standard
+    name; ``device`` is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``. ``fidelity`` ``"exact"``
+    gives the reference's masks; ``"fast"`` runs the image encoder in bfloat16 and reports how its masks
+    differ. ``point_grids`` replaces ``points_per_side`` by explicit grids, one per crop layer, of (x, y) in
+    [0, 1]. ``images_per_batch`` (images encoded together) changes the speed, never a mask. ``threads`` (0 for
+    torch's number where the generator is created) is the number for each worker on any machine: on a CPU the
+    last bits of a matrix product depend on it, as in the reference.
     """
 
     model: str = "vit_h"
@@ -59,13 +59,11 @@ class SamSettings:
         _check_choice("model", self.model, tuple(CHECKPOINTS))
         _check_choice("fidelity", self.fidelity, FIDELITIES)
         if (self.points_per_side is None) == (self.point_grids is None):
-            raise PrepError(
-                "give either points_per_side or point_grids, not both", "leave one of them out (None)"
-            )
+            raise PrepError("Both points_per_side and point_grids are set.", "Set one of them to None.")
         if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
             raise PrepError(
-                f"point_grids has {len(self.point_grids)} grids for {self.crop_n_layers + 1} crop layers",
-                "give one grid per layer, the whole image first",
+                f"point_grids has {len(self.point_grids)} grids for {self.crop_n_layers + 1} crop layers.",
+                "Give one grid per layer, the whole image first.",
             )
         at_least = {"points_per_batch": 1, "images_per_batch": 1, "crop_n_points_downscale_factor": 1}
         at_least |= {"crop_n_layers": 0, "min_mask_region_area": 0, "threads": 0}
@@ -73,11 +71,11 @@ class SamSettings:
             at_least["points_per_side"] = 1
         for name, least in at_least.items():
             if getattr(self, name) < least:
-                raise PrepError(f"{name} is {getattr(self, name)}", f"give a number of at least {least}")
+                raise PrepError(f"{name} is {getattr(self, name)}.", f"Give a number of at least {least}.")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise PrepError(f"{field.name} is {value}", "give a finite number")
+                raise PrepError(f"{field.name} is {value}.", "Give a finite number.")
 
     def key(self) -> dict[str, Any]:
         """Every setting that can change a mask, for the content key (JSON values only)."""
@@ -88,16 +86,17 @@ class SamSettings:
 
 
 def preset(name: str, **changes: Any) -> SamSettings:
-    """The preset ``name`` with ``changes`` to it (official option names); PrepError for an unknown one."""
+    """The preset ``name`` with ``changes`` (original option names); PrepError for an unknown one."""
     _check_choice("preset", name, tuple(PRESETS))
     return replace(PRESETS[name], **changes)
 
 
 def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
-    """The weights file of ``model``: ``given`` if it is a file, else its usual name in the usual places.
+    """The weights file of ``model``: ``given`` if it is a file, else the standard name in the standard
+    folders.
 
-    The places are the current folder, ``checkpoints/`` and torch hub's cache. Raises PrepError with the
-    download line where there is none.
+    These are the current folder, ``checkpoints/`` and torch hub's cache. Raises PrepError with the download
+    command if there is none.
     """
     _check_choice("model", model, tuple(CHECKPOINTS))
     name = CHECKPOINTS[model]
@@ -108,7 +107,7 @@ def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
             path = path / name
         if not path.is_file():
             raise PrepError(
-                f"there is no checkpoint {path}", f"download the weights of {model} with\n  {line}"
+                f"There is no checkpoint {path}.", f"Download the weights of {model} with\n  {line}"
             )
         return path
     places = [Path(), Path("checkpoints"), _hub_folder()]
@@ -117,13 +116,13 @@ def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
             return place / name
     looked = ", ".join(str(place / name) for place in places)
     raise PrepError(
-        f"no weights for SAM {model}: looked for {looked}",
-        f"download them with\n  {line}\nor name the file with --checkpoint",
+        f"No weights for SAM {model}: looked for {looked}.",
+        f"Download them with\n  {line}\nor set --checkpoint to the file.",
     )
 
 
 def _hub_folder() -> Path:
-    """Where ``torch.hub`` keeps checkpoints, found without importing torch."""
+    """The checkpoint folder of ``torch.hub``, found without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(home).expanduser() / "hub" / "checkpoints"
@@ -131,10 +130,10 @@ def _hub_folder() -> Path:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise PrepError(f"{name} is {value!r}", f"choose one of {', '.join(choices)}")
+        raise PrepError(f"{name} is {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
 
-# The paper's settings (appendix D) and the official defaults.
+# The paper's settings (appendix D) and SAM's defaults.
 PRESETS: dict[str, SamSettings] = {
     "pcnet": SamSettings(points_per_side=8, pred_iou_thresh=0.7, stability_score_thresh=0.7),
     "sam": SamSettings(),

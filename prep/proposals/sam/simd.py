@@ -1,7 +1,7 @@
-"""Sixteen pixels at a time inside numba: the few vector operations that its own vectoriser does not find.
+"""Defines numba vector operations on sixteen pixels that its own vectoriser does not generate.
 
-Each is plain LLVM, which every processor gets in its own instructions; the order of the floating-point
-operations is fixed, so a lane gives the same bits whatever the machine's vectors.
+Each is plain LLVM, compiled to the instructions of each processor; the order of the floating-point operations
+is fixed, so the bits do not depend on the machine's vector width.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def _as_bits(builder: Any, flags: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: Any, br: Any, u: Any, j: Any,
               top: Any, bottom: Any) -> Any:  # fmt: skip
-    """``out[o:o+16]`` = the bilinear mix of ``source`` at offsets ``tl``, ``tr``, ``bl`` and ``br``, 16 of
-    each.
+    """``out[o:o+16]`` = the bilinear interpolation of ``source`` at offsets ``tl``, ``tr``, ``bl`` and
+    ``br``, 16 of each.
 
-    ``u`` holds the 16 left weights at ``j`` and the 16 right ones after them; ``top`` and ``bottom`` are
+    ``u`` has the 16 left weights at ``j`` and the 16 right ones after them; ``top`` and ``bottom`` are
     numbers. The order is torch's: weights multiplied first, then top right, top left, bottom left, bottom
     right.
     """
@@ -91,7 +91,7 @@ def equal(typing: Any, levels: Any, at: Any, level: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def ones(typing: Any, bits: Any) -> Any:
-    """How many bits are set."""
+    """The number of set bits."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.ctpop(values[0])
@@ -101,7 +101,7 @@ def ones(typing: Any, bits: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lowest(typing: Any, bits: Any) -> Any:
-    """The number of the lowest set bit."""
+    """The index of the lowest set bit."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))

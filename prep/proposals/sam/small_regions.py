@@ -1,4 +1,4 @@
-"""Removes small holes and islands from masks on their runs, as the official clean-up does on their pixels."""
+"""Removes small holes and islands from run-length masks, as the reference does on pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from prep.masks.rle import Runs
 def remove_small_regions(
     runs: npt.NDArray[np.integer], height: int, width: int, min_area: float
 ) -> tuple[Runs, bool]:
-    """Fill holes, then drop islands, of fewer than ``min_area`` pixels; also says whether anything changed.
+    """Fill holes, then drop islands, of fewer than ``min_area`` pixels; also returns whether anything
+    changed.
 
     Regions are 8-connected, holes as well as islands, as in
-    ``segment_anything.utils.amg.remove_small_regions``. Where every island is small the largest stays; of
-    several that large, the one that OpenCV labels first.
+    ``segment_anything.utils.amg.remove_small_regions``. If every island is small, the largest is kept; ties
+    go to the one that OpenCV labels first.
     """
     start, end, column = _intervals(np.ascontiguousarray(runs, np.int64), height, False)
     filled = dropped = False
@@ -43,7 +44,7 @@ def remove_small_regions(
 
 
 def _largest(sizes: Runs, first: Runs, root: Runs) -> int:
-    """The root of the largest region; ties go to the region met first."""
+    """The root of the largest region; ties go to the first region."""
     roots = np.unique(root)
     order = np.lexsort((first[roots], -sizes[roots]))
     return int(roots[order[0]])
@@ -57,7 +58,7 @@ def _join(start: Runs, end: Runs, total: int) -> Runs:
 
 @compiled
 def _intervals(runs: Runs, height: int, outside: bool) -> tuple[Runs, Runs, Runs]:
-    """What is inside (or outside) as spans of one column: first row, row after the last, column."""
+    """The inside (or outside) as spans of one column: first row, row after the last, column."""
     parity = 0 if outside else 1
     count, end = 0, 0
     for i in range(len(runs)):
@@ -82,7 +83,7 @@ def _intervals(runs: Runs, height: int, outside: bool) -> tuple[Runs, Runs, Runs
 def _regions(first: Runs, after: Runs, columns: Runs, width: int) -> tuple[Runs, Runs, Runs]:
     """The 8-connected regions of the spans: pixels and order by root, and each span's root.
 
-    The order is that of OpenCV's labels: of the region's first block of 2 x 2 pixels, blocks read row by row.
+    The order is that of OpenCV's labels: by the region's first block of 2 x 2 pixels, in row order.
     """
     count = len(first)
     root = np.arange(count)

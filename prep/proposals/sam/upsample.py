@@ -1,4 +1,4 @@
-"""From which low-resolution logits, with which weights, torch makes each pixel of a mask."""
+"""Computes which low-resolution logits and weights determine each pixel of a mask in torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from prep.proposals.sam.simd import LANES
 
 Floats = npt.NDArray[np.float32]
 
-# Each of the two bilinear steps rounds at most 6 times relative to the largest value it mixes, in any order
-# of operations, so two computations of both steps differ by at most 4 * 6 roundings of 2**-24; a third is
-# kept as room.
+# Each of the two bilinear steps rounds at most 6 times relative to the largest value it interpolates, in any
+# order of operations, so two computations of both steps differ by at most 4 * 6 roundings of 2**-24; a third
+# is added as margin.
 BAND = 32 * 2.0**-24
 
 
@@ -33,16 +33,15 @@ class Axis:
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """The four arrays, as the kernels take them."""
+        """The four arrays, as the kernels expect them."""
         return self.i0, self.i1, self.w0, self.w1
 
 
 def axis(n_in: int, n_out: int, device: torch.device) -> Axis:
     """The taps of ``F.interpolate`` (bilinear, corners not aligned) from ``n_in`` to ``n_out`` samples.
 
-    The formula is torch's, in float32 with a fused multiply-add. The weights are then read off torch itself
-    by resizing the numbers 1, 0, 1, 0 ..., which gives them to the bit whatever its kernel on this device
-    does.
+    The formula is torch's, in float32 with a fused multiply-add. The weights are then read from torch itself
+    by resizing the numbers 1, 0, 1, 0 ..., which gives the exact bits of its kernel on this device.
     """
     scale = np.float32(np.float32(n_in) / np.float32(n_out))
     centre = np.arange(n_out, dtype=np.float64) + 0.5
@@ -55,7 +54,7 @@ def axis(n_in: int, n_out: int, device: torch.device) -> Axis:
         np.stack([even, 1 - even, even])[None, :, None, :].repeat(2, axis=2), device=device
     )
     seen = F.interpolate(probe, (2, n_out), mode="bilinear", align_corners=False)[0, :, 0].cpu().numpy()
-    # Where the device rounds a position over a whole number it takes the next pair (or the one before).
+    # If the device rounds a position across an integer, it uses the next pair (or the previous one).
     second = _weight(i0 + 1, seen)
     i0 = i0 + np.where(w1 > 0.5, w1 - second > 0.5, 0) - np.where(w1 <= 0.5, second - w1 > 0.5, 0)
     i0 = np.clip(i0, 0, n_in - 1)
@@ -66,19 +65,19 @@ def axis(n_in: int, n_out: int, device: torch.device) -> Axis:
 
 
 def _weight(index: npt.NDArray[np.int64], seen: Floats) -> Floats:
-    """The weight that torch gave to samples ``index``, from what came of the even and of the odd ones."""
+    """The weight of torch for samples ``index``, from the resized even and odd samples."""
     return np.where(index % 2 == 0, seen[0], seen[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """How the logits of one crop become its pixels.
+    """The mapping from the logits of one crop to its pixels.
 
-    ``low`` and ``mid`` are the sides of the low-resolution logits and of their enlargement (256 and 1024 in
-    the released models), ``size`` the crop's height and width, ``inside`` those of its part of the
-    enlargement. ``band`` is 0 where the kernels were found to give torch's bits for this size, else
-    :data:`BAND`. ``middle``, ``rows`` and ``columns`` are the taps of the two steps, ``arrays`` the
-    same for the CPU's kernels.
+    ``low`` and ``mid`` are the sides of the low-resolution logits and of their upsampled version (256 and
+    1024 in the released models), ``size`` the crop's height and width, ``inside`` those of its part of the
+    upsampled version. ``band`` is 0 if the kernels give torch's bits for this size, else
+    :data:`BAND`. ``middle``, ``rows`` and ``columns`` are the taps of the two steps, ``arrays`` the same for
+        the CPU's kernels.
     """
 
     low: int
@@ -93,7 +92,7 @@ class Geometry:
 
 
 def reference(logits: torch.Tensor, mid: int, inside: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
-    """What the official ``Sam.postprocess_masks`` computes, for logits of shape (B, 3, L, L)."""
+    """The result of the reference's ``Sam.postprocess_masks``, for logits of shape (B, 3, L, L)."""
     large = F.interpolate(logits, (mid, mid), mode="bilinear", align_corners=False)
     large = large[..., : inside[0], : inside[1]]
     return F.interpolate(large, size, mode="bilinear", align_corners=False)
@@ -121,7 +120,7 @@ def geometry(
 
 
 def strips(first: npt.NDArray[np.uint32], last: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """Image columns in groups of at most 16 that are made of at most 16 low-resolution columns.
+    """Image columns in groups of at most 16 that depend on at most 16 low-resolution columns.
 
     Each row gives the first and last low-resolution column, the first image column and the one after the
     last.
@@ -138,7 +137,7 @@ def strips(first: npt.NDArray[np.uint32], last: npt.NDArray[np.uint32]) -> npt.N
 def lanes(cuts: npt.NDArray[np.int64], middle: Axis, columns: Axis) -> tuple[Any, ...]:
     """For each strip and lane: the four low-resolution columns, their weights, and those of the second step.
 
-    The last strip's spare lanes repeat its last column.
+    The unused lanes of the last strip repeat its last column.
     """
     x = np.minimum(cuts[:, 2:3] + np.arange(LANES), cuts[:, 3:4] - 1)
     left, right = columns.i0[x], columns.i1[x]
@@ -155,12 +154,12 @@ def agrees(plan: Geometry, device: torch.device) -> bool:
 
 
 def workspace(plan: Geometry) -> tuple[Any, ...]:
-    """What one thread needs beside its results: about 70 KB, and 130 bytes for each of the image's rows."""
+    """The working memory of one thread: about 70 KB, and 130 bytes per image row."""
     segments = 2 * plan.low + 3
     return (
         np.empty(
             plan.low * plan.low + plan.low + LANES, np.uint8
-        ),  # levels, columns in use, room to read over
+        ),  # levels, columns in use, padding for vector reads
         np.empty(4, np.int64),
         np.empty(segments, np.uint8),
         np.empty(segments + 1, np.int64),

@@ -1,4 +1,4 @@
-"""Loads the real ``segment_anything`` models, and says in words what is wrong with a checkpoint."""
+"""Loads ``segment_anything`` models, with clear errors for unsuitable checkpoints."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from segment_anything import sam_model_registry
 from prep.errors import PrepError
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
 
-# Width of the image encoder's tokens, by which the three models can be told apart.
+# Token width of the image encoder, which identifies each of the three models.
 WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
 def load_sam(settings: SamSettings) -> Any:
-    """The model of ``settings`` on its device, in evaluation mode; PrepError for a file that does not fit."""
+    """The model of ``settings`` on its device, in evaluation mode; PrepError if the file does not match."""
     path = find_checkpoint(settings.model, settings.checkpoint)
     weights = read_weights(path)
     found = identify(weights)
     if found != settings.model:
         what = f"the weights of {found}" if found else "no SAM weights"
         raise PrepError(
-            f"{path} holds {what}, not of {settings.model}",
-            f"give --model {found}, or another --checkpoint" if found else "give another --checkpoint",
+            f"{path} contains {what}, not of {settings.model}.",
+            f"Set --model {found}, or another --checkpoint." if found else "Set another --checkpoint.",
         )
     model = sam_model_registry[settings.model]()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise PrepError(f"{path} does not fit SAM {settings.model}: {error}", "download it again") from error
+        raise PrepError(
+            f"{path} does not match SAM {settings.model}: {error}.", "Download it again."
+        ) from error
     return model.to(device_of(settings)).eval()
 
 
@@ -41,12 +43,14 @@ def read_weights(path: Path) -> dict[str, Any]:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PrepError(f"{path} cannot be read as a checkpoint: {reason}", "download it again") from error
+        raise PrepError(
+            f"{path} could not be read as a checkpoint: {reason}.", "Download it again."
+        ) from error
     if isinstance(weights, dict) and isinstance(weights.get("model"), dict):
-        weights = weights["model"]  # as trainers save it, beside an optimizer
+        weights = weights["model"]  # as trainers save it, together with an optimizer
     if not isinstance(weights, dict):
         raise PrepError(
-            f"{path} holds a {type(weights).__name__}, not a state dict", "give another --checkpoint"
+            f"{path} contains a {type(weights).__name__}, not a state dict.", "Set another --checkpoint."
         )
     return weights
 
@@ -58,24 +62,24 @@ def identify(weights: dict[str, Any]) -> str | None:
 
 
 def device_of(settings: SamSettings) -> torch.device:
-    """The device to run on; raises PrepError for a CUDA device that is not there."""
+    """The device to run on; raises PrepError for a CUDA device that is not available."""
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(settings.device)
     except RuntimeError as error:
-        raise PrepError(f"device is {settings.device!r}", "give cpu, cuda or cuda:N") from error
+        raise PrepError(f"device is {settings.device!r}.", "Set it to cpu, cuda or cuda:N.") from error
     if device.type == "cuda" and not (
         torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     ):
         raise PrepError(
-            f"device {settings.device} is not there: torch sees {torch.cuda.device_count()} GPUs",
-            "give --gpus 0 to run on the CPU, or check the driver with nvidia-smi",
+            f"The device {settings.device} is not available: torch sees {torch.cuda.device_count()} GPUs.",
+            "Set --gpus 0 to run on the CPU, or check the driver with nvidia-smi.",
         )
     return device
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether the file has torch's present format, the only one that can be mapped."""
+    """Whether the file has torch's current format, the only one that can be memory-mapped."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"

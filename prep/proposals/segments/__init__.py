@@ -1,1 +1,1 @@
-"""Masks without weights: classical segmentation, merged."""
+"""Masks without weights, by classical segmentation and region merging."""

@@ -1,4 +1,6 @@
-"""The generator that needs no weights: classical segmentation, merged into at most 40 masks."""
+"""Runs the `segments` generator, which needs no weights: classical segmentation, merged into at most 40
+masks.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,15 @@ from prep.records import Proposal
 if TYPE_CHECKING:
     from prep.proposals.segments.merging import Regions
 
-VERSION = 2  # part of every key: raise it when the masks change
+VERSION = 2  # part of every key: increment it when the masks change
 
-# Histogram, colour, edge, size, fill (see `prep.proposals.segments.merging.Weights`): trees that err in
-# different ways.
+# Histogram, colour, edge, size, fill (see `prep.proposals.segments.merging.Weights`): trees that make
+# different errors.
 STRATEGIES = (
     (1.0, 0.0, 0.0, 1.0, 1.0),
     (0.0, 1.0, 1.0, 0.5, 0.5),
 )
-# What makes a region likely to be an object, beside its size (see `_scores`).
+# Weights of the features that make a region likely to be an object, besides its size (see `_scores`).
 CONTRAST, FILL, TOUCHED, SPAN = 1.5, 1.0, 0.5, 2.0
 COLOUR_BINS = 16
 TEXTURE_BINS = 17
@@ -35,8 +37,8 @@ class SegmentSettings:
     """``max_side``: longer side, in pixels, that images are reduced to (never enlarged); ``scale`` and
     ``sigma``: coarseness and blur of the first segmentation (Felzenszwalb and Huttenlocher, 2004, by
     scikit-image); ``min_region``: its smallest region, as a share of the image; ``min_mask`` and
-    ``max_mask``: bounds of a mask's share; ``max_overlap``: masks with a greater IoU are one; ``max_masks``:
-    how many to keep.
+    ``max_mask``: bounds of a mask's share of the image; ``max_overlap``: masks with a larger IoU count as
+    duplicates; ``max_masks``: the number to keep.
     """
 
     max_side: int = 256
@@ -50,13 +52,11 @@ class SegmentSettings:
 
     def __post_init__(self) -> None:
         if self.max_side < 1 or self.max_masks < 1 or self.scale <= 0:
-            raise PrepError(f"segments: settings out of range: {asdict(self)}", "use the defaults")
+            raise PrepError(f"segments: the settings are out of range: {asdict(self)}.", "Use the defaults.")
 
 
 class SegmentGenerator:
-    """Regions of a colour segmentation and of the trees they merge into; the same masks for the same
-    pixels.
-    """
+    """Regions of a colour segmentation and of its merge trees; deterministic for the same pixels."""
 
     name = "segments"
     weights_sha256: str | None = None
@@ -73,7 +73,7 @@ class SegmentGenerator:
         self.propose([np.zeros((8, 8, 3), np.uint8)])
 
     def propose(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:
-        """The masks of each H x W x 3 RGB image, the likeliest object first."""
+        """The masks of each H x W x 3 RGB image, the most likely object first."""
         return [_propose(image, self._settings) for image in images]
 
 
@@ -84,7 +84,7 @@ def _propose(image: npt.NDArray[np.uint8], settings: SegmentSettings) -> list[Pr
     chosen = _choose(nodes, regions, small.shape[:2], settings)
     down = np.bincount(np.arange(height) * small.shape[0] // height)
     across = np.bincount(np.arange(width) * small.shape[1] // width)
-    # One mask at a time and column by column, as it is stored: a photo's size costs a byte a pixel.
+    # One mask at a time and column by column, as stored, so memory stays at one byte per pixel.
     columns = labels.T
     return [_proposal(members[columns].repeat(down, axis=1).repeat(across, axis=0)) for members in chosen]
 
@@ -104,9 +104,9 @@ def _reduce(image: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8
 def _nodes(
     image: npt.NDArray[np.uint8], settings: SegmentSettings
 ) -> tuple[npt.NDArray[np.int64], Regions, npt.NDArray[np.bool_]]:
-    """The first regions (H x W labels and their sums) and every node of the trees they merge into.
+    """The initial regions (H x W labels and their sums) and every node of their merge trees.
 
-    A node is a row of which regions it holds, (nodes, regions); those of the first tree come first, the last
+    A node is a row that marks its regions, (nodes, regions); those of the first tree come first, the last
     merged first.
     """
     from skimage.color import rgb2lab
@@ -154,7 +154,7 @@ def _bins(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 def _choose(
     nodes: npt.NDArray[np.bool_], regions: Regions, shape: tuple[int, int], settings: SegmentSettings
 ) -> npt.NDArray[np.bool_]:
-    """The nodes to keep: by score, leaving out those that overlap a better one, until there are enough."""
+    """The nodes to keep: by score, skipping those that overlap a better one, up to the limit."""
     areas = nodes @ regions.size
     share = areas / regions.size.sum()
     usable = (share >= settings.min_mask) & (share <= settings.max_mask)
@@ -175,10 +175,10 @@ def _choose(
 def _scores(
     nodes: npt.NDArray[np.bool_], regions: Regions, shape: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
-    """How likely each node is a whole object, higher for more: a weighted sum of five observations.
+    """A score of how likely each node is a whole object: a weighted sum of five features.
 
-    Larger regions are likelier, and those with a sharp outline, that fill their box, that touch few of the
-    image's four sides, and that do not span its width (as ground, walls and sky do).
+    Large regions score higher, as do those that have a sharp outline, fill their box, touch few of the
+    image's four sides, and do not span its width (as ground, walls and sky do).
     """
     member = nodes.astype(np.float64)
     outline = ((member @ regions.border) * (1 - member)).sum(axis=1)

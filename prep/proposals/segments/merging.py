@@ -1,4 +1,4 @@
-"""Merge neighbouring image regions bottom-up into a tree, the most alike first (compiled with numba)."""
+"""Merges neighbouring image regions bottom-up into a tree, the most similar first (compiled with numba)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Ints = npt.NDArray[np.int64]
 
 
 class Weights(NamedTuple):
-    """How much each difference of two neighbouring regions counts against merging them.
+    """The weight of each difference between two neighbouring regions.
 
     ``histogram``: one minus the intersection of their colour and texture histograms; ``colour``: distance of
     their mean Lab colours, over 50; ``edge``: mean Lab gradient along their common border, over 50; ``size``:
-    their joint share of the image, so that small regions go first; ``fill``: the share of the image that
-    their joint bounding box holds beside them, so that regions that fit into each other go first.
+    their joint share of the image, so that small regions merge first; ``fill``: the share of the image in
+    their joint bounding box but outside them, so that regions that fit into each other merge first.
     """
 
     histogram: float
@@ -30,9 +30,7 @@ class Weights(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """What is summed over each of n regions, so that a merge is an addition; borders are n x n and
-    symmetric.
-    """
+    """The sums over each of n regions, so that a merge is an addition; borders are n x n and symmetric."""
 
     size: Floats  # (n,) pixels
     histogram: Floats  # (n, bins) pixels
@@ -46,7 +44,7 @@ class Regions(NamedTuple):
 def describe(lab: Floats, bins: Ints, bin_count: int, labels: Ints, count: int) -> Regions:
     """Sums over the regions of ``labels`` (H x W, 0 to count-1).
 
-    ``lab`` is H x W x 3; ``bins`` H x W x F holds the histogram bin of each of a pixel's F features.
+    ``lab`` is H x W x 3; ``bins`` H x W x F has the histogram bin of each of a pixel's F features.
     """
     height, width = labels.shape
     size = np.zeros(count)
@@ -92,7 +90,7 @@ def describe(lab: Floats, bins: Ints, bin_count: int, labels: Ints, count: int) 
 def _difference(
     pair: tuple[int, int], regions: Regions, pixels: float, features: int, weights: Weights
 ) -> float:
-    """How unlike two regions that touch are."""
+    """The difference between two adjacent regions."""
     a, b = pair
     size, histogram, colour, box, border, edge = regions
     shared = 0.0
@@ -135,11 +133,11 @@ def _absorb(a: int, b: int, regions: Regions) -> None:
 
 @compiled
 def merge(regions: Regions, pixels: float, features: int, weights: Weights) -> tuple[Ints, Floats]:
-    """Merge the two most alike neighbours until none touch; ``regions`` is used up.
+    """Merge the two most similar neighbours until none are adjacent; ``regions`` is modified.
 
     Returns the tree: ``children`` (m, 2), the two nodes that merge k joined into node n + k (nodes 0 to n-1
-    are the regions themselves), and ``difference`` (m,), how unlike they were. Equal differences merge in the
-    order of the regions' numbers, so the tree is the same every time.
+    are the regions themselves), and ``difference`` (m,). Equal differences merge in the order of the region
+    indices, so the tree is deterministic.
     """
     count = regions.size.shape[0]
     table = np.full((count, count), np.inf)

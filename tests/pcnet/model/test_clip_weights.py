@@ -39,12 +39,12 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_absent_weights_say_how_to_get_them(home: Path) -> None:
-    with pytest.raises(PrepError, match="The weights of CLIP RN50 are not here") as caught:
+    with pytest.raises(PrepError, match="The weights of CLIP RN50 are not available") as caught:
         load_clip_weights(clip(), "RN50")
     assert "RN50.pt" in caught.value.remedy
     assert "--clip-weights" in caught.value.remedy
     assert "--encoder tiny" in caught.value.remedy
-    with pytest.raises(PrepError, match="CLIP ViT-B-32 are not here"):
+    with pytest.raises(PrepError, match="CLIP ViT-B-32 are not available"):
         load_calibration_clip()
     with pytest.raises(PrepError, match=r"absent\.pt: no such file"):
         load_clip_weights(clip(), "RN50", home / "absent.pt")
@@ -60,7 +60,7 @@ def test_weights_that_openais_package_downloaded_are_found(home: Path) -> None:
 def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     for name in ("torn.pt", "torn.safetensors"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 cut short")
-        with pytest.raises(PrepError, match=rf"{name}: not a readable file of weights"):
+        with pytest.raises(PrepError, match=rf"{name}: not a readable weights file"):
             read_weights(tmp_path / name)
 
 

@@ -41,7 +41,7 @@ def test_the_text_feature_is_open_clips_at_any_length() -> None:
         torch.testing.assert_close(clip_text(theirs, ids), wanted)
         # What follows the end token has no say in a causal transformer.
         torch.testing.assert_close(clip_text(theirs, ids[:, :9]), wanted, rtol=1e-4, atol=1e-5)
-    with pytest.raises(PrepError, match="beyond CLIP's 24"):
+    with pytest.raises(PrepError, match="exceed CLIP's context of 24"):
         clip_text(theirs, torch.zeros(1, 25, dtype=torch.int64))
 
 
@@ -88,5 +88,5 @@ def test_the_tiny_text_encoder_ignores_padding() -> None:
 
 
 def test_a_tiny_encoder_without_words_is_refused() -> None:
-    with pytest.raises(PrepError, match="no words"):
+    with pytest.raises(PrepError, match="empty vocabulary"):
         build_encoder(ModelConfig("tiny"))

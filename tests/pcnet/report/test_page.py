@@ -117,7 +117,7 @@ def test_a_long_log_is_averaged_evenly() -> None:
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PrepError, match="no folder"):
+    with pytest.raises(PrepError, match="is not a folder"):
         read_run(tmp_path / "none")
     with pytest.raises(PrepError, match=r"losses\.csv"):
         read_run(tmp_path)
@@ -128,11 +128,11 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         read_run(tmp_path)
     assert read_run(tmp_path / "a").steps == 1  # the line that a kill cut short is left out
     (tmp_path / "b" / "losses.csv").write_text("step,total\nx,y\n")
-    with pytest.raises(PrepError, match="no log"):
+    with pytest.raises(PrepError, match="is not the log"):
         read_run(tmp_path / "b")
     _write(tmp_path / "c", [_row("a", True, 1.0)])
     (tmp_path / "c" / "samples.parquet").write_bytes(b"PAR1 cut")
-    with pytest.raises(PrepError, match=r"samples\.parquet cannot be read"):
+    with pytest.raises(PrepError, match=r"samples\.parquet could not be read"):
         read_run(tmp_path / "c")
 
 

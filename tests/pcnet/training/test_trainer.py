@@ -183,7 +183,7 @@ def test_training_lowers_the_loss_and_the_checkpoint_loads(config):
 
 def test_other_settings_or_other_data_are_refused_with_both_values(config):
     train(replace(config, steps=2))
-    with pytest.raises(PrepError, match=r"lr: begun with 0\.002, asked for 0\.5"):
+    with pytest.raises(PrepError, match=r"lr: was 0\.002, now 0\.5"):
         train(replace(config, steps=2, lr=0.5))
     again = train(replace(config, steps=2, save_seconds=1.0))
     assert again.steps == 2
@@ -199,9 +199,9 @@ def test_a_loss_that_is_not_a_number_names_the_rows(config, prepared):
     from prep.cache.store import open_store
 
     rows = set(open_store(prepared.store).stage("phrases").reader().read(["row_id"])["row_id"].to_pylist())
-    with pytest.raises(PrepError, match="not a number") as caught:
+    with pytest.raises(PrepError, match="not finite") as caught:
         train(replace(config, lr=1e30, clip_grad=0.0))
-    named = caught.value.message.split("batch: ")[1].split(", ")
+    named = caught.value.message.split("batch: ")[1].removesuffix(".").split(", ")
     assert len(named) == 8
     assert set(named) <= rows
 

@@ -135,7 +135,7 @@ def test_limit_of_pixels_is_read_from_the_header(monkeypatch: pytest.MonkeyPatch
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
         (b'{"message": "Not Found"}', "JSON"),
         (b"\x00\x01\x02", "3 bytes"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no decoder"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unknown format"),
     ],
 )
 def test_what_is_not_an_image_says_what_it_looks_like(data: bytes, reason: str) -> None:

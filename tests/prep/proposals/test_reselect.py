@@ -73,5 +73,5 @@ def test_what_cannot_be_narrowed(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(PrepError, match="no proposals"):
         run_narrow(store, open_store(tmp_path / "other", create=True), NARROW)
     full = proposed(photos, tmp_path / "full", Selection())
-    with pytest.raises(PrepError, match="one store"):
+    with pytest.raises(PrepError, match="the same store"):
         run_narrow(full, open_store(tmp_path / "full"), NARROW)

@@ -116,7 +116,7 @@ def test_bad_images_become_rows_with_reasons(tmp_path: Path) -> None:
     assert "cannot decode" in rows[0]["error"]
     assert "too bright" in rows[2]["error"]
     assert "not found" in rows[3]["error"]
-    assert "out of its folder" in rows[5]["error"]
+    assert "points outside its folder" in rows[5]["error"]
     for row in rows:
         if row["status"] != "ok":
             assert (row["masks"], row["grid32"]) == ([], b"")

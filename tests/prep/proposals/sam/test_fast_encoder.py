@@ -51,7 +51,7 @@ def test_fast_is_compared_with_exact_and_says_so(
         found = generator.propose([photo, photo[::-1].copy()])
     assert found[0]
     said = [record.getMessage() for record in caplog.records]
-    assert any("close to the official ones, not equal" in line for line in said)
+    assert any("close to the reference's, not equal" in line for line in said)
     assert sum("compared with exact" in line for line in said[1:]) == 1, "one image in a hundred, the first"
     compared = generator.report()["compared_with_exact"]
     assert compared["images"] == 1
@@ -83,4 +83,4 @@ def test_no_masks_to_compare() -> None:
     seen = Differences()
     seen.add([], [], (4, 4), SamSettings())
     assert seen.summary()["identical"] is None
-    assert "no masks" in str(seen)
+    assert "without any masks" in str(seen)

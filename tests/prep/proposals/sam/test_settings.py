@@ -82,10 +82,10 @@ def test_the_weights_of_another_model_are_named(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 1024)}, file)
     assert identify(read_weights(file)) == "vit_l"
-    with pytest.raises(PrepError, match="holds the weights of vit_l, not of vit_b"):
+    with pytest.raises(PrepError, match="contains the weights of vit_l, not of vit_b"):
         load_sam(SamSettings(model="vit_b", checkpoint=str(file), device="cpu"))
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 768)}, file)
-    with pytest.raises(PrepError, match="does not fit SAM vit_b"):
+    with pytest.raises(PrepError, match="does not match SAM vit_b"):
         load_sam(SamSettings(model="vit_b", checkpoint=str(file), device="cpu"))
     torch.save({"layer": torch.zeros(2)}, file)
     with pytest.raises(PrepError, match="no SAM weights"):
