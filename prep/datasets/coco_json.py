@@ -165,7 +165,7 @@ def read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise PrepError(
-                f"{path} has {size >> 20:,} MiB, and at most {MAX_BYTES >> 20:,} MiB of annotations are read.",
+                f"{path} has {size >> 20:,} MiB; at most {MAX_BYTES >> 20:,} MiB of annotations are read.",
                 "COCO's largest file has 320 MiB. Remove the images without references.",
             )
         text = path.read_bytes().decode("utf-8-sig")
