@@ -1,1 +1,1 @@
-"""The demo: a synthetic dataset, the whole chain on it, and the page that shows the result."""
+"""The demo: a synthetic dataset, the whole pipeline on it, and a page with the results."""

@@ -1,4 +1,4 @@
-"""Writes a synthetic referring dataset in RefCOCO's layout, so that the whole chain needs no download."""
+"""Writes a synthetic referring dataset in RefCOCO's layout, so that the pipeline runs without downloads."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from prep.demo.scenes import COLOURS, KINDS, RADII, SIDE, TYPES, Thing, say, scene
 
-# Of every hundred images, how many go to each split.
+# Percentage of images in each split.
 SHARES = {"train": 88, "val": 6, "testA": 3, "testB": 3}
-# Targets spoken of in a training image; elsewhere one, so that expressions are nearly independent.
+# Targets with expressions per training image; one in other splits, so expressions are nearly independent.
 TRAIN_TARGETS = 3
 
 
 def write(folder: Path, *, images: int = 3000, seed: int = 0) -> Path:
     """Write ``images`` images and their expressions below ``folder/coco``; return that data root.
 
-    The same arguments give the same bytes. Beside the files of the real dataset there is
+    The same arguments give the same bytes. In addition to the files of the real dataset there is
     ``refer/refcoco/types.json``: ``sent_id`` (as a string) -> ``{"type": ..., "hard": ...}``.
     """
     root = folder / "coco"
@@ -53,7 +53,7 @@ def splits(images: int) -> Iterator[str]:
 
 
 class _Collected:
-    """The annotation files while they grow."""
+    """The contents of the annotation files under construction."""
 
     def __init__(self) -> None:
         self.images: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ class _Collected:
         masks: list[npt.NDArray[np.bool_]],
         random: Random,
     ) -> None:
-        """Take in one image, its objects and what is said of some of them."""
+        """Add one image, its objects and expressions for some of them."""
         self.images.append(image)
         image_id, first = image["id"], len(self.annotations) + 1
         for number, (thing, mask) in enumerate(zip(things, masks, strict=True), start=first):
@@ -90,7 +90,7 @@ class _Collected:
             if said is not None:
                 number = len(self.types)
                 self.types[str(number)] = {"type": said.type, "hard": said.hard}
-                # In the real files "raw" is what was typed and "sent" what cleaning made of it.
+                # In the real files, "raw" is the typed text and "sent" the cleaned one.
                 raw = said.text.capitalize() + random.choice(("", "."))
                 tokens = said.text.split()
                 sentences.append({"tokens": tokens, "raw": raw, "sent_id": number, "sent": said.text})
@@ -119,7 +119,7 @@ def _reference(
     image_id = annotation["image_id"]
     return {
         "sent_ids": [sentence["sent_id"] for sentence in sentences],
-        # The real dataset's suffix: these names are no files, images are found by image_id.
+        # The real dataset's suffix: no such files exist, images are found by image_id.
         "file_name": f"COCO_train2014_{image_id:012d}_{ref_id}.jpg",
         "ann_id": annotation["id"],
         "ref_id": ref_id,
@@ -148,7 +148,7 @@ def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.b
 def render(
     things: list[Thing], noise: np.random.Generator, random: Random
 ) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]]:
-    """The scene as H x W x 3 uint8 RGB on a textured ground, and each thing's exact H x W mask."""
+    """The scene as H x W x 3 uint8 RGB on a textured background, and each shape's exact H x W mask."""
     pixels = _ground(noise, random)
     masks = []
     for thing in things:
@@ -164,12 +164,12 @@ def render(
 
 
 def _ground(noise: np.random.Generator, random: Random) -> npt.NDArray[np.float32]:
-    """A muted ground of slow and fast brightness changes: no colour of a thing, but not plain either."""
+    """A muted background with low- and high-frequency noise, in no colour of a shape."""
     base = np.array([random.uniform(60, 130)] * 3, dtype=np.float32)
     base += np.array([random.uniform(-12, 12) for _ in range(3)], dtype=np.float32)
     from PIL import Image
 
-    # Smooth changes: hard-edged patches would be objects of a kind nobody speaks of.
+    # Smooth changes: hard-edged patches would look like objects.
     cell = random.choice((4, 8, 16))
     coarse = noise.normal(0.0, 11.0, (SIDE // cell, SIDE // cell)).astype(np.float32)
     slow = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
@@ -191,7 +191,7 @@ def _stencil(kind: str, radius: float) -> npt.NDArray[np.bool_]:
         return np.asarray(abs(u) * 1.25 + abs(v) <= 1.0)
     if kind == "cross":
         return np.asarray((np.minimum(abs(u), abs(v)) <= 0.3) & (np.maximum(abs(u), abs(v)) <= 1.0))
-    # A five-pointed star: the radius swings between the points and the notches.
+    # A five-pointed star: the radius alternates between the points and the notches.
     angle = np.arctan2(u, -v) % (2 * np.pi / 5)
     swing = abs(angle - np.pi / 5) / (np.pi / 5)
     return np.asarray(np.hypot(u, v) <= 0.42 + 0.6 * swing**1.3)

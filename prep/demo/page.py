@@ -1,4 +1,4 @@
-"""The demo's page: what was said and proposed, where the model looked stage by stage, and the truth."""
+"""Renders the demo's page: expressions, phrases, proposals, response maps per stage and ground truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from prep.pages import pictures
 
-# Screen pixels for one of a 64-pixel picture; larger pictures are shown as they are.
+# Displayed side of a 64-pixel picture; larger pictures are not enlarged.
 ENLARGED_SIDE = 192
 
 
@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """PointM of one kind of expression, in percent: of the model, of chance and of the proposals' bound."""
+    """PointM of one kind of expression, in percent: model, random-object baseline and oracle proposal."""
 
     kind: str
     n: int
@@ -51,7 +51,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the page shows; ``steps`` are (what, command, seconds)."""
+    """The page's contents; ``steps`` are (what, command, seconds)."""
 
     title: str
     lead: str
@@ -61,14 +61,14 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as one HTML document that loads nothing from anywhere; every text in it is escaped."""
+    """The page as one self-contained HTML document; all text in it is escaped."""
     return Template((files("prep.demo") / "page.html").read_text("utf-8")).substitute(
         css=(files("prep.pages") / "page.css").read_text("utf-8"),
         title=escape(page.title),
         lead=escape(page.lead),
         figures=_figures(page.figures),
-        samples_title=f"{len(page.samples)} expressions that it was not trained on",
-        samples_lead="Taken at even distances, hits and misses alike. The ring marks the brightest point.",
+        samples_title=f"{len(page.samples)} expressions from the validation split",
+        samples_lead="Sampled at even intervals, hits and misses alike. The ring marks the highest response.",
         samples="\n".join(_sample(sample) for sample in page.samples),
         steps=_steps(page.steps),
     )
@@ -77,13 +77,13 @@ def render(page: Page) -> str:
 def _figures(figures: Sequence[Figure]) -> str:
     rows = "".join(
         f"<tr><th scope=row>{escape(figure.kind)}</th><td class=number>{figure.n:,}</td>"
-        f"<td class=number><b>{figure.ours:.1f} %</b></td><td class=number>{figure.chance:.1f} %</td>"
-        f"<td class=number>{figure.bound:.1f} %</td><td class=track><div>{_bars(figure)}</div></td></tr>"
+        f"<td class=number><b>{figure.ours:.1f}%</b></td><td class=number>{figure.chance:.1f}%</td>"
+        f"<td class=number>{figure.bound:.1f}%</td><td class=track><div>{_bars(figure)}</div></td></tr>"
         for figure in figures
     )
     return (
         "<table class=bars><thead><tr><th>expressions<th class=number>n<th class=number>PCNet"
-        f"<th class=number>chance<th class=number>bound<th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<th class=number>random object<th class=number>oracle<th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
@@ -110,7 +110,9 @@ def _sample(sample: Sample) -> str:
     if sample.prediction is not None:
         drawn = pictures.draw_masks(sample.pixels, [sample.prediction], [pictures.PREDICTION], factor)
         shown.append(("prediction", drawn))
-    shown.append(("truth", pictures.draw_masks(sample.pixels, [sample.truth], [pictures.TRUTH], factor)))
+    shown.append(
+        ("ground truth", pictures.draw_masks(sample.pixels, [sample.truth], [pictures.TRUTH], factor))
+    )
     strip = "".join(
         f'<figure><img alt="{escape(name)}" src="{pictures.data_uri(np.asarray(drawn, dtype=np.uint8))}">'
         f"<figcaption>{escape(name)}</figcaption></figure>"
@@ -128,7 +130,7 @@ def _verdict(sample: Sample) -> str:
     if sample.peak is None:
         return ""
     hit = bool(sample.truth[sample.peak])
-    overlap = "" if sample.iou is None else f", IoU {100 * sample.iou:.0f} %"
+    overlap = "" if sample.iou is None else f", IoU {100 * sample.iou:.0f}%"
     return f"<span class='badge {'good' if hit else 'bad'}'>{'hit' if hit else 'miss'}{overlap}</span>"
 
 

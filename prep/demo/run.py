@@ -1,4 +1,4 @@
-"""The whole chain on synthetic data through the public commands, ending in a page of pictures and figures."""
+"""Runs the whole pipeline on synthetic data with the public commands, and writes a page with the results."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 
 from prep.errors import PrepError
 
-# Written first and read back on the next run: a demo goes on only where it is the same demo.
+# Written first and compared in the next run: a demo resumes only with the same settings.
 MARKER = "demo.json"
 
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """What the demo does: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples."""
+    """The demo's settings: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples."""
 
     out: Path
     images: int = 3000
@@ -32,14 +32,14 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if self.images < 2 or self.steps < 1 or self.shown < 1:
             raise PrepError(
-                f"A demo of {self.images} images, {self.steps} steps and {self.shown} samples shows nothing.",
+                f"A demo of {self.images} images, {self.steps} steps and {self.shown} samples is too small.",
                 "Give at least 2 images, 1 step and 1 sample.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Where the page is, what it says, and what took how long: (what, command, seconds)."""
+    """The page's path, its figures, and the time of each step: (what, command, seconds)."""
 
     page: Path
     figures: list[dict[str, Any]]
@@ -48,10 +48,10 @@ class DemoResult:
 
 
 def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
-    """Make the data, run the programs on it with their output shown, and write ``out/index.html``.
+    """Create the data, run the programs on it with visible output, and write ``out/index.html``.
 
-    Run again after an interruption it goes on where it was. Raises :class:`PrepError` where ``out`` holds
-    something else, or a command fails.
+    After an interruption, a second call resumes where it left off. Raises :class:`PrepError` if ``out``
+    contains something else, or a command fails.
     """
     started = time.monotonic()
     out = config.out
@@ -86,10 +86,10 @@ def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
 
 
 def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
-    """The public commands in their order, as a person would type them."""
+    """The public commands in order, as a user would type them."""
     store, run = str(config.out / "prepared"), config.out / "run"
     source = ["--data", str(data), "--dataset", "refcoco"]
-    # In so few steps a smaller share of the opposites leaves more to what objects look like.
+    # With so few steps, a smaller weight of the antonyms lets the model learn appearance.
     training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
     training += ["--out", str(run)]
     scored = config.out / "evaluation"
@@ -120,12 +120,12 @@ def table(figures: Sequence[dict[str, Any]]) -> list[str]:
     ]
     return [
         *lines,
-        "chance: a random object of the scene; bound: the best proposal, pointed at in its middle",
+        "chance: random-object baseline; bound: oracle (centre of the best proposal)",
     ]
 
 
 def _claim(out: Path, config: DemoConfig) -> None:
-    """Take the folder for this demo, or refuse one that holds anything else."""
+    """Mark the folder as this demo's, or raise if it contains anything else."""
     settings = {name: value for name, value in asdict(config).items() if name not in ("out", "shown")}
     marker = out / MARKER
     if marker.is_file():
@@ -135,34 +135,36 @@ def _claim(out: Path, config: DemoConfig) -> None:
             found = None
         if found != settings:
             raise PrepError(
-                f"{out} holds a demo of {found}, not of {settings}.", "Name another --out, or delete it."
+                f"{out} contains a demo with {found}, not with {settings}.",
+                "Choose another --out, or delete the folder.",
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PrepError(
-            f"{out} is there and holds no demo.", "Name another --out: nothing of yours is touched."
+            f"{out} exists and does not contain a demo.",
+            "Choose another --out; existing files are never changed.",
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
         marker.write_text(json.dumps(settings), encoding="utf-8")
     except OSError as error:
         raise PrepError(
-            f"{out} cannot be written: {error.strerror or error}.", "Name another --out."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another --out."
         ) from error
 
 
 def _run(command: Sequence[str], say: Callable[[str], None]) -> float:
-    """Run an installed program with its output shown; return the seconds it took."""
+    """Run an installed program with visible output; return the seconds it took."""
     say(f"\n$ {shlex.join(command)}")
     started = time.monotonic()
     code = subprocess.run([_program(command[0]), *command[1:]], check=False).returncode
     if code:
-        raise PrepError(f"{command[0]} {command[1]} ended with code {code}.", "Its message is above.")
+        raise PrepError(f"{command[0]} {command[1]} failed with exit code {code}.", "See its message above.")
     return time.monotonic() - started
 
 
 def _program(name: str) -> str:
-    """The installed program: the one beside this interpreter, else the one on PATH."""
+    """The installed program: next to this interpreter, else on PATH."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:

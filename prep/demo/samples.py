@@ -1,4 +1,4 @@
-"""Gathers what the demo's page shows from the dataset, the store and the evaluation, joined by their keys."""
+"""Collects the data for the demo's page from the dataset, the store and the evaluation, joined by key."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def write_page(
         for row in spread(expressions, kinds, config.shown)
     ]
     lead = (
-        f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: pairs of image "
-        "and text and proposals alone: no mask and no box was seen. Recipe plus, an encoder from scratch. "
-        f"mIoU {metrics['miou']:.1f} %; of the proposal under the brightest point "
-        f"{metrics.get('proposal_miou') or 0:.1f} %, of the best one {metrics.get('oracle_miou') or 0:.1f} %."
+        f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: only images, "
+        "texts and proposals, no ground-truth masks or boxes. Recipe plus, encoder trained from scratch. "
+        f"mIoU {metrics['miou']:.1f}%; refined mIoU {metrics.get('proposal_miou') or 0:.1f}% (oracle "
+        f"{metrics.get('oracle_miou') or 0:.1f}%)."
     )
     page = Page(
-        "Which one is meant? PCNet on synthetic scenes",
+        "PCNet: referring segmentation on synthetic scenes",
         lead,
         [Figure(**figure) for figure in figures],
         [sample for sample in samples if sample is not None],
@@ -75,7 +75,7 @@ def write_page(
 
 
 def spread(rows: Sequence[Expression], kinds: Mapping[str, tuple[str, ...]], count: int) -> list[Expression]:
-    """``count`` rows at even distances, the kinds in turn, without a look at how well they went."""
+    """``count`` rows at even intervals, alternating between kinds, regardless of their results."""
     groups: dict[str, list[Expression]] = {}
     for row in rows:
         groups.setdefault(kinds[row.row_id][0], []).append(row)
@@ -83,7 +83,7 @@ def spread(rows: Sequence[Expression], kinds: Mapping[str, tuple[str, ...]], cou
     for at, name in enumerate(sorted(groups)):
         share = count // len(groups) + (at < count % len(groups))
         own = groups[name]
-        # Each kind starts a little later, so that they do not all show the same images.
+        # Each kind starts at a different offset, so that they do not all show the same images.
         share = min(share, len(own))
         chosen += [own[int((step + at / len(groups)) * len(own) / share)] for step in range(share)]
     return sorted(chosen, key=lambda row: (row.image or "", row.row_id))
@@ -110,7 +110,7 @@ def _figures(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _objects(data: Path) -> dict[int, int]:
-    """How many objects each image has."""
+    """The number of objects in each image."""
     instances = json.loads((data / "refer" / "refcoco" / "instances.json").read_text(encoding="utf-8"))
     counts: dict[int, int] = {}
     for annotation in instances["annotations"]:
@@ -119,7 +119,7 @@ def _objects(data: Path) -> dict[int, int]:
 
 
 def _reachable(truth: pictures.Mask | None, proposals: Sequence[pictures.Mask]) -> bool:
-    """Whether pointing into the middle of the proposal that fits best would hit the object."""
+    """Whether the centre of the proposal with the highest IoU lies on the object."""
     if truth is None or not proposals:
         return False
     from scipy import ndimage

@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes and what people would say to single one out, checked to fit only that one."""
+"""Generates scenes of coloured shapes and expressions that refer to exactly one of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = {
     "white": (240, 240, 240),
 }
 RADII = {"small": 5.0, "medium": 7.5, "large": 11.0}
-# Two places differ for the eye when they are this many pixels apart.
+# Two positions count as different from this many pixels on.
 MARGIN = 5
 
 Type = Literal["attribute", "position", "relation"]
@@ -39,14 +39,14 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An expression for one thing; ``hard`` where its attributes alone fit more than that one."""
+    """An expression for one shape; ``hard`` if its attributes alone match more than that one."""
 
     text: str
     type: Type
     hard: bool
 
 
-# Which of (size, colour, kind) are stated. A size alone is left out: nobody says it of three sizes.
+# Which of (size, colour, kind) are stated. Size alone is excluded: it is ambiguous among three sizes.
 STATED = (
     (False, False, True),
     (False, True, False),
@@ -77,7 +77,7 @@ RELATIONS = {
 
 
 def scene(random: Random) -> list[Thing]:
-    """Two to six things that do not touch, most of which share a colour or a kind with another."""
+    """Two to six shapes that do not touch, most of which share a colour or a kind with another."""
     wanted, things = random.randint(2, 6), list[Thing]()
     for _ in range(60):
         size = random.choice(tuple(RADII))
@@ -101,7 +101,7 @@ def _clear(x: int, y: int, radius: float, other: Thing) -> bool:
 
 
 def say(random: Random, things: Sequence[Thing], target: Thing, kind: Type) -> Said | None:
-    """An expression of ``kind`` that fits ``target`` and nothing else, or None where none was found."""
+    """An expression of ``kind`` that matches only ``target``, or None if none was found."""
     maker = {"attribute": _attribute, "position": _position, "relation": _relation}[kind]
     for _ in range(24):
         stated = random.choice(STATED)
@@ -114,7 +114,7 @@ def say(random: Random, things: Sequence[Thing], target: Thing, kind: Type) -> S
 
 
 def matching(things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool]) -> list[Thing]:
-    """The things that have the stated ones of the target's attributes; the target is among them."""
+    """The shapes that share the stated attributes of the target, including the target."""
     return [
         thing
         for thing in things
@@ -138,7 +138,7 @@ def _attribute(
 def _position(
     random: Random, things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing]
 ) -> str:
-    # A place that tells things apart is worth more than one said in passing.
+    # Prefer a position that distinguishes the target over a redundant one.
     if len(fits) == 1 and random.random() < 0.6:
         return ""
     side = random.choice(tuple(SIDES))
@@ -149,7 +149,7 @@ def _position(
 
 
 def _is_at(thing: Thing, side: str) -> bool:
-    """Whether the thing lies on that side of the picture."""
+    """Whether the shape lies on that side of the picture."""
     middle = SIDE / 2
     return all(_offset(thing, part) < -3 for part in side.split()) if side != "middle" else (
         abs(thing.x - middle) < 9 and abs(thing.y - middle) < 9
@@ -157,18 +157,18 @@ def _is_at(thing: Thing, side: str) -> bool:
 
 
 def _further(thing: Thing, other: Thing, side: str) -> bool:
-    """Whether ``thing`` fits ``side`` clearly better than ``other``."""
+    """Whether ``thing`` matches ``side`` clearly better than ``other``."""
     if side == "middle":
         return not (abs(other.x - SIDE / 2) < 9 + MARGIN and abs(other.y - SIDE / 2) < 9 + MARGIN)
     parts = side.split()
     if len(parts) == 1:
         return _offset(thing, side) < _offset(other, side) - MARGIN
-    # A corner is left to another thing only by its being on another side of the picture.
+    # For a corner, another shape only counts as different if it is on another side of the picture.
     return any(_offset(other, part) > 3 for part in parts)
 
 
 def _offset(thing: Thing, side: str) -> float:
-    """How far from the picture's middle, against the direction ``side`` (negative: on that side)."""
+    """The distance from the picture's centre, against the direction ``side`` (negative: on that side)."""
     return {
         "left": thing.x - SIDE / 2,
         "right": SIDE / 2 - thing.x,
@@ -190,7 +190,7 @@ def _relation(
     others = [thing for thing in fits if thing is not target and thing is not anchor]
     if relation == "near":
         reach = _distance(target, anchor) + MARGIN
-        # "Closest" of one thing alone would be said of nothing in particular.
+        # "Closest" would be meaningless for a single candidate.
         if not others or any(_distance(other, anchor) < reach for other in others):
             return ""
     elif not _related(target, anchor, relation) or any(
@@ -202,7 +202,7 @@ def _relation(
 
 
 def _related(thing: Thing, anchor: Thing, side: str) -> bool:
-    """Whether ``thing`` is on that side of ``anchor``, and more so than beside it."""
+    """Whether ``thing`` is on that side of ``anchor``, rather than beside it."""
     along = _offset(anchor, side) - _offset(thing, side)
     across = abs(thing.y - anchor.y) if side in ("left", "right") else abs(thing.x - anchor.x)
     return along > MARGIN and along >= across * 0.7

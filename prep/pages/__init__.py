@@ -1,1 +1,1 @@
-"""Self-contained web pages: the template, its scripts and pictures, and the page about a store."""
+"""Writes self-contained web pages: templates, scripts, pictures, and the report on a store."""

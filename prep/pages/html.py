@@ -1,4 +1,4 @@
-"""A self-contained web page: template, styles, scripts and content in one file that loads nothing."""
+"""Builds a self-contained web page: template, styles, scripts and content in one file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from prep.files import write_whole
 def render(package: str, name: str, content: Mapping[str, Any]) -> str:
     """``NAME.html`` of ``package`` with its ``NAME.js``, the shared styles and script, and the content.
 
-    The content is compressed and base64, so that none of its text is markup; the script unpacks it.
+    The content is compressed and base64-encoded, so none of its text is parsed as markup; the script decodes
+    it.
     """
     shared, own = files("prep.pages"), files(package)
     packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
@@ -30,11 +31,11 @@ def render(package: str, name: str, content: Mapping[str, Any]) -> str:
 
 
 def write(page: str, out: Path) -> None:
-    """Write a page whole or not at all; PrepError where that cannot be."""
+    """Write a page atomically; raises PrepError if it cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, page.encode("utf-8"))
     except OSError as error:
         raise PrepError(
-            f"{out} cannot be written: {error.strerror or error}.", "Name another --out."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another --out."
         ) from error

@@ -1,4 +1,4 @@
-"""Small pictures for the pages: masks, response maps and points drawn over an image, as PNG data URIs."""
+"""Draws masks, response maps and points over an image, as PNG data URIs for the pages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-# Colours of masks next to one another: far apart in hue, readable on dark and light pictures.
+# Colours of adjacent masks: far apart in hue, visible on dark and light pictures.
 PALETTE = (
     (230, 70, 70), (60, 150, 240), (250, 190, 50), (70, 190, 110), (170, 100, 230), (245, 130, 60),
     (40, 190, 190), (240, 110, 180), (150, 190, 40), (120, 130, 250), (200, 140, 100), (90, 210, 240),
 )  # fmt: skip
 TRUTH, PREDICTION = (70, 200, 120), (60, 150, 240)
-# Black through red to pale yellow: brightness rises all the way, so the map also reads without colour.
+# Black through red to pale yellow: brightness increases monotonically, so the map is also readable in grey.
 HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
 
 
 def open_pixels(path: Path) -> Pixels:
-    """An image file as H x W x 3 uint8 RGB, without turning it by its EXIF entry, as proposals see it."""
+    """An image file as H x W x 3 uint8 RGB, ignoring its EXIF orientation, as for proposals."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -33,12 +33,12 @@ def open_pixels(path: Path) -> Pixels:
 
 
 def enlarge(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
-    """Every pixel as a square of ``factor`` x ``factor`` pixels."""
+    """Each pixel as a square of ``factor`` x ``factor`` pixels."""
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def outline(mask: Mask) -> Mask:
-    """The pixels of a mask that touch its outside or the border of the picture."""
+    """The pixels of a mask on its boundary or on the border of the picture."""
     inner = np.zeros_like(mask)
     inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
     edge: Mask = mask & ~inner
@@ -48,7 +48,7 @@ def outline(mask: Mask) -> Mask:
 def draw_masks(
     pixels: Pixels, masks: Sequence[Mask], colours: Sequence[tuple[int, int, int]] = PALETTE, factor: int = 1
 ) -> Pixels:
-    """Masks as tinted areas with an outline, the largest first so that none hides another."""
+    """Masks as tinted areas with an outline, largest first, so that none is hidden."""
     canvas = enlarge(pixels, factor).astype(np.float32)
     order = sorted(range(len(masks)), key=lambda at: -int(masks[at].sum()))
     for at in order:
@@ -61,7 +61,7 @@ def draw_masks(
 
 
 def draw_response(pixels: Pixels, response: npt.NDArray[Any], factor: int = 1) -> Pixels:
-    """A response map of any size over the darkened image: what is not positive is left dark."""
+    """A response map of any size over the darkened image; non-positive values stay dark."""
     from PIL import Image
 
     positive = np.maximum(np.nan_to_num(response.astype(np.float32)), 0)
@@ -79,7 +79,7 @@ def draw_response(pixels: Pixels, response: npt.NDArray[Any], factor: int = 1) -
 
 
 def draw_point(pixels: Pixels, row: int, column: int, factor: int = 1) -> Pixels:
-    """A ringed cross at the middle of pixel (``row``, ``column``) of the picture before it was enlarged."""
+    """A ringed cross at the centre of pixel (``row``, ``column``) of the picture before enlarging."""
     canvas = pixels.copy()
     y, x = int((row + 0.5) * factor), int((column + 0.5) * factor)
     v, u = np.mgrid[: canvas.shape[0], : canvas.shape[1]]

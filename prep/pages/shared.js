@@ -1,5 +1,5 @@
 "use strict";
-// What the pages of both programs share. All text goes in as text nodes, never as markup.
+// Shared by the pages of both programs. All text is inserted as text nodes, never as markup.
 const PAGE = 24;
 const PALETTE = [[230, 70, 70], [60, 150, 240], [250, 190, 50], [70, 190, 110], [170, 100, 230], [245, 130, 60],
   [40, 190, 190], [240, 110, 180], [150, 190, 40], [120, 130, 250], [200, 140, 100], [90, 210, 240]];
@@ -37,7 +37,7 @@ function tableOf(head, rows) {
 }
 
 // ---------------------------------------------------------------- masks
-// COCO's compressed runs: five bits a character, from the fourth run on differences, column by column.
+// COCO's compressed RLE: five bits per character, differences from the fourth run on, column by column.
 function bitmap(counts, height, width) {
   const mask = new Uint8Array(height * width), lengths = [];
   for (let at = 0, place = 0, inside = false; at < counts.length; inside = !inside) {
@@ -56,7 +56,7 @@ function bitmap(counts, height, width) {
   return mask;
 }
 
-// Masks at the size of the canvas: for each, which of its pixels lie inside.
+// Masks resized to the canvas.
 function scaled([height, width], masks, wide, high) {
   return masks.map(([counts, area]) => {
     const whole = bitmap(counts, height, width), small = new Uint8Array(wide * high);
@@ -74,7 +74,7 @@ function onEdge(small, place, wide) {
     || !small[place - wide] || !small[place + wide];
 }
 
-// One mask as it is, its outline in a colour and what lies around it darkened: seen on a picture of any colours.
+// One mask with a coloured outline and a darkened background: visible on a picture of any colours.
 function cutOut(context, base, small, wide, high, colour) {
   const frame = new ImageData(new Uint8ClampedArray(base.data), wide, high), pixels = frame.data;
   for (let place = 0; small && place < small.length; place++) {
@@ -108,7 +108,7 @@ function said(mask, at, total) {
     + (stability === null ? "" : `, stability ${stability.toFixed(2)}`);
 }
 
-// A picture with its masks; returns the element and a way to single out one mask.
+// A picture with its masks; returns the element and a function to highlight one mask.
 function view(picture, name) {
   const [height, width] = picture.size, ratio = Math.min(1, 320 / Math.max(height, width)) * (Math.max(height, width) < 160 ? 3 : 1);
   const wide = Math.max(1, Math.round(width * ratio)), high = Math.max(1, Math.round(height * ratio));
@@ -155,7 +155,7 @@ function view(picture, name) {
     if (event.key === "Escape") show(null);
     else if (step && total) { event.preventDefault(); show(shown === null ? (step > 0 ? 0 : total - 1) : (shown + step + total) % total); }
   });
-  // One mask, a proposal's number or bits at the size of the picture, as a small figure of its own; with its point.
+  // One mask (a proposal's number, or bits at the picture's size) as a small figure, with its point.
   const figure = (label, mask, colour, point) => {
     const own = make("canvas", {width: wide, height: high, role: "img", ariaLabel: label});
     const draw = () => {
@@ -191,7 +191,7 @@ function resized(bits, [height, width], [high, wide]) {
   return small;
 }
 
-// The mask that a map of bytes makes at the size of its picture: bilinear, then above a share of the maximum.
+// The mask of a byte map at the size of its picture: bilinear resize, then a threshold relative to the maximum.
 function above([high, wide, text], [height, width], threshold) {
   const levels = atob(text), bits = new Uint8Array(height * width);
   for (let y = 0; y < height; y++) {
@@ -222,10 +222,10 @@ function heat([high, wide, text], peak) {
 }
 
 function verdict([hit, iou], who) {
-  return make("span", {className: `badge ${hit ? "good" : "bad"}`}, `${who ? `${who}: ` : ""}${hit ? "hit" : "miss"}, IoU ${Math.round(100 * iou)} %`);
+  return make("span", {className: `badge ${hit ? "good" : "bad"}`}, `${who ? `${who}: ` : ""}${hit ? "hit" : "miss"}, IoU ${Math.round(100 * iou)}%`);
 }
 
-// Response maps stage by stage, the predicted mask with its point, and the truth, for one evaluated expression.
+// For one evaluated expression: response maps per stage, the predicted mask with its point, and the ground truth.
 function evidence(picture, drawn, {score, maps, truth, threshold, who}) {
   const shown = (maps || []).map((map, stage) => heat(map, `${who ? `${who}, ` : ""}stage ${stage + 1}`));
   if (drawn && score) {
@@ -233,11 +233,11 @@ function evidence(picture, drawn, {score, maps, truth, threshold, who}) {
     const mask = chosen === null ? last && above(last, picture.size, threshold) : chosen < picture.masks.length ? chosen : null;
     shown.push(drawn.figure(who ? `${who}, prediction` : "prediction", mask, PREDICTION, [score[2], score[3]]));
   }
-  if (drawn && truth !== undefined) shown.push(drawn.figure("truth", truth, TRUTH));
+  if (drawn && truth !== undefined) shown.push(drawn.figure("ground truth", truth, TRUTH));
   return shown;
 }
 
-// Fills a place with cards as it is scrolled; returns what to call with other cards, each a function that makes one.
+// Appends cards on scrolling; returns a function that replaces the cards, each given as a function that creates it.
 function endless(host, end) {
   let cards = [], next = 0;
   const extend = () => {
@@ -255,9 +255,9 @@ function endless(host, end) {
   };
 }
 
-// A field to search and lists to choose from; `changed` is called with the words and the lists' values by name.
+// A search field and select lists; `changed` is called with the words and the lists' values by name.
 function filters(form, lists, changed) {
-  const search = make("input", {type: "search", id: "search", placeholder: "words to look for"});
+  const search = make("input", {type: "search", id: "search", placeholder: "search words"});
   const found = make("output", {id: "found"}), chosen = {};
   const apply = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -283,5 +283,5 @@ function start(show) {
   unpack(document.getElementById("content").textContent).then((content) => {
     show(content);
     document.documentElement.dataset.ready = "yes";
-  }).catch((error) => { document.getElementById("lead").textContent = `This page cannot be shown: ${error}`; throw error; });
+  }).catch((error) => { document.getElementById("lead").textContent = `This page could not be displayed: ${error}`; throw error; });
 }

@@ -1,4 +1,4 @@
-// The page about a store. Cards are made when they are scrolled to.
+// The report on a store. Cards are created when they are scrolled into view.
 const ROWS_SHOWN = 8, SCORES_SHOWN = 3;
 
 function size(bytes) {
@@ -21,7 +21,7 @@ function runs(stages) {
   const number = (value) => typeof value === "number" ? count.format(Math.round(value * 10) / 10) : String(value ?? "");
   return stages.map((stage) => make("details", {className: "card", style: "margin-bottom:.7rem"},
     make("summary", {}, make("b", {}, stage.stage),
-      ` ${count.format(stage.rows)} rows, ${size(stage.bytes)} in ${count.format(stage.shards)} shards, begun ${stage.created}`),
+      ` ${count.format(stage.rows)} rows, ${size(stage.bytes)} in ${count.format(stage.shards)} shards, created ${stage.created}`),
     tableOf([], [
       ...stage.settings.map(([name, value]) => [name, make("code", {}, value)]),
       ["versions", Object.entries(stage.versions).map((pair) => pair.join(" ")).join(", ")],
@@ -90,7 +90,7 @@ function gallery(content) {
       if (own) own[1].push(at); else byImage.set(key, [image, [at]]);
     }
     const groups = [...byImage.values()], pictured = ([image]) => Boolean(content.pictures[image]);
-    // Entries with a picture first; the order is otherwise the store's.
+    // Entries with a picture first, otherwise in the store's order.
     fill([...groups.filter(pictured), ...groups.filter((group) => !pictured(group))].map(([image, rows]) => () => card(content, image, rows)));
     return `${count.format(matches)} of ${count.format(total)} expressions, ${count.format(groups.length)} entries`;
   }
@@ -105,15 +105,15 @@ start((content) => {
     count.format(proposals.status.reduce((sum, [, n]) => sum + n, 0))} images. The gallery holds ${
     count.format(content.gallery.text.length)} expressions and ${count.format(Object.keys(content.pictures).length)} pictures.`;
   document.getElementById("runs").append(...runs(content.stages));
-  document.getElementById("phrases").append(bars("Splits", phrases.splits), bars("Where the phrases come from", phrases.sources,
-    "The rung of the ladder that was kept"), bars("Phrases an expression", phrases.lengths),
-  ...[["Violations", phrases.violations, "Rules that the kept phrases break"], ["Turned down", phrases.rejected, "Answers rejected, by rung and rule"],
+  document.getElementById("phrases").append(bars("Splits", phrases.splits), bars("Sources of the phrases", phrases.sources,
+    "Level of the fallback chain that was used"), bars("Phrases per expression", phrases.lengths),
+  ...[["Violations", phrases.violations, "Checks that the kept phrases fail"], ["Rejected", phrases.rejected, "Rejected answers, by level and check"],
     ["Failures", phrases.failures, "Rows without phrases", "failed"]].filter(([, pairs]) => pairs.length).map((args) => bars(...args)));
   document.getElementById("proposals").append(...[bars("Images", proposals.status),
-    histogram("Masks an image", proposals.masks, "Images by their number of masks", (value) => String(Math.round(value))),
-    histogram("Area", proposals.area, "Masks by their share of the image", (value) => `${+(100 * 10 ** value).toPrecision(2)} %`),
-    histogram("Predicted IoU", proposals.predicted_iou, "Masks, by the generator's own estimate"),
-    histogram("Stability", proposals.stability_score, "Masks, by stability score"),
+    histogram("Masks per image", proposals.masks, "Images by number of masks", (value) => String(Math.round(value))),
+    histogram("Area", proposals.area, "Masks by share of the image area", (value) => `${+(100 * 10 ** value).toPrecision(2)}%`),
+    histogram("Predicted IoU", proposals.predicted_iou, "Masks by the generator's estimate"),
+    histogram("Stability", proposals.stability_score, "Masks by stability score"),
     proposals.failures.length ? bars("Failures", proposals.failures, "Images without masks", "failed") : null].filter(Boolean));
   gallery(content);
 });

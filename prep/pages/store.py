@@ -1,4 +1,4 @@
-"""One self-contained HTML page on a store: what was run, how it went, and a gallery to search and filter."""
+"""Writes the report on a store as one HTML page: runs, statistics, and a searchable gallery."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PROPOSAL_COLUMNS = ["image", "height", "width", "masks", "status", "error"]
 
 @dataclass(frozen=True, slots=True)
 class ReportConfig:
-    """What to report on. ``rows`` and ``pictures`` bound what the page carries; its counts are over all.
+    """The report's settings. ``rows`` and ``pictures`` limit the gallery; counts cover all rows.
 
-    ``data`` is the folder that image paths are relative to (without it there are no photos, but masks);
-    ``evaluation`` a folder written by ``pcnet eval --out``, whose hits and IoU are then shown.
+    ``data`` is the folder that image paths are relative to (without it, masks are shown without images);
+    ``evaluation`` a folder written by ``pcnet eval --out``, to show its hits and IoU.
     """
 
     store: str
@@ -42,10 +42,11 @@ class ReportConfig:
 
 
 def write_report(config: ReportConfig) -> dict[str, int]:
-    """Write the page to ``config.out``; return how many rows, images and pictures it holds."""
+    """Write the page to ``config.out``; return the numbers of rows, images and pictures in it."""
     if config.data is not None and not config.data.is_dir():
         raise PrepError(
-            f"{config.data} is no folder.", "Name with --data what the store's image paths are relative to."
+            f"{config.data} is not a folder.",
+            "Give the folder that the store's image paths are relative to with --data.",
         )
     store = open_store(config.store)
     phrases, gallery = _phrases(store, config.rows)
@@ -74,7 +75,7 @@ def write_report(config: ReportConfig) -> dict[str, int]:
 def _phrases(store: Store, limit: int) -> tuple[PhraseCounts, Gallery]:
     counts, gallery = PhraseCounts(), Gallery()
     reader = store.stage("phrases").reader()
-    # Row ids are hashes: the smallest share of them is an even sample, and the same one every time.
+    # Row IDs are hashes: the smallest ones are an unbiased sample, and always the same one.
     share = 1.0 if reader.num_rows <= limit else limit / reader.num_rows
     for rows in rows_of(reader, PHRASE_COLUMNS) if reader.exists else ():
         counts.add(rows)
@@ -100,7 +101,7 @@ def _proposals(store: Store, gallery: Gallery, config: ReportConfig) -> tuple[Pr
 
 
 def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Row number -> its scores of the image's masks, for the rows whose image has a picture."""
+    """Row number -> its scores of the image's masks, for rows whose image has a picture."""
     reader = store.stage("scores").reader()
     if not reader.exists:
         return {}
@@ -119,14 +120,14 @@ def _pictured(gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _evaluation(folder: Path | None, gallery: Gallery) -> dict[str, list[Any]]:
-    """Row number -> hit, IoU, peak row and column, and the number of the mask chosen."""
+    """Row number -> hit, IoU, peak row and column, and the number of the selected mask."""
     if folder is None:
         return {}
     import pyarrow.parquet as pq
 
     path = folder / "samples.parquet"
     if not path.is_file():
-        raise PrepError(f"{folder} has no samples.parquet.", "`pcnet eval --out` writes it.")
+        raise PrepError(f"{folder} has no samples.parquet.", "Create it with `pcnet eval --out`.")
     numbers = {row_id: at for at, row_id in enumerate(gallery.row_ids)}
     found = {}
     for row in pq.read_table(path).to_pylist():
@@ -139,7 +140,7 @@ def _evaluation(folder: Path | None, gallery: Gallery) -> dict[str, list[Any]]:
 
 
 def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, str]:
-    """Row number -> its true mask as compressed RLE, for the pictured rows of datasets found in ``data``."""
+    """Row number -> its ground-truth mask as compressed RLE, for pictured rows of datasets in ``data``."""
     if data is None:
         return {}
     from prep.datasets.catalogue import open_dataset
@@ -154,7 +155,7 @@ def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> 
         if key not in truths:
             try:
                 truths[key] = Truth(open_dataset(data, *key))
-            except PrepError:  # a folder of images alone is a data root too
+            except PrepError:  # a folder with only images is also a valid data root
                 truths[key] = None
         truth = truths[key]
         try:
@@ -167,7 +168,7 @@ def _truth(data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> 
 
 
 def _maps(folder: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
-    """Row number -> each stage's map as :func:`response_levels` gives it, for the pictured rows."""
+    """Row number -> each stage's map in the form of :func:`response_levels`, for the pictured rows."""
     if folder is None or not (folder / "stages").is_dir():
         return {}
     files = {at: folder / "stages" / f"{row_id}.npy" for row_id, at in _pictured(gallery, pictures).items()}
@@ -175,7 +176,7 @@ def _maps(folder: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) ->
 
 
 def _threshold(folder: Path | None) -> float:
-    """Above which share of a map's maximum the evaluation called a pixel part of the mask."""
+    """The share of a map's maximum above which the evaluation counts a pixel as part of the mask."""
     path = None if folder is None else folder / "metrics.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
     return float(told.get("settings", {}).get("threshold", 0.0))

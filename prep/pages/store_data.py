@@ -1,4 +1,4 @@
-"""What the report on a store says: counts and distributions over every row, and a gallery of some of them."""
+"""Collects the data of the report on a store: statistics over all rows, and a gallery of some of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
 
 THUMBNAIL_SIDE = 320
-# A histogram has this many bars.
+# The number of bars in a histogram.
 BINS = 20
 PHRASE_COLUMNS = [
     "row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image", "expression",
@@ -29,28 +29,28 @@ PHRASE_COLUMNS = [
 
 @dataclass
 class Histogram:
-    """Counts of values in ``BINS`` equal steps from ``low`` to ``high``; those outside count at the ends."""
+    """Counts of values in ``BINS`` equal bins from ``low`` to ``high``; outliers count in the outer bins."""
 
     low: float
     high: float
     counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
     def add(self, values: npt.NDArray[Any]) -> None:
-        """Count ``values``; what is not a number is left out."""
+        """Count ``values``, ignoring those that are not finite."""
         numbers = np.asarray(values, dtype=np.float64)
         numbers = numbers[np.isfinite(numbers)]
         at = ((numbers - self.low) / (self.high - self.low) * BINS).astype(np.int64)
         self.counts += np.bincount(np.clip(at, 0, BINS - 1), minlength=BINS)
 
     def to_json(self) -> dict[str, Any]:
-        """The bars as ``[from, count]``, none where nothing was counted."""
+        """The bars as ``[from, count]``, empty if nothing was counted."""
         step = (self.high - self.low) / BINS
         bars = [[round(self.low + at * step, 4), int(count)] for at, count in enumerate(self.counts)]
         return {"bars": bars if self.counts.any() else [], "step": step}
 
 
 def stages(store: Store) -> list[dict[str, Any]]:
-    """What each stage's manifest says of how it was made."""
+    """How each table was generated, according to its manifest."""
     told = []
     for name in store.stages():
         manifest = store.stage(name).reader().manifest
@@ -87,7 +87,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
 
 
 class PhraseCounts:
-    """The ladder, the violations, the number of phrases and the failures over every phrase row."""
+    """Counts of sources, violations, numbers of phrases and errors over all phrase rows."""
 
     def __init__(self) -> None:
         self.sources: Counter[str] = Counter()
@@ -125,7 +125,7 @@ class PhraseCounts:
 
 
 class ProposalCounts:
-    """Masks an image, their sizes and scores, and the failures over every proposal row."""
+    """Distributions of masks per image, their sizes and scores, and the errors over all proposal rows."""
 
     def __init__(self) -> None:
         self.status: Counter[str] = Counter()
@@ -165,7 +165,7 @@ class ProposalCounts:
 
 
 class Column:
-    """Strings that repeat, as numbers into a list of the distinct ones."""
+    """A dictionary-encoded column of strings."""
 
     def __init__(self) -> None:
         self.values: list[str] = []
@@ -173,7 +173,7 @@ class Column:
         self._code: dict[str, int] = {}
 
     def code(self, value: str | None) -> int:
-        """The number of ``value``; -1 for null."""
+        """The code of ``value``; -1 for null."""
         if value is None:
             return -1
         at = self._code.setdefault(value, len(self.values))
@@ -189,12 +189,12 @@ class Column:
         self.codes.append(self.code(value))
 
     def to_json(self) -> dict[str, Any]:
-        """``values`` and, for each row, its number in them."""
+        """``values`` and the code of each row."""
         return {"values": self.values, "codes": self.codes}
 
 
 class Gallery:
-    """The rows that the page can search, as columns: small to store and quick to filter."""
+    """The searchable rows of the page, as columns: small to store and quick to filter."""
 
     def __init__(self) -> None:
         self.columns = {name: Column() for name in ("dataset", "split", "source", "status", "image", "error")}
@@ -208,7 +208,7 @@ class Gallery:
         self.split_bys = Column()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take in one phrase row."""
+        """Add one phrase row."""
         for name, column in self.columns.items():
             column.add(row[name])
         self.violations.append([self.codes.code(code) for code in row["violations"]])
@@ -220,7 +220,7 @@ class Gallery:
         self.split_bys.add(row["split_by"])
 
     def expression(self, at: int) -> Expression:
-        """Row ``at`` as the dataset's reader gave it."""
+        """Row ``at`` as returned by the dataset's reader."""
         ref_id, sent_id = self.ids[at]
         named = {
             name: column.values[column.codes[at]]
@@ -240,7 +240,7 @@ class Gallery:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What the page needs of the columns."""
+        """The columns that the page needs."""
         return {
             **{name: column.to_json() for name, column in self.columns.items()},
             "violations": {"values": self.codes.values, "lists": self.violations},
@@ -251,7 +251,7 @@ class Gallery:
 
 
 def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, Any]:
-    """One proposal row as the page draws it: a thumbnail where the image is at hand, and its masks as RLE."""
+    """The page's data for one proposal row: a thumbnail if the image is available, and its masks as RLE."""
     masks = [
         [mask["counts"], mask["area"], mask["predicted_iou"], mask["stability_score"]]
         for mask in row["masks"]
@@ -261,7 +261,7 @@ def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, Any]:
 
 
 def thumbnail(image: str, data: Path | None) -> str | None:
-    """The image within ``THUMBNAIL_SIDE`` pixels as a JPEG data URI; None where it cannot be read."""
+    """The image scaled to ``THUMBNAIL_SIDE`` as a JPEG data URI; None if it cannot be read."""
     if data is None or not inside(image):
         return None
     from io import BytesIO
@@ -281,9 +281,9 @@ def thumbnail(image: str, data: Path | None) -> str | None:
 
 
 def response_levels(path: Path) -> list[list[Any]]:
-    """Each stage's map of a file of ``pcnet eval --save-stages`` as [height, width, base64 of bytes].
+    """Each stage's map in a file of ``pcnet eval --save-stages`` as [height, width, base64 of bytes].
 
-    0 is what is not positive, 255 the maximum; what is positive is at least 1.
+    0 stands for non-positive values, 255 for the maximum; positive values are at least 1.
     """
     maps = np.maximum(np.nan_to_num(np.load(path, allow_pickle=False).astype(np.float32)), 0)
     tops = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-9)
@@ -292,6 +292,6 @@ def response_levels(path: Path) -> list[list[Any]]:
 
 
 def rows_of(reader: StageReader, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
-    """The committed rows of a stage in lists that fit in memory."""
+    """The committed rows of a table in batches that fit in memory."""
     for batch in reader.batches(columns=columns):
         yield batch.to_pylist()

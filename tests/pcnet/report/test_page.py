@@ -241,15 +241,15 @@ def test_orders_put_the_extremes_first_and_cards_show_the_evidence(page: Browser
     rows = pq.read_table(runs / "long/val/samples.parquet").to_pylist()
     best = max(row["proposal_iou"] for row in rows)
     badge = str(page.run("document.querySelector('#gallery .badge:nth-of-type(2)').textContent"))
-    assert badge.endswith(f"IoU {round(100 * best)} %")
+    assert badge.endswith(f"IoU {round(100 * best)}%")
     captions = page.run(
         "[...document.querySelectorAll('#gallery article:first-child figcaption')].map((c) => c.textContent)"
     )
     assert captions[:4] == ["A, stage 1", "A, stage 2", "A, stage 3", "A, prediction"]
-    assert captions[-1] == "truth"
+    assert captions[-1] == "ground truth"
     _choose(page, "order", "worst of B first")
     badge = str(page.run("document.querySelector('#gallery .badge:nth-of-type(2)').textContent"))
-    assert badge.endswith(f"IoU {round(100 * min(row['proposal_iou'] for row in rows))} %")
+    assert badge.endswith(f"IoU {round(100 * min(row['proposal_iou'] for row in rows))}%")
     _clear(page)
 
 

@@ -121,4 +121,4 @@ def test_the_page_loads_nothing_from_anywhere() -> None:
     assert len(pictures_in_it) == 8
     assert all(str(attributes["src"]).startswith("data:image/png;base64,") for attributes in pictures_in_it)
     assert all(attributes["alt"] for attributes in pictures_in_it)
-    assert "hit, IoU 100 %" in page
+    assert "hit, IoU 100%" in page

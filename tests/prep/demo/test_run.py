@@ -16,12 +16,12 @@ from prep.errors import PrepError
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(PrepError, match="holds no demo"):
+    with pytest.raises(PrepError, match="does not contain a demo"):
         demo(DemoConfig(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other/demo.json").write_text(json.dumps({"images": 3}))
-    with pytest.raises(PrepError, match="holds a demo of"):
+    with pytest.raises(PrepError, match="contains a demo with"):
         demo(DemoConfig(tmp_path / "other"))
     with pytest.raises(PrepError, match="cannot be written"):
         demo(DemoConfig(tmp_path / "mine.txt" / "below"))
@@ -29,7 +29,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"images": 1}, {"steps": 0}, {"shown": 0}])
 def test_a_demo_that_shows_nothing_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
-    with pytest.raises(PrepError, match="shows nothing"):
+    with pytest.raises(PrepError, match="is too small"):
         DemoConfig(tmp_path, **change)
 
 
@@ -76,5 +76,5 @@ def test_the_chain_runs_and_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.M
     assert any(line.startswith("$ pcnet train") or "$ pcnet train" in line for line in said)
     assert set(table(result.figures)) <= set(said)
 
-    with pytest.raises(PrepError, match="holds a demo of"):
+    with pytest.raises(PrepError, match="contains a demo with"):
         demo(DemoConfig(config.out, images=41, steps=4))

@@ -157,7 +157,7 @@ def test_what_the_page_carries_is_bounded_and_evenly_taken(store: Path) -> None:
 def test_wrong_places_are_named(store: Path, tmp_path: Path) -> None:
     with pytest.raises(PrepError, match="no store"):
         write_report(ReportConfig(str(tmp_path / "none"), tmp_path / "a.html"))
-    with pytest.raises(PrepError, match="no folder"):
+    with pytest.raises(PrepError, match="not a folder"):
         _report(store, data=tmp_path / "none")
     with pytest.raises(PrepError, match=r"samples\.parquet"):
         _report(store, evaluation=tmp_path)
@@ -262,7 +262,7 @@ def test_masks_are_drawn_where_they_are_and_keys_single_them_out(page: Browser) 
 def test_evaluation_is_shown_beside_its_expressions(page: Browser) -> None:
     _clear(page)
     badges = page.run("[...document.querySelectorAll('#gallery .badge')].map((badge) => badge.textContent)")
-    assert badges == ["hit, IoU 50 %", "miss, IoU 0 %"]
+    assert badges == ["hit, IoU 50%", "miss, IoU 0%"]
     captions = "[...document.querySelectorAll('#gallery .maps figcaption')].map((c) => c.textContent)"
     assert page.run(captions) == ["stage 1", "stage 2", "prediction", "prediction"]
     page.wait("document.querySelector('#gallery canvas')?.dataset.drawn === 'yes'")
