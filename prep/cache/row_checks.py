@@ -74,7 +74,7 @@ def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> s
             return f"its area is {rle.area(runs)}, not {mask['area']}"
         pixels = rle.decode(runs, height, width)
     except PrepError as error:
-        return error.message
+        return error.message.rstrip(".")
     rows, columns = np.arange(32) * height // 32, np.arange(32) * width // 32
     small = pixels[rows[:, None], columns[None, :]]
     if np.packbits(small, bitorder="big").tobytes() != grid:

@@ -144,7 +144,7 @@ class _RowReader:
             data = stage.files.read(shard.name)
         except PrepError as error:
             kind = "altered" if stage.files.exists(shard.name) else "missing"
-            yield Problem(stage.name, kind, shard.name, f"{error.message}; {shard.rows} rows")
+            yield Problem(stage.name, kind, shard.name, f"{error.message.rstrip('.')}; {shard.rows} rows")
             return
         digest = hashlib.sha256(data).hexdigest()
         if digest != shard.sha256 or shard_name(digest) != shard.name:
