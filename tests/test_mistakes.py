@@ -157,11 +157,11 @@ MISTAKES = {
         ("pcnet-prep import {half.json} --data {coco} --out {o}", "half.json"),
         (
             "pcnet-prep sam --images {photos} --gpus 0 --model vit_b --checkpoint {half.bin} --out {o}",
-            "half.bin download again",
+            "half.bin Download it again",
         ),
         (
             "pcnet-prep sam --images {photos} --gpus 0 --model vit_b --checkpoint {page.pth} --out {o}",
-            "page.pth download again",
+            "page.pth Download it again",
         ),
         (
             "pcnet train --store {store} --data {coco} --clip-weights {half.bin} --gpus 0 --out {o}",

@@ -58,7 +58,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many types, from zipfile's to pickle's
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise PrepError(
-            f"{path}: not a readable checkpoint (truncated, or another file): {reason[0][:200]}.", REMEDY
+            f"{path}: not a readable checkpoint (truncated, or another file): {reason[0][:200].rstrip('.')}.",
+            REMEDY,
         ) from error
     if not isinstance(payload, dict) or not _is_state(payload.get("model")):
         raise PrepError(f"{path}: contains no model.", REMEDY)

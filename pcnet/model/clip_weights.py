@@ -77,7 +77,7 @@ def _probe(url: str) -> None:
 
 def _unavailable(name: str, problem: str) -> PrepError:
     return PrepError(
-        f"The weights of CLIP {name} are not available: {problem}.",
+        f"The weights of CLIP {name} are not available: {problem.rstrip('.')}.",
         f"Copy OpenAI's {name}.pt to {OPENAI_CACHE}/, or set --clip-weights FILE; "
         "--encoder tiny needs no weights.",
     )
@@ -107,7 +107,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         return _tensors(_read(path))
     except Exception as error:  # each reader raises its own types
         raise PrepError(
-            f"{path}: not a readable weights file: {_reason(error)}.",
+            f"{path}: not a readable weights file: {_reason(error).rstrip('.')}.",
             "Download it again, or give another file.",
         ) from error
 

@@ -1,4 +1,4 @@
-"""The store: Parquet shards, their manifest, and the answers an engine has already given."""
+"""The store: Parquet shards, their manifest, and the response cache of the engines."""
 
 from __future__ import annotations
 

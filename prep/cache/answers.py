@@ -1,4 +1,4 @@
-"""What an engine has already answered, by content key, for every run and store that shares the folder."""
+"""Stores and looks up the responses of an engine by content key, shared across runs and stores."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ from prep.errors import PrepError
 
 COMMIT_FILE = ".commit.lock"
 KEY = "key"
-# How often shards may be merged away while one question is answered.
+# Maximum number of retries when shards are merged during a lookup.
 MERGES_MET = 3
 
 
 class AnswerCache:
-    """Answers of one engine under one set of settings, in ``<uri>/<stage>/<fingerprint>/part-*.parquet``.
+    """Responses of one engine under one set of settings, in ``<uri>/<stage>/<fingerprint>/part-*.parquet``.
 
-    ``schema`` has a string column ``key`` (the content key). The first committed answer of a key wins: a
-    later one is dropped, here and in every process that shares the folder. In memory there are 16 bytes per
-    answer (its key's hash and where it stands) and a bounded number of decoded shards, never the answers
-    themselves. Rows whose ``status`` column, where the schema has one, is ``"error"`` are not answers.
-
-    Pickles to its address, so that workers can open it to read.
+    ``schema`` has a string column ``key`` (the content key). The first committed response of a key wins:
+    later ones are dropped, here and in every process that shares the folder. Memory use is 16 bytes per
+    response (the hash of its key and its position) and a bounded number of decoded shards. Rows whose
+    ``status`` column, if the schema has one, is ``"error"`` are not cached. Only the location is pickled, so
+    that workers can open it to read.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class AnswerCache:
         return AnswerCache, (self.uri, self.stage, self.fingerprint, self.schema)
 
     def __len__(self) -> int:
-        """The number of answers, buffered ones included."""
+        """The number of responses, including buffered ones."""
         return len(self._index) + len(self._buffered)
 
     def __enter__(self) -> AnswerCache:
@@ -75,7 +74,7 @@ class AnswerCache:
         self.flush()
 
     def refresh(self) -> None:
-        """Take note of shards that other processes have committed since. A damaged shard is left out."""
+        """Index the shards that other processes have committed since. A damaged shard is skipped."""
         for name in sorted(set(self.files.sizes()) - self._known):
             if not is_shard(name):
                 continue
@@ -95,17 +94,17 @@ class AnswerCache:
             self._shards.append(name)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The answer of a key as a row, or ``None``. For more than a few keys use :meth:`get_many`."""
+        """The response of a key as a row, or ``None``. For more than a few keys use :meth:`get_many`."""
         return self.get_many([key]).get(key)
 
     def contains(self, keys: Sequence[str]) -> np.ndarray:
-        """For each key whether it has an answer, bool of shape (number of keys,). Reads no shard."""
+        """For each key whether it has a response, bool of shape (number of keys,). Reads no shard."""
         found: np.ndarray = self._index.find(hash_keys(keys))[0] >= 0
         found |= np.fromiter((key in self._buffered for key in keys), bool, len(keys))
         return found
 
     def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The answers that there are, as rows by key. Each shard needed is read once."""
+        """The existing responses, as rows by key. Each required shard is read once."""
         for _ in range(MERGES_MET):
             try:
                 return self._get_many(keys)
@@ -128,14 +127,16 @@ class AnswerCache:
         for shard, places in wanted.items():
             found = self._table(shard).take(pa.array([row for _, row in places])).to_pylist()
             for (key, _), answer in zip(places, found, strict=True):
-                if answer[KEY] == key:  # else two keys share a hash: the answer is another key's
+                if (
+                    answer[KEY] == key
+                ):  # otherwise two keys share a hash, and this is the other key's response
                     answers[key] = answer
         return answers
 
     def put(self, table: pa.Table) -> None:
-        """Take answers; those whose key has one already, and rows with ``status="error"``, are dropped.
+        """Add responses; those whose key already has one, and rows with ``status="error"``, are dropped.
 
-        Committed every ``commit_seconds`` and by :meth:`flush`; readable here at once.
+        They are committed every ``commit_seconds`` and by :meth:`flush`, and readable here at once.
         """
         table = table.select(self.schema.names).cast(self.schema)
         keys = table.column(KEY).to_pylist()
@@ -156,7 +157,7 @@ class AnswerCache:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what is buffered, leaving out what another process has answered meanwhile."""
+        """Commit the buffer, except keys that another process has committed meanwhile."""
         self._last_commit = time.monotonic()
         if not self._buffer:
             return
@@ -174,10 +175,11 @@ class AnswerCache:
             self.refresh()
 
     def merge(self, target_bytes: int) -> None:
-        """Put few shards of about ``target_bytes`` in the place of many small ones, each answer once.
+        """Replace many small shards by few of about ``target_bytes``, with each response once.
 
-        The new shard is there before the old ones go: killed in between, answers are there twice, which
-        changes nothing and which the next merge ends. Shards that are also a store's (hard links) stay.
+        The new shard is written before the old ones are removed. After a kill in between, responses are
+        stored twice, which is harmless and is fixed by the next merge. Shards that also belong to a store
+        (hard links) are kept.
         """
         with _one_committer(self.files):
             self._forget()
@@ -198,7 +200,7 @@ class AnswerCache:
             self._forget()
 
     def _merge(self, group: Sequence[int]) -> None:
-        """Write one shard with the answers of these (those that are found there), then remove these."""
+        """Write one shard with the responses of these that are indexed there, then remove these."""
         kept = []
         for number in group:
             table = read_shard(self.files, self._shards[number], self.schema.names)
@@ -212,14 +214,14 @@ class AnswerCache:
                 self.files.delete(self._shards[number])
 
     def _forget(self) -> None:
-        """Look the folder through anew: shards that we know may have been merged into others."""
+        """Index the folder again: known shards may have been merged into others."""
         self._shards, self._known, self._index = [], set(), _Index()
         self._decoded.clear()
         self._decoded_bytes = 0
         self.refresh()
 
     def _table(self, shard: int) -> pa.Table:
-        """A decoded shard, from memory if it was used lately."""
+        """A decoded shard, from memory if it was used recently."""
         if shard in self._decoded:
             self._decoded.move_to_end(shard)
             return self._decoded[shard]
@@ -232,7 +234,7 @@ class AnswerCache:
 
 
 class _Index:
-    """Key hash -> (shard number, row), in arrays sorted by hash; the first entry of a key wins."""
+    """Maps key hash to (shard number, row), in arrays sorted by hash; the first entry of a key wins."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -253,7 +255,7 @@ class _Index:
             self._runs.append((joined[0][order], joined[1][order], joined[2][order]))
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The shard number (-1: not there) and row of each hash."""
+        """The shard number (-1 if missing) and row of each hash."""
         shards = np.full(len(hashes), -1, dtype=np.int32)
         rows = np.zeros(len(hashes), dtype=np.uint32)
         for known, where, row in self._runs:
@@ -265,14 +267,14 @@ class _Index:
 
 @contextlib.contextmanager
 def _one_committer(files: Files) -> Iterator[None]:
-    """Hold off others that commit to the same local folder. On an object store the lowest name wins."""
+    """Prevent concurrent commits to the same local folder. On an object store the lowest name wins."""
     if files.local is None:
         yield
         return
     with explained("lock", files.where(COMMIT_FILE)):
         descriptor = os.open(files.local / COMMIT_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: as on an object store
+        with contextlib.suppress(OSError):  # a file system without locks is treated like an object store
             fcntl.lockf(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Fewer, larger shards: of every stage of a store, and of the answers in its cache."""
+"""Merges the small shards of every table of a store, and of its response cache, into larger ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from prep.cache.store import StageStore, Store
 from prep.cache.verify import cache_folders
 from prep.files import TEMPORARY
 
-# A compacted shard: small enough to be held in memory while it is made.
+# Size of a compacted shard: small enough to be held in memory while it is written.
 TARGET_BYTES = 64 << 20
 
 
 @dataclass
 class CompactReport:
-    """What :func:`compact` did to a stage, or to a folder of the cache."""
+    """The result of :func:`compact` for a table, or for a folder of the cache."""
 
     stage: str
     shards_before: int
@@ -28,10 +28,10 @@ class CompactReport:
 
 
 def compact(store: Store, target_bytes: int = TARGET_BYTES) -> list[CompactReport]:
-    """Rewrite small shards into few of about ``target_bytes`` and remove what no manifest of a stage names.
+    """Rewrite small shards into few of about ``target_bytes`` and remove files that no manifest lists.
 
-    No row of a stage changes and none moves before an earlier one; takes each stage's lock. Answers are only
-    merged, never removed: another store may ask for them. Whoever uses the cache meanwhile is not disturbed.
+    The rows of a table and their order do not change; takes each table's lock. Responses are only merged,
+    never removed, as another store may use them. The cache can be used meanwhile.
     """
     stages = [_compact_stage(store.stage(name), target_bytes) for name in store.stages()]
     answers = [_compact_answers(name, files, target_bytes) for name, files in cache_folders(store.files)]
@@ -55,7 +55,7 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
 
 
 def _groups(shards: list[Shard], target_bytes: int) -> list[list[str]]:
-    """Neighbouring shards that together have at most ``target_bytes``, where that is more than one."""
+    """Groups of two or more consecutive shards with at most ``target_bytes`` in total."""
     groups: list[list[str]] = [[]]
     size = 0
     for shard in shards:

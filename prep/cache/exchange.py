@@ -1,4 +1,4 @@
-"""Swapping two folders in one step, so that no reader ever sees half of a change."""
+"""Swaps two folders atomically, so that no reader sees a partial change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RENAME_EXCHANGE = 2
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Give each of two folders the other's name, atomically; False where the system or file system cannot."""
+    """Swap the names of two folders atomically; False if the system or file system does not support it."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):  # not Linux, or an old C library

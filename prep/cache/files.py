@@ -1,4 +1,4 @@
-"""The few file operations a store needs, on local paths and object stores, with errors for people."""
+"""Reads, writes and lists the files of a store, on local file systems and object stores."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from prep.hints import remedy_of
 
 @contextlib.contextmanager
 def explained(doing: str, where: str) -> Iterator[None]:
-    """Turn an ``OSError``, or what pyarrow says of a damaged shard, into a :class:`PrepError` that says what
-    was being done, where, and what to do.
+    """Turn an ``OSError``, or pyarrow's error for a damaged shard, into a :class:`PrepError` with the
+    operation, the place and a remedy.
     """
     try:
         yield
     except pa.ArrowInvalid as error:
         reason = str(error).split("\n", 1)[0]
         raise PrepError(
-            f"Cannot {doing} {where}: {reason}",
-            "`pcnet-prep verify --repair` cuts out what is damaged and makes it again.",
+            f"Cannot {doing} {where}: {reason.rstrip('.')}.",
+            "Run `pcnet-prep verify --repair`: it removes the damaged rows and makes them again.",
         ) from error
     except OSError as error:
         reason = error.strerror or str(error).split("\n", 1)[0]
-        raise PrepError(f"Cannot {doing} {where}: {reason}", remedy_of(error)) from error
+        raise PrepError(f"Cannot {doing} {where}: {reason.rstrip('.')}.", remedy_of(error)) from error
 
 
 class Files:
-    """A folder on some filesystem. Names are POSIX paths below it; a whole file appears at once or not at
-    all.
+    """A folder on a file system. Names are POSIX paths below it; files are written atomically.
 
-    ``local`` is the folder's path on a local (or mounted) filesystem and ``None`` on an object store, where a
-    write is atomic by itself and nothing is ever renamed.
+    ``local`` is the folder's path on a local (or mounted) file system and ``None`` on an object store, where
+    a write is atomic and nothing is renamed.
     """
 
     def __init__(self, filesystem: Any, root: str, uri: str) -> None:
@@ -52,20 +51,20 @@ class Files:
         return open_files, (self.uri,)
 
     def path(self, name: str = "") -> str:
-        """``name`` as the filesystem knows it."""
+        """The path of ``name`` for the file system."""
         return f"{self.root}/{name}" if name else self.root
 
     def where(self, name: str = "") -> str:
-        """``name`` as a person knows it."""
+        """The path or URI of ``name`` for messages."""
         return f"{self.uri}/{name}" if name else self.uri
 
     def folder(self, name: str) -> Files:
-        """The folder ``name`` below this one; it need not exist."""
+        """The folder ``name`` in this one; it does not need to exist."""
         head, query, options = self.uri.partition("?")
         return Files(self.filesystem, self.path(name), f"{head.rstrip('/')}/{name}{query}{options}")
 
     def make(self) -> None:
-        """Create the folder where folders exist; on object stores there is nothing to create."""
+        """Create the folder; does nothing on object stores."""
         if self.local is not None:
             with explained("create", self.uri):
                 self.local.mkdir(parents=True, exist_ok=True)
@@ -77,13 +76,13 @@ class Files:
         return bool(info.type != pafs.FileType.NotFound)
 
     def sizes(self) -> dict[str, int]:
-        """The files directly in this folder with their sizes in bytes; empty where there is no folder."""
+        """The files directly in this folder with their sizes in bytes; empty if it does not exist."""
         with explained("list", self.uri):
             found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
         return {info.base_name: info.size for info in found if info.type == pafs.FileType.File}
 
     def tree(self) -> dict[str, int]:
-        """Every file in this folder and below it, by its name from here, with its size in bytes."""
+        """All files in this folder and its subfolders, by relative name, with their sizes in bytes."""
         with explained("list", self.uri):
             chosen = pafs.FileSelector(self.path(), recursive=True, allow_not_found=True)
             found = self.filesystem.get_file_info(chosen)
@@ -105,9 +104,9 @@ class Files:
             return bytes(stream.read())
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
-        """Write a whole file durably: after this returns it survives a crash, before that it is not there.
+        """Write a file durably and atomically: it exists only once it is complete, and then survives a crash.
 
-        The folder must exist: one that was removed while we work is an error, not something to make again.
+        The folder must exist: if it was removed meanwhile, that is an error.
         """
         with explained("write", self.where(name)):
             if self.local is None:
@@ -117,16 +116,16 @@ class Files:
             write_whole(self.local / name, data)
 
     def delete(self, name: str) -> None:
-        """Remove a file; one that is already gone is no error."""
+        """Remove a file if it exists."""
         with explained("remove", self.where(name)), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path(name))
 
     def is_shared(self, name: str) -> bool:
-        """Whether a file stands in another folder as well (a hard link): removing it frees nothing."""
+        """Whether a file is also in another folder (a hard link), so that removing it frees no space."""
         return self.local is not None and os.stat(self.local / name).st_nlink > 1
 
     def link(self, name: str, target: Files) -> None:
-        """Make file ``name`` also appear in folder ``target``: a hard link where possible, else a copy."""
+        """Add file ``name`` to folder ``target``, as a hard link if possible, else as a copy."""
         if self.local is not None and target.local is not None:
             try:
                 os.link(self.local / name, target.local / name)
@@ -139,11 +138,11 @@ class Files:
 
 
 def open_files(uri: str | Path) -> Files:
-    """The folder at a local path or at any URI pyarrow knows (``s3://``, ``gs://``, ``hdfs://``,
+    """The folder at a local path or at any URI that pyarrow supports (``s3://``, ``gs://``, ``hdfs://``,
     ``file://``).
 
-    Credentials come from the environment, as each filesystem documents. Raises :class:`PrepError` for a URI
-    that no filesystem serves.
+    Credentials come from the environment, as each file system documents. Raises :class:`PrepError` for a URI
+    without a file system.
     """
     text = os.fspath(uri)
     if "://" not in text:
@@ -154,7 +153,7 @@ def open_files(uri: str | Path) -> Files:
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise PrepError(
-            f"Cannot use {text}: {reason}",
+            f"Cannot use {text}: {reason.rstrip('.')}.",
             "Give a local folder, or an s3:// or gs:// URI with its credentials set.",
         ) from error
     return Files(filesystem, root, root if isinstance(filesystem, pafs.LocalFileSystem) else text)

@@ -1,4 +1,4 @@
-"""Identities and content keys: pure hashes of what a thing is, never of where it stands."""
+"""Computes row identities and content keys, as hashes of content that do not depend on location."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """``value`` as JSON with sorted keys and no spaces, so that equal settings have equal text."""
+    """``value`` as JSON with sorted keys and no spaces, so that equal settings give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -30,16 +30,18 @@ def row_id(
 ) -> str:
     """The identity of an expression (32 hex digits).
 
-    ``ordinal`` counts the entries of one dataset that are equal in everything else (0 for the first), so that
-    data without ids still has one identity per entry. The split is left out: the same sentence keeps its
-    identity when a tree is re-split.
+    ``ordinal`` numbers the entries of a dataset that are otherwise equal (0 for the first), so that data
+    without ids has one identity per entry. The split is not included, so an expression keeps its identity if
+    the data is split again.
     """
     parts = canonical_json([dataset, split_by, ref_id, sent_id, image, text, ordinal])
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def normalise_text(text: str) -> str:
-    """An expression as engines see it: NFC, control characters as spaces, white space folded, lower case."""
+    """An expression as engines read it: NFC, control characters as spaces, white space collapsed,
+    lower case.
+    """
     if text.isascii() and text.isprintable():
         return " ".join(text.lower().split())
     composed = unicodedata.normalize("NFC", text)
@@ -48,15 +50,18 @@ def normalise_text(text: str) -> str:
 
 
 def answer_key(settings_fingerprint: str, text: str) -> str:
-    """The content key of an engine's answer (64 hex digits): settings and normalised text, nothing else."""
+    """The content key of an engine's response (64 hex digits), from the settings and the normalised text
+    only.
+    """
     joined = f"{settings_fingerprint}\n{normalise_text(text)}"
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def seen_key(image: str, size: int, mtime_ns: int, sha256: str | None) -> str:
-    """What is remembered of a file that was read (32 hex digits): its name, size, time and bytes' hash.
+    """The key under which a read file is recorded (32 hex digits): its name, size, modification time and
+    hash.
 
-    As the hash is part of it, an old entry cannot vouch for a row that was made of other bytes.
+    The hash is included, so an old entry never matches a row made from other bytes.
     """
     text = f"{image}\n{size}\n{mtime_ns}\n{sha256 or ''}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

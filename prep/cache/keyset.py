@@ -1,4 +1,4 @@
-"""A set of row keys that holds a 64-bit hash of each and nothing else, so that 10^7 keys fit in 80 MB."""
+"""Implements a set of row keys as 64-bit hashes, so that 10^7 keys fit in 80 MB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 def hash_keys(keys: Iterable[str]) -> np.ndarray:
     """The first 64 bits of BLAKE2b of each key, uint64 of shape (number of keys,).
 
-    Two different keys share a hash with probability 2^-64: among 10^6 keys that any two do is below 3 in
+    Two different keys share a hash with probability 2^-64; for any collision among 10^6 keys it is below 3 in
     10^8.
     """
     digests = [blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys]
@@ -20,7 +20,7 @@ def hash_keys(keys: Iterable[str]) -> np.ndarray:
 
 
 class KeySet:
-    """Membership by key. Sorted runs of hashes are merged as they grow, so adding and asking stay cheap."""
+    """A set of keys. Sorted runs of hashes are merged as they grow, so that adding and lookup stay cheap."""
 
     def __init__(self, hashes: np.ndarray | None = None) -> None:
         self._runs: list[np.ndarray] = []
@@ -63,7 +63,7 @@ class KeySet:
         return found
 
     def __iter__(self) -> Iterator[int]:
-        raise TypeError("a KeySet holds hashes only: its keys cannot be listed")
+        raise TypeError("A KeySet stores hashes only, so its keys cannot be listed.")
 
 
 def column_hashes(column: pa.ChunkedArray) -> np.ndarray:

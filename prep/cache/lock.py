@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that names its holder and outlives no process."""
+"""Locks a folder for one writer at a time, with a lock that names its holder and ends with the process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ HOLDER_FILE = ".writer.json"
 HEARTBEAT_SECONDS = 10.0
 TAKEOVER_SECONDS = 3 * HEARTBEAT_SECONDS
 
-# POSIX locks do not hold between threads of one process, so those are kept apart here.
+# POSIX locks do not exclude threads of one process, so these are tracked here.
 _held: set[str] = set()
 _held_guard = threading.Lock()
 
 
 def holder(files: Files) -> dict[str, Any] | None:
-    """Who last took the lock of this folder: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
+    """The last holder of the lock of this folder: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
     try:
         value = json.loads(files.read(HOLDER_FILE))
     except (PrepError, ValueError):
@@ -38,12 +38,12 @@ def holder(files: Files) -> dict[str, Any] | None:
 
 
 class WriterLock:
-    """Holds a folder for one writer, from :meth:`acquire` to :meth:`release` or the death of the process.
+    """Locks a folder for one writer, from :meth:`acquire` to :meth:`release` or the end of the process.
 
-    Locally it is a POSIX record lock: the kernel drops it with the process, whatever killed it, and a forked
-    child does not inherit it. On an object store, or where the file system has no locks, it is a lease: an
-    object that its holder renews; one that has not changed for :data:`TAKEOVER_SECONDS` of the watcher's own
-    monotonic clock is dead and taken over. No two machines' clocks are ever compared.
+    Locally it is a POSIX record lock: the kernel releases it when the process ends for any reason, and a
+    forked child does not inherit it. On an object store, or a file system without locks, it is a lease: an
+    object that its holder renews. A lease that has not changed for :data:`TAKEOVER_SECONDS` of the observer's
+    monotonic clock is expired and is taken over. Clocks of different machines are never compared.
     """
 
     def __init__(self, files: Files) -> None:
@@ -61,7 +61,7 @@ class WriterLock:
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the lock, or raise :class:`PrepError` naming who holds it."""
+        """Take the lock, or raise :class:`PrepError` with the name of its holder."""
         with _held_guard:
             if self.files.uri in _held:
                 raise self._refusal()
@@ -75,7 +75,7 @@ class WriterLock:
             raise
 
     def _acquire_local(self) -> bool:
-        """Take the POSIX lock; False where the file system has none."""
+        """Take the POSIX lock; False if the file system has no locks."""
         if self.files.local is None:
             return False
         path = self.files.local / LOCK_FILE
@@ -99,14 +99,15 @@ class WriterLock:
         if before and before.get("token") and not self._is_dead(before):
             raise self._refusal()
         self._write_holder()
-        # Two that write at the same moment: the store keeps the last one, and after a pause both see which.
+        # If two processes write at the same time, the store keeps the last one, and after a pause both see
+        # which.
         time.sleep(0.2)
         self.check()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def _is_dead(self, seen: dict[str, Any]) -> bool:
-        """Whether the lease's holder is gone: by its pid on this machine, else by watching for a renewal."""
+        """Whether the lease's holder has ended: by its pid on this machine, else by waiting for a renewal."""
         if seen.get("host") == socket.gethostname():
             try:
                 os.kill(int(seen["pid"]), 0)
@@ -135,7 +136,7 @@ class WriterLock:
         self.files.write(HOLDER_FILE, json.dumps({**self._identity, "beat": self._beat}).encode())
 
     def is_held(self) -> bool:
-        """Whether some live process, this one included, holds the lock."""
+        """Whether a running process, including this one, holds the lock."""
         with _held_guard:
             if self.files.uri in _held:
                 return True
@@ -154,14 +155,16 @@ class WriterLock:
         return False
 
     def check(self) -> None:
-        """Raise :class:`PrepError` if another writer has taken a lease over; a local lock cannot be lost."""
+        """Raise :class:`PrepError` if another writer has taken over the lease; a local lock
+        cannot be lost.
+        """
         if self._descriptor is None:
             current = holder(self.files)
             if current is None or current.get("token") != self._identity["token"]:
                 raise self._refusal()
 
     def follow(self, folder: Path) -> None:
-        """Hold the lock of ``folder`` too, a local one about to take this one's place under its name."""
+        """Also lock ``folder``, a local folder that is about to replace this one under its name."""
         if self._descriptor is None:
             return
         (folder / HOLDER_FILE).write_bytes(self.files.read(HOLDER_FILE))
@@ -170,7 +173,7 @@ class WriterLock:
         self._followed.append(descriptor)
 
     def release(self) -> None:
-        """Give the lock back. Harmless when it is not held."""
+        """Release the lock, if it is held."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -197,5 +200,5 @@ class WriterLock:
         )
         return PrepError(
             f"{self.files.uri} is being written by {named}.",
-            "Wait for it, stop it, or choose another place with --out. A dead process's lock frees itself.",
+            "Wait for it, stop it, or set another --out. A dead process's lock is released automatically.",
         )

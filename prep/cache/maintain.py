@@ -1,4 +1,4 @@
-"""Looking after a store: its status, and the repair of what ``verify`` finds."""
+"""Reports the status of a store, and repairs the problems that ``verify`` finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prep.errors import PrepError
 
 @dataclass
 class StageStatus:
-    """What there is of a stage: ``holder`` is who writes it now, ``runs`` the last runs' figures."""
+    """The status of a table: ``holder`` is its current writer, ``runs`` the statistics of the last runs."""
 
     stage: str
     rows: int
@@ -42,7 +42,7 @@ class StageStatus:
 
 @dataclass
 class CacheStatus:
-    """One folder of engine answers."""
+    """The status of one folder of the response cache."""
 
     name: str
     shards: int
@@ -51,7 +51,7 @@ class CacheStatus:
 
 @dataclass
 class StoreStatus:
-    """A store at a glance."""
+    """The status of a store."""
 
     uri: str
     stages: list[StageStatus]
@@ -60,7 +60,7 @@ class StoreStatus:
 
 @dataclass
 class RepairReport:
-    """What :func:`repair` did to a stage. ``lost_rows`` are to be made again: ``commands`` made them."""
+    """The result of :func:`repair` for a table. ``lost_rows`` must be made again with ``commands``."""
 
     stage: str
     lost_rows: int = 0
@@ -70,7 +70,7 @@ class RepairReport:
 
 
 def status(store: Store) -> StoreStatus:
-    """Look at a store without reading more than its manifests and one small column."""
+    """The status of a store, from its manifests and one small column."""
     stages = [_stage_status(store.stage(name)) for name in STAGES]
     caches = []
     for name, files in cache_folders(store.files):
@@ -106,11 +106,11 @@ def _stage_status(stage: StageStore) -> StageStatus | None:
 
 
 def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[RepairReport]:
-    """Put right what :func:`prep.cache.verify.verify` finds, and say which commands make the lost rows again.
+    """Repair what :func:`prep.cache.verify.verify` finds, and report which commands make the lost rows again.
 
-    Damaged shards are dropped, doubled and undecodable rows cut out, whole shards that were not listed
-    adopted, a lost manifest rebuilt from what the shards say of themselves, damaged answers removed. No other
-    row changes. Takes each stage's lock.
+    Damaged shards are dropped, duplicate and undecodable rows removed, complete but unlisted shards adopted,
+    a lost manifest rebuilt from the shards' metadata, and damaged cache shards removed. No other row changes.
+    Takes each table's lock.
     """
     reports = []
     for name in STAGES:
@@ -144,7 +144,7 @@ def _repair_stage(stage: StageStore, check: RowCheck | None) -> RepairReport:
                 report.lost_rows += max(int(entry["rows"]) for entry in manifest.finished.values()) - listed
         manifest.finished = {} if report.lost_rows else manifest.finished
         fold(stage.files, manifest)
-    with stage.writer(manifest.settings) as writer:  # adopts or removes what is unlisted
+    with stage.writer(manifest.settings) as writer:  # adopts or removes unlisted shards
         lost = _cut_rows(writer, check)
         report.lost_rows += lost
         if report.lost_rows:
@@ -154,7 +154,7 @@ def _repair_stage(stage: StageStore, check: RowCheck | None) -> RepairReport:
 
 
 def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
-    """Rewrite the shards that hold doubled or undecodable rows without them; how many rows are lost."""
+    """Rewrite the shards with duplicate or undecodable rows without them; returns the number of lost rows."""
     lost = 0
     cut: dict[str, set[int]] = {}
     for problem in verify_stage(writer.stage, check).problems:
@@ -166,9 +166,9 @@ def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
 
 
 def cut_rows(writer: StageWriter, rows: Mapping[str, set[int]]) -> None:
-    """Take rows (shard -> row numbers) out of a stage, for the writer to be given them anew.
+    """Remove rows (shard -> row numbers) from a table, so that they can be written again.
 
-    What earlier runs had finished is not finished any more, even if we die in between.
+    Selections that earlier runs finished are marked unfinished first, in case the process dies in between.
     """
     if rows:
         writer.manifest.finished.clear()
@@ -194,7 +194,7 @@ def _locked(stage: StageStore) -> Iterator[None]:
 
 
 def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
-    """The stage's manifest, or one rebuilt from the shards: those of the generation with the most rows."""
+    """The table's manifest, or one rebuilt from the shards of the generation with the most rows."""
     with contextlib.suppress(PrepError):
         manifest = load_manifest(stage.files)
         if manifest is not None:
@@ -202,7 +202,7 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
     report.rebuilt_manifest = True
     last = max(ledger_sequences(stage.files.sizes()), default=0)
     with contextlib.suppress(PrepError, ValueError):
-        # Only the ledger is damaged: the shards it listed will be adopted.
+        # Only the ledger is damaged: the shards that it listed are adopted.
         text = stage.files.read(MANIFEST)
         return replace(Manifest.from_json(json.loads(text), stage.files.where(MANIFEST)), folded=last)
     rows: Counter[str] = Counter()
@@ -215,7 +215,7 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
             metas[meta.generation] = meta
     if not rows:
         raise PrepError(
-            f"{stage.files.uri} has no manifest and no whole shard to rebuild it from.",
+            f"{stage.files.uri} has no manifest and no complete shard to rebuild it from.",
             "Remove the folder and run the stage again.",
         )
     meta = metas[rows.most_common(1)[0][0]]
@@ -223,7 +223,7 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
 
 
 def _commands(manifest: Manifest) -> list[dict[str, Any]]:
-    """The different arguments of the stage's runs, in their order."""
+    """The distinct arguments of the table's runs, in order."""
     commands: list[dict[str, Any]] = []
     for run in manifest.runs:
         arguments = run.get("arguments")

@@ -1,4 +1,4 @@
-"""A stage's manifest: what it was made with and which shards it consists of."""
+"""Reads and writes the manifest of a table: its settings and its shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prep.cache.schema import SCHEMA_VERSION
 from prep.cache.shards import Shard
 from prep.errors import PrepError
 
-# Readers of whole folders (pyarrow, pandas, Spark) pass over names that begin with an underscore or a dot.
+# Readers of whole folders (pyarrow, pandas, Spark) skip names that start with an underscore or a dot.
 MANIFEST = "_manifest.json"
 MAX_RUNS = 100
 
@@ -29,12 +29,12 @@ _PACKAGES = (
 
 
 def utc_now() -> str:
-    """The present in UTC, ISO 8601 to the second. For people: nothing is ever ordered by it."""
+    """The current UTC time, ISO 8601 to the second. Only for display: nothing is ordered by it."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of the installed packages that can change a result, without importing any."""
+    """The versions of the installed packages that can change a result, without importing them."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -46,12 +46,12 @@ def package_versions() -> dict[str, str]:
 
 @dataclass
 class Manifest:
-    """The committed state of a stage.
+    """The committed state of a table.
 
-    ``generation`` names this set of rows: ``--replace`` starts another, and a shard of an older one is never
-    mistaken for a row of this. ``finished`` maps a selection's fingerprint to the selection, its rows and
-    time; ``runs`` keeps the last :data:`MAX_RUNS` runs with their rates. ``folded`` is the last ledger entry
-    that ``shards`` already contains.
+    ``generation`` identifies this set of rows: ``--replace`` starts a new one, so that shards of an older one
+    are never used. ``finished`` maps a selection's fingerprint to the selection, its rows and time; ``runs``
+    keeps the last :data:`MAX_RUNS` runs with their rates. ``folded`` is the last ledger entry included in
+    ``shards``.
     """
 
     stage: str
@@ -76,7 +76,7 @@ class Manifest:
         return sum(shard.rows for shard in self.shards.values())
 
     def finished_rows(self, selection: Mapping[str, Any]) -> int | None:
-        """The rows of a selection that a run has finished; ``None`` where none has."""
+        """The number of rows of a selection that a run has finished; ``None`` if none has."""
         entry = self.finished.get(fingerprint(selection))
         return None if entry is None else int(entry["rows"])
 
@@ -106,7 +106,7 @@ class Manifest:
         if version != SCHEMA_VERSION:
             raise PrepError(
                 f"{where} has schema version {version!r}; this program reads version {SCHEMA_VERSION}.",
-                "Use the version of pcnet-prep that wrote it, or choose another place with --out.",
+                "Use the version of pcnet-prep that wrote it, or set another --out.",
             )
         try:
             return cls(
@@ -125,14 +125,14 @@ class Manifest:
             raise _broken(where, error) from error
 
     def save(self, files: Files) -> None:
-        """Write the manifest whole; what it lists is committed once this returns."""
+        """Write the manifest atomically; the shards it lists are committed once this returns."""
         files.write(MANIFEST, json.dumps(self.to_json(), indent=1).encode())
 
 
 def _broken(where: str, error: Exception) -> PrepError:
     return PrepError(
-        f"{where} is not a manifest this program can read ({error!r}).",
-        "`pcnet-prep verify --repair` rebuilds it from the shards beside it.",
+        f"{where} is not a valid manifest ({error!r}).",
+        "Run `pcnet-prep verify --repair` to rebuild it from the shards next to it.",
     )
 
 
@@ -149,7 +149,7 @@ def ledger_sequences(names: Iterable[str]) -> list[int]:
 def write_ledger(
     files: Files, generation: str, sequence: int, added: Iterable[Shard], removed: Iterable[str] = ()
 ) -> None:
-    """List shards as committed (and others as replaced by them) in one atomic write."""
+    """Record shards as committed (and others as replaced by them) in one atomic write."""
     entry = {
         "generation": generation,
         "shards": [shard.to_json() for shard in added],
@@ -169,10 +169,9 @@ def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
 
 
 def load_manifest(files: Files) -> Manifest | None:
-    """The committed state of the stage in this folder, ledger included; ``None`` where nothing was ever
-    begun.
+    """The committed state of the table in this folder, including the ledger; ``None`` if it does not exist.
 
-    Safe beside a writer: if it folds its ledger while we read, we read again.
+    Safe while a writer is active: if it folds its ledger during the read, the read is repeated.
     """
     for _ in range(20):
         sequences = ledger_sequences(files.sizes())
@@ -198,7 +197,7 @@ def load_manifest(files: Files) -> Manifest | None:
 
 
 def fold(files: Files, manifest: Manifest) -> None:
-    """Write the manifest with everything in it, then drop the ledger entries it now contains."""
+    """Write the manifest with the ledger merged into it, then remove the merged entries."""
     manifest.save(files)
     for sequence in ledger_sequences(files.sizes()):
         if sequence <= manifest.folded:

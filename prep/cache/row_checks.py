@@ -1,4 +1,4 @@
-"""What every row of a stage must satisfy, whoever wrote it: phrases that are there, masks that decode."""
+"""Validates the rows of each table: phrases are present, masks decode, scores are finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fault = tuple[int, str]
 
 
 def phrase_faults(table: pa.Table) -> Iterator[Fault]:
-    """Rows of the phrases stage that cannot be right, as (row number, why)."""
+    """Invalid rows of the phrases table, as (row number, reason)."""
     columns = table.select(["phrases", "source", "status", "error"]).to_pydict()
     for number, (phrases, source, status, error) in enumerate(zip(*columns.values(), strict=True)):
         if status == "error":
@@ -34,7 +34,7 @@ def phrase_faults(table: pa.Table) -> Iterator[Fault]:
 
 
 def proposal_faults(table: pa.Table) -> Iterator[Fault]:
-    """Rows of the proposals stage whose masks do not decode, or to something else than the row says."""
+    """Rows of the proposals table whose masks do not decode, or do not match the row."""
     number = 0
     for batch in table.to_batches(max_chunksize=64):
         for row in batch.to_pylist():
@@ -73,14 +73,14 @@ def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> s
             return f"its area is {rle.area(runs)}, not {mask['area']}"
         rle.checked_runs(mask["counts"], height, width)
     except PrepError as error:
-        return error.message
+        return error.message.rstrip(".")
     if grid32([mask["counts"]], height, width) != grid:
         return "grid32 is not this mask"
     return ""
 
 
 def score_faults(table: pa.Table) -> Iterator[Fault]:
-    """Rows of the scores stage with a score that is no number."""
+    """Rows of the scores table with a score that is not finite."""
     import math
 
     for number, scores in enumerate(table.column("scores").to_pylist()):

@@ -1,4 +1,4 @@
-"""The columns of every shard and the version of that layout."""
+"""Defines the columns of every shard and the schema version."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ SCORES = pa.schema(
     ]
 )
 
-# Stage -> its columns and the column whose value no two committed rows share.
+# Table -> its columns and its unique key column.
 STAGES: dict[str, tuple[pa.Schema, str]] = {
     "phrases": (PHRASES, "row_id"),
     "proposals": (PROPOSALS, "image"),

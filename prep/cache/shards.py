@@ -1,4 +1,4 @@
-"""One Parquet shard: its encoding, its name, and reading it back."""
+"""Encodes, names and reads Parquet shards."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SHARD_PREFIX = "part-"
 SHARD_SUFFIX = ".parquet"
 META_KEY = b"pcnet-prep"
 
-# The trainer reads proposals a few images at a time and phrases and scores whole.
+# The trainer reads proposals a few images at a time, and phrases and scores as a whole.
 ROW_GROUP_ROWS = {"phrases": 65_536, "proposals": 128, "scores": 4_096}
 DEFAULT_ROW_GROUP_ROWS = 4_096
 
-# Columns with few distinct values. Masks, keys and text repeat too little for a dictionary to pay.
+# Columns with few distinct values. Masks, keys and text repeat too rarely for a dictionary.
 _DICTIONARY_COLUMNS = (
     "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "status",
     "error", "violations.list.element", "rejected.list.element.source",
@@ -46,7 +46,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardMeta:
-    """What a shard says of itself: its stage, its generation of rows, and the settings behind them."""
+    """The metadata of a shard: its table, generation and settings."""
 
     stage: str
     generation: str
@@ -54,12 +54,12 @@ class ShardMeta:
     schema_version: int = SCHEMA_VERSION
 
     def encode(self) -> bytes:
-        """The JSON kept in the Parquet key-value metadata under ``pcnet-prep``."""
+        """The JSON stored in the Parquet key-value metadata under ``pcnet-prep``."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
 
 def encode(table: pa.Table, meta: ShardMeta) -> tuple[Shard, pa.Buffer]:
-    """A table as one Parquet file in memory, zstd-compressed, with its name from its content."""
+    """A table as one zstd-compressed Parquet file in memory, named by its content."""
     described = table.replace_schema_metadata({META_KEY: meta.encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -86,7 +86,7 @@ def is_shard(name: str) -> bool:
 
 
 def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
-    """A shard file read whole and checked against its own name, or ``None`` where it is not a whole shard."""
+    """A shard file verified against the hash in its name, or ``None`` if it is not a complete shard."""
     data = files.read(name)
     digest = hashlib.sha256(data).hexdigest()
     if shard_name(digest) != name:
@@ -101,7 +101,7 @@ def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
 
 
 def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one shard. Raises ``PrepError`` for a file that is gone or not Parquet."""
+    """The rows of one shard. Raises ``PrepError`` for a file that is missing or not Parquet."""
     wanted = None if columns is None else list(columns)
     with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
         table = pq.ParquetFile(source).read(columns=wanted)

@@ -1,4 +1,4 @@
-"""The store: per stage a folder of committed Parquet shards, with many readers and one writer."""
+"""Opens a store: one folder of committed Parquet shards per table, with many readers and one writer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CACHE_FOLDER = "cache"
 def open_store(uri: str | Path, *, create: bool = False) -> Store:
     """The store at a local path or filesystem URI (``s3://bucket/prefix``, ``gs://...``).
 
-    Raises :class:`PrepError` where there is none, unless ``create`` (a writer's first run).
+    Raises :class:`PrepError` if there is none, unless ``create`` is set (a writer's first run).
     """
     files = open_files(uri)
     if create:
@@ -32,47 +32,47 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
     elif not any(files.exists(stage) for stage in STAGES):
         raise NotYet(
             f"There is no store at {files.uri}.",
-            "`pcnet-prep phrases` and `pcnet-prep sam` make one (--out); give its place with --store.",
+            "Set --store to an existing one; `pcnet-prep phrases` and `pcnet-prep sam` create one (--out).",
         )
     return Store(files)
 
 
 class Store:
-    """A folder of stages. Cheap to make: nothing is read before it is asked for."""
+    """A folder of tables. Cheap to construct: files are read only when needed."""
 
     def __init__(self, files: Files) -> None:
         self.files = files
 
     @property
     def uri(self) -> str:
-        """The store's place, as a person would type it."""
+        """The location of the store, for messages and commands."""
         return self.files.uri
 
     @property
     def cache_uri(self) -> str:
-        """Where engine answers are kept when no ``--cache`` is given."""
+        """The location of the response cache if ``--cache`` is not set."""
         return self.files.folder(CACHE_FOLDER).uri
 
     def stages(self) -> list[str]:
-        """The stages that have been begun here."""
+        """The tables that exist in this store."""
         return [stage for stage in STAGES if self.files.exists(f"{stage}/{MANIFEST}")]
 
     def stage(self, name: str) -> StageStore:
-        """One stage of the store, one of ``prep.cache.schema.STAGES``."""
+        """One table of the store, one of ``prep.cache.schema.STAGES``."""
         if name not in STAGES:
-            raise ValueError(f"unknown stage {name!r}: one of {', '.join(STAGES)}")
+            raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(STAGES)}.")
         return StageStore(self.files.folder(name), name)
 
     def made(self, name: str, command: str) -> StageReader:
-        """The rows of a stage that another one needs; NotYet, naming ``command``, where it was not begun."""
+        """The rows of a required table; NotYet, with ``command`` as the remedy, if it does not exist."""
         reader = self.stage(name).reader()
         if not reader.exists:
-            raise NotYet(f"{self.uri} has no {name} yet", f"Make them first: {command} --out {self.uri}")
+            raise NotYet(f"{self.uri} has no {name} yet.", f"Run: {command} --out {self.uri}")
         return reader
 
 
 class StageStore:
-    """One stage's folder: ``reader()`` needs no lock, ``writer()`` takes it."""
+    """The folder of one table: ``reader()`` needs no lock, ``writer()`` takes it."""
 
     def __init__(self, files: Files, name: str) -> None:
         self.files = files
@@ -80,7 +80,7 @@ class StageStore:
         self.schema, self.key_column = STAGES[name]
 
     def reader(self) -> StageReader:
-        """The rows committed at this moment. Works beside a writer and on a read-only store."""
+        """The rows committed at this moment. Works while a writer is active and on a read-only store."""
         return StageReader(self)
 
     def writer(
@@ -93,14 +93,14 @@ class StageStore:
         inputs: Mapping[str, str] | None = None,
         commit_seconds: float = 2.0,
     ) -> StageWriter:
-        """The stage's one writer, to be used as a context manager.
+        """The single writer of the table, used as a context manager.
 
         ``settings`` is everything that can change a row, as JSON values. Entering takes the lock and raises
-        :class:`PrepError` if someone else holds it, or if the stage has other settings: with both values,
-        unless ``replace``, which retires the present rows and starts anew. With ``cache``, retired shards
+        :class:`PrepError` if another process holds it, or if the table has other settings. With ``replace``,
+        the existing rows are retired instead and the table is overwritten. With ``cache``, retired shards
         stay readable in ``<cache>/<stage>/<fingerprint of their settings>`` (see ``AnswerCache``), and with
-        ``share`` every shard appears there as it is committed, for other stores to use. ``inputs`` (file name
-        -> SHA-256) is added to the manifest. Rows are committed every ``commit_seconds``.
+        ``share`` every shard is also added there when it is committed, for other stores. ``inputs`` (file
+        name -> SHA-256) is added to the manifest. Rows are committed every ``commit_seconds``.
         """
         from prep.cache.writer import StageWriter
 
@@ -116,7 +116,7 @@ class StageStore:
 
 
 class StageReader:
-    """The committed rows of a stage, as of the moment it was made."""
+    """The committed rows of a table, as of the time of construction."""
 
     def __init__(self, stage: StageStore) -> None:
         self.stage = stage
@@ -124,12 +124,12 @@ class StageReader:
 
     @property
     def exists(self) -> bool:
-        """Whether the stage has been begun."""
+        """Whether the table exists."""
         return self.manifest is not None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings behind every row; empty where the stage does not exist."""
+        """The settings of every row; empty if the table does not exist."""
         return self.manifest.settings if self.manifest else {}
 
     @property
@@ -159,13 +159,13 @@ class StageReader:
     def read(self, columns: list[str] | None = None, filter: Any = None) -> pa.Table:
         """The committed rows as one table, in the order of commits.
 
-        ``columns`` picks and orders columns, ``filter`` is a ``pyarrow.compute`` expression.
+        ``columns`` selects and orders columns, ``filter`` is a ``pyarrow.compute`` expression.
         """
         with explained("read", self.stage.files.uri):
             return self.dataset().to_table(columns=columns, filter=filter)
 
     def batches(self, columns: list[str] | None = None, filter: Any = None) -> Iterator[pa.RecordBatch]:
-        """The same in batches of a few row groups, for rows that do not fit in memory."""
+        """The committed rows in batches of a few row groups, for tables that do not fit in memory."""
         with explained("read", self.stage.files.uri):
             yield from self.dataset().to_batches(
                 columns=columns, filter=filter, batch_readahead=2, fragment_readahead=1
@@ -180,7 +180,7 @@ class StageReader:
 
 
 def read_manifest_file(path: Path) -> Manifest:
-    """A manifest from a file of its own, for ``--from-manifest``: its ``settings`` and ``runs``."""
+    """A manifest from a separate file, for ``--from-manifest``: its ``settings`` and ``runs``."""
     with explained("read", str(path)):
         text = path.read_text(encoding="utf-8")
     try:

@@ -1,4 +1,4 @@
-"""Is a store what its manifests say? Every byte, shard, row and key is looked at; nothing is changed."""
+"""Verifies every byte, shard, row and key of a store against its manifests, without changing anything."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it should be.
+    """A problem found in a store.
 
     ``kind``: ``manifest`` (cannot be read), ``missing``, ``altered`` (bytes differ from the manifest),
-    ``extra`` (a shard or other Parquet file that no manifest names), ``stray`` (left by a killed run; no
-    reader sees it), ``lost`` (fewer rows than a finished selection had), ``doubled`` or ``wrong`` (rows, by
-    their numbers in ``rows``).
+    ``extra`` (a shard or other Parquet file that no manifest lists), ``stray`` (left by a killed run; not
+    visible to readers), ``lost`` (fewer rows than a finished selection had), ``doubled`` (duplicate rows) or
+    ``wrong`` (invalid rows), by their numbers in ``rows``.
     """
 
     stage: str
@@ -47,7 +47,7 @@ class Problem:
 
 @dataclass
 class StageReport:
-    """One stage (or one folder of the cache): how much of it there is, and what is wrong with it."""
+    """One table (or one folder of the cache): its size and its problems."""
 
     stage: str
     shards: int = 0
@@ -58,27 +58,27 @@ class StageReport:
 
 @dataclass
 class VerifyReport:
-    """What :func:`verify` found, stage by stage."""
+    """The result of :func:`verify`, per table."""
 
     stages: list[StageReport]
     seconds: float
 
     @property
     def problems(self) -> list[Problem]:
-        """Everything that is wrong, in the order of the stages."""
+        """All problems, in the order of the tables."""
         return [problem for stage in self.stages for problem in stage.problems]
 
     @property
     def ok(self) -> bool:
-        """Whether every committed row is there once and whole, and nothing else is."""
+        """Whether every committed row exists exactly once and intact, and nothing else exists."""
         return all(problem.kind == "stray" for problem in self.problems)
 
 
 def verify(store: Store, checks: Mapping[str, RowCheck] | None = None) -> VerifyReport:
     """Read every shard of a store and its cache, and compare it with the manifests.
 
-    ``checks`` gives for a stage the rows that cannot be right (see ``prep.cache.row_checks.CHECKS``). Needs
-    no lock; beside a running writer it may report a shard it is just about to list.
+    ``checks`` has for each table a function that finds invalid rows (see ``prep.cache.row_checks.CHECKS``).
+    Needs no lock; while a writer is active it may report a shard that is about to be listed.
     """
     started = time.monotonic()
     reports = [verify_stage(store.stage(name), (checks or {}).get(name)) for name in STAGES]
@@ -88,7 +88,7 @@ def verify(store: Store, checks: Mapping[str, RowCheck] | None = None) -> Verify
 
 
 def cache_folders(store: Files) -> Iterator[tuple[str, Files]]:
-    """The folders of answers inside a store, with their names from the store."""
+    """The folders of the response cache inside a store, with their names relative to the store."""
     cache = store.folder(CACHE_FOLDER)
     for stage in cache.folders():
         for fingerprint in cache.folder(stage).folders():
@@ -96,7 +96,7 @@ def cache_folders(store: Files) -> Iterator[tuple[str, Files]]:
 
 
 def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageReport:
-    """:func:`verify` for one stage."""
+    """:func:`verify` for one table."""
     report = StageReport(stage.name)
     tree = stage.files.tree()
     try:
@@ -123,16 +123,16 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
 
 
 def unnamed(stage: str, manifest: Manifest, tree: Mapping[str, int]) -> Iterator[Problem]:
-    """Files of the stage's folder that its manifest does not name."""
+    """Files in the table's folder that its manifest does not list."""
     for name in sorted(tree):
         if name.endswith(".parquet") and name not in manifest.shards:
-            yield Problem(stage, "extra", name, "no manifest names it, but readers of *.parquet see it")
+            yield Problem(stage, "extra", name, "no manifest lists it, but readers of *.parquet see it")
         elif name.endswith(TEMPORARY):
-            yield Problem(stage, "stray", name, "was left by a run that died")
+            yield Problem(stage, "stray", name, "was left by a killed run")
 
 
 class _RowReader:
-    """Reads a stage's shards one after the other and remembers the keys' hashes and where they were."""
+    """Reads a table's shards one by one and records the hashes of the keys and their positions."""
 
     def __init__(self, stage: StageStore, check: RowCheck | None) -> None:
         self._stage, self._check = stage, check
@@ -145,7 +145,7 @@ class _RowReader:
             data = stage.files.read(shard.name)
         except PrepError as error:
             kind = "altered" if stage.files.exists(shard.name) else "missing"
-            yield Problem(stage.name, kind, shard.name, f"{error.message}; {shard.rows} rows")
+            yield Problem(stage.name, kind, shard.name, f"{error.message.rstrip('.')}; {shard.rows} rows")
             return
         digest = hashlib.sha256(data).hexdigest()
         if digest != shard.sha256 or shard_name(digest) != shard.name:
@@ -170,7 +170,7 @@ class _RowReader:
         self._hashes.append(column_hashes(table.column(stage.key_column)))
 
     def doubled(self) -> Iterator[Problem]:
-        """Rows whose key an earlier row has; two keys with one hash are told apart by reading them."""
+        """Rows whose key an earlier row already has; keys with equal hashes are compared by reading them."""
         if not self._hashes:
             return
         hashes = np.concatenate(self._hashes)
@@ -190,7 +190,7 @@ class _RowReader:
                 seen.add(key)
             if again:
                 first = keys[again[0]].as_py()
-                detail = f"{len(again)} rows are there already, the first is {first!r}"
+                detail = f"{len(again)} rows are duplicates, the first is {first!r}"
                 yield Problem(self._stage.name, "doubled", name, detail, tuple(again))
 
 
@@ -199,7 +199,7 @@ def verify_answers(files: Files, name: str) -> StageReport:
     report = StageReport(name)
     for file, size in sorted(files.sizes().items()):
         if file.endswith(TEMPORARY):
-            report.problems.append(Problem(name, "stray", file, "was left by a run that died"))
+            report.problems.append(Problem(name, "stray", file, "was left by a killed run"))
         if not is_shard(file):
             continue
         data = files.read(file)
@@ -208,6 +208,6 @@ def verify_answers(files: Files, name: str) -> StageReport:
         if shard_name(digest) == file:
             report.rows += pq.read_metadata(pa.BufferReader(data)).num_rows
         else:
-            detail = f"SHA-256 is {digest[:16]}..., not what its name says"
+            detail = f"SHA-256 is {digest[:16]}..., not the one in its name"
             report.problems.append(Problem(name, "altered", file, detail))
     return report

@@ -1,4 +1,4 @@
-"""The one writer of a stage: it buffers units' rows and commits them in shards, each row exactly once."""
+"""Writes a table: buffers the rows of units and commits them in shards, each row exactly once."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ Keep = Callable[[str, pa.Table], pa.Table]
 
 
 class StageWriter:
-    """Appends rows to a stage; made by ``StageStore.writer`` and used as a context manager.
+    """Appends rows to a table; created by ``StageStore.writer`` and used as a context manager.
 
-    A row counts once its shard has its final name. Rows handed to :meth:`write` are buffered and committed
-    when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also by an
-    exception: what a unit has finished is never thrown away.
+    A row is committed once its shard has its final name. Rows passed to :meth:`write` are buffered and
+    committed when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also
+    after an exception, so that finished units are never lost.
     """
 
     def __init__(
@@ -104,19 +104,19 @@ class StageWriter:
 
     @property
     def manifest(self) -> Manifest:
-        """The state that is committed; only the writer changes it."""
+        """The committed state; only the writer changes it."""
         if self._manifest is None:
-            raise RuntimeError("a StageWriter is used as a context manager")
+            raise RuntimeError("A StageWriter must be used as a context manager.")
         return self._manifest
 
     @property
     def uri(self) -> str:
-        """Where the shards are, for the summary."""
+        """The location of the shards, for the summary."""
         return self.files.uri
 
     @property
     def done(self) -> KeySet:
-        """The keys of every row committed or written so far. Read from the shards when first asked for."""
+        """The keys of all rows committed or written so far. Read from the shards on first use."""
         if self._keys is None:
             self._keys = self.stage.reader().keys()
         return self._keys
@@ -126,20 +126,20 @@ class StageWriter:
         return self.manifest.finished_rows(selection) is not None
 
     def finish(self, selection: Mapping[str, Any], rows: int) -> None:
-        """Record that every row of the selection is committed, so that a re-run has nothing to look at."""
+        """Record that every row of the selection is committed, so that a re-run can skip it."""
         self.flush()
         entry = {"selection": dict(selection), "rows": rows, "at": utc_now()}
         self.manifest.finished[fingerprint(selection)] = entry
         fold(self.files, self.manifest)
 
     def record_run(self, run: Mapping[str, Any]) -> None:
-        """Keep a run's figures (JSON values: arguments, rows, seconds, rate) in the manifest."""
+        """Store the statistics of a run (JSON values: arguments, rows, seconds, rate) in the manifest."""
         self.manifest.runs.append({"at": utc_now(), **run})
 
     def write(self, table: pa.Table) -> None:
-        """Take one unit's rows, in the stage's schema. All of them are committed together, or none.
+        """Add the rows of one unit, in the table's schema. Either all of them are committed or none.
 
-        Raises ``ValueError`` for a row whose key is already there, or twice in the table.
+        Raises ``ValueError`` for a row whose key already exists, or occurs twice in ``table``.
         """
         table = table.select(self.stage.schema.names).cast(self.stage.schema)
         if not table.num_rows:
@@ -151,9 +151,7 @@ class StageWriter:
             self.done.add_hashes(hashes)
         if seen.any() or len(self.done) - before != len(hashes):
             key = table.column(self.stage.key_column)[int(seen.argmax())].as_py()
-            raise ValueError(
-                f"{self.stage.name}: a row with {self.stage.key_column}={key!r} is already there"
-            )
+            raise ValueError(f"{self.stage.name}: a row with {self.stage.key_column}={key!r} already exists")
         self._buffer.append(table)
         self._buffered_rows += table.num_rows
         self._buffered_bytes += table.nbytes
@@ -162,7 +160,7 @@ class StageWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what is buffered: after this returns the rows survive whatever happens to the process."""
+        """Commit the buffer: after this returns, the rows survive a crash of the process."""
         if self._buffer:
             table = pa.concat_tables(self._buffer)
             self._lock.check()
@@ -175,16 +173,16 @@ class StageWriter:
         self._last_commit = time.monotonic()
 
     def rewrite(self, groups: Groups, keep: Keep) -> None:
-        """Put one shard in each group's place, with the rows of its shards that ``keep(name, table)`` leaves.
+        """Replace each group by one shard, with the rows of its shards that ``keep(name, table)`` returns.
 
-        Readers through the manifest see all of the change at once. So does whoever globs a local folder: the
-        new one is made aside and swapped in. Where folders cannot be swapped, a glob may see rows twice while
-        the old files are removed; if we die just then, the next writer finishes that.
+        The change is atomic for readers of the manifest, and for a glob of a local folder: the new folder is
+        built separately and swapped in. If folders cannot be swapped, a glob may see rows twice while the old
+        files are removed; if the process dies then, the next writer finishes the removal.
         """
         self.flush()
         if not groups:
             return
-        self._keys = None  # some may be gone: whoever asks reads them again
+        self._keys = None  # some may have been removed, so they are read again on next use
         if self.files.local is None or not self._rewrite_aside(self.files.local, groups, keep):
             for group in groups:
                 added = self._merged(self.files, group, keep)
@@ -193,7 +191,7 @@ class StageWriter:
         fold(self.files, self.manifest)
 
     def _merged(self, target: Files, group: Sequence[str], keep: Keep) -> list[Shard]:
-        """Write what is kept of a group into ``target``: one shard, or none."""
+        """Write the kept rows of a group to ``target``: one shard, or none."""
         table = pa.concat_tables([keep(name, read_shard(self.files, name)) for name in group])
         if not table.num_rows:
             return []
@@ -202,7 +200,7 @@ class StageWriter:
         return [shard]
 
     def _rewrite_aside(self, folder: Path, groups: Groups, keep: Keep) -> bool:
-        """:meth:`rewrite` by way of a second folder; False, with nothing changed, where that cannot be."""
+        """:meth:`rewrite` through a second folder; False, with nothing changed, if that is not possible."""
         aside = _aside(folder)
         shutil.rmtree(aside, ignore_errors=True)
         target = open_files(aside)
@@ -226,7 +224,7 @@ class StageWriter:
         return swapped
 
     def _list(self, shards: list[Shard], removed: Sequence[str] = ()) -> None:
-        """Enter shards into the ledger; every so often fold it into the manifest."""
+        """Add shards to the ledger; from time to time, fold it into the manifest."""
         self._sequence += 1
         write_ledger(self.files, self.manifest.generation, self._sequence, shards, removed)
         for shard in shards:
@@ -243,21 +241,21 @@ class StageWriter:
         return ShardMeta(self.stage.name, self.manifest.generation, self.settings)
 
     def _open(self) -> None:
-        """Read the committed state, check it against this run, put right what a killed run left behind."""
+        """Read the committed state, check it against this run, and recover from a killed run."""
         stored = load_manifest(self.files)
         names = self.files.sizes()
         if stored is None and any(is_shard(name) for name in names):
             raise PrepError(
-                f"{self.files.uri} holds shards but no manifest.",
-                "`pcnet-prep verify --repair` rebuilds it from them; or choose another place with --out.",
+                f"{self.files.uri} contains shards but no manifest.",
+                "Run `pcnet-prep verify --repair` to rebuild it from them, or set another --out.",
             )
         if stored is not None and stored.settings != self.settings and not any(map(is_shard, names)):
-            stored = None  # begun with a mistake, perhaps, and never filled: there is nothing to protect
+            stored = None  # no rows were committed, so there is nothing to protect
         if stored is not None and stored.settings != self.settings and not self._replace:
             raise PrepError(
                 f"{self.files.uri} was made with other settings:\n"
                 + "\n".join(differences(stored.settings, self.settings)),
-                "Choose another place with --out, or retire its rows with --replace (answers stay cached).",
+                "Set another --out, or use --replace to overwrite its rows (responses stay cached).",
             )
         if stored is None or self._replace:
             if stored is not None:
@@ -272,7 +270,7 @@ class StageWriter:
         self._recover(names)
 
     def _keep(self, names: list[str], settings_fingerprint: str) -> None:
-        """Let shards stay readable in the answer cache, under the settings they were made with."""
+        """Keep shards readable in the response cache, under the settings they were made with."""
         if self._cache is None:
             return
         folder = self._cache.folder(f"{self.stage.name}/{settings_fingerprint}")
@@ -281,7 +279,7 @@ class StageWriter:
             self.files.link(name, folder)
 
     def _recover(self, names: Mapping[str, int]) -> None:
-        """Finish what a killed run began: adopt whole shards it did not list, remove the rest of it."""
+        """Recover from a killed run: adopt complete shards that it did not list, remove its other files."""
         manifest = self.manifest
         if self.files.local is not None:
             shutil.rmtree(_aside(self.files.local), ignore_errors=True)
@@ -290,7 +288,7 @@ class StageWriter:
                 found = f"has {names[shard.name]} bytes" if shard.name in names else "is missing"
                 raise PrepError(
                     f"{self.files.where(shard.name)} {found}; the manifest lists {shard.bytes} bytes.",
-                    "`pcnet-prep verify --repair` redoes the rows that are lost.",
+                    "Run `pcnet-prep verify --repair` to make the lost rows again.",
                 )
         for name in names:
             unlisted = is_shard(name) and name not in manifest.shards
@@ -301,7 +299,9 @@ class StageWriter:
                 self.files.delete(ledger_name(sequence))
 
     def _adopt(self, name: str) -> bool:
-        """List a shard that its writer could rename but not list; False if it is not one of ours."""
+        """List a shard that its writer renamed but did not list; False if it does not belong to
+        this table.
+        """
         described = describe(self.files, name)
         if described is None:
             return False
@@ -317,5 +317,5 @@ class StageWriter:
 
 
 def _aside(folder: Path) -> Path:
-    """Where a stage's next folder is made: a hidden one beside it."""
+    """The hidden folder next to a table's in which its replacement is built."""
     return folder.with_name(f".{folder.name}.aside")

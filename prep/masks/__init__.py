@@ -1,1 +1,1 @@
-"""One run-length codec, one grid layout and one compiler of loops for everybody who handles masks."""
+"""Masks: the run-length codec, the 32 x 32 grid layout and the loop compiler that all packages share."""

@@ -1,4 +1,4 @@
-"""Sample run-length masks on the 32 x 32 grid that training reads, without decoding them."""
+"""Samples run-length masks on the 32 x 32 grid for training, without decoding them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def unpack(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _positions(height: int, width: int) -> npt.NDArray[np.int64]:
-    """Column-major index of every cell's source pixel, 32 x 32 in row-major order."""
+    """Column-major index of the source pixel of every cell, 32 x 32 in row-major order."""
     rows = np.arange(SIZE, dtype=np.int64) * height // SIZE
     columns = np.arange(SIZE, dtype=np.int64) * width // SIZE
     return columns[None, :] * height + rows[:, None]

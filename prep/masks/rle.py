@@ -1,9 +1,9 @@
-"""COCO run-length masks: runs to and from the compressed string and the mask, their area and box.
+"""Converts COCO run-length masks between runs, compressed strings and arrays, and computes area and box.
 
 A mask of H x W pixels is read column by column (Fortran order). Its *runs* (int64, shape ``(n,)``) are the
-lengths of what alternates from there: outside, inside, outside and so on, the first of which may be zero. The
-compressed string is the one of pycocotools: from the fourth run on the difference to the run two before, each
-number in groups of five bits, lowest first, a sixth bit saying that more follow, plus 48 as a printable
+lengths of alternating segments: outside, inside, outside and so on, where the first may be zero. The
+compressed string is that of pycocotools: from the fourth run on, the difference from the run two before; each
+number in groups of five bits, lowest first, with a sixth bit if more follow, plus 48 to make a printable
 character.
 """
 
@@ -27,27 +27,27 @@ def compress(runs: npt.NDArray[np.integer]) -> str:
 
 
 def expand(counts: str | bytes) -> Runs:
-    """The runs of a compressed string; raises PrepError for a string that no mask has."""
+    """The runs of a compressed string; raises PrepError for an invalid string."""
     data = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
     runs = _unpack(np.frombuffer(data, np.uint8))
-    # No image has longer runs, and sums of longer ones could pass for a small image's pixels.
+    # No image has longer runs, and sums of longer ones could overflow to a small image's size.
     if len(runs) and (runs.min() < 0 or runs.max() > LONGEST):
-        raise PrepError(f"a compressed mask is damaged: {data[:40]!r}", "make it again")
+        raise PrepError(f"A compressed mask is damaged: {data[:40]!r}.", "Generate it again.")
     return runs
 
 
 def encode(mask: npt.NDArray[np.generic]) -> Runs:
-    """The runs of an H x W mask (any dtype; what is not zero is inside)."""
+    """The runs of an H x W mask (any dtype; non-zero is inside)."""
     return _runs_of(np.ascontiguousarray(mask.T != 0))
 
 
 def decode(runs: npt.NDArray[np.integer], height: int, width: int) -> npt.NDArray[np.bool_]:
-    """The H x W mask of ``runs``; raises PrepError where they do not cover it."""
-    # Each on its own first: the sum of runs longer than any image could wrap round to the right number.
+    """The H x W mask of ``runs``; raises PrepError if they do not cover it exactly."""
+    # Check each run first: the sum of very long runs could overflow to the right number.
     if (len(runs) and not 0 <= runs.min() <= runs.max() <= height * width) or runs.sum() != height * width:
         raise PrepError(
-            f"a mask's runs cover {int(runs.sum())} pixels, not {height} x {width}",
-            "give the size it was made with",
+            f"The runs of a mask cover {int(runs.sum())} pixels, not {height} x {width}.",
+            "Give the size with which it was encoded.",
         )
     return _fill(np.ascontiguousarray(runs, np.int64), height, width).T
 
@@ -86,7 +86,7 @@ def counts_of(mask: npt.NDArray[np.generic]) -> str:
 
 
 def area(runs: npt.NDArray[np.integer]) -> int:
-    """How many pixels are inside."""
+    """The number of pixels inside."""
     return int(runs[1::2].sum())
 
 
@@ -94,8 +94,8 @@ def corners(runs: npt.NDArray[np.integer], height: int) -> tuple[int, int, int, 
     """First column, first row, last column and last row that have a pixel inside; four zeros for an empty
     mask.
 
-    These are the XYXY boxes of SAM's generator, whose width and height are one less than the pixels they
-    span.
+    These are the XYXY boxes of SAM's generator, whose width and height are one less than the number of pixels
+    they span.
     """
     left, top, right, bottom = _corners(np.ascontiguousarray(runs, np.int64), height)
     return int(left), int(top), int(right), int(bottom)
@@ -111,7 +111,7 @@ def bounding_box(runs: npt.NDArray[np.integer], height: int) -> tuple[int, int, 
 
 @compiled
 def _pack(runs: Runs) -> npt.NDArray[np.uint8]:
-    """The bytes of the compressed string: at most 13 a run, since 13 groups of 5 bits hold 64."""
+    """The bytes of the compressed string: at most 13 per run, since 13 groups of 5 bits hold 64."""
     out = np.empty(13 * len(runs), np.uint8)
     used = 0
     for i in range(len(runs)):
@@ -128,7 +128,7 @@ def _pack(runs: Runs) -> npt.NDArray[np.uint8]:
 
 @compiled
 def _unpack(data: npt.NDArray[np.uint8]) -> Runs:
-    """The runs of a compressed string's bytes; one run of -1 stands for bytes that are none."""
+    """The runs of a compressed string's bytes; a single run of -1 means that they are invalid."""
     out = np.empty(len(data), np.int64)
     used, value, shift = 0, np.int64(0), 0
     for byte in data:
@@ -194,7 +194,7 @@ def _corners(runs: Runs, height: Any) -> Any:
             if left < 0:
                 left = first
             right = last
-            # A run that reaches into another column covers the end of one and the start of the next.
+            # A run that spans two columns covers the end of one and the start of the next.
             top = min(top, start % height if first == last else 0)
             bottom = max(bottom, (end - 1) % height if first == last else height - 1)
     if left < 0:

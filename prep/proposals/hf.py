@@ -104,8 +104,9 @@ class HfGenerator:
         try:
             self._pipeline = pipeline("mask-generation", model=str(folder), device=self.options.device)
         except Exception as error:  # transformers and torch raise many types for an unsuitable folder
+            reason = str(error).splitlines()[0][:200].rstrip(".")
             raise PrepError(
-                f"{self.source} could not be loaded for mask generation: {str(error).splitlines()[0][:200]}.",
+                f"{self.source} could not be loaded for mask generation: {reason}.",
                 "Give a SAM, SAM-HQ or SAM 2 model with its image processor.",
             ) from error
 
@@ -141,8 +142,9 @@ class HfGenerator:
         try:
             return Path(snapshot_download(self.source, allow_patterns=list(FILES)))
         except Exception as error:  # offline, gated, misspelt: the hub's client raises many types
+            reason = str(error).splitlines()[0][:200].rstrip(".")
             raise PrepError(
-                f"The model {self.source} could not be loaded: {str(error).splitlines()[0][:200]}.",
+                f"The model {self.source} could not be loaded: {reason}.",
                 f"Download it where there is network access (`hf download {self.source}`), use a local folder"
                 " (hf:DIR), or use --generator segments, which needs no model.",
             ) from error

@@ -1,1 +1,1 @@
-"""The file tree of the released PCNet code: written from a store, and read into one."""
+"""The file tree of the released PCNet code: export from a store and import into one."""

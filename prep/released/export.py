@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Exported:
-    """What was written where, and what the released tree cannot hold.
+    """The result of an export, and what the released tree cannot represent.
 
-    ``ranked_by`` is ``scores`` or, where the store has none, ``area``. ``notes`` counts, by reason, what was
+    ``ranked_by`` is ``scores`` or, if the store has none, ``area``. ``notes`` counts, by reason, what was
     filled in or left out.
     """
 
@@ -51,7 +51,7 @@ class Exported:
     notes: dict[str, int] = field(default_factory=dict)
 
     def note(self, reason: str, number: int = 1) -> None:
-        """Count one more of ``reason``."""
+        """Add ``number`` to the count of ``reason``."""
         if number:
             self.notes[reason] = self.notes.get(reason, 0) + number
 
@@ -68,7 +68,7 @@ def export_official(
 
     Masks are uint8 arrays (40, H, W) of the image's size, zero padded; ``side`` limits their longer side in
     pixels (the released loader resizes them to 32 x 32 for training, and a photo's full array takes 12 MB).
-    Files appear whole or not at all. Raises PrepError where phrases or proposals of a reference are missing.
+    Files are written atomically. Raises PrepError if phrases or proposals of a reference are missing.
     """
     done = Exported(out / "refer" / dataset.name)
     references = _references(dataset, splits)
@@ -91,7 +91,8 @@ def _references(dataset: Dataset, splits: Collection[str] | None) -> dict[int, l
     for ref_id, sentences in groupby(dataset.expressions(splits), key=lambda one: one.ref_id):
         if ref_id is None:
             raise PrepError(
-                f"{dataset.name} has references without ref_id", "The released tree is keyed by it."
+                f"{dataset.name} has references without ref_id.",
+                "Add ref_id to the data: the released tree is keyed by it.",
             )
         found.setdefault(ref_id, []).extend(sentences)
     return found
@@ -110,12 +111,12 @@ def _phrases(store: Store, dataset: Dataset) -> dict[str, list[str]]:
 def _sentences(
     sentences: list[Expression], phrases: dict[str, list[str]], done: Exported
 ) -> dict[str, list[str]]:
-    """sent_id -> five phrases, in the order of the sentences: the released class never looks at the keys."""
+    """sent_id -> five phrases, in the order of the sentences: the released class ignores the keys."""
     filled: dict[str, list[str]] = {}
     for number, sentence in enumerate(sentences):
         if sentence.row_id not in phrases:
             raise PrepError(
-                f"ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store",
+                f"Ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store.",
                 f"Run pcnet-prep phrases --dataset {sentence.dataset} --split-by {sentence.split_by} first.",
             )
         own = phrases[sentence.row_id]
@@ -134,15 +135,15 @@ def _json_names(
 ) -> dict[int, tuple[int, ...]]:
     """ref_id -> the names of its phrase files; for RefCOCOg's umd split the map to google's ids is written.
 
-    Quirk: the released class opens the file under the umd id, then takes what the one under the mapped google
-    id says. Both must exist; where an id is another reference's google id the file is that reference's.
+    Quirk: the released class opens the file of the umd id, then uses the contents of the one of the mapped
+    google id. Both must exist; if an id is another reference's google id, the file is that reference's.
     """
     if (dataset.name, dataset.split_by) != ("refcocog", "umd"):
         return {ref_id: (ref_id,) for ref_id in references}
     google = _google_ids(dataset, references)
     if not google:
         google = {ref_id: ref_id for ref_id in references}
-        done.note("refs(google).p is not in the tree: phrase files have umd ids, and the map says so")
+        done.note("refs(google).p is not in the tree: phrase files have umd ids, and the map is the identity")
     free, used = count(max([*google.values(), *references], default=0) + 1), set[int]()
     mapped: dict[int, int] = {}
     for ref_id in references:
@@ -150,7 +151,7 @@ def _json_names(
         mapped[ref_id] = next(free) if twin is None or twin in used else twin
         used.add(mapped[ref_id])
     alone = sum(ref_id not in google for ref_id in references)
-    done.note("umd references without a twin in refs(google).p: they got ids beyond all others", alone)
+    done.note("umd references without a match in refs(google).p: they have new ids above all others", alone)
     save_object(done.folder / UMD_TO_GOOGLE, mapped)
     return {ref_id: (name, *(() if ref_id in used else (ref_id,))) for ref_id, name in mapped.items()}
 
@@ -197,14 +198,14 @@ def _masks_and_candidates(
             bar.update(done.images)
     if wanted:
         raise PrepError(
-            f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}",
+            f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}.",
             "Run pcnet-prep sam first.",
         )
     save_object(done.folder / candidates_file(dataset.split_by), candidates)
 
 
 def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]]:
-    """row_id -> (key of the proposals that were scored, a score for each); empty where none were made."""
+    """row_id -> (key of the scored proposals, one score for each); empty if there are no scores."""
     reader = store.stage("scores").reader()
     if not reader.exists:
         return {}
@@ -222,14 +223,14 @@ def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _kept(row: dict[str, Any], done: Exported) -> list[int]:
-    """Which of the row's masks go into the 40, in the store's order: the largest where there are more."""
+    """Which of the row's masks are among the 40, in the store's order: the largest if there are more."""
     areas = [mask["area"] for mask in row["masks"]]
     done.note("masks beyond the 40 largest of an image: left out", max(0, len(areas) - MASKS))
     return sorted(sorted(range(len(areas)), key=lambda at: (-areas[at], at))[:MASKS])
 
 
 def _array(row: dict[str, Any], kept: list[int], side: int | None) -> npt.NDArray[np.uint8]:
-    """(40, H, W) uint8; an image that could not be read has one pixel of nothing."""
+    """(40, H, W) uint8; for an image that could not be read, H = W = 1 and all is zero."""
     from prep.masks import rle
 
     height, width = row["height"] or 1, row["width"] or 1
@@ -243,7 +244,9 @@ def _array(row: dict[str, Any], kept: list[int], side: int | None) -> npt.NDArra
 
 
 def _candidate(file: str, ranks: list[npt.NDArray[np.float32]], real: int) -> dict[str, Any]:
-    """One reference's entry from a ranking of 40 for each sentence, of which the first ``real`` are masks."""
+    """The entry of one reference, from a ranking of 40 for each sentence, of which the first ``real`` are
+    masks.
+    """
     entry: dict[str, Any] = {"sam_mask_path": file, "clip_score": ranks}
     for size in CANDIDATES:
         chosen = []
@@ -262,11 +265,11 @@ def _ranking(
     scores: dict[str, tuple[str, list[float]]],
     done: Exported,
 ) -> npt.NDArray[np.float32]:
-    """(40,) higher is better, padding below every mask."""
+    """(40,) scores, higher is better; padding is below every mask."""
     if sentence.row_id in scores:
         key, values = scores[sentence.row_id]
         if key != row["key"] or len(values) != len(row["masks"]):
-            problem = f"{row['image']}: the scores are of other proposals than the store's"
+            problem = f"{row['image']}: the scores belong to other proposals than the store's."
             raise PrepError(problem, "Run pcnet-prep score again.")
     else:
         done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)

@@ -32,7 +32,7 @@ SOURCE = "import"
 
 
 class Sentence(NamedTuple):
-    """An expression, its reference's file, the ids of the reference's sentences, and which of them it is."""
+    """An expression, its reference's file, the ids of the reference's sentences, and its index among them."""
 
     expression: Expression
     file: str
@@ -48,10 +48,12 @@ class OfficialPhrases:
         self.resources = Resources()
 
     def open(self) -> None:
-        """Nothing to load."""
+        """Does nothing."""
 
     def load(self, unit: list[Sentence]) -> list[tuple[Sentence, Any]]:
-        """Each sentence with its file's content, or the reason why there is none; a file is read once."""
+        """Each sentence with the content of its file, or the reason why there is none; each file is read
+        once.
+        """
         contents = {file: _content(self.folder / file) for file in {one.file for one in unit}}
         return [(one, contents[one.file]) for one in unit]
 
@@ -75,10 +77,10 @@ class OfficialPhrases:
 
 
 def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
-    """A sentence's phrases without their repetition, or why there are none.
+    """A sentence's phrases without repetition, or the reason why there are none.
 
-    The released class never looks at the keys: it takes the lists in order. Here a file whose keys are the
-    reference's sentence ids is read by them, any other in order.
+    The released class ignores the keys and uses the lists in order. Here, a file whose keys are the
+    reference's sentence ids is read by key, any other in order.
     """
     if isinstance(content, str):
         return [], content
@@ -89,11 +91,11 @@ def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
     elif len(lists) >= len(names):
         found = lists[sentence.place]
     else:
-        return [], f"{sentence.file} holds {len(lists)} lists of phrases for {len(names)} sentences"
+        return [], f"{sentence.file} contains {len(lists)} lists of phrases for {len(names)} sentences"
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        return [], f"{sentence.file} holds something other than phrases for sentence {sentence.place}"
+        return [], f"{sentence.file} contains something other than phrases for sentence {sentence.place}"
     phrases = once([text for one in found[:PHRASES] if (text := clean_text(one).strip())])
-    return phrases, "" if phrases else f"{sentence.file} holds no phrases for sentence {sentence.place}"
+    return phrases, "" if phrases else f"{sentence.file} contains no phrases for sentence {sentence.place}"
 
 
 def _content(path: Path) -> Any:
@@ -102,8 +104,8 @@ def _content(path: Path) -> Any:
     except FileNotFoundError:
         return f"{path.name} is missing"
     except (OSError, ValueError) as error:
-        return f"{path.name} cannot be read: {error}"
-    return content if isinstance(content, dict) else f"{path.name} holds no lists of phrases"
+        return f"{path.name} could not be read: {error}"
+    return content if isinstance(content, dict) else f"{path.name} contains no lists of phrases"
 
 
 def import_phrases(
@@ -114,11 +116,11 @@ def import_phrases(
     splits: Collection[str] | None = None,
     replace: bool = False,
 ) -> Summary:
-    """Bring the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``."""
+    """Import the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``."""
     texts = folder / PHRASES_FOLDER
     if not texts.is_dir():
         raise PrepError(
-            f"{folder} has no {PHRASES_FOLDER}", "Name the folder that holds it, refer/<dataset>."
+            f"{folder} has no {PHRASES_FOLDER}.", "Give the folder that contains it, refer/<dataset>."
         )
     settings = {"llm": SOURCE, "layout": "official"}
     total = sum(1 for _ in dataset.expressions(splits))
@@ -137,7 +139,7 @@ def import_phrases(
 
 
 def sentences(folder: Path, dataset: Dataset, splits: Collection[str] | None) -> Iterator[Sentence]:
-    """Every expression of ``dataset`` with its place in its reference's file."""
+    """Every expression of ``dataset`` with its position in its reference's file."""
     names: dict[int, int] = {}
     if (dataset.name, dataset.split_by) == ("refcocog", "umd") and (folder / UMD_TO_GOOGLE).is_file():
         names = load_object_npy(folder / UMD_TO_GOOGLE)
@@ -150,14 +152,15 @@ def sentences(folder: Path, dataset: Dataset, splits: Collection[str] | None) ->
 
 
 def import_scores(folder: Path, dataset: Dataset, store: Store, *, replace: bool = False) -> int:
-    """Bring the ranking of the released tree's candidates into ``store`` as scores; returns how many rows.
+    """Import the ranking of the released tree's candidates into ``store`` as scores; returns the number of
+    rows.
 
-    The proposals must be in the store already (``pcnet-prep import --layout official``). They are known by
-    their masks, since a selection may have dropped or reordered them; what the store lacks is passed over.
+    The proposals must already be in the store (``pcnet-prep import --layout official``). They are matched by
+    their masks, since a selection may have dropped or reordered them; masks that the store lacks are skipped.
     """
     candidates = load_object_npy(folder / candidates_file(dataset.split_by))
     if not isinstance(candidates, dict):
-        raise PrepError(f"{candidates_file(dataset.split_by)} holds no dict of references")
+        raise PrepError(f"{candidates_file(dataset.split_by)} contains no dict of references.")
     wanted: dict[str, list[Sentence]] = {}
     for one in sentences(folder, dataset, None):
         if one.expression.image and one.expression.ref_id in candidates and not one.expression.problem:
@@ -185,7 +188,7 @@ def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]
 
 
 def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
-    """For every stored mask its place among the file's 40; empty where they are not the file's masks."""
+    """For every stored mask its index among the file's 40; empty if they are not the file's masks."""
     from prep.masks import rle
 
     path = folder / MASKS_FOLDER / f"{PurePosixPath(stored['image']).stem}.npy"

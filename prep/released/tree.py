@@ -1,4 +1,4 @@
-"""The files of the released PCNet tree: their names, sizes and how each is written."""
+"""Defines the files of the released PCNet tree, their sizes and how each is written."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from prep.errors import PrepError
 PHRASES_FOLDER = "Mistral_7B_Ref_Sents"
 MASKS_FOLDER = Path("SAM_Mask", "SAM_out")
 UMD_TO_GOOGLE = "umd_2_google_ref.npy"
-PHRASES = 5  # the released class stacks five of every sentence
-MASKS = 40  # and forty masks of every image
+PHRASES = 5  # the released class stacks five per sentence
+MASKS = 40  # and forty masks per image
 CANDIDATES = (2, 4, 6, 8)
 
 
 def candidates_file(split_by: str) -> Path:
-    """Where the ranked proposals of a dataset are, relative to its folder."""
+    """The file of a dataset's ranked proposals, relative to its folder."""
     return Path("SAM_Mask", f"{split_by}_candidate_2_4_6_8.npy")
 
 
 def repeated(phrases: list[str]) -> list[str]:
-    """One to five phrases as five, by the paper's rule for fewer: they are repeated in order."""
+    """One to five phrases padded to five by the paper's rule: they are repeated in order."""
     return [phrases[at % len(phrases)] for at in range(PHRASES)]
 
 
 def once(phrases: list[str]) -> list[str]:
-    """What :func:`repeated` was given: the shortest beginning that the rest repeats."""
+    """The argument of :func:`repeated`: the shortest prefix that the rest repeats."""
     for length in range(1, len(phrases)):
         if all(phrase == phrases[at % length] for at, phrase in enumerate(phrases)):
             return phrases[:length]
@@ -39,7 +39,7 @@ def once(phrases: list[str]) -> list[str]:
 
 
 def save_object(path: Path, value: Any) -> None:
-    """``value`` as ``np.save`` pickles a dict: an object array without dimensions."""
+    """Save ``value`` as ``np.save`` pickles a dict: an object array without dimensions."""
     stream, boxed = BytesIO(), np.empty((), object)
     boxed[()] = value
     np.save(stream, boxed, allow_pickle=True)
@@ -47,15 +47,15 @@ def save_object(path: Path, value: Any) -> None:
 
 
 def save_array(path: Path, array: npt.NDArray[np.uint8]) -> None:
-    """A plain ``.npy``."""
+    """Save a plain ``.npy`` file."""
     stream = BytesIO()
     np.save(stream, array, allow_pickle=False)
     write_whole(path, stream.getvalue())
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write so that the file under its name is the old one or the whole new one."""
+    """Write atomically: the file is either the old one or the complete new one."""
     try:
         files.write_whole(path, content, durable=False)
     except OSError as error:
-        raise PrepError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise PrepError(f"{path} could not be written: {error.strerror or error}.") from error

@@ -44,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrepError(
-            f"{path} could not be read as a checkpoint: {reason}.", "Download it again."
+            f"{path} could not be read as a checkpoint: {reason.rstrip('.')}.", "Download it again."
         ) from error
     if isinstance(weights, dict) and isinstance(weights.get("model"), dict):
         weights = weights["model"]  # as trainers save it, together with an optimizer

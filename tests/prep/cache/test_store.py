@@ -115,7 +115,7 @@ def test_a_row_is_refused_the_second_time(store: Store) -> None:
         writer.write(rows(1, 2))
         with pytest.raises(ValueError, match=item(2)):
             writer.write(rows(3, 2))
-        with pytest.raises(ValueError, match="already there"):
+        with pytest.raises(ValueError, match="already exists"):
             writer.write(pa.concat_tables([rows(4), rows(4)]))
     assert store.stage("scores").reader().num_rows in (2, 3)
 

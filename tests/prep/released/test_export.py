@@ -241,11 +241,11 @@ def test_what_is_missing_is_said(data: Path, tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (None, "is missing"),
-        ("{", "cannot be read"),
-        ("[1]", "holds no lists of phrases"),
-        ('{"0": "a red circle"}', "holds 1 lists of phrases"),
+        ("{", "could not be read"),
+        ("[1]", "contains no lists of phrases"),
+        ('{"0": "a red circle"}', "contains 1 lists of phrases"),
         ('{"a": [1], "b": [2], "c": [3], "d": [4]}', "something other than phrases"),
-        ('{"a": [], "b": [" "], "c": [""], "d": []}', "holds no phrases for sentence"),
+        ('{"a": [], "b": [" "], "c": [""], "d": []}', "contains no phrases for sentence"),
     ],
 )
 def test_a_bad_file_makes_rows_with_a_reason(
