@@ -121,7 +121,7 @@ def packages() -> Iterable[Finding]:
         lacking = [package for package in names if _version(package) is None]
         if group == "vllm" and util.find_spec("vllm"):
             lacking = []  # the CPU build is a package of another name
-        text = f"lacks {', '.join(lacking)}" if lacking else "is there"
+        text = f"lacks {', '.join(lacking)}" if lacking else "is installed"
         remedy = f"pip install 'pcnet-prep[{group}]'" if lacking else ""
         yield Finding("packages", f"extra [{group}]", not lacking, text, remedy)
 
