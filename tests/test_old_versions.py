@@ -63,8 +63,16 @@ def table(store: Path, stage: str) -> pa.Table:
 
 
 def parts(store: Path) -> dict[str, bytes]:
-    """The files of rows, by name."""
-    return {str(file.relative_to(store)): file.read_bytes() for file in store.rglob("*.parquet")}
+    """The shards of the tables and of the response cache, by name.
+
+    The record of image files that were read is left out: it holds their modification times, and a checkout
+    gives the images new ones.
+    """
+    return {
+        name: file.read_bytes()
+        for file in store.rglob("*.parquet")
+        if not (name := file.relative_to(store).as_posix()).startswith("cache/seen/")
+    }
 
 
 def losses(path: Path) -> list[dict[str, float]]:

@@ -228,7 +228,7 @@ def test_selection_and_keys(tmp_path: Path) -> None:
 def test_layouts_and_sources_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(PrepError, match="sa1b"):
         ImportStage("voc", tmp_path)
-    with pytest.raises(PrepError, match="no file"):
+    with pytest.raises(PrepError, match="is not a file"):
         ImportStage("coco", tmp_path)
     with pytest.raises(PrepError, match="no folder"):
         ImportStage("official", tmp_path / "none")
