@@ -230,12 +230,12 @@ def test_layouts_and_sources_that_are_not_there(tmp_path: Path) -> None:
         ImportStage("voc", tmp_path)
     with pytest.raises(PrepError, match="is not a file"):
         ImportStage("coco", tmp_path)
-    with pytest.raises(PrepError, match="no folder"):
+    with pytest.raises(PrepError, match="is not a folder"):
         ImportStage("official", tmp_path / "none")
     for name in ("SAM_Mask/SAM_out", "SOLO_Mask/SOLO_out"):
         (tmp_path / name).mkdir(parents=True)
     stage = ImportStage("official", tmp_path)
-    with pytest.raises(PrepError, match="name one of them"):
+    with pytest.raises(PrepError, match="Give one of them"):
         stage.open()
 
 
