@@ -109,7 +109,8 @@ def test_nothing_but_clean_phrases_comes_out_of_any_answer(raw: str) -> None:
 @settings(deadline=None)
 @given(
     st.lists(
-        st.from_regex(r"the [b-y]{3,9} (red|left|big) [b-y]{3,9}", fullmatch=True),
+        # No word of these letters is one that a truncated answer ends with, such as "who".
+        st.from_regex(r"the [bcdfgjkm]{3,9} (red|left|big) [bcdfgjkm]{3,9}", fullmatch=True),
         min_size=1,
         max_size=5,
         unique=True,

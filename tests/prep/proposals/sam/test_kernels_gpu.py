@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import torch
 
-from prep.proposals import kernels_gpu
+from prep.proposals.sam import kernels_gpu
 from prep.proposals.sam.crops import resized
 from prep.proposals.sam.postprocess import Thresholds, count, settled_edges
 from prep.proposals.sam.upsample import geometry, reference
