@@ -1,4 +1,4 @@
-"""Writes docs/architecture.md, a line for every source file from its first sentence."""
+"""Writes the list of files in docs/architecture.md, a line for each from its first sentence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PARTS = ("prep", "pcnet", "benchmarks")
-HEAD = """# How the code is laid out
-
-A stage turns items into rows and knows neither the store nor Ray. The runner leaves out what is done, the
-engine hands out the rest, and the store commits each unit once. `CONTRIBUTING.md` has the rules, and
-`tests/test_architecture.py` checks which part may import which. Tests mirror these folders.
-
-`make layout` writes this page from the first sentence of each file; a test fails where it is out of date.
-"""
+MARKER = "<!-- make layout writes the rest of this page -->"
 
 
 def first_sentence(path: Path) -> str:
@@ -32,10 +25,11 @@ def packages() -> list[Path]:
 
 
 def architecture() -> str:
-    """The page: a section for each folder, in it a row for each file."""
-    lines = [HEAD, f"`cli.py`: {first_sentence(ROOT / 'cli.py')}"]
+    """The page: its written part, then a section for each folder with a row for each file."""
+    written = PAGE.read_text(encoding="utf-8").split(MARKER)[0]
+    lines = [written + MARKER, "", "## Every file", "", f"`cli.py`: {first_sentence(ROOT / 'cli.py')}"]
     for folder in packages():
-        lines += ["", f"## {folder.relative_to(ROOT).as_posix()}", ""]
+        lines += ["", f"### {folder.relative_to(ROOT).as_posix()}", ""]
         if (folder / "__init__.py").exists():
             lines += [first_sentence(folder / "__init__.py"), ""]
         modules = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
