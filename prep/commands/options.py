@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from prep.commands.replay import recorded_flags
 
 
-class DatasetName(str, Enum):
+class DatasetName(StrEnum):
     """The datasets whose trees are read as they are published. Typer takes no list of literals."""
 
     refcoco = "refcoco"
