@@ -1,4 +1,4 @@
-"""The entry point of both programs: their commands, each registered in one line."""
+"""The entry points of both programs: registers their commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prep.commands.entry import SETTINGS, print_version, run_program
 from prep.commands.options import Debug
 
 prep_app = typer.Typer(
-    help="Prepare weakly supervised referring segmentation: phrases, proposals, and the store they live in.",
+    help="Prepare data for weakly supervised referring segmentation: phrases, proposals and their store.",
     **SETTINGS,
 )
 pcnet_app = typer.Typer(help="Train and evaluate PCNet on prepared phrases and proposals.", **SETTINGS)
@@ -34,7 +34,7 @@ def _prep_callback(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Prepare weakly supervised referring segmentation: phrases, proposals, and the store they live in."""
+    """Prepare data for weakly supervised referring segmentation: phrases, proposals and their store."""
 
 
 @pcnet_app.callback()
@@ -48,7 +48,7 @@ def _pcnet_callback(
 
 
 def _recipe_commands() -> dict[str, Any]:
-    """The commands that a file of `pcnet-prep run` may have a section for, in the order in which they run."""
+    """The commands that may have a section in a file of `pcnet-prep run`, in the order in which they run."""
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]
     return {**{name: stages[name] for name in ("phrases", "sam", "score")}, "train": training["train"]}

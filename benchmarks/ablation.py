@@ -1,13 +1,14 @@
-"""Trains the components of the recipes on synthetic scenes and prints PointM and mIoU by kind of expression.
+"""Trains the components of the recipes on synthetic scenes; prints PointM and mIoU by type of expression.
 
-The proposals are the scenes' exact masks among parts, unions of two and patches of ground (or what the
-generator `segments` finds); every arm learns from images, texts and these alone. Training uses one split, the
-table the test splits (--report val is for tuning). With --begin N every arm goes on from N steps of the
-single stage `one` of its own seed, as the paper goes on from CLIP; without it all start from nothing. --out
-keeps the data, checkpoints and results: what is there is not done again, and --print trains nothing.
+The proposals are the exact masks of the scenes plus distractors: parts of objects, unions of two, and patches
+of background (or the output of the generator `segments`). Every arm is trained on images, expressions and
+proposals alone. The tables use the test splits (--report val is for tuning). With --begin N, every arm is
+initialised from N steps of the single-stage arm `one` with the same seed, as the paper starts from CLIP;
+without it, arms are trained from scratch. --out keeps the data, checkpoints and results: finished runs are
+not repeated, and --print trains nothing.
 
 .venv/bin/python benchmarks/ablation.py --table paper --begin 1000 --steps 400 --jobs 2
-.venv/bin/python benchmarks/ablation.py --steps 20 --seeds 1 --images 300 --out /tmp/ablation  # does it run?
+.venv/bin/python benchmarks/ablation.py --steps 20 --seeds 1 --images 300 --out /tmp/ablation  # smoke test
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from pcnet.recipes import recipe
 from pcnet.training.trainer import TrainConfig, train
 from prep.datasets.catalogue import open_dataset
 
-BEGUN_RATE = 1e-3  # half of what the tiny encoder starts from nothing with
+BEGUN_RATE = 1e-3  # half the rate for training the tiny encoder from scratch
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the table: a recipe with some weights, settings and options of training replaced."""
+    """One row of the table: a recipe with some loss weights and settings overridden."""
 
     recipe: str
     weights: dict[str, float] = field(default_factory=dict)
@@ -43,8 +44,8 @@ class Arm:
 
 
 OFF = {"ras": 0.0, "iad": 0.0}
-# The calibration asks the real CLIP about real photographs: it is left out. The scores by which the released
-# RaS ranks proposals come from the checkpoint that the arms begin with.
+# The calibration loss needs the pretrained CLIP and photographs, so it is disabled. The scores by which the
+# released RaS ranks proposals come from the checkpoint that the arms are initialised from.
 RELEASED = {"cls": 5.0, "cbs": 0.0, **OFF}
 ONE_STAGE = {"comprehension": "none", "stages": 1}
 TABLES: dict[str, dict[str, Arm]] = {
@@ -55,7 +56,7 @@ TABLES: dict[str, dict[str, Arm]] = {
         "iad": Arm("paper", {"ras": 0.0}),
         "all": Arm("paper"),
     },
-    # The paper's two losses brought to the classification's length of gradient (benchmarks/losses.py).
+    # The paper's two losses, scaled to the gradient norm of the classification loss (benchmarks/losses.py).
     "balanced": {
         "ras-x20": Arm("paper", {"ras": 20.0, "iad": 0.0}),
         "iad-x0.05": Arm("paper", {"ras": 0.0, "iad": 0.05}),
@@ -67,7 +68,7 @@ TABLES: dict[str, dict[str, Arm]] = {
         "released-iad": Arm("released", {**RELEASED, "iad": 1.0}),
         "released-all": Arm("released", {**RELEASED, "ras": 1.0, "iad": 1.0}),
     },
-    # Ours, and what each part of it is worth: left out, or put in where it is out.
+    # Ours, and its ablations: each part removed, or added if it is not part of it.
     "plus": {
         "plus": Arm("plus"),
         "plus-one-stage": Arm("plus", {}, {"stages": 1}),
@@ -85,7 +86,7 @@ ARMS = {name: arm for table in TABLES.values() for name, arm in table.items()}
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its figures; what makes it another run than one that is done."""
+    """The identity of one training run and its evaluation."""
 
     arm: str
     seed: int
@@ -97,17 +98,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its folder's name; the same run reported on another split needs no new training."""
+        """The name of its folder. It omits ``report``: evaluating another split needs no training."""
         return f"{self.arm}-{self.generator}-{self.begin}+{self.steps}-seed{self.seed}"
 
     @property
     def first(self) -> Run | None:
-        """The run that this one goes on from."""
+        """The run that this one is initialised from."""
         return replace(self, arm="one", steps=self.begin, begin=0) if self.begin else None
 
 
 def perform(run: Run, out: Path, threads: int) -> dict[str, Any]:
-    """Train and score one run (in a process of its own); its line of the results."""
+    """Train and evaluate one run (in its own process); return its row of the results."""
     torch.set_num_threads(threads)
     arm, data = ARMS[run.arm], out / "coco"
     store = str(out / run.generator)
@@ -133,7 +134,7 @@ def perform(run: Run, out: Path, threads: int) -> dict[str, Any]:
 
 
 def score(checkpoint: Path, store: str, data: Path, splits: tuple[str, ...]) -> Figures:
-    """The table's figures of a checkpoint over several splits together, thresholded at half the maximum."""
+    """The metrics of a checkpoint over several splits, with maps thresholded at half their maximum."""
     settings = EvalSettings(threshold=0.5, threads=0)
     parts: dict[str, list[dict[str, Any]]] = {}
     for split in splits:
@@ -152,27 +153,29 @@ def score(checkpoint: Path, store: str, data: Path, splits: tuple[str, ...]) -> 
 
 
 def missing(runs: list[Run], results: dict[Run, dict[str, Any]]) -> list[list[Run]]:
-    """What is still to be trained, in two rounds: what others begin with, and the rest."""
+    """The runs still to train, in two rounds: those that initialise others, then the rest."""
     first = {run.first for run in runs if run.first is not None}
     rounds = [sorted(first, key=str), [run for run in runs if run not in first]]
     return [[run for run in one if run not in results] for one in rounds]
 
 
 def read_results(path: Path) -> dict[Run, dict[str, Any]]:
-    """The runs that are done, with their figures."""
+    """The finished runs, with their metrics."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
     return {Run(**{name: row[name] for name in Run.__dataclass_fields__}): row for row in rows}
 
 
 def train_all(runs: list[Run], out: Path, jobs: int, results: dict[Run, dict[str, Any]]) -> None:
-    """Train what is missing, ``jobs`` runs side by side, and add each to the results as it ends."""
+    """Train the missing runs, ``jobs`` in parallel, and add each to the results as it completes."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     for left in missing(runs, results):
         for run in left:
             if recipe(ARMS[run.arm].recipe, ARMS[run.arm].weights).needs_clip_scores:
                 if run.first is None:
-                    raise SystemExit(f"{run.arm} ranks proposals by a trained model's scores: give --begin")
+                    raise SystemExit(
+                        f"{run.arm} ranks proposals by the scores of a trained model: use --begin."
+                    )
                 first = replace(run.first, seed=0)
                 write_scores(str(out / run.generator), out / "coco", out / "runs" / first.name / "last.pt")
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -187,7 +190,7 @@ def train_all(runs: list[Run], out: Path, jobs: int, results: dict[Run, dict[str
 
 
 def line(name: str, figure: str, rows: list[Figures]) -> str:
-    """A line of the table: mean and deviation over the seeds, by group."""
+    """A row of the table: mean and standard deviation over the seeds, by group."""
 
     def cell(group: str) -> str:
         values = [row[group][figure] for row in rows if group in row]
@@ -202,11 +205,11 @@ def line(name: str, figure: str, rows: list[Figures]) -> str:
 
 
 def table(runs: list[Run], results: dict[Run, dict[str, Any]], known: dict[str, Figures]) -> list[str]:
-    """Three tables: PointM, mIoU of the proposal under the peak, mIoU of the map above half its maximum."""
+    """Three tables: PointM, refined mIoU, and mIoU of the map thresholded at half its maximum."""
     lines = []
-    titles = ("PointM, %", "mIoU, proposal", "mIoU, above 0.5")
+    titles = ("PointM, %", "refined mIoU", "mIoU at 0.5")
     begun = [run.first for run in runs if run.first is not None]
-    named = [(f"{run.arm}, begun with", run.arm, run.begin) for run in begun[:1]]
+    named = [(f"{run.arm} (init)", run.arm, run.begin) for run in begun[:1]]
     named += [(arm, arm, runs[0].begin) for arm in dict.fromkeys(run.arm for run in runs)]
     for figure, title in zip(FIGURES, titles, strict=True):
         told = f"{'empty':>9s}" if figure == "pointm" else ""
@@ -227,13 +230,15 @@ def main() -> None:
     parser.add_argument("--table", nargs="+", choices=[*TABLES], default=[], help="all arms of a table")
     parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[], metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--begin", type=int, default=0, help="steps of `one` that every arm goes on from")
+    parser.add_argument(
+        "--begin", type=int, default=0, help="steps of `one` that every arm is initialised from"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--report", choices=[*SPLITS], default="test", help="tune on val, report on test")
     parser.add_argument("--generator", choices=["exact", "segments"], default="exact")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores")
-    parser.add_argument("--print", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, which share the cores")
+    parser.add_argument("--print", action="store_true", help="train nothing, print the existing results")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="data, runs and results")
     given = parser.parse_args()
     names = [*dict.fromkeys([*(arm for name in given.table for arm in TABLES[name]), *given.arms])] or [
@@ -242,7 +247,7 @@ def main() -> None:
     data = data_folder(given.out, given.images)
     store = store_folder(given.out, data, given.generator)
     rest = (given.steps, given.begin, given.generator, given.report, given.images)
-    # Seed by seed, so that a table that is stopped has every arm.
+    # Seed by seed, so that an interrupted table has every arm.
     runs = [Run(name, seed, *rest) for seed in range(given.seeds) for name in names]
     results = read_results(given.out / "results.jsonl")
     if not given.print:

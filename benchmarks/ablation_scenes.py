@@ -1,6 +1,6 @@
-"""The ablation's data: scenes, stores of exact or found proposals, and figures that need no training.
+"""Provides the ablation's scenes, stores of exact or generated proposals, and baselines without training.
 
-Imported by benchmarks/ablation.py; it runs nothing by itself.
+Imported by benchmarks/ablation.py; not a script.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from prep.phrases import decompose
 from prep.proposals import propose
 from prep.proposals.select import Selection
 
-SIDE, MAP = 64, 16  # pixels of an image and places of a response, a side
+SIDE, MAP = 64, 16  # side of an image in pixels and of a response map in cells
 SEED = 0
 SPLITS = {"val": ("val",), "test": ("testA", "testB")}
 GROUPS = ("all", "attribute", "position", "relation", "hard position", "hard relation")
 FIGURES = ("pointm", "proposal_miou", "miou")
-Figures = dict[str, dict[str, float]]  # group -> figure -> percent, and n
+Figures = dict[str, dict[str, float]]  # group -> metric -> percent, and n
 
 
 def data_folder(out: Path, images: int) -> Path:
-    """The scenes below ``out``, written at the first call."""
+    """The scenes in ``out``, written on the first call."""
     root, done = out / "coco", out / f"{images}-images"
     if not done.exists():
         synthetic.write(out, images=images, seed=SEED)
@@ -52,7 +52,7 @@ def data_folder(out: Path, images: int) -> Path:
 
 
 def store_folder(out: Path, data: Path, generator: str) -> str:
-    """The store of the rules' phrases and ``exact`` or ``segments`` proposals, written at the first call."""
+    """The store of the rules' phrases and ``exact`` or ``segments`` proposals, written on the first call."""
     folder = out / generator
     if not folder.exists():
         temporary = out / f".{generator}"
@@ -62,7 +62,7 @@ def store_folder(out: Path, data: Path, generator: str) -> str:
 
 
 def make_store(data: Path, folder: Path, generator: str) -> None:
-    """The rows that the two stages would write: the rules' phrases, and :func:`proposals` or segments."""
+    """Write the rows of both stages: the rules' phrases, and :func:`proposals` or :func:`segments`."""
     dataset = open_dataset(data, "refcoco")
     store = open_store(folder, create=True)
     names = ("row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image")
@@ -88,7 +88,7 @@ def make_store(data: Path, folder: Path, generator: str) -> None:
 
 
 def proposals(truths: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    """Exact masks, halves of two objects, a union of two and two patches of ground, in random order."""
+    """Exact masks, halves of two objects, a union of two and two background patches, in random order."""
     rng = np.random.default_rng(seed)
     found = list(truths)
     for mask in (truths[i] for i in rng.permutation(len(truths))[:2]):
@@ -108,13 +108,13 @@ def proposals(truths: list[np.ndarray], seed: int) -> list[np.ndarray]:
 
 
 def segments(path: Path) -> list[np.ndarray]:
-    """What ``pcnet-prep sam --generator segments --min-area 20`` finds in an image."""
+    """The masks of ``pcnet-prep sam --generator segments --min-area 20`` for an image."""
     found = propose([path], "segments", Selection(min_area=20, max_overlap=0.8, max_masks=40))[0]
     return [decode({"size": [SIDE, SIDE], "counts": one.counts.encode()}) for one in found]
 
 
 def image_row(image: str, image_id: int, found: list[np.ndarray], generator: str) -> dict[str, Any]:
-    """A row of the proposals stage."""
+    """A row of the table ``proposals``."""
     masks = np.stack(found) if found else np.zeros((0, SIDE, SIDE), bool)
     coded = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
     grid = np.packbits(masks[:, ::2, ::2].reshape(len(masks), 1024), axis=1, bitorder="big")
@@ -129,10 +129,10 @@ def image_row(image: str, image_id: int, found: list[np.ndarray], generator: str
 
 @torch.inference_mode()
 def write_scores(store_uri: str, data: Path, checkpoint: Path) -> None:
-    """Scores for the training rows from a trained single stage: its mean response inside each proposal.
+    """Write scores for the training rows: the mean response of a single-stage model inside each proposal.
 
-    The released RaS ranks proposals by CLIP. Here nothing was trained elsewhere, so the checkpoint that the
-    arms begin with stands in for CLIP: it too knows images and texts from pairs alone.
+    The released RaS ranks proposals by CLIP. Nothing is pretrained here, so the checkpoint that the arms are
+    initialised from replaces CLIP: it is also trained on image-text pairs alone.
     """
     store, model = open_store(store_uri), load_model(checkpoint)
     if store.stage("scores").reader().exists:
@@ -159,7 +159,7 @@ def write_scores(store_uri: str, data: Path, checkpoint: Path) -> None:
 
 
 def bounds(data: Path, store: str, splits: tuple[str, ...]) -> dict[str, Figures]:
-    """Figures of those who learned nothing, and of those who know all, by the table's figures and groups."""
+    """The metrics of the baselines without learning and of the oracle, by group."""
     dataset = open_dataset(data, "refcoco")
     objects: dict[int, int] = {}
     for annotation in _annotations(data):
@@ -174,13 +174,11 @@ def bounds(data: Path, store: str, splits: tuple[str, ...]) -> dict[str, Figures
             number = int(Path(item.image).stem.split("_")[-1])
             fits = attribute_fits(item, number)
             groups = ("all", *item.groups)
-            for name, share in (("a random object", objects[number]), ("attributes alone", fits)):
+            for name, share in (("random object", objects[number]), ("attributes only", fits)):
                 figures = dict.fromkeys(("pointm", "proposal_miou"), 100 / share)
                 rows.setdefault(name, []).append((groups, figures))
-            rows.setdefault("a random pixel", []).append(
-                (groups, {"pointm": 100 * float(item.mask().mean())})
-            )
-            rows.setdefault("the best proposal", []).append((groups, oracle(item.mask(), masks[item.image])))
+            rows.setdefault("random pixel", []).append((groups, {"pointm": 100 * float(item.mask().mean())}))
+            rows.setdefault("oracle", []).append((groups, oracle(item.mask(), masks[item.image])))
     return {
         name: {
             group: {
@@ -195,7 +193,7 @@ def bounds(data: Path, store: str, splits: tuple[str, ...]) -> dict[str, Figures
 
 
 def oracle(truth: np.ndarray, masks: list[np.ndarray]) -> dict[str, float]:
-    """Pointing into the middle of the best proposal, taking it, and the truth seen through a 16 x 16 map."""
+    """Metrics of the best proposal with the peak at its centre, and of the ground truth as a 16 x 16 map."""
     best = oracle_proposal(truth, masks)
     mask = np.zeros_like(truth) if best is None else masks[best]
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -209,10 +207,10 @@ def oracle(truth: np.ndarray, masks: list[np.ndarray]) -> dict[str, float]:
 
 
 def attribute_fits(item: Item, number: int) -> int:
-    """How many objects of scene ``number`` have the size, colour and shape that are said of the target."""
+    """The number of objects in scene ``number`` with the target's stated size, colour and shape."""
     things = scene(Random(f"{SEED} {number - 1}"))
     text = item.text.lower()
-    if "relation" in item.groups:  # what follows is said of the anchor
+    if "relation" in item.groups:  # the rest of the text describes the anchor
         for mark in (" left of", " to the left", " right of", " to the right", " above", " over", " below",
                      " under", " closest", " nearest"):  # fmt: skip
             text = text.split(mark)[0]
@@ -222,7 +220,7 @@ def attribute_fits(item: Item, number: int) -> int:
     like = things[0]._replace(size=said[0], colour=said[1], kind=said[2])
     fits = len(matching(things, like, stated))
     if (fits > 1) != any(group.startswith("hard") for group in item.groups):
-        raise ValueError(f"{item.text!r} was misread: {things}")
+        raise ValueError(f"{item.text!r} was parsed incorrectly: {things}.")
     return fits
 
 

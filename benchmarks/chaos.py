@@ -1,15 +1,14 @@
-"""Kills the real commands while they work, again and again, and holds what is left against an undisturbed
-run.
+"""Kills the real commands repeatedly while they run, and compares the result with an uninterrupted run.
 
     python benchmarks/chaos.py rules segments --kills 100
-    python benchmarks/chaos.py sam --kills 100                  # a small SAM of segment_anything's own parts
+    python benchmarks/chaos.py sam --kills 100                  # a small SAM built from segment_anything
     python benchmarks/chaos.py segments --workers 2 --victim actor --kills 10
     python benchmarks/chaos.py llm --llm DIR --kills 10         # a local model directory, through vLLM
 
-Each kill is a SIGKILL at a random moment of the work. It counts only if rows were still missing. After each,
-what a reader of ``*.parquet`` sees is checked: no row twice, none gone that was there. When the rows are
-complete they must equal the undisturbed run's (an LLM's: the same row_ids, and no key answered twice), and a
-new store is begun.
+Each kill is a SIGKILL at a random moment of the run. It counts only if rows were still missing. After each
+kill, the rows in ``*.parquet`` are checked: no row is duplicated, and no earlier row is lost. Once complete,
+the rows must equal those of the uninterrupted run (for an LLM: the same row_ids, and no duplicate key in the
+response cache). Then the next store is started.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ KEYS = {"phrases": "row_id", "proposals": "image"}
 
 @dataclass
 class Job:
-    """One command to torment: its arguments without --out, its stage, and how many rows there will be."""
+    """A command to kill: its arguments without --out, its table, and the expected number of rows."""
 
     name: str
     arguments: list[str]
@@ -84,7 +83,7 @@ def expressions(folder: Path, count: int) -> Path:
 
 
 def photos(folder: Path, count: int, side: int) -> Path:
-    """Pictures of a few coloured boxes on noise; one in ten is not an image at all."""
+    """Images of a few coloured boxes on noise; one file in ten is not an image."""
     chance = np.random.default_rng(0)
     place = folder / "images"
     place.mkdir()
@@ -102,7 +101,7 @@ def photos(folder: Path, count: int, side: int) -> Path:
 
 
 def small_sam(checkpoint: str | None = None) -> object:
-    """A SAM of one layer at 256 pixels, as wide as a ViT-B, for whose file its own is taken."""
+    """A SAM of one layer at 256 pixels with the width of a ViT-B, as which its file is loaded."""
     from segment_anything.modeling import (
         ImageEncoderViT,
         MaskDecoder,
@@ -124,7 +123,7 @@ def small_sam(checkpoint: str | None = None) -> object:
 
 
 def random_sam(folder: Path) -> Path:
-    """Seeded random weights of :func:`small_sam`: its masks mean nothing, its work is the real work."""
+    """Seeded random weights of :func:`small_sam`: the masks are meaningless, but the whole pipeline runs."""
     import torch
 
     torch.manual_seed(0)
@@ -164,9 +163,9 @@ def command(job: Job, out: Path, workers: int) -> list[str]:
 
 
 def serve(pipe: Connection) -> None:
-    """The launcher's process: runs commands by forking itself, so that a start costs no imports.
+    """The launcher's process: runs commands in forks of itself, so that they start without imports.
 
-    It runs the first one itself, after which everything is loaded and compiled.
+    It runs the first command itself, so that everything is loaded and compiled.
     """
     from segment_anything import sam_model_registry
 
@@ -202,39 +201,39 @@ def serve(pipe: Connection) -> None:
 
 
 class Launcher:
-    """Starts a job's command, its first run (the calm one) to the end."""
+    """Starts the command of a job; its constructor completes the first, uninterrupted run."""
 
     def __init__(self, job: Job, calm: Path, workers: int) -> None:
         self.job, self.workers = job, workers
         self.pipe, theirs = multiprocessing.Pipe()
-        # No daemon: those may not have children, and vLLM's engine is one.
+        # Not a daemon: daemons may not have child processes, and vLLM starts one.
         self.server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,))
         self.server.start()
         self.pipe.send((command(job, calm, workers), str(calm) + ".log"))
         self.calm_code: int = self.pipe.recv()
 
     def close(self) -> None:
-        """End the launcher's process."""
+        """Stop the launcher's process."""
         self.pipe.send(None)
         self.server.join()
 
     def start(self, out: Path) -> int:
-        """Begin the command; its process id."""
+        """Start the command; return its process ID."""
         self.pipe.send((command(self.job, out, self.workers), str(out) + ".log"))
         return int(self.pipe.recv())
 
     def alive(self, pid: int) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the process is still running."""
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
     def wait(self, pid: int) -> int:
-        """Its exit code, negative for a signal."""
+        """Wait for its exit code, which is negative for a signal."""
         self.pipe.send(pid)
         return int(self.pipe.recv())
 
 
 def keys_seen(job: Job, out: Path) -> list[str]:
-    """The row keys that a reader of the folder sees."""
+    """The row keys visible to a reader of the folder."""
     if not any((out / job.stage).glob("*.parquet")):
         return []
     query = f"select {KEYS[job.stage]} from read_parquet('{out}/{job.stage}/**/*.parquet')"
@@ -248,7 +247,7 @@ def table(job: Job, out: Path) -> pa.Table:
 
 
 def answered_twice(out: Path) -> int:
-    """How many keys the answer cache holds more than once."""
+    """The number of duplicate keys in the response cache."""
     if not any((out / "cache").rglob("*.parquet")):
         return 0
     query = f"select count(*) - count(distinct key) from read_parquet('{out}/cache/**/*.parquet')"
@@ -256,7 +255,7 @@ def answered_twice(out: Path) -> int:
 
 
 def actors(driver: int) -> list[int]:
-    """The processes of this driver's own Ray that run our worker."""
+    """The worker processes of the Ray instance started by this driver."""
     found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in found.splitlines()[1:]]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
@@ -321,15 +320,18 @@ def torment(launcher: Launcher, calm: Path, kills: int, victim: str, chance: ran
             twice += answered_twice(out)
         shutil.rmtree(out)
         print(
-            f"  {counted} kills, {lost} lost, {twice} twice, {unequal} unequal", file=sys.stderr, flush=True
+            f"  {counted} kills, {lost} lost, {twice} duplicated, {unequal} unequal",
+            file=sys.stderr,
+            flush=True,
         )
     shutil.rmtree(calm)
     shutil.rmtree(warm)
-    middle = f"; rows there at a kill: median {int(np.median(sizes))} of {job.rows}" if sizes else ""
+    middle = f"; median rows at a kill: {int(np.median(sizes))} of {job.rows}" if sizes else ""
     print(
         f"{job.name} ({launcher.workers} workers, {victim}): {counted} SIGKILLs while rows were missing"
-        f" ({late} later) in {stores} stores of {job.rows} rows{middle}; rows lost {lost}, twice {twice};"
-        f" stores unlike the undisturbed run's {unequal}; {time.monotonic() - began:.0f} s",
+        f" ({late} later) in {stores} stores of {job.rows} rows{middle}; rows lost {lost},"
+        f" duplicated {twice}; stores that differ from the uninterrupted run {unequal};"
+        f" {time.monotonic() - began:.0f} s",
         flush=True,
     )
     return not (lost or twice or unequal)
@@ -341,13 +343,13 @@ def main() -> int:
     )
     parser.add_argument("jobs", nargs="+", choices=["rules", "segments", "sam", "llm"])
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--rows", type=int, default=None, help="rows of one store (default: by job)")
+    parser.add_argument("--rows", type=int, default=None, help="rows per store (default: depends on the job)")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--victim", choices=["driver", "actor"], default="driver")
     parser.add_argument("--llm", help="model directory for the llm job")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    # OpenMP's threads do not outlive a fork, and the commands are forked from a process that used torch.
+    # OpenMP's threads do not survive a fork, and the commands are forked from a process that has used torch.
     os.environ["OMP_NUM_THREADS"] = "1"
     good = True
     for name in arguments.jobs:

@@ -1,13 +1,13 @@
 """Runs every GPU measurement of this project in one command: ``python benchmarks/gpu.py --out results``.
 
-The steps run in order, each in a process of its own with a time limit. A step that fails or takes too long is
+The steps run in order, each in its own process with a time limit. A step that fails or takes too long is
 reported and the next one starts. Each step prints one line per measurement and writes ``<step>.json`` into
 the output folder; ``summary.json`` says which steps passed. Weights are seeded and random, so nothing is
 downloaded.
 
     python benchmarks/gpu.py --dry-run --out results      # the same code on a CPU, with small shapes
 
-Wheels that a bare GPU machine needs beside torch, torchvision, triton, numba, pyarrow, transformers and
+Wheels that a bare GPU machine needs besides torch, torchvision, triton, numba, pyarrow, transformers and
 scikit-image (sizes of the files): segment-anything 1.0 (36 KB), pycocotools 2.0.11 (0.4 MB),
 open_clip_torch 3.3 (1.5 MB), ftfy 6.3 (45 KB), wcwidth 0.9 (0.8 MB). The step ``vllm`` also needs vLLM and is
 skipped without it.
@@ -37,7 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 Result = dict[str, Any]
 
 
-# What a step needs
+# Measuring
 
 
 class Measure:
@@ -56,13 +56,13 @@ class Measure:
             torch.cuda.synchronize()
 
     def seconds(self, work: Callable[[], Any], repeats: int | None = None, warm: int = 1) -> Result:
-        """Minimum, median and maximum wall seconds of ``work``, after ``warm`` runs that are not counted."""
+        """Minimum, median and maximum wall seconds of ``work``, after ``warm`` warm-up runs."""
         return self.compare({"": work}, repeats, warm)[""]
 
     def compare(
         self, contenders: dict[str, Callable[[], Any]], repeats: int | None = None, warm: int = 1
     ) -> dict[str, Result]:
-        """The same for several functions that take turns."""
+        """The same for several functions, which take turns."""
         times: dict[str, list[float]] = {name: [] for name in contenders}
         for turn in range(warm + (repeats or self.repeats)):
             for name, work in contenders.items():
@@ -83,7 +83,7 @@ class Measure:
         }
 
     def photos(self, count: int) -> list[Any]:
-        """RGB arrays from the folder of ``--images``, else synthetic ones."""
+        """RGB arrays from the folder of ``--images``, or synthetic ones."""
         import proposals
 
         options = argparse.Namespace(images=self.images, count=count, seed=0)
@@ -91,11 +91,11 @@ class Measure:
         return [photo[:48, :64] for photo in photos[:1]] if self.dry_run else photos
 
 
-# The steps, in the order in which they run
+# The steps, in order
 
 
 def step_device(measure: Measure) -> Result:
-    """The two ceilings of this GPU: memory bandwidth, and matrix products in float32, TF32 and bfloat16."""
+    """The limits of this GPU: memory bandwidth, and matrix products in float32, TF32 and bfloat16."""
     import torch
 
     size, length = (64, 1 << 16) if measure.dry_run else (8192, 1 << 30)
@@ -123,7 +123,7 @@ def step_device(measure: Measure) -> Result:
 
 
 def step_kernel(measure: Measure) -> Result:
-    """The Triton kernel against torch's two resizes on the same device: counts, bits, band, speed."""
+    """The Triton kernel vs. torch's two resizes on the same device: counts, bits, guard band, speed."""
     import numpy as np
     import torch
 
@@ -189,7 +189,7 @@ def step_kernel(measure: Measure) -> Result:
         )
     if any(row["wrong"] for row in rows):
         raise SystemExit(
-            f"FAILED: the kernel counts differently from torch: {np.array([r['wrong'] for r in rows])}"
+            f"FAILED: the kernel's counts differ from torch's: {np.array([r['wrong'] for r in rows])}"
         )
     return {"rows": rows}
 
@@ -198,7 +198,7 @@ KINDS = ("smooth", "noisy", "ragged")
 
 
 def _logits(low: int, number: int) -> Any:
-    """Discs without, with little and with much noise in turn, (number, low, low) float32."""
+    """Discs with no, little and much noise, alternating, (number, low, low) float32."""
     import numpy as np
     import torch
 
@@ -212,14 +212,14 @@ def _logits(low: int, number: int) -> Any:
 
 
 def _same_counts(found: Any, expected: Any) -> bool:
-    """Whether two of the nine numbers of a mask agree: the counts, and the box where the mask has one."""
+    """Whether the numbers of a mask agree: the counts, and the box if the mask is not empty."""
     return list(found[:3]) == list(expected[:3]) and (
         expected[2] == 0 or list(found[3:7]) == list(expected[3:7])
     )
 
 
 def step_sam(measure: Measure) -> Result:
-    """``sam`` exact and fast beside the reference generator, ViT-B then ViT-H, at 64 and 1,024 points."""
+    """``sam`` exact and fast vs. the reference generator, ViT-B then ViT-H, with 64 and 1,024 points."""
     rows = []
     models = ("tiny",) if measure.dry_run else ("vit_b", "vit_h")
     ceilings = _ceilings(measure)
@@ -240,7 +240,7 @@ def _ceilings(measure: Measure) -> Result:
 
 
 def _network(name: str, device: str) -> Any:
-    """A random (seeded) model of segment_anything; ``tiny`` has the same parts, with small widths."""
+    """A segment_anything model with seeded random weights; ``tiny`` has the same modules, but narrow."""
     import torch
     from segment_anything import sam_model_registry
 
@@ -257,7 +257,7 @@ def _network(name: str, device: str) -> Any:
 
 
 def _ragged(measure: Measure, name: str, network: Any, photo: Any) -> Result:
-    """Identity with the reference on the ragged masks of random weights; fast against exact on the same."""
+    """Agreement with the reference on the ragged masks of random weights, and of fast with exact."""
     import proposals
 
     from prep.proposals.sam.fidelity import Differences
@@ -288,13 +288,13 @@ def _ragged(measure: Measure, name: str, network: Any, photo: Any) -> Result:
     }
     print(
         f"{name} ragged: {equal} of {of} masks equal, {exact.recomputed} of {exact.measured} recomputed, "
-        f"shared decoder pass gives the reference's bits: {exact._decode.agrees}; fast: {differences}"
+        f"shared decoder pass bitwise equal: {exact._decode.agrees}; fast: {differences}"
     )
     return row
 
 
 def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, ceilings: Result) -> Result:
-    """Pixels in, masks out. The decoder runs, and smooth logits then replace its random ones."""
+    """A whole image. The encoder and decoder run; smooth logits then replace the random ones."""
     import proposals
 
     batch = min(64, side**2)
@@ -316,7 +316,7 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
         generator = proposals.ours(
             network, model=probe.options.model, device=measure.device, fidelity=fidelity, **settings
         )
-        generator.propose([photo])  # compiles, and compares the two ways through the decoder
+        generator.propose([photo])  # compiles, and compares the two decoder passes
         generator._decode = proposals.Scripted(proposals.Script(logits, iou, batch), generator._decode)
         if fidelity == "fast":
             generator._exact = generator._encode, generator._decode
@@ -344,7 +344,7 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
         "encoder_seconds": _encoders(measure, generators, photo),
     }
     if name == "vit_h":
-        work = 5.96 + 3.71 * side**2 / 1024  # TFLOP of the encoder and of the decoder
+        work = 5.96 + 3.71 * side**2 / 1024  # TFLOP of the encoder and the decoder
         row["share_of_bound"] = {
             "exact": work / seconds["exact"]["median"] / ceilings["fp32_tflops"],
             "fast": work / seconds["fast"]["median"] / ceilings["bf16_tflops"],
@@ -355,13 +355,13 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
         f" exact {1 / seconds['exact']['median']:.2f} ({row['ratio_exact']:.1f}x),"
         f" fast {1 / seconds['fast']['median']:.2f} ({row['ratio_fast']:.1f}x); GiB "
         + ", ".join(f"{key} {value:.2f}" for key, value in memory.items())
-        + f"; share of bound {row.get('share_of_bound')}"
+        + f"; fraction of peak FLOP/s {row.get('share_of_bound')}"
     )
     return row
 
 
 def _quantile(generator: Any, photo: Any) -> float:
-    """A threshold that four in ten of the random weights' predicted IoUs pass."""
+    """A threshold that 40% of the random weights' predicted IoUs pass."""
     import torch
 
     from prep.proposals.sam.encoder import shrink
@@ -385,7 +385,7 @@ def _peak(measure: Measure, work: Callable[[], Any]) -> float:
 
 
 def _encoders(measure: Measure, generators: Result, photo: Any) -> Result:
-    """Median seconds of each image encoder alone."""
+    """Median seconds of each image encoder."""
     import torch
 
     from prep.proposals.sam.encoder import shrink
@@ -399,7 +399,7 @@ def _encoders(measure: Measure, generators: Result, photo: Any) -> Result:
 
 
 def step_sam2(measure: Measure) -> Result:
-    """A random SAM 2.1 through ``hf:`` beside transformers' own pipeline: equal masks, seconds."""
+    """A random SAM 2.1 through ``hf:`` vs. transformers' own pipeline: equal masks, seconds."""
     import numpy as np
     import torch
     import transformers as hf
@@ -509,7 +509,7 @@ def step_training(measure: Measure) -> Result:
 
 
 def _batch(size: int, side: int, settings: Any) -> Any:
-    """A batch of random pixels, tokens and proposals with everything that the recipe asks for."""
+    """A batch of random pixels, tokens and proposals with all inputs that the recipe needs."""
     import torch
     import training
 
@@ -525,7 +525,7 @@ def _batch(size: int, side: int, settings: Any) -> Any:
 
 
 def _train_end_to_end(measure: Measure) -> Result:
-    """The trainer itself on a synthetic store: loading, bf16, checkpoint, a second run that resumes."""
+    """The trainer on a synthetic store: data loading, bf16, checkpoint, and a second run that resumes."""
     import training
 
     from pcnet.training.setup import TrainConfig
@@ -558,7 +558,7 @@ def _train_end_to_end(measure: Measure) -> Result:
 
 
 def step_vllm(measure: Measure) -> Result:
-    """Mistral-7B's shape with dummy weights through the phrases stage; skipped without vLLM or a GPU."""
+    """The phrases stage with a model of Mistral-7B's size and dummy weights; needs vLLM and a GPU."""
     if measure.dry_run or importlib.util.find_spec("vllm") is None:
         print("skipped: vLLM is not installed" if not measure.dry_run else "skipped: needs a GPU")
         return {"skipped": True}
@@ -569,7 +569,7 @@ def step_vllm(measure: Measure) -> Result:
 
 
 def step_scores(measure: Measure) -> Result:
-    """CLIP ViT-B/32 (random weights): crops and texts per second, and the share of cutting the crops."""
+    """CLIP ViT-B/32 (random weights): crops encoded, texts encoded and crops cut per second."""
     import numpy as np
 
     from prep.masks import rle
@@ -601,7 +601,7 @@ def step_scores(measure: Measure) -> Result:
 
 # Running the steps
 
-STEPS: dict[str, tuple[Callable[[Measure], Result], int]] = {  # the step and its limit in seconds
+STEPS: dict[str, tuple[Callable[[Measure], Result], int]] = {  # each step with its time limit in seconds
     "device": (step_device, 60),
     "kernel": (step_kernel, 120),
     "sam": (step_sam, 420),
@@ -622,7 +622,7 @@ def run_step(options: argparse.Namespace) -> None:
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Run every chosen step in a process of its own; returns how many failed."""
+    """Run every chosen step in its own process; return the number of failures."""
     environment = os.environ | {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
     if options.dry_run:
         environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -644,7 +644,7 @@ def run_all(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit code."""
+    """Parse the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for the JSON files")
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))

@@ -1,4 +1,4 @@
-"""Time of ``--help`` of every command, each in a fresh process: python benchmarks/help.py."""
+"""Measures the time of ``--help`` of every command, in fresh processes: python benchmarks/help.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUNS = 5
 
 
 def commands(program: str) -> list[list[str]]:
-    """The argument lists that name a program and each of its commands."""
+    """The argument lists of a program and of each of its commands."""
     import typer
 
     import cli
@@ -34,9 +34,7 @@ def main() -> None:
                 start = time.perf_counter()
                 subprocess.run([executable, *arguments[1:], "--help"], check=True, stdout=subprocess.DEVNULL)
                 seconds.append(time.perf_counter() - start)
-            print(
-                f"{' '.join(arguments):24s} --help   median {statistics.median(seconds):.2f} s of {RUNS} runs"
-            )
+            print(f"{' '.join(arguments):24s} --help   {statistics.median(seconds):.2f} s (median of {RUNS})")
 
 
 if __name__ == "__main__":

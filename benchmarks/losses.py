@@ -1,7 +1,7 @@
-"""What the paper's two losses ask of trained stages: collisions and gradients of IaD, hinge and S of RaS.
+"""Measures the paper's two losses on trained stages: collisions and gradients of IaD, hinge and S of RaS.
 
-Reads checkpoints of arms that benchmarks/ablation.py has trained below --out, and shows them training batches
-(no ground truth).
+Reads checkpoints that benchmarks/ablation.py has trained in --out, and runs them on training batches (no
+ground truth).
 
 .venv/bin/python benchmarks/losses.py --out runs/ablation --runs crm-exact-1000+300-seed0
 """
@@ -38,7 +38,7 @@ def batches(out: Path, generator: str, count: int) -> list[Batch]:
 
 
 def zero_gradients(own: Tensor, other: Tensor, batch: Batch, soft: bool) -> Tensor:
-    """(B,) bool: whether the loss of a pair gives its own map no gradient at all."""
+    """(B,) bool: whether the loss of a pair has zero gradient for its own map."""
     same = torch.ones(len(own), dtype=torch.bool)
     leaf = own.clone().requires_grad_()
     loss = (
@@ -51,7 +51,7 @@ def zero_gradients(own: Tensor, other: Tensor, batch: Batch, soft: bool) -> Tens
 
 
 def strengths(checkpoint: Path, shown: list[Batch]) -> list[float]:
-    """The length of each loss' gradient over all weights, in a training step of the paper's losses."""
+    """The norm of each loss' gradient over all weights, in a training step of the paper's losses."""
     model = load_model(checkpoint).train()
     weights = [p for p in model.parameters() if p.requires_grad]
     lengths: dict[str, list[float]] = {name: [] for name in LOSSES}
@@ -69,7 +69,7 @@ def strengths(checkpoint: Path, shown: list[Batch]) -> list[float]:
 
 
 def look(checkpoint: Path, shown: list[Batch]) -> list[float]:
-    """The line of one checkpoint: shares in percent over same-image pairs and images, S as it is."""
+    """The row of one checkpoint: percentages of same-image pairs and of images, and the mean S per stage."""
     model = load_model(checkpoint)
     shares: list[list[Tensor]] = [[], [], [], []]
     hinges, ambiguities = [], []
@@ -77,7 +77,7 @@ def look(checkpoint: Path, shown: list[Batch]) -> list[float]:
         with torch.no_grad():
             mine = model.responses(batch.images, batch.expression_ids, batch.phrase_ids)
             if batch.partner_expression_ids is None or batch.partner_phrase_ids is None:
-                raise ValueError("the batch has no partners")
+                raise ValueError("The batch has no partners.")
             theirs = model.responses(batch.images, batch.partner_expression_ids, batch.partner_phrase_ids)
         pairs = batch.same_image
         own, other = mine[-1], theirs[-1]
@@ -101,7 +101,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--runs", nargs="+", required=True, help="folders below OUT/runs")
+    parser.add_argument("--runs", nargs="+", required=True, help="folders in OUT/runs")
     parser.add_argument("--generator", choices=["exact", "segments"], default="exact")
     parser.add_argument("--batches", type=int, default=8)
     given = parser.parse_args()

@@ -1,10 +1,10 @@
-"""The phrases stage beside plain ``LLM.generate``, and the rules end to end: python benchmarks/phrases.py.
+"""Compares the phrases stage with plain ``LLM.generate``, and times the rules: python benchmarks/phrases.py.
 
-``engine`` makes a tiny Mistral that was taught some expressions and runs it in one vLLM engine both ways,
-in turn, over the same prompts: all distinct, and with the repeats of real RefCOCO expressions where they
-lie beside the checkout. ``rules --rows N`` fills a store with N expressions, fills it again with nothing
-to do, and tells the peak memory. ``gpu`` measures Mistral-7B's shape with dummy weights on a GPU, ours
-beside plain, under several settings. Ratios carry over from machine to machine; rates do not.
+``engine`` trains a tiny Mistral on some expressions and runs it both ways in one vLLM engine, alternating,
+on the same prompts: all distinct, and with the repeats of real RefCOCO expressions if they are next to the
+checkout. ``rules --rows N`` writes N expressions to a store, runs again with nothing to do, and prints the
+peak memory. ``gpu`` measures a model of Mistral-7B's size with dummy weights on a GPU, ours vs. plain, under
+several settings. Ratios are comparable across machines; rates are not.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data" / "expressions.jsonl"
 sys.path.insert(0, str(ROOT))
 
-# One H200 in bf16 with a prefix cache, 15 question tokens and 30 answer tokens an expression.
+# One H200 in bf16 with a prefix cache, 15 question tokens and 30 response tokens per expression.
 ROOFLINE = 832.0
-# What a prompt drops from an expression but a content key keeps: distinct questions of one wording.
+# Characters that the prompt drops but the content key keeps: distinct keys for the same prompt.
 MARKS = ("<", ">", "[", "]", "{", "}", "|", "\\")
 
 MISTRAL_7B = {
@@ -63,7 +63,7 @@ def expressions(texts: Sequence[str]) -> list[Any]:
 
 
 def distinct(number: int) -> list[str]:
-    """``number`` texts with keys of their own that the taught model answers right."""
+    """``number`` texts with distinct keys that the trained model answers correctly."""
     from tests.prep.phrases.tiny import LESSONS
 
     lessons = list(LESSONS)
@@ -77,10 +77,10 @@ def distinct(number: int) -> list[str]:
 
 
 def with_real_repeats(number: int) -> list[str] | None:
-    """About ``number`` texts that repeat as RefCOCO's do, in their order; None without the real ones.
+    """About ``number`` texts that repeat as RefCOCO's do, in the same order; None without RefCOCO.
 
-    Of the different expressions a share is drawn by hash and every occurrence of those is kept, so that the
-    share of repeats stays what it is in the whole.
+    A fraction of the distinct expressions is sampled by hash with all their occurrences, so that the share of
+    repeats is that of the whole dataset.
     """
     from prep.cache.keys import normalise_text
 
@@ -98,7 +98,7 @@ def with_real_repeats(number: int) -> list[str] | None:
 
 
 def ours(stage: Any, texts: Sequence[str], unit: int) -> tuple[float, dict[str, Any]]:
-    """Seconds of a whole run into an empty store, and its report."""
+    """Seconds of a whole run with an empty store, and its report."""
     from prep.cache.store import open_store
     from prep.phrases.job import run_llm
 
@@ -112,7 +112,7 @@ def ours(stage: Any, texts: Sequence[str], unit: int) -> tuple[float, dict[str, 
 
 
 def plain(stage: Any, texts: Sequence[str]) -> float:
-    """Seconds of one ``LLM.generate`` over the same prompts in the same engine, from texts to texts."""
+    """Seconds of one ``LLM.generate`` on the same prompts in the same engine, from text to text."""
     from vllm import SamplingParams
 
     engine = stage.engine
@@ -124,19 +124,19 @@ def plain(stage: Any, texts: Sequence[str]) -> float:
 
 
 def side_by_side(stage: Any, name: str, texts: Sequence[str], unit: int, rounds: int) -> float:
-    """Print both rates and their ratio, the best of ``rounds`` each, taken in turn."""
+    """Print both rates and their ratio: the best of ``rounds`` alternating runs each."""
     ours(stage, texts[:200], unit)
     plain(stage, texts[:200])
     pairs = [(ours(stage, texts, unit), plain(stage, texts)) for _ in range(rounds)]
     (mine, report), other = min((pair[0] for pair in pairs), key=lambda p: p[0]), min(p[1] for p in pairs)
     engine = report["engine"]
     print(
-        f"{name}: {len(texts)} expressions, {engine['asked']} asked, {engine['retried']} retried, "
+        f"{name}: {len(texts)} expressions, {engine['asked']} requests, {engine['retried']} retries, "
         f"prefix cache {engine['prefix_cache_hit_rate']:.1%}\n"
         f"  ours {len(texts) / mine:,.0f}/s   LLM.generate {len(texts) / other:,.0f}/s   "
-        f"ratio {other / mine:.2f}   (each round: "
+        f"ratio {other / mine:.2f}   (rounds: "
         f"{', '.join(f'{plainly / own:.2f}' for (own, _), plainly in pairs)})\n"
-        f"  seconds by step {report['seconds']}",
+        f"  seconds per step {report['seconds']}",
         flush=True,
     )
     return other / mine
@@ -155,7 +155,7 @@ def engine(arguments: argparse.Namespace) -> None:
         side_by_side(stage, "distinct", distinct(arguments.rows), arguments.unit, arguments.rounds)
         repeated = with_real_repeats(arguments.rows)
         if repeated is None:
-            print("RefCOCO's repeats: skipped, no real expressions beside the checkout")
+            print("RefCOCO's repeats: skipped, no real expressions next to the checkout")
         else:
             side_by_side(stage, "RefCOCO's repeats", repeated, arguments.unit, arguments.rounds)
         stage.close()
@@ -169,20 +169,20 @@ def rules(arguments: argparse.Namespace) -> None:
     texts = _many(arguments.rows)
     with tempfile.TemporaryDirectory() as folder:
         stage = open_store(folder, create=True).stage("phrases")
-        for name in ("filled", "run again"):
+        for name in ("first run", "second run"):
             with stage.writer(rules_settings()) as writer:
                 started = time.perf_counter()
                 chosen = {"rows": arguments.rows}
                 summary = run_rules(_streamed(texts, arguments.rows), writer=writer, selection=chosen)
                 seconds = time.perf_counter() - started
             rate = f", {summary.done / seconds:,.0f}/s" if summary.done else ""
-            print(f"rules {name}: {summary.total} expressions, {summary.done} done in {seconds:.2f} s{rate}")
+            print(f"rules, {name}: {summary.total} expressions, {summary.done} done in {seconds:.2f} s{rate}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {peak:,.0f} MiB for {arguments.rows} expressions")
 
 
 def _many(number: int) -> list[str]:
-    """Real expressions where they are, else sentences made of parts; at most 20,000 different ones."""
+    """Real expressions if available, else at most 20,000 composed ones."""
     if REAL.is_file():
         return [str(json.loads(line)["sent"]) for line in REAL.read_text("utf-8").splitlines()]
     draw = random.Random(0)
@@ -207,7 +207,7 @@ def _streamed(texts: Sequence[str], number: int) -> Iterator[Any]:
 
 
 def gpu(arguments: argparse.Namespace) -> None:
-    """Every setting boots an engine of its own; answers end at 30 tokens and none is asked again."""
+    """Measure every setting in its own engine; responses end at 30 tokens, without retries."""
     import torch
 
     from prep.phrases.engines.base import Sampling
@@ -224,14 +224,14 @@ def gpu(arguments: argparse.Namespace) -> None:
         "256 sequences": {"max_num_seqs": 256},
         "512 sequences": {"max_num_seqs": 512},
         "1,536 sequences": {"max_num_seqs": 1536},
-        "8,192 tokens a step": {"max_num_batched_tokens": 8192},
-        "32,768 tokens a step": {"max_num_batched_tokens": 32768},
+        "8,192 tokens per step": {"max_num_batched_tokens": 8192},
+        "32,768 tokens per step": {"max_num_batched_tokens": 32768},
         "fp8": {"quantization": "fp8"},
         "no async scheduling": {"extra": (("async_scheduling", False),)},
         "cascade attention": {"extra": (("disable_cascade_attn", False),)},
     }
     wanted = arguments.settings or list(settings)
-    print(f"{torch.cuda.get_device_name(0)}; the roofline is of one H200 in bf16: {ROOFLINE:.0f}/s")
+    print(f"{torch.cuda.get_device_name(0)}; roofline of one H200 in bf16: {ROOFLINE:.0f}/s")
     with tempfile.TemporaryDirectory() as folder:
         make_tokenizer(Path(folder), size=4000)
         (Path(folder) / "config.json").write_text(json.dumps(MISTRAL_7B))
@@ -244,7 +244,7 @@ def gpu(arguments: argparse.Namespace) -> None:
             stage.open()
             side_by_side(stage, name, texts, arguments.unit, arguments.rounds)
             best = min(ours(stage, texts, arguments.unit)[0] for _ in range(arguments.rounds))
-            print(f"  share of the roofline {arguments.rows / best / ROOFLINE:.0%}", flush=True)
+            print(f"  fraction of the roofline {arguments.rows / best / ROOFLINE:.0%}", flush=True)
             stage.close()
 
 
@@ -255,12 +255,10 @@ def main() -> None:
         command = commands.add_parser(function.__name__)
         command.add_argument("--rows", type=int, default=rows, help="expressions")
         if unit:
-            command.add_argument("--unit", type=int, default=unit, help="expressions in a unit")
-            command.add_argument(
-                "--rounds", type=int, default=3, help="runs of each, of which the best counts"
-            )
+            command.add_argument("--unit", type=int, default=unit, help="expressions per unit")
+            command.add_argument("--rounds", type=int, default=3, help="runs of each side; the best counts")
         command.set_defaults(run=function)
-    commands.choices["engine"].add_argument("--model", help="a folder made by tests/prep/phrases/tiny.py")
+    commands.choices["engine"].add_argument("--model", help="model folder made by tests/prep/phrases/tiny.py")
     commands.choices["gpu"].add_argument("--settings", nargs="*", help="only these settings")
     arguments = parser.parse_args(sys.argv[1:] or ["engine"])
     arguments.run(arguments)

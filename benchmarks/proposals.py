@@ -1,14 +1,12 @@
-"""SAM's masks, official against ours: one process, shuffled order, the same weights and photos; prints
-ratios.
+"""Compares SAM's reference generator with ours in one process, on the same weights and photos; prints ratios.
 
-    python benchmarks/proposals.py --images photos/            # post-processing, clean-up, decoder, whole
-    images python benchmarks/proposals.py --images photos/ --device cuda --model vit_h --points 32 --sections
-    whole
+    python benchmarks/proposals.py --images photos/            # every section
+    python benchmarks/proposals.py --images photos/ --device cuda --model vit_h --points 32 --sections whole
 
-Weights are random (seeded), so trained-looking masks are stood in for where speed is measured: smooth logits
-from the photo's colours and the distance to each point. Identity is also shown on the ragged masks of the
-random weights themselves. The C library's allocator is tuned for both sides, which the official code needs
-more.
+Weights are random (seeded), so speed is measured on synthetic masks that look like those of trained weights:
+smooth logits from the photo's colours and the distance to each point. Agreement is also measured on the
+ragged masks of the random weights. Contenders run in shuffled order. The C library's allocator is tuned for
+both sides; the reference code benefits more from it.
 """
 
 from __future__ import annotations
@@ -59,23 +57,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2, help="how many photos")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--model", default="vit_b", choices=("vit_b", "vit_l", "vit_h"))
-    parser.add_argument("--points", type=int, default=8, help="points a side of the whole-image sections")
+    parser.add_argument("--points", type=int, default=8, help="points per side in the whole-image sections")
     parser.add_argument(
-        "--post-points", type=int, default=32, help="points a side of the post-processing sections"
+        "--post-points", type=int, default=32, help="points per side in the post-processing sections"
     )
-    parser.add_argument("--repeats", type=int, default=1, help="times each contender runs; the best counts")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each contender; the best counts")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--peak", type=float, default=0.0, help="fp32 TFLOP/s of the device, for the share of its bound"
-    )
+    parser.add_argument("--peak", type=float, default=0.0, help="peak fp32 TFLOP/s of the device")
     parser.add_argument("--peak-bf16", type=float, default=0.0, help="the same for bfloat16")
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--alone", choices=("official", "ours"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-# The photos, and logits that stand in for trained weights
+# Photos, and synthetic logits in place of those of trained weights
 
 
 def load_photos(options: argparse.Namespace) -> list[Any]:
@@ -98,7 +94,7 @@ def load_photos(options: argparse.Namespace) -> list[Any]:
 
 
 def stand_in(photo: Any, side: int, low: int = 256) -> tuple[Any, Any]:
-    """Smooth logits (3 side**2, low, low) and predicted IoUs of Beta(9, 1.6), three sizes a point."""
+    """Smooth logits (3 side**2, low, low) and predicted IoUs of Beta(9, 1.6), three sizes per point."""
     import numpy as np
     import torch
     from PIL import Image
@@ -122,7 +118,7 @@ def stand_in(photo: Any, side: int, low: int = 256) -> tuple[Any, Any]:
 
 
 class Script:
-    """Hands out the stand-in logits of one photo in batches of points, round and round."""
+    """Returns the synthetic logits of one photo in batches of points, cyclically."""
 
     def __init__(self, logits: Any, iou: Any, batch: int) -> None:
         self.logits, self.iou = logits.unflatten(0, (-1, 3)).split(batch), iou.view(-1, 3).split(batch)
@@ -163,7 +159,7 @@ def official(model: Any, **settings: Any) -> Callable[[Any], list[dict[str, Any]
 
 
 def without_network(model: Any, script: Script) -> Any:
-    """The model with the script in place of its networks, so that the generator's own work is left."""
+    """The model with its networks replaced by the script, which leaves the generator's own work."""
     import torch
 
     class Encoder(torch.nn.Module):
@@ -188,7 +184,7 @@ def without_network(model: Any, script: Script) -> Any:
 
 
 def ours_without_network(model: Any, script: Script, settings: dict[str, Any]) -> Any:
-    """Our generator likewise: the script takes the decoder's place behind its filter by predicted IoU."""
+    """The same for our generator: the script replaces the decoder, including its filter by predicted IoU."""
     generator = ours(model, **settings)
     without_network(model, script)
     generator._encode = lambda images: [model.image_encoder(image[None]) for image in images]
@@ -197,7 +193,7 @@ def ours_without_network(model: Any, script: Script, settings: dict[str, Any]) -
 
 
 class Scripted:
-    """The script behind the decoder's interface; ``real``, where given, does the work as well."""
+    """The script with the decoder's interface; ``real``, if given, also runs."""
 
     def __init__(self, script: Script, real: Any = None) -> None:
         self.script, self.real = script, real
@@ -224,9 +220,9 @@ class Scripted:
 def race(
     contenders: dict[str, Callable[[], Any]], repeats: int, device: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Best seconds and last result of each contender; every round in another order.
+    """Best seconds and last result of each contender; the order is shuffled in every round.
 
-    On a CPU these are seconds of processor time: others at work on the machine do not count.
+    On a CPU this is CPU time, which excludes other processes.
     """
     import torch
 
@@ -245,11 +241,11 @@ def race(
 
 def pair(mine: Any, theirs: Callable[[Any], Any], photo: Any) -> dict[str, Callable[[], Any]]:
     """The two contenders on one photo."""
-    return {"official": lambda: theirs(photo), "ours": lambda: mine.propose([photo])[0]}
+    return {"reference": lambda: theirs(photo), "ours": lambda: mine.propose([photo])[0]}
 
 
 def same(found: list[Any], expected: list[dict[str, Any]]) -> tuple[int, int]:
-    """How many masks are equal in every field and place, of how many on the longer side."""
+    """The number of masks that are equal in every field and position, and the larger number of masks."""
     equal = 0
     for mine, theirs in zip(found, expected, strict=False):
         equal += (
@@ -266,7 +262,7 @@ def same(found: list[Any], expected: list[dict[str, Any]]) -> tuple[int, int]:
 
 def report(what: str, seconds: dict[str, float], note: str = "") -> None:
     times = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
-    print(f"  {what}: {seconds['official'] / seconds['ours']:.1f}x  ({times}){note}")
+    print(f"  {what}: {seconds['reference'] / seconds['ours']:.1f}x  ({times}){note}")
 
 
 def shares(generator: Any, equal: tuple[int, int]) -> str:
@@ -278,7 +274,7 @@ def shares(generator: Any, equal: tuple[int, int]) -> str:
 
 
 def post_pair(options: argparse.Namespace, photo: Any, **settings: Any) -> tuple[Any, Any]:
-    """Both generators on the photo's stand-in logits, without networks."""
+    """Both generators on the photo's synthetic logits, without networks."""
     logits, iou = stand_in(photo, options.post_points)
     settings |= {"points_per_side": options.post_points}
     logits, iou = logits.to(options.device), iou.to(options.device)
@@ -291,11 +287,11 @@ def post_pair(options: argparse.Namespace, photo: Any, **settings: Any) -> tuple
 
 
 def section_post(options: argparse.Namespace, photos: list[Any]) -> None:
-    """All after the decoder's logits and predicted IoUs, official thresholds."""
+    """Everything after the decoder's logits and predicted IoUs, with the reference's thresholds."""
     for photo in photos:
         mine, theirs = post_pair(options, photo)
         seconds, found = race(pair(mine, theirs, photo), options.repeats, options.device)
-        equal = same(found["ours"], found["official"])
+        equal = same(found["ours"], found["reference"])
         report(f"{size_of(photo)}, {options.post_points**2} points", seconds, shares(mine, equal))
 
 
@@ -325,13 +321,15 @@ def section_regions(options: argparse.Namespace, photos: list[Any], area: int = 
             return [on_runs(runs, *size, area) for runs in all_runs]
 
         fast()
-        seconds, found = race({"official": slow, "ours": fast}, max(3, options.repeats), "cpu")
-        equal = sum((a[0].tolist(), a[1]) == b for a, b in zip(found["ours"], found["official"], strict=True))
+        seconds, found = race({"reference": slow, "ours": fast}, max(3, options.repeats), "cpu")
+        equal = sum(
+            (a[0].tolist(), a[1]) == b for a, b in zip(found["ours"], found["reference"], strict=True)
+        )
         report(size_of(photo), seconds, f"; {equal} of {len(lists)} masks equal")
 
 
 def section_bytes(options: argparse.Namespace, photos: list[Any]) -> None:
-    """What an image's masks take up in three formats."""
+    """The size of an image's masks in three formats."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -366,11 +364,11 @@ def section_bytes(options: argparse.Namespace, photos: list[Any]) -> None:
 
 
 def section_memory(options: argparse.Namespace, photos: list[Any]) -> None:
-    """Peak memory of the post-processing alone, each contender in a process of its own."""
+    """Peak memory of the post-processing, each contender in its own process."""
     for name in ("official", "ours"):
         command = [sys.executable, *sys.argv, "--alone", name]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-        print(f"  {name}: {done.stdout.strip()}")
+        print(f"  {'reference' if name == 'official' else name}: {done.stdout.strip()}")
 
 
 def run_alone(options: argparse.Namespace, photos: list[Any]) -> None:
@@ -380,12 +378,12 @@ def run_alone(options: argparse.Namespace, photos: list[Any]) -> None:
     with gpu_peak(options.device) as peak:
         theirs(photo) if options.alone == "official" else mine.propose([photo])
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"{size_of(photo)}: {more / 1024:.0f} MiB over what was loaded{peak()}")
+    print(f"{size_of(photo)}: {more / 1024:.0f} MiB on top of what was loaded{peak()}")
 
 
 @contextlib.contextmanager
 def gpu_peak(device: str) -> Iterator[Callable[[], str]]:
-    """The peak of the GPU's memory within, in words; none on a CPU."""
+    """The peak GPU memory in the block, as text; empty on a CPU."""
     import torch
 
     if device == "cpu":
@@ -396,7 +394,7 @@ def gpu_peak(device: str) -> Iterator[Callable[[], str]]:
 
 
 def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
-    """One image's points through the decoder; four in ten masks pass the predicted IoU."""
+    """A batch of 64 points through the decoder; 40% of the masks pass the predicted IoU threshold."""
     import torch
 
     model = random_model(options)
@@ -407,10 +405,10 @@ def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
         prompts = decode.prompts(points)
         iou = decode.reference(features, prompts)[1].flatten()
         threshold = float(iou.quantile(0.6))
-        decode(features, prompts, threshold)  # compares the two ways
+        decode(features, prompts, threshold)  # compares the two decoder passes
         seconds, _ = race(
             {
-                "official": lambda: model.mask_decoder(
+                "reference": lambda: model.mask_decoder(
                     image_embeddings=features, image_pe=model.prompt_encoder.get_dense_pe(),
                     sparse_prompt_embeddings=prompts, multimask_output=True,
                     dense_prompt_embeddings=decode._no_mask.expand(64, -1, 64, 64),
@@ -419,31 +417,31 @@ def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
             },
             max(3, options.repeats), options.device,
         )  # fmt: skip
-    report("64 points", seconds, f"; shared pass gives the reference's bits: {decode.agrees}")
+    report("64 points", seconds, f"; shared pass bitwise equal: {decode.agrees}")
 
 
 def section_ragged(options: argparse.Namespace, photos: list[Any]) -> None:
-    """Identity on the random weights' own masks, 6 points a side; ours compiles in its time."""
+    """Agreement on the masks of the random weights, 6 points per side; our time includes compilation."""
     settings = RAGGED | {"points_per_side": 6}
     model = random_model(options)
     mine, theirs = ours(model, model=options.model, **settings), official(model, **settings)
     for photo in photos:
         seconds, found = race(pair(mine, theirs, photo), 1, options.device)
-        report(size_of(photo), seconds, shares(mine, same(found["ours"], found["official"])))
+        report(size_of(photo), seconds, shares(mine, same(found["ours"], found["reference"])))
 
 
 def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
-    """Pixels in, masks out: encoder and decoder run, then smooth logits take the place of the random ones."""
+    """A whole image. The encoder and decoder run; smooth logits then replace the random ones."""
     settings = {"points_per_side": options.points, "points_per_batch": min(64, options.points**2)}
     for photo in photos:
         logits, iou = (part.to(options.device) for part in stand_in(photo, options.points))
-        names = ["official", "ours"] + (["fast"] if options.device != "cpu" else [])
+        names = ["reference", "ours"] + (["fast"] if options.device != "cpu" else [])
         contenders: dict[str, Callable[[], Any]] = {}
         generators: dict[str, Any] = {}
         threshold = float("nan")
         for name in names:
             model, script = random_model(options), Script(logits, iou, settings["points_per_batch"])
-            if name == "official":
+            if name == "reference":
                 threshold = iou_quantile(model, photo, settings)
                 contenders[name] = scripted_official(
                     model, script, photo, settings | {"pred_iou_thresh": threshold}
@@ -453,20 +451,20 @@ def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
             generator = ours(
                 model, model=options.model, fidelity=fidelity, pred_iou_thresh=threshold, **settings
             )
-            generator.propose([photo])  # compiles, and compares the decoder's two ways
+            generator.propose([photo])  # compiles, and compares the two decoder passes
             generator._decode = Scripted(script, generator._decode)
             generator.recomputed = generator.measured = 0
             generators[name] = generator
             contenders[name] = lambda g=generator, p=photo: g.propose([p])[0]  # type: ignore[misc]
         with gpu_peak(options.device) as peak:
             seconds, found = race(contenders, options.repeats, options.device)
-        note = shares(generators["ours"], same(found["ours"], found["official"]))
+        note = shares(generators["ours"], same(found["ours"], found["reference"]))
         report(f"{size_of(photo)}, {options.points**2} points", seconds, note + peak())
         bound(options, seconds)
 
 
 def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
-    """A threshold that four in ten of the random weights' predicted IoUs pass."""
+    """A threshold that 40% of the random weights' predicted IoUs pass."""
     import torch
 
     generator = ours(model, **settings)
@@ -479,7 +477,7 @@ def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
 
 
 def scripted_official(model: Any, script: Script, photo: Any, settings: dict[str, Any]) -> Callable[[], Any]:
-    """The official generator whose decoder runs and is then overruled, but for its predicted IoUs."""
+    """The reference generator; its decoder runs, then the script replaces its logits."""
     import torch
 
     class Decoder(torch.nn.Module):
@@ -496,13 +494,13 @@ def scripted_official(model: Any, script: Script, photo: Any, settings: dict[str
 
 
 def bound(options: argparse.Namespace, seconds: dict[str, float]) -> None:
-    """Images a second and the share of what the device's arithmetic allows, for 1,024 points on ViT-H."""
+    """Print images/s and, for ViT-H, the fraction of the device's peak FLOP/s."""
     for name, value in seconds.items():
         peak = options.peak_bf16 if name == "fast" else options.peak
         share = ""
         if peak and options.model == "vit_h":
             work = 5.96 + 3.71 * options.points**2 / 1024  # TFLOP: encoder, decoder
-            share = f", {work / value / peak:.0%} of its arithmetic bound"
+            share = f", {work / value / peak:.0%} of its peak FLOP/s"
         print(f"    {name}: {1 / value:.3f} images/s{share}")
 
 

@@ -1,4 +1,4 @@
-"""How the readers compare with the plain ways, side by side: python benchmarks/readers.py [rows]."""
+"""Compares the readers with plain library calls, side by side: python benchmarks/readers.py [rows]."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def pickles(rows: int) -> None:
-    """The restricted reader against pickle.loads, on references like RefCOCO's."""
+    """The restricted reader vs. pickle.loads, on references like RefCOCO's."""
     words = ["man", "on", "the", "left"]
     refs = [
         {
@@ -48,11 +48,11 @@ def pickles(rows: int) -> None:
     ]
     data = pickle.dumps(refs, protocol=2)
     theirs, ours = best(lambda: pickle.loads(data)), best(lambda: loads(data))
-    print(f"pickle of {rows:,} references: {ours:.2f} s, pickle.loads {theirs:.2f} s ({ours / theirs:.1f} x)")
+    print(f"pickle of {rows:,} references: {ours:.2f} s, pickle.loads {theirs:.2f} s ({ours / theirs:.1f}x)")
 
 
 def annotations(folder: Path, rows: int) -> None:
-    """The element-by-element reader against json.load: time and the most memory held."""
+    """The element-by-element reader vs. json.loads: time and peak memory."""
     path = folder / "instances.json"
     polygon = [[float(at % 640) + 0.25 for at in range(60)]]
     images = [{"id": at, "file_name": f"{at}.jpg", "height": 480, "width": 640} for at in range(rows // 10)]
@@ -63,12 +63,12 @@ def annotations(folder: Path, rows: int) -> None:
     print(
         f"instances.json of {path.stat().st_size / 1e6:.0f} MB: {ours:.2f} s and {most_ours / 1e6:.0f} MB, "
         f"json.loads {theirs:.2f} s and {most_theirs / 1e6:.0f} MB "
-        f"({ours / theirs:.1f} x the time, {most_ours / most_theirs:.2f} x the memory)"
+        f"({ours / theirs:.1f}x the time, {most_ours / most_theirs:.2f}x the memory)"
     )
 
 
 def lines(folder: Path, rows: int) -> None:
-    """Expressions of a JSONL file against a loop of json.loads and the same hash for each line."""
+    """Reading the expressions of a JSONL file vs. a loop of json.loads and the same hash per line."""
     path = folder / "mine.jsonl"
     path.write_text(
         "".join(f'{{"sent": "cup number {at}", "image": "{at // 3}.jpg"}}\n' for at in range(rows))
@@ -82,13 +82,13 @@ def lines(folder: Path, rows: int) -> None:
 
     theirs, ours = best(plain), best(lambda: sum(1 for _ in open_jsonl(path).expressions()))
     print(
-        f"JSONL of {rows:,} lines: {rows / ours:,.0f} rows/s, json.loads and hash alone {rows / theirs:,.0f} "
-        f"({ours / theirs:.1f} x the time)"
+        f"JSONL of {rows:,} lines: {rows / ours:,.0f} rows/s, json.loads and hash only {rows / theirs:,.0f} "
+        f"({ours / theirs:.1f}x the time)"
     )
 
 
 def identities(rows: int) -> None:
-    """Memory of telling equal rows apart against a set of the row ids."""
+    """Memory for distinguishing equal rows vs. a set of the row IDs."""
     hashes = [int(row_id("d", "", at, None, None, "x", 0)[:16], 16) for at in range(rows)]
 
     def ours() -> Ordinals:
@@ -99,13 +99,13 @@ def identities(rows: int) -> None:
 
     held, of_strings = kept(ours), kept(lambda: {f"{value:032x}" for value in hashes})
     print(
-        f"identities of {rows:,}: {held / rows:.1f} bytes a row, a set of strings {of_strings / rows:.1f}"
-        f" ({held / of_strings:.2f} x)"
+        f"identities of {rows:,}: {held / rows:.1f} bytes per row, a set of strings {of_strings / rows:.1f}"
+        f" ({held / of_strings:.2f}x)"
     )
 
 
 def best(call: Callable[[], Any], times: int = 3) -> float:
-    """The shortest of some runs in seconds of the processor, so that what else runs counts little."""
+    """The minimum CPU time of several runs in seconds, which other processes affect little."""
     seconds = []
     for _ in range(times):
         start = time.process_time()
@@ -115,7 +115,7 @@ def best(call: Callable[[], Any], times: int = 3) -> float:
 
 
 def peak(call: Callable[[], Any]) -> int:
-    """The most bytes that a call holds at once."""
+    """The peak memory of a call in bytes."""
     tracemalloc.start()
     call()
     most = tracemalloc.get_traced_memory()[1]
@@ -124,7 +124,7 @@ def peak(call: Callable[[], Any]) -> int:
 
 
 def kept(call: Callable[[], Any]) -> int:
-    """The bytes that a call's result takes."""
+    """The memory of a call's result in bytes."""
     tracemalloc.start()
     result = call()
     size = tracemalloc.get_traced_memory()[0]

@@ -1,4 +1,4 @@
-"""Prints how far our model is from numbers of the released code, quantity by quantity: max |d| / (1 + |t|).
+"""Compares our model with recorded values of the released code, per quantity: max |d| / (1 + |t|).
 
 .venv/bin/python benchmarks/released_agreement.py PATH/TO/pcnet_released_small.npz
 """
@@ -23,7 +23,7 @@ SIZES = ClipSizes(1024, 224, (1, 1, 1, 1), 4, 77, 512, 64, 2)
 
 
 class Numbers:
-    """The file's arrays as tensors."""
+    """The arrays of the file as tensors."""
 
     def __init__(self, path: str) -> None:
         self.arrays = np.load(path)
@@ -32,7 +32,7 @@ class Numbers:
         return torch.from_numpy(self.arrays[key])
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The arrays whose key starts with ``prefix``, without it."""
+        """The arrays whose keys start with ``prefix``, by the rest of the key."""
         return {key.removeprefix(prefix): self[key] for key in self.arrays.files if key.startswith(prefix)}
 
 
@@ -127,4 +127,4 @@ if __name__ == "__main__":
         sys.exit("usage: released_agreement.py pcnet_released_small.npz")
     given = Numbers(sys.argv[1])
     worst = max(evaluation(given) + training(given) + functions(given))
-    print(f"{'the worst of all':52s} {worst:.1e}")
+    print(f"{'maximum':52s} {worst:.1e}")

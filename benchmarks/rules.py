@@ -1,9 +1,8 @@
-"""How good and how fast the rules are, beside two baselines: python benchmarks/rules.py [EXPRESSIONS.jsonl].
+"""Compares the rules with two baselines, accuracy and speed: python benchmarks/rules.py [EXPRESSIONS.jsonl].
 
-On the gold set: how often the target is named right, how often a cue is the right one, and how much of the
-expression the phrases cover. On real expressions, where a JSONL file with ``sent`` and ``dataset`` is given
-or lies beside the checkout: the rate of each violation per dataset, and expressions per second of the whole
-stage on one core.
+On the gold set: accuracy of the head, F1 of the cues, and coverage of the expression by the phrases. On real
+expressions, if a JSONL file with ``sent`` and ``dataset`` is given or is next to the checkout: the rate of
+each violation per dataset, and expressions per second of the whole stage on one core.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLD = ROOT / "tests" / "prep" / "phrases" / "rules" / "gold.jsonl"
 REAL = ROOT.parent / "shared" / "data" / "expressions.jsonl"
 
-# Words that carry no content; all others count, so that the score owes nothing to the rules' classes.
+# Words without content. All others count, so that the score is independent of the rules' word classes.
 _STOP = {
     *(
         "a",
@@ -66,22 +65,22 @@ def content(text: str) -> frozenset[str]:
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """Baseline: the expression alone."""
+    """Baseline: the whole expression as the only phrase."""
     return (text,)
 
 
 def at_prepositions(text: str) -> tuple[str, ...]:
-    """Baseline: what stands before the first preposition, and that again with each phrase behind it."""
+    """Baseline: the text before the first preposition, alone and with each prepositional phrase."""
     first, *rest = _PREPOSITION.split(text)
     return (first, *(f"{first} {part}" for part in rest))[:5]
 
 
 def score(gold: Sequence[dict[str, Any]], decompose: Decomposer) -> dict[str, float]:
-    """Shares of 1 on a gold set.
+    """Scores in [0, 1] on a gold set.
 
-    ``head``: the first phrase has exactly the head's content. ``cues``: F1 of the later phrases' further
-    content against the gold cues. ``exact``: head and all cues right. ``coverage``: content words that some
-    phrase has.
+    ``head``: the first phrase has exactly the content of the gold head. ``cues``: F1 of the additional
+    content of the later phrases against the gold cues. ``exact``: the head and all cues are correct.
+    ``coverage``: share of the content words that occur in a phrase.
     """
     heads = exact = right = said = wanted = covered = there = 0
     for entry in gold:
@@ -120,7 +119,7 @@ def print_gold(gold: list[dict[str, Any]]) -> None:
         for name, decompose in DECOMPOSERS.items():
             s = score(rows, decompose)
             print(f"{name:24}{s['head']:8.1%}{s['cues']:9.1%}{s['exact']:8.1%}{s['coverage']:10.1%}")
-    print(f"\nRules by kind, all parts\n{'':24}{'n':>8}{'head':>9}{'cues F1':>8}{'exact':>10}")
+    print(f"\nRules by type of expression, all parts\n{'':24}{'n':>8}{'head':>9}{'cues F1':>8}{'exact':>10}")
     for kind in dict.fromkeys(entry["kind"] for entry in gold):
         rows = [entry for entry in gold if entry["kind"] == kind]
         s = score(rows, break_up)
@@ -147,13 +146,13 @@ def print_violations(rows: list[dict[str, Any]]) -> None:
 
 
 def forget() -> None:
-    """Empty what the rules and checks remember of words, shapes and phrases."""
+    """Clear the caches of the rules and checks."""
     for cache in (reading, analyse, count_tokens, guess, stem, read):
         cache.cache_clear()
 
 
 def stage_seconds(items: list[Expression]) -> float:
-    """CPU seconds of a fresh stage for all ``items``."""
+    """CPU seconds of a new stage for all ``items``."""
     forget()
     stage = RulesStage()
     start = time.process_time()
@@ -170,17 +169,17 @@ def print_speed(rows: list[dict[str, Any]]) -> None:
         for i, row in enumerate(rows)
     ]
     stage.process(items[:1])
-    count_tokens("the first calls read CLIP's vocabulary and load ftfy: \u00e9")
+    count_tokens("the first call reads CLIP's vocabulary and loads ftfy: \u00e9")
     print("\nSpeed of the whole stage (rules, checks, keys, Arrow rows) on one core")
     print(f"{'':18}{'rows':>10}{'rows/s':>10}")
     for dataset in ("all", *dict.fromkeys(item.dataset for item in items)):
         chosen = [item for item in items if dataset in ("all", item.dataset)]
         if len(chosen) < 1000:
             continue
-        # The best of five, each with empty caches: other work on the machine only ever slows it down.
+        # The best of five with empty caches: other work on the machine can only slow it down.
         seconds = min(stage_seconds(chosen) for _ in range(5))
         print(f"{dataset:18}{len(chosen):10}{len(chosen) / seconds:10.0f}")
-    print("\nThe same expressions without stage and rows: decomposed and checked, each text once")
+    print("\nWithout the stage: each distinct text decomposed and checked once")
     texts = list(dict.fromkeys(item.text for item in items))
     rates = {}
     for name, decompose in DECOMPOSERS.items():
@@ -189,14 +188,14 @@ def print_speed(rows: list[dict[str, Any]]) -> None:
         for text in texts:
             violations(text, tuple(decompose(text)))
         rates[name] = len(texts) / (time.process_time() - start)
-        print(f"{name:24}{rates[name]:10.0f} /s{rates[name] / rates['rules']:8.2f} x the rules")
+        print(f"{name:24}{rates[name]:10.0f} /s{rates[name] / rates['rules']:8.2f}x the rules")
 
 
 def main() -> None:
     print_gold(load(GOLD))
     real = Path(sys.argv[1]) if len(sys.argv) > 1 else REAL
     if not real.is_file():
-        print(f"\n{real} is absent: no table of real expressions")
+        print(f"\n{real} is missing: real expressions are skipped")
         return
     rows = load(real)
     print_speed(rows)

@@ -1,9 +1,9 @@
-"""Rows a second, memory and open time of large stores, and what the engine costs per unit.
+"""Measures rows/s, memory and opening time of large stores, and the engine's overhead per unit.
 
 python benchmarks/scale.py listing --rows 1000000    # images through a generator that opens no file
 python benchmarks/scale.py rules --rows 10000000     # expressions through the rules
 python benchmarks/scale.py nodes                     # seconds per unit in process and on 1, 2 and 4 Ray nodes
-python benchmarks/scale.py costs --expression-rate 832 --image-rate 10.8     # hours and storage on GPUs
+python benchmarks/scale.py costs --expression-rate 832 --image-rate 10.8     # GPU hours and storage
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from prep.stage import Resources, Stage
 
 
 class FreeGenerator:
-    """An image's row without looking at the image."""
+    """Produces the row of an image without reading the image."""
 
     resources = Resources(cpus=1.0)
 
     def open(self) -> None:
-        """There is nothing to load."""
+        """Nothing to load."""
 
     def load(self, unit: list[ImageRef]) -> list[ImageRef]:
-        """Nothing is read."""
+        """Nothing to read."""
         return unit
 
     def process(self, unit: list[ImageRef]) -> pa.Table:
-        """Rows without a mask."""
+        """Rows without masks."""
         count = len(unit)
         same: dict[str, Any] = {"generator": "free", "status": "empty", "grid32": b"", "masks": []}
         columns = {name: [value] * count for name, value in same.items()}
@@ -102,7 +102,7 @@ class Memory:
             self.samples.append(pages * resource.getpagesize() / 2**20)
 
     def quarters(self) -> str:
-        """Resident memory at a quarter, half, three quarters and the end of the run."""
+        """Resident memory after 1/4, 1/2, 3/4 and all of the run."""
         last = len(self.samples) - 1
         return ", ".join(f"{self.samples[last * k // 4]:.0f}" for k in (1, 2, 3, 4)) if last > 0 else "-"
 
@@ -136,7 +136,7 @@ def fill(
         ledger = sum(path.stat().st_size for path in files if path.suffix == ".json")
         print(
             f"{name}: {summary.done:,} rows in {summary.seconds:.0f} s = {summary.rate:,.0f} rows/s"
-            f" ({cpu / summary.done * 1e6:.0f} us of CPU a row); resident MiB at 1/4, 1/2, 3/4, 1:"
+            f" ({cpu / summary.done * 1e6:.0f} us of CPU per row); resident MiB after 1/4, 1/2, 3/4, 1:"
             f" {memory.quarters()}; {len(files)} files, {data / 2**20:.0f} MiB of shards, manifest"
             f" {ledger / 2**10:.0f} KiB"
         )
@@ -149,13 +149,13 @@ def fill(
             nothing = prepare(stage, iter(()), key=key, writer=writer, unit_size=unit, selection=selection)
         assert nothing.reused == count
         print(
-            f"  opens in {opened} s, its {int(keys):,} keys are read in another {keyed} s ({cpu_seconds} s of"
-            f" CPU with the imports); a re-run with nothing to do takes {time.perf_counter() - again:.2f} s"
+            f"  opened in {opened} s; {int(keys):,} keys read in another {keyed} s ({cpu_seconds} s of CPU,"
+            f" including imports); a re-run with nothing to do takes {time.perf_counter() - again:.2f} s"
         )
 
 
 def nodes(units: int, size: int) -> None:
-    """Time per unit of a stage that does nothing, in process and on Ray nodes of one worker each."""
+    """Time per unit of a stage that does nothing, in process and on Ray nodes with one worker each."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -170,7 +170,7 @@ def nodes(units: int, size: int) -> None:
             return (time.perf_counter() - start) / (units - 1)
 
     here = measure(workers=1)
-    print(f"in process: {here * 1e3:.2f} ms a unit of {size} items")
+    print(f"in process: {here * 1e3:.2f} ms per unit of {size} items")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=cluster.address, log_to_driver=False)
     there = 0
@@ -178,13 +178,13 @@ def nodes(units: int, size: int) -> None:
         while there < count:
             try:
                 cluster.add_node(num_cpus=1)
-            except Exception as error:  # a busy machine: Ray gives up on a node after 30 s
+            except Exception as error:  # on a busy machine, Ray gives up on a node after 30 s
                 print(error)
                 continue
             there += 1
         seconds = measure(workers=count, ray_address=cluster.address)
         print(
-            f"{count} Ray nodes: {seconds * 1e3:.2f} ms a unit, {seconds / here:.1f} times in process",
+            f"{count} Ray nodes: {seconds * 1e3:.2f} ms per unit, {seconds / here:.1f}x the time in process",
             flush=True,
         )
     ray.shutdown()
@@ -192,7 +192,7 @@ def nodes(units: int, size: int) -> None:
 
 
 def costs(arguments: argparse.Namespace) -> None:
-    """What each stage takes on 1, 8 and 64 GPUs at given rates, by the arithmetic of ``--plan``."""
+    """Time and storage of each stage on several GPUs at given rates, estimated as by ``--plan``."""
     phrases = Pace(
         arguments.expression_rate, arguments.engine_start, arguments.expression_bytes, rows=0, workers=1
     )
@@ -218,12 +218,12 @@ def main() -> None:
     parser.add_argument("what", choices=["listing", "rules", "nodes", "costs"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--units", type=int, default=400)
-    parser.add_argument("--expression-rate", type=float, default=832, help="expressions a second and GPU")
-    parser.add_argument("--engine-start", type=float, default=120, help="seconds until vLLM answers")
-    parser.add_argument("--expression-bytes", type=float, default=62, help="of a stored row")
-    parser.add_argument("--image-rate", type=float, default=10.8, help="images a second and GPU")
+    parser.add_argument("--expression-rate", type=float, default=832, help="expressions/s per GPU")
+    parser.add_argument("--engine-start", type=float, default=120, help="seconds until vLLM is ready")
+    parser.add_argument("--expression-bytes", type=float, default=62, help="bytes per stored row")
+    parser.add_argument("--image-rate", type=float, default=10.8, help="images/s per GPU")
     parser.add_argument("--sam-start", type=float, default=20, help="seconds until SAM is loaded")
-    parser.add_argument("--image-bytes", type=float, default=18_000, help="of a stored row")
+    parser.add_argument("--image-bytes", type=float, default=18_000, help="bytes per stored row")
     arguments = parser.parse_args()
     count = arguments.rows
     if arguments.what == "listing":

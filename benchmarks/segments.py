@@ -1,7 +1,7 @@
-"""How well 40 masks without weights cover annotated objects: ours beside plain library calls, in one process.
+"""Measures how well 40 masks without weights cover annotated objects: ours vs. plain library calls.
 
-Prints, over every annotation of at least ``--min-area`` pixels, the mean of the best IoU and the share of
-objects that have one of 0.5 or more; and the masks and CPU seconds an image.
+Prints the mean best IoU and the recall at IoU 0.5 over all annotations of at least ``--min-area`` pixels, and
+the masks and CPU seconds per image.
 Run: python benchmarks/segments.py --data ../shared/data/coco
 """
 
@@ -27,7 +27,7 @@ MOST = 40
 
 
 def objects(data: Path, min_area: float) -> list[tuple[Pixels, list[Rle]]]:
-    """Each photo that has annotations of that size, with their masks."""
+    """Each photo with annotations of that size, and their masks."""
     read = json.loads((data / "annotations" / "instances_train2014.json").read_text())
     by_image: dict[int, list[Any]] = {}
     for annotation in read["annotations"]:

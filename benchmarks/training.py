@@ -1,7 +1,7 @@
-"""Measures the trainer: masks a second against the released way, a step against a plain loop, a whole epoch.
+"""Measures the trainer: mask loading vs. the released code, a step vs. a plain loop, and an epoch.
 
 .venv/bin/python benchmarks/training.py            # about two minutes on 2 cores
-.venv/bin/python benchmarks/training.py --epoch 0  # without the epoch
+.venv/bin/python benchmarks/training.py --epoch 0  # skip the epoch
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from prep.cache.store import open_store
 from prep.datasets.catalogue import open_dataset
 from prep.demo import dataset as synthetic
 
-MASKS, HEIGHT, WIDTH = 40, 480, 640  # a COCO image with as many proposals as are kept
+MASKS, HEIGHT, WIDTH = 40, 480, 640  # a COCO image with the maximum number of proposals
 SMALL = ClipSizes(64, 160, (1, 1, 1, 1), 16, 77, 512, 64, 2)
 
 
@@ -50,7 +50,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def blobs(count: int) -> np.ndarray:
-    """Rectangles as bool (count, 480, 640)."""
+    """Random rectangles, bool (count, 480, 640)."""
     rng = np.random.default_rng(0)
     masks = np.zeros((count, HEIGHT, WIDTH), bool)
     for mask in masks:
@@ -60,9 +60,7 @@ def blobs(count: int) -> np.ndarray:
 
 
 def loaders(images: int = 6) -> None:
-    """A batch's masks: unpacked from the store's rows, against ``np.load`` of 40 x H x W floats and a
-    resize.
-    """
+    """Masks of a batch: unpacked from the store's rows, vs. ``np.load`` of 40 x H x W floats and a resize."""
     masks = blobs(MASKS)
     rows, columns = np.arange(32) * HEIGHT // 32, np.arange(32) * WIDTH // 32
     grids = np.packbits(masks[:, rows][:, :, columns].reshape(MASKS, -1), axis=1, bitorder="big")
@@ -82,13 +80,13 @@ def loaders(images: int = 6) -> None:
             loaded = [torch.Tensor(np.load(path))[None] for path in paths]
             return torch.cat([F.interpolate(one, (32, 32), mode="nearest") for one in loaded])
 
-        assert torch.equal(ours(), released()), "the two loaders differ"
+        assert torch.equal(ours(), released()), "The two loaders differ."
         mine, theirs = seconds(ours, 200), seconds(released, 5)
         size = paths[0].stat().st_size
     print(f"masks of {images} images ({MASKS} of {HEIGHT} x {WIDTH}), files in the page cache")
-    print(f"  np.load + resize  {images / theirs:12,.1f} images/s  {size:12,} bytes an image")
-    print(f"  from the store    {images / mine:12,.1f} images/s  {grids.nbytes:12,} bytes an image")
-    print(f"  ratio             {theirs / mine:12,.0f} x         {size / grids.nbytes:12,.0f} x\n")
+    print(f"  np.load + resize  {images / theirs:12,.1f} images/s  {size:12,} bytes per image")
+    print(f"  from the store    {images / mine:12,.1f} images/s  {grids.nbytes:12,} bytes per image")
+    print(f"  ratio             {theirs / mine:12,.0f}x          {size / grids.nbytes:12,.0f}x\n")
 
 
 def random_batch(size: int, side: int) -> Batch:
@@ -109,7 +107,7 @@ def random_batch(size: int, side: int) -> Batch:
 
 
 def steps(size: int = 8) -> None:
-    """Forward, losses and backward of the paper's recipe: the whole batch at once, against pair by pair."""
+    """Forward, losses and backward of the paper's recipe: the whole batch at once, vs. pair by pair."""
     paper = recipe("paper")
     torch.manual_seed(0)
     model = PCNet(ModelConfig("clip", "paper", 3, 64, 0.1, clip=SMALL), paper).train()
@@ -123,7 +121,7 @@ def steps(size: int = 8) -> None:
         return total.detach()
 
     def plain() -> torch.Tensor:
-        """The same features, but every image meets every text in a call of its own."""
+        """The same features, but a separate call for every pair of image and text."""
         model.zero_grad()
         visual = model.c4_vis_project(model.backbone.encode_image(batch.images))
         texts = torch.cat([batch.expression_ids, batch.partner_expression_ids])
@@ -151,12 +149,12 @@ def steps(size: int = 8) -> None:
     assert torch.allclose(first, second, rtol=1e-4), (first, second)
     mine, theirs = seconds(ours, 5), seconds(plain, 2)
     print(f"a step of the paper's recipe, {size} images of 160 x 160 against {2 * size} texts, 3 stages")
-    print(f"  pair by pair      {theirs:12.2f} s\n  the batch at once {mine:12.2f} s")
-    print(f"  ratio             {theirs / mine:12,.1f} x\n")
+    print(f"  pair by pair      {theirs:12.2f} s\n  whole batch       {mine:12.2f} s")
+    print(f"  ratio             {theirs / mine:12,.1f}x\n")
 
 
 def make_store(folder: Path, images: int) -> tuple[Path, str]:
-    """A synthetic dataset, its expressions as their own phrases and random boxes as proposals."""
+    """A synthetic dataset, with each expression as its only phrase and fixed boxes as proposals."""
     data = synthetic.write(folder, images=images, seed=0)
     dataset = open_dataset(data, "refcoco")
     store = open_store(folder / "store", create=True)
@@ -186,9 +184,7 @@ def make_store(folder: Path, images: int) -> tuple[Path, str]:
 
 
 def epoch(images: int) -> None:
-    """One epoch of ``--encoder tiny --recipe plus`` from the command's point of view, and its loader
-    alone.
-    """
+    """One epoch with ``--encoder tiny --recipe plus``, and its data loader alone."""
     random.seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -210,14 +206,14 @@ def epoch(images: int) -> None:
     threads = torch.get_num_threads()
     print(f"one epoch, tiny encoder, {threads} threads: {samples:,} expressions of {images} images")
     print(f"  training          {done.seconds:12.1f} s  {samples / done.seconds:10,.0f} expressions/s")
-    print(f"  loading, decoding {loading:12.1f} s  {samples / loading:10,.0f} expressions/s")
-    print(f"  loading, memory   {again:12.1f} s  {samples / again:10,.0f} expressions/s")
+    print(f"  loading, cold     {loading:12.1f} s  {samples / loading:10,.0f} expressions/s")
+    print(f"  loading, cached   {again:12.1f} s  {samples / again:10,.0f} expressions/s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--epoch", type=int, default=400, help="images of the epoch's dataset; 0 leaves it out"
+        "--epoch", type=int, default=400, help="images in the dataset of the epoch; 0 skips it"
     )
     images = parser.parse_args().epoch
     loaders()

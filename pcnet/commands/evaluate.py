@@ -1,4 +1,4 @@
-"""`pcnet eval` and `predict`: a checkpoint scored over a split, or asked about one image."""
+"""`pcnet eval` and `predict`: evaluates a checkpoint on a split, or runs it on one image."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from pcnet.evaluation.evaluate import Report
     from pcnet.metrics import Metrics
 
-Checkpoint = Annotated[
-    Path, typer.Option(help="The checkpoint to score: a run's best.pt, or a released one.")
-]
+Checkpoint = Annotated[Path, typer.Option(help="Checkpoint to evaluate: a run's best.pt, or a released one.")]
 EvalDataset = Annotated[shared.DatasetName, typer.Option(help="Dataset to evaluate on.")]
 EvalSplit = Annotated[str | None, typer.Option(help="Split to evaluate on. Default: val, or all of --input.")]
 Recipe = Annotated[
     RecipeName | None,
-    typer.Option(help="Read the checkpoint as this recipe's. Default: what it says of itself."),
+    typer.Option(help="Load the checkpoint as this recipe's. Default: the recipe that it records."),
 ]
 Threshold = Annotated[
-    float, typer.Option(help="A pixel belongs to the mask above this share of the response's maximum.")
+    float, typer.Option(help="Mask threshold, as a fraction of the response map's maximum.")
 ]
 Sentences = Annotated[
     Literal["all", "first"],
-    typer.Option(help="Every sentence (the standard protocol) or the first of each reference."),
+    typer.Option(help="Every expression (the standard protocol) or only the first of each reference."),
 ]
 Refine = Annotated[
-    bool, typer.Option(help="Also score the proposal under the peak, and the best proposal there is.")
+    bool, typer.Option(help="Also score the proposal under the peak, and the oracle (best proposal).")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Expressions a forward pass.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Batch size.")]
 FiguresFolder = Annotated[
-    Path | None, typer.Option(help="Folder for the figures (JSON) and one row per expression (Parquet).")
+    Path | None, typer.Option(help="Folder for the metrics (JSON) and one row per expression (Parquet).")
 ]
 SaveCam = Annotated[Path | None, typer.Option(help="Folder for the response maps.")]
-SavePseudo = Annotated[Path | None, typer.Option(help="Folder for the masks as pseudo labels.")]
-SaveStages = Annotated[Path | None, typer.Option(help="Folder for the raw maps of every stage.")]
-Prms = Annotated[bool, typer.Option(help="Also choose one map per reference among those of its sentences.")]
-AskedCheckpoint = Annotated[Path, typer.Option("--checkpoint", help="The checkpoint to ask.")]
-ImageFile = Annotated[Path, typer.Option("--image", help="The image.")]
-Text = Annotated[str, typer.Option(help="The referring expression.")]
-GeneratorName = Annotated[str, typer.Option(help="Who proposes the masks to choose from, or none.")]
+SavePseudo = Annotated[Path | None, typer.Option(help="Folder for the predicted masks, as pseudo labels.")]
+SaveStages = Annotated[Path | None, typer.Option(help="Folder for the raw response maps of every stage.")]
+Prms = Annotated[bool, typer.Option(help="Also choose one map per reference from those of its expressions.")]
+AskedCheckpoint = Annotated[Path, typer.Option("--checkpoint", help="Checkpoint to run.")]
+ImageFile = Annotated[Path, typer.Option("--image", help="Image file.")]
+Text = Annotated[str, typer.Option(help="Referring expression.")]
+GeneratorName = Annotated[
+    str, typer.Option(help="Mask generator: sam, segments or hf:<ID or folder>; none: no mask is chosen.")
+]
 PredictionFolder = Annotated[Path, typer.Option(help="Folder for mask.png, stages.png and prediction.json.")]
 
 
@@ -76,7 +76,7 @@ def evaluate(
     gpus: shared.Gpus = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Score a checkpoint: mIoU, oIoU and PointM over a split.
+    """Evaluate a checkpoint on a split: mIoU, oIoU and PointM.
 
     Reads the store, the images and the ground truth; prints percentages.
     """
@@ -110,7 +110,7 @@ def predict(
     stages: TrainedStages = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Ground one expression in one image: maps stage by stage, and the chosen mask."""
+    """Ground one expression in one image: the response map of every stage, and the chosen mask."""
     from pcnet import load_model
     from pcnet.evaluation.evaluate import input_size
     from pcnet.evaluation.predict import as_dict, save
@@ -130,24 +130,27 @@ def predict(
 
 def _check_is_there(checkpoint: Path) -> None:
     if not checkpoint.is_file():
-        raise PrepError(f"There is no checkpoint {checkpoint}.", "`pcnet train` writes best.pt and last.pt.")
+        raise PrepError(
+            f"There is no checkpoint {checkpoint}.",
+            "Use best.pt or last.pt from the output folder of `pcnet train`.",
+        )
 
 
 def _report_lines(report: Report) -> Iterator[str]:
     metrics = report.metrics
     yield _metrics_line(metrics)
     if metrics.proposal_miou is not None and metrics.oracle_miou is not None:
-        yield f"by proposal: mIoU {metrics.proposal_miou:.2f}, of {metrics.oracle_miou:.2f} with the best one"
+        yield f"refined mIoU {metrics.proposal_miou:.2f} (oracle {metrics.oracle_miou:.2f})"
     if report.prms is not None:
         yield f"one map per reference: {_metrics_line(report.prms)}"
     for name, group in report.groups.items():
         yield f"  {name}: {_metrics_line(group)}"
     if report.no_target["n"]:
-        yield "no target: n {n:,}, of them answered by an empty map {silent:,}".format(**report.no_target)
+        yield "no target: n {n:,}, predicted empty {silent:,}".format(**report.no_target)
     for reason, count in report.skipped.items():
-        yield f"left out: {count:,} x {reason}"
+        yield f"skipped: {count:,} ({reason})"
 
 
 def _metrics_line(metrics: Metrics) -> str:
-    """The three figures of the field, in per cent, and what they are over."""
+    """The three standard metrics in percent, and the number of expressions."""
     return f"mIoU {metrics.miou:.2f}  oIoU {metrics.oiou:.2f}  PointM {metrics.pointm:.2f}  n {metrics.n:,}"

@@ -1,4 +1,4 @@
-"""`pcnet report`: one page about a training run, or two side by side."""
+"""`pcnet report`: writes a page about one training run, or two side by side."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import typer
 from prep.commands import options as shared
 from prep.commands.output import emit
 
-Run = Annotated[Path, typer.Argument(help="Folder of a run, with its evaluations below it.")]
-OtherRun = Annotated[
-    Path | None, typer.Argument(help="Another run, to be shown beside the first.", metavar="[RUN2]")
-]
+Run = Annotated[Path, typer.Argument(help="Run folder, with its evaluations in subfolders.")]
+OtherRun = Annotated[Path | None, typer.Argument(help="Another run to compare with.", metavar="[RUN2]")]
 ReportData = Annotated[
-    Path | None, typer.Option("--data", help="Data root: shows the images and their true masks.")
+    Path | None, typer.Option("--data", help="Data root, to show the images and their ground-truth masks.")
 ]
 ReportStore = Annotated[
     str | None,
-    typer.Option("--store", help="Store of the proposals. Default: the one that was evaluated with."),
+    typer.Option("--store", help="Store with the proposals. Default: the one used by the evaluation."),
 ]
-ReportOut = Annotated[Path | None, typer.Option(help="The page to write. Default: RUN/report.html.")]
+ReportOut = Annotated[Path | None, typer.Option(help="HTML file to write. Default: RUN/report.html.")]
 
 
 def report(
@@ -32,9 +30,9 @@ def report(
     out: ReportOut = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Write one page about a training run, or two side by side.
+    """Write an HTML report on one training run, or two side by side.
 
-    Reads losses.csv and what `pcnet eval --out` wrote below RUN: curves, figures, best and worst cases.
+    Reads losses.csv and the output of `pcnet eval --out` in RUN: curves, metrics, best and worst cases.
     """
     from pcnet.report.page import ReportConfig, write_report
 
@@ -43,6 +41,6 @@ def report(
     held = write_report(ReportConfig(runs=runs, out=page, data=data, store=store))
     line = (
         f"{page}: {held['evaluations']:,} evaluations, {held['expressions']:,} expressions, "
-        f"{held['pictures']:,} pictures"
+        f"{held['pictures']:,} images"
     )
     emit({"page": page, **held}, [line], as_json)

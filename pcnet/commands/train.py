@@ -1,4 +1,4 @@
-"""`pcnet train`: PCNet trained stage by stage on a store's phrases and proposals."""
+"""`pcnet train`: trains PCNet stage by stage on the phrases and proposals of a store."""
 
 from __future__ import annotations
 
@@ -18,40 +18,38 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     from pcnet.training.trainer import TrainConfig, Trained, Validate
 
-TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as the store's rows name it.")]
+TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as named in the store.")]
 TrainSplit = Annotated[str, typer.Option(help="Split to train on.")]
-RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/<dataset>.")]
+RunFolder = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<dataset>.")]
 Encoder = Annotated[
     Literal["RN50", "RN101", "tiny"],
-    typer.Option(help="CLIP's encoders, or tiny: a small one from scratch."),
+    typer.Option(help="CLIP's encoders, or tiny: small ones trained from scratch."),
 ]
-ClipWeights = Annotated[
-    str, typer.Option(help="CLIP's weights: open_clip's name for them, a local file, or random.")
-]
+ClipWeights = Annotated[str, typer.Option(help="CLIP weights: an open_clip tag, a local file, or random.")]
 BeginFrom = Annotated[
-    Path | None, typer.Option(help="Checkpoint whose weights training begins with (fine-tuning).")
+    Path | None, typer.Option(help="Checkpoint to initialise the weights from (fine-tuning).")
 ]
 Recipe = Annotated[RecipeName, typer.Option(help="The paper's losses, the released code's, or ours.")]
 Stages = Annotated[
-    int | None, typer.Option(min=1, max=4, help="Stages, one phrase each. Default: the recipe's.")
+    int | None, typer.Option(min=1, max=4, help="Number of stages, one phrase each. Default: the recipe's.")
 ]
 Weight = Annotated[
-    list[str] | None, typer.Option(help="Set a loss weight, as in --weight iad=0.5; may be given again.")
+    list[str] | None, typer.Option(help="Set a loss weight, such as --weight iad=0.5; repeat for several.")
 ]
 Size = Annotated[
     int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: the encoder's.")
 ]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the split.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Length in optimiser steps, in place of --epochs.")]
-BatchSize = Annotated[int | None, typer.Option(min=2, help="Expressions a step, over all GPUs. Default: 36.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")]
-LearningRate = Annotated[float | None, typer.Option(help="First learning rate. Default: the encoder's.")]
-Seed = Annotated[int, typer.Option(help="Decides the initial weights and the order of the samples.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Batch size over all GPUs. Default: 36.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Batches per optimiser step (gradient accumulation).")]
+LearningRate = Annotated[float | None, typer.Option(help="Initial learning rate. Default: the encoder's.")]
+Seed = Annotated[int, typer.Option(help="Random seed of the initial weights and the order of the samples.")]
 ValSplit = Annotated[
     str | None,
-    typer.Option(help="Choose best.pt on this split; reads its ground truth. Default: best = last."),
+    typer.Option(help="Select best.pt on this split, with its ground truth. Default: best.pt is last.pt."),
 ]
-Restart = Annotated[bool, typer.Option(help="Begin anew where --out holds a run.")]
+Restart = Annotated[bool, typer.Option(help="Start over if --out contains a run.")]
 
 
 def train(
@@ -82,16 +80,16 @@ def train(
     restart: Restart = False,
     as_json: shared.Json = False,
 ) -> None:
-    """Train PCNet stage by stage on a store's phrases and proposals.
+    """Train PCNet stage by stage on the phrases and proposals of a store.
 
-    Reads the store and the images, no ground truth (but for --val-split); writes the run to --out.
+    Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
     from pcnet.training.launch import is_launched, is_lead, relaunch
     from pcnet.training.trainer import train as run
 
     devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
-        raise typer.Exit(relaunch(devices))  # this very command, once a GPU
+        raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
     config = _config(context.params, "auto" if devices else "cpu")
     trained = run(config, _validator(config, context.params))
     if is_lead():
@@ -100,7 +98,7 @@ def train(
 
 
 def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
-    """The run that the command's flags describe."""
+    """The settings of the run, from the command's flags."""
     from dataclasses import fields
 
     from pcnet.training.trainer import TrainConfig
@@ -124,7 +122,7 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
 
 
 def _weights(pairs: Sequence[str]) -> dict[str, float]:
-    """``name=number`` pairs as a mapping."""
+    """Parse ``name=number`` pairs into a mapping."""
     weights = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
@@ -132,13 +130,13 @@ def _weights(pairs: Sequence[str]) -> dict[str, float]:
             weights[name] = float(number)
         except ValueError:
             raise PrepError(
-                f"--weight {pair} is not NAME=NUMBER.", "Write, for example, --weight iad=0.5"
+                f"--weight {pair} is not NAME=NUMBER.", "Use, for example: --weight iad=0.5"
             ) from None
     return weights
 
 
 def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | None:
-    """With --val-split: what scores the model on that split, which reads ground truth."""
+    """With --val-split, the function that evaluates the model on that split; it reads ground truth."""
     if config.val_split is None:
         return None
     from pcnet.evaluation.evaluate import validator
@@ -154,4 +152,4 @@ def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | Non
 def _lines(trained: Trained, *, validated: bool) -> Iterator[str]:
     yield f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}"
     if not validated:
-        yield "best.pt is last.pt: choosing a better one needs ground truth (--val-split)."
+        yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."

@@ -1,1 +1,1 @@
-"""The report page of one run, or of two side by side."""
+"""The report page of one training run, or of two side by side."""

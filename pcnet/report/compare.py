@@ -1,4 +1,4 @@
-"""Compares two runs on the same expressions: joins rows by id, counts correct answers and selects the best
+"""Compares two runs on the same expressions: joins rows by id, counts hits and selects the best
 and worst cases.
 """
 
@@ -45,7 +45,7 @@ class Case:
 
 @dataclass
 class Agreement:
-    """For the expressions that two runs share: which run points inside the object, by expression type."""
+    """For the expressions that both runs scored: which runs hit the object, by expression type."""
 
     label: str
     kind: str

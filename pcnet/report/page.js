@@ -1,7 +1,7 @@
-// The page about one training run or two.
+// The report page of one or two training runs.
 const SVG = "http://www.w3.org/2000/svg", LETTERS = ["A", "B"];
 const FIGURES = [["n", "n", 0], ["miou", "mIoU", 2], ["oiou", "oIoU", 2], ["pointm", "PointM", 2], ["hit", "Hit", 2],
-  ["box_accuracy", "box", 2], ["proposal_miou", "by proposal", 2], ["oracle_miou", "bound", 2]];
+  ["box_accuracy", "box acc.", 2], ["proposal_miou", "refined mIoU", 2], ["oracle_miou", "oracle mIoU", 2]];
 
 function draw(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
@@ -12,14 +12,14 @@ function draw(tag, attributes, ...children) {
 
 const short = (value) => value === null || value === undefined ? "none" : String(+value.toPrecision(4));
 
-// A column of the logs, a line for each run; pointing at it or the arrow keys read it at a step.
+// One column of the logs, with a line per run; hovering or the arrow keys show the values at a step.
 function curve(name, logs) {
   const lines = logs.map((log) => log && log.columns[name] ? log.step.map((step, at) => [step, log.columns[name][at]]).filter(([, v]) => v !== null) : []);
   const all = lines.flat(), last = Math.max(...all.map(([step]) => step)), first = Math.min(...all.map(([step]) => step));
   const low = Math.min(...all.map(([, v]) => v)), high = Math.max(...all.map(([, v]) => v));
   const x = (step) => last === first ? 50 : 100 * (step - first) / (last - first), y = (value) => high === low ? 50 : 96 - 92 * (value - low) / (high - low);
   const ends = lines.map((line, run) => line.length ? `${logs.length > 1 ? `${LETTERS[run]} ` : ""}${short(line[line.length - 1][1])}` : null).filter(Boolean);
-  const cursor = draw("line", {y1: 0, y2: 100, visibility: "hidden"}), reading = make("p", {className: "reading"}, `at the end: ${ends.join(", ")}`);
+  const cursor = draw("line", {y1: 0, y2: 100, visibility: "hidden"}), reading = make("p", {className: "reading"}, `last: ${ends.join(", ")}`);
   const plot = draw("svg", {class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", tabindex: "0",
     "aria-label": `${name} by step, from ${short(low)} to ${short(high)}; ${reading.textContent}`}, cursor);
   lines.forEach((line, run) => {
@@ -72,8 +72,8 @@ function figures(label, runs) {
         const value = one[key], other = told[1 - run], better = digits && told.length === 2 && other && value > other[key];
         return make("td", {className: `number${better ? " better" : ""}`}, value === null || value === undefined ? "" : digits ? value.toFixed(digits) : count.format(value));
       }))).filter(Boolean));
-  const notes = own.flatMap((one, run) => one ? [[one.no_target && one.no_target.n ? `${count.format(one.no_target.n)} without a target, ${count.format(one.no_target.silent)} of them answered by an empty map` : null],
-    ...Object.entries(one.skipped || {}).map(([reason, n]) => [`left out: ${count.format(n)} × ${reason}`])].flat().filter(Boolean)
+  const notes = own.flatMap((one, run) => one ? [[one.no_target && one.no_target.n ? `${count.format(one.no_target.n)} without a target, ${count.format(one.no_target.silent)} of them predicted empty` : null],
+    ...Object.entries(one.skipped || {}).map(([reason, n]) => [`skipped: ${count.format(n)} (${reason})`])].flat().filter(Boolean)
     .map((note) => make("p", {className: "soft"}, runs.length > 1 ? `${LETTERS[run]}: ${note}` : note)) : []);
   return make("div", {className: "card scroll", style: "margin-bottom:1rem"}, make("h3", {}, make("bdi", {}, label)), make("table", {},
     make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "%"), ...shown.map(([, name]) => make("th", {scope: "col", className: "number"}, name)))),
@@ -84,9 +84,9 @@ function agreement(found) {
   if (!found.length) return [];
   const rows = found.map(({label, kind, counts, gain, p}) => [kind ? make("span", {className: "soft"}, kind) : label, ...counts.map((n) => count.format(n)),
     `${gain >= 0 ? "+" : ""}${gain.toFixed(2)}`, p < 0.001 ? "< 0.001" : p.toFixed(3)]);
-  return [make("h2", {}, "The same expressions in both"), make("div", {className: "card"},
-    tableOf(["points inside the object", "both", "only A", "only B", "neither", "IoU of B − A, points", "p"], rows),
-    make("p", {className: "soft"}, "p is the exact two-sided sign test on the expressions that only one of them hits; it knows nothing of other seeds."))];
+  return [make("h2", {}, "Both runs on the same expressions"), make("div", {className: "card"},
+    tableOf(["PointM hits", "both", "only A", "only B", "neither", "IoU of B − A, points", "p"], rows),
+    make("p", {className: "soft"}, "p: exact two-sided sign test on the expressions that only one run hits; it does not account for variation across seeds."))];
 }
 
 function settings(runs) {
@@ -94,9 +94,9 @@ function settings(runs) {
   const row = (name) => [name, ...maps.map((map) => make("code", {}, map.get(name) ?? "none"))];
   const differ = names.filter((name) => new Set(maps.map((map) => map.get(name))).size > 1), same = names.filter((name) => !differ.includes(name));
   const head = ["setting", ...(runs.length > 1 ? LETTERS : ["value"])];
-  return [differ.length ? make("div", {className: "card", style: "margin-bottom:.7rem"}, make("h3", {}, "What differs"), tableOf(head, differ.map(row))) : null,
-    same.length ? make("details", {className: "card"}, make("summary", {}, `${same.length} settings${runs.length > 1 ? " that are the same" : ""}`),
-      tableOf(head, same.map(row))) : make("p", {className: "soft"}, "No settings.json: the run is of an earlier version, or was only evaluated.")].filter(Boolean);
+  return [differ.length ? make("div", {className: "card", style: "margin-bottom:.7rem"}, make("h3", {}, "Differences"), tableOf(head, differ.map(row))) : null,
+    same.length ? make("details", {className: "card"}, make("summary", {}, `${same.length} ${runs.length > 1 ? "identical " : ""}settings`),
+      tableOf(head, same.map(row))) : make("p", {className: "soft"}, "No settings.json: the run was made by an earlier version, or was only evaluated.")].filter(Boolean);
 }
 
 function card(content, at) {
@@ -150,7 +150,7 @@ function cases(content) {
 
   const named = (values) => [["", "all"], ...values.map((value, code) => [String(code), value])];
   filters(document.getElementById("filters"), [["order", "order", orders], ["evaluation", "evaluation", named(samples.evaluation.values)],
-    ["kind", "kind", named(samples.kinds.values)], ["hit", "points inside", hits],
+    ["kind", "kind", named(samples.kinds.values)], ["hit", "PointM hit", hits],
     ["pictures", "pictures", [["", "all"], ["with", "with a picture"]]]], apply)();
 }
 
@@ -158,7 +158,7 @@ start((content) => {
   const {runs, labels} = content, put = (id, parts, none) => document.getElementById(id).append(...(parts.length ? parts : none ? [make("p", {className: "soft"}, none)] : []));
   document.getElementById("lead").textContent = `${runs.map((run, at) => `${runs.length > 1 ? `${LETTERS[at]}: ` : ""}${run.name}${
     run.steps ? `, ${count.format(run.steps)} steps in ${count.format(Math.round(run.seconds))} s` : ""}`).join("; ")}. ${
-    count.format(labels.length)} evaluation${labels.length === 1 ? "" : "s"} of ${count.format(content.cases)} expressions, of which the page holds ${count.format(content.samples.text.length)}.`;
+    count.format(labels.length)} evaluation${labels.length === 1 ? "" : "s"} of ${count.format(content.cases)} expressions; ${count.format(content.samples.text.length)} on this page.`;
   if (runs.length > 1) put("key", runs.flatMap((run, at) => [make("span", {}, make("i", {className: `run${at}`}), `${LETTERS[at]} `, make("bdi", {}, run.name), " ")]));
   put("curves", curves(runs), "No losses.csv.");
   put("figures", labels.map((label) => figures(label, runs)), "No evaluation: run `pcnet eval --out` into a folder of the run.");

@@ -69,17 +69,17 @@ def read_run(folder: Path) -> RunFiles:
     if not folder.is_dir():
         raise PrepError(
             f"{folder} is not a folder.",
-            "Give the output folder of `pcnet train --out` or `pcnet eval --out`.",
+            "Use the output folder of `pcnet train --out` or `pcnet eval --out`.",
         )
     logs = [folder / CSV_NAME] if (folder / CSV_NAME).is_file() else sorted(folder.glob(f"*/{CSV_NAME}"))
     if len(logs) > 1:
         found = ", ".join(str(log.parent) for log in logs[:5])
-        raise PrepError(f"{folder} contains {len(logs)} runs: {found}.", "Give one or two of them.")
+        raise PrepError(f"{folder} contains {len(logs)} runs: {found}.", "Choose one or two of them.")
     evaluations = _labelled([path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)])
     if not logs and not evaluations:
         raise PrepError(
             f"{folder} contains no {CSV_NAME} and no {FIGURES} with {ROWS}.",
-            "Give the output folder of `pcnet train --out` or `pcnet eval --out`.",
+            "Use the output folder of `pcnet train --out` or `pcnet eval --out`.",
         )
     home = logs[0].parent if logs else folder
     table = _read_csv(logs[0]) if logs else None
@@ -125,10 +125,10 @@ def _read_csv(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         )
     except ValueError as error:
         raise PrepError(
-            f"{path} is not the log of a run: {error}.", "Give a folder that `pcnet train` wrote."
+            f"{path} is not the log of a run: {error}.", "Use a folder that `pcnet train` wrote."
         ) from error
     if "step" not in header:
-        raise PrepError(f"{path} has no column step.", "Give a folder that `pcnet train` wrote.")
+        raise PrepError(f"{path} has no column step.", "Use a folder that `pcnet train` wrote.")
     return {name: numbers[:, at] for at, name in enumerate(header)}
 
 
@@ -154,7 +154,7 @@ def _label(folder: Path, figures: dict[str, Any]) -> str:
     told = figures.get("settings", {})
     if "dataset" not in told:
         return folder.name
-    first = "first sentences" if told.get("sentences") == "first" else None
+    first = "first expressions" if told.get("sentences") == "first" else None
     return " ".join(
         part for part in (told["dataset"], told.get("split_by"), told.get("split"), first) if part
     )

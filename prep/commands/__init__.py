@@ -1,1 +1,1 @@
-"""The commands of `pcnet-prep`: their options, what they call, and what they print."""
+"""The commands of `pcnet-prep`: their options, the functions they call, and their output."""

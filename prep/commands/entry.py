@@ -1,4 +1,4 @@
-"""Runs a program: every error ends in a few lines on standard error and a non-zero exit code."""
+"""Runs a program, and reports every error as a few lines on standard error and a non-zero exit code."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110},
 }
-_ALWAYS_CAUGHT = (typer.Abort, KeyboardInterrupt, BrokenPipeError)  # with --debug too
+_ALWAYS_CAUGHT = (typer.Abort, KeyboardInterrupt, BrokenPipeError)  # even with --debug
 
 
 def print_version(program: str, wanted: bool) -> None:
-    """Print the version and end, if that is what was asked for."""
+    """Print the version and exit if ``wanted``."""
     if wanted:
         print(f"{program} {version('pcnet-prep')}")
         raise typer.Exit
 
 
 def run_program(app: typer.Typer) -> None:
-    """Run a program with the arguments of this process, and end it with the exit code that this has."""
+    """Run a program with the command line of this process, and exit with its exit code."""
     debug = "--debug" in sys.argv[1:]
-    # Waiting threads of torch spin by default; where another process wants the core, that costs more
-    # than ten times what sleeping does. Read when torch is loaded, so it stands before any of that.
+    # By default, waiting OpenMP threads spin. If another process needs the core, this costs more than ten
+    # times as much as sleeping. torch reads the variable when it is loaded, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if not debug:  # a thread of a library (TensorBoard's writer, say) would print its traceback
+    if not debug:  # a library's thread (such as TensorBoard's writer) would print its traceback
         threading.excepthook = lambda failed: print(f"{failed.exc_value}", file=sys.stderr)
     try:
         code = app(standalone_mode=False)
@@ -47,18 +47,18 @@ def run_program(app: typer.Typer) -> None:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Say what went wrong on standard error; what the program exits with."""
+    """Print what went wrong to standard error; return the exit code."""
     if isinstance(error, PrepError):
         print(told(error), file=sys.stderr)
         return int(getattr(error, "exit_code", 1))
     if isinstance(error, typer.Abort):
         return 130
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        print("Interrupted.", file=sys.stderr)
         return 130
     if isinstance(error, BrokenPipeError):
         return 0
-    if hasattr(error, "format_message"):  # click's own class, which typer may carry a copy of
+    if hasattr(error, "format_message"):  # click's class, of which typer may bundle a copy
         _print_usage_error(error)
         return 2
     if (exhausted := memory_error(error)) is not None:
@@ -66,17 +66,17 @@ def _exit_code(error: BaseException) -> int:
         return 1
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        print(told(PrepError(f"{error.strerror or error}{where}", remedy_of(error))), file=sys.stderr)
+        print(told(PrepError(f"{error.strerror or error}{where}.", remedy_of(error))), file=sys.stderr)
         return 1
-    remedy = "This is a fault of the program: run it again with --debug before the command's name."
+    remedy = "This is a bug in the program. Run it again with --debug before the command name, and report it."
     print(told(PrepError(f"{type(error).__name__}: {error}", remedy)), file=sys.stderr)
     return 70
 
 
 def _print_usage_error(error: Any) -> None:
-    """What is wrong with a command line, and where its help is."""
-    shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program's name alone
+    """Print what is wrong with a command line, and how to get help."""
+    shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program was run without arguments
     print(f"{'' if shows_help else 'error: '}{error.format_message()}", file=sys.stderr)
     context = getattr(error, "ctx", None)
     if context is not None and not shows_help:
-        print(f"see: {context.command_path} --help", file=sys.stderr)
+        print(f"See: {context.command_path} --help", file=sys.stderr)

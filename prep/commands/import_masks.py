@@ -1,4 +1,4 @@
-"""`pcnet-prep import`: masks that were made elsewhere, in place of the proposals stage."""
+"""`pcnet-prep import`: imports masks made elsewhere as proposals."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from prep.engine.runner import Summary
 
 Masks = Annotated[Path, typer.Argument(help="COCO results file, or folder of SA-1B or released mask files.")]
-Layout = Annotated[Literal["coco", "sa1b", "official"], typer.Option(help="How the masks are stored.")]
-MinArea = Annotated[int, typer.Option(min=0, help="Drop masks of fewer pixels; 0: off.")]
+Layout = Annotated[Literal["coco", "sa1b", "official"], typer.Option(help="Format of the masks.")]
+MinArea = Annotated[int, typer.Option(min=0, help="Drop masks smaller than this many pixels; 0: off.")]
 MaxOverlap = Annotated[
-    float, typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off.")
+    float, typer.Option(min=0, max=1, help="Drop masks whose IoU with a larger mask exceeds this; 0: off.")
 ]
-MaxMasks = Annotated[int, typer.Option(min=0, help="Keep this many of the largest; 0: all.")]
+MaxMasks = Annotated[int, typer.Option(min=0, help="Keep this many of the largest masks; 0: all.")]
 
 
 def import_masks(
@@ -44,7 +44,7 @@ def import_masks(
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Bring in masks that were made elsewhere, in place of the proposals stage.
+    """Import masks made elsewhere as proposals.
 
     Reads the masks and the images; writes <out>/proposals.
     """
@@ -69,7 +69,7 @@ def import_masks(
 def _released_texts(
     folder: Path, source: Dataset, out: str, splits: list[str] | None, replace: bool
 ) -> list[Summary]:
-    """The phrases and the candidates' ranking of a released tree, where it has them."""
+    """Import the phrases and the candidate ranking of a released tree, if it has them."""
     from prep.cache.store import open_store
     from prep.released.imports import import_phrases, import_scores
     from prep.released.tree import PHRASES_FOLDER, candidates_file

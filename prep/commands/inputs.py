@@ -1,4 +1,4 @@
-"""What the flags of several commands name: datasets, folders of images, and how many GPUs."""
+"""Opens the datasets and image folders that the options name, and determines the number of GPUs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_sources(
     input: Path | None,
     image_root: Path | None,
 ) -> list[Dataset]:
-    """What --data and --dataset, or --input and --image-root, name."""
+    """The datasets of --data and --dataset, or the one of --input and --image-root."""
     from prep.datasets.catalogue import open_dataset, open_jsonl
 
     if input is not None:
@@ -38,7 +38,7 @@ def open_image_sources(
     input: Path | None,
     image_root: Path | None,
 ) -> Sequence[Images]:
-    """What --images names, or else a dataset's images."""
+    """The image folder of --images, or else the datasets."""
     if folder is None:
         return open_sources(data, datasets, split_by, input, image_root)
     from prep.datasets.catalogue import open_image_folder
@@ -47,7 +47,7 @@ def open_image_sources(
 
 
 def gpu_count(asked: int | None, ray_address: str | None) -> int:
-    """How many GPUs to use; on a Ray cluster the driver's own do not count, so they must be asked for."""
+    """The number of GPUs to use. On a Ray cluster the driver's own GPUs do not count: the default is 0."""
     from prep.devices import visible_gpus
 
     if ray_address is not None or asked == 0:
@@ -55,7 +55,7 @@ def gpu_count(asked: int | None, ray_address: str | None) -> int:
     visible = visible_gpus()
     if asked is not None and asked > visible:
         raise PrepError(
-            f"--gpus {asked}: this machine shows {visible} NVIDIA GPUs (nvidia-smi, CUDA_VISIBLE_DEVICES).",
-            "Give --gpus 0 to run on the CPU, or --ray-address to use a cluster that has GPUs.",
+            f"--gpus {asked}: {visible} NVIDIA GPUs are visible (see nvidia-smi and CUDA_VISIBLE_DEVICES).",
+            "Use --gpus 0 to run on the CPU, or --ray-address to run on a cluster with GPUs.",
         )
     return visible if asked is None else asked

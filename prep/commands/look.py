@@ -1,4 +1,4 @@
-"""`pcnet-prep doctor`, `report` and `demo`: what this machine can do, what a store holds, and a first try."""
+"""`pcnet-prep doctor`, `report` and `demo`: checks this machine, reports on a store, and runs a demo."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from prep.commands.output import emit
 
 Load = Annotated[
     bool,
-    typer.Option("--load", help="Also import torch, vLLM, SAM and CLIP to see that they load (slow)."),
+    typer.Option("--load", help="Also import torch, vLLM, SAM and CLIP to check that they load (slow)."),
 ]
 ReportData = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the images, to draw the masks over them.")
+    Path | None, typer.Option("--data", help="Image folder, to draw the masks on the images.")
 ]
-ReportOut = Annotated[Path, typer.Option(help="The page to write.")]
+ReportOut = Annotated[Path, typer.Option(help="HTML file to write.")]
 Evaluation = Annotated[
     Path | None,
-    typer.Option(help="Folder that `pcnet eval --out` wrote: shows predictions beside truth."),
+    typer.Option(help="Output folder of `pcnet eval --out`, to show predictions and ground truth."),
 ]
-DemoOut = Annotated[Path, typer.Option(help="Folder of the demo: data, store, run and index.html.")]
-Scenes = Annotated[int, typer.Option(min=2, help="Synthetic scenes to make.")]
-Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps to train.")]
-Seed = Annotated[int, typer.Option(help="Decides the scenes and the training.")]
-Shown = Annotated[int, typer.Option(min=1, help="Samples on the page.")]
+DemoOut = Annotated[Path, typer.Option(help="Output folder: data, store, run and index.html.")]
+Scenes = Annotated[int, typer.Option(min=2, help="Number of synthetic scenes.")]
+Steps = Annotated[int, typer.Option(min=1, help="Number of optimiser steps.")]
+Seed = Annotated[int, typer.Option(help="Random seed of the scenes and the training.")]
+Shown = Annotated[int, typer.Option(min=1, help="Number of samples on the page.")]
 
 
 def doctor(
@@ -36,9 +36,9 @@ def doctor(
     load: Load = False,
     as_json: shared.Json = False,
 ) -> None:
-    """Say what this machine can do, what it lacks, and what to type next.
+    """Show what this machine can do, what is missing, and what to run next.
 
-    Looks at hardware, packages, weights, the dataset tree and the store; changes and downloads nothing.
+    Checks hardware, packages, weights, the dataset tree and the store; changes and downloads nothing.
     """
     from prep.machine.doctor import examine
     from prep.machine.screen import next_steps, screen
@@ -55,12 +55,12 @@ def report(
     evaluation: Evaluation = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Write one page about a store: what was run, counts, failures, and a gallery to search."""
+    """Write an HTML report on a store: runs, counts, failures, and a searchable gallery."""
     from prep.pages.store import ReportConfig, write_report
 
     held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
     texts = f"{held['expressions']:,} of {held['of']:,} expressions"
-    line = f"{out}: {texts}, {held['pictures']:,} images with their masks"
+    line = f"{out}: {texts}, {held['pictures']:,} images with masks"
     emit({"page": out, **held}, [line], as_json)
 
 
@@ -72,16 +72,16 @@ def demo(
     shown: Shown = 12,
     as_json: shared.Json = False,
 ) -> None:
-    """Run the whole chain on synthetic data: no GPU, no download.
+    """Run the whole pipeline on synthetic data, without a GPU or downloads.
 
-    Makes a small referring dataset in the RefCOCO layout, runs the public commands on it and writes a page
-    with pictures.
+    Generates a small referring dataset in the RefCOCO layout, runs the public commands on it, and writes an
+    HTML page with samples.
     """
     from prep.demo.run import DemoConfig
     from prep.demo.run import demo as run
 
     def say(line: str) -> None:
-        # At once, so that lines stay in order with those of the programs that are run.
+        # Flushed, so that the lines stay in order with the output of the subprocesses.
         print(line, flush=True, file=sys.stderr if as_json else sys.stdout)
 
     made = run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=say)

@@ -1,4 +1,4 @@
-"""The options that several commands share, each defined once; a command names its own default."""
+"""Defines the options shared by several commands; each command sets its own defaults."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ import typer
 from prep.commands.replay import recorded_flags
 
 
+<<<<<<< HEAD
 class DatasetName(StrEnum):
     """The datasets whose trees are read as they are published. Typer takes no list of literals."""
+=======
+class DatasetName(str, Enum):
+    """The datasets that are read in their published layout. Typer does not support lists of literals."""
+>>>>>>> help
 
     refcoco = "refcoco"
     refcoco_plus = "refcoco+"
@@ -31,66 +36,66 @@ StoreData = Annotated[
 ]
 COCO = Path("coco")  # the default of Data and StoreData
 Datasets = Annotated[
-    list[DatasetName], typer.Option("--dataset", help="Dataset to read; give it again for several.")
+    list[DatasetName], typer.Option("--dataset", help="Dataset to read; repeat for several.")
 ]
 SplitBy = Annotated[
     str | None,
-    typer.Option("--split-by", help="Whose split: unc, umd, google, berkeley. Default: the standard one."),
+    typer.Option(
+        "--split-by", help="Split version: unc, umd, google or berkeley. Default: the standard one."
+    ),
 ]
-Splits = Annotated[
-    list[str] | None, typer.Option("--split", help="Only this split; give it again for several.")
-]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeat for several.")]
 Input = Annotated[
     Path | None,
     typer.Option(
         "--input",
-        help="Your own expressions as JSONL, in place of --data and --dataset.",
+        help="Your own expressions as JSONL, instead of --data and --dataset.",
         metavar="FILE.jsonl",
     ),
 ]
 ImageRoot = Annotated[
-    Path | None, typer.Option("--image-root", help="Folder that the images of --input are relative to.")
+    Path | None, typer.Option("--image-root", help="Folder that the image paths of --input are relative to.")
 ]
 ImageFolder = Annotated[
     Path | None,
-    typer.Option("--images", help="A plain folder of images, in place of a dataset.", metavar="DIR"),
+    typer.Option("--images", help="Plain folder of images, instead of a dataset.", metavar="DIR"),
 ]
 Out = Annotated[
-    str, typer.Option("--out", help="The store: a folder, or an object store such as s3://bucket/prepared.")
+    str, typer.Option("--out", help="Store: a folder, or an object store URI such as s3://bucket/prepared.")
 ]
-Store = Annotated[str, typer.Option("--store", help="The store that pcnet-prep filled.")]
-StoreArgument = Annotated[str, typer.Argument(help="The store: a folder or an object store's URI.")]
+Store = Annotated[str, typer.Option("--store", help="Store with the phrases and proposals.")]
+StoreArgument = Annotated[str, typer.Argument(help="Store: a folder or an object store URI.")]
 Cache = Annotated[
     str | None,
-    typer.Option(
-        "--cache", help="Answers already given, by content, shared between stores. Default: in --out."
-    ),
+    typer.Option("--cache", help="Response cache, shared across stores. Default: in --out."),
 ]
 Replace = Annotated[
     bool,
-    typer.Option("--replace", help="Begin this stage anew: its rows in the store go, whatever made them."),
+    typer.Option("--replace", help="Overwrite this table: its existing rows are deleted."),
 ]
 Gpus = Annotated[
-    int | None, typer.Option("--gpus", min=0, help="GPUs to use. Default: all visible ones, else the CPU.")
+    int | None, typer.Option("--gpus", min=0, help="Number of GPUs. Default: all visible ones, or the CPU.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers. Default: one, or one a GPU.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of workers. Default: one per GPU.")
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(
         "--ray-address",
-        help="Run on this Ray cluster (auto, or ray://host:port).",
+        help="Run on this Ray cluster (auto or ray://host:port).",
         metavar="ADDRESS",
         envvar="RAY_ADDRESS",
     ),
 ]
 PlanOnly = Annotated[
     bool,
-    typer.Option("--plan", help="Print what is left to do and what it would take, and run nothing."),
+    typer.Option("--plan", help="Print the remaining work and its estimated cost; run nothing."),
 ]
 
 
 def _as_recorded(context: typer.Context, path: Path | None) -> Path | None:
-    """Make a recorded run's flags the defaults of this one; eager, so that it comes before they are read."""
+    """Use the flags of a recorded run as defaults; eager, so that it runs before the others are parsed."""
     if path is not None:
         context.default_map = recorded_flags(path, context.info_name or "")
     return path
@@ -100,7 +105,7 @@ FromManifest = Annotated[
     Path | None,
     typer.Option(
         "--from-manifest",
-        help="Repeat the last run of this _manifest.json; further flags (--out) override its own.",
+        help="Repeat the last run in this _manifest.json; other flags, such as --out, override it.",
         metavar="FILE",
         callback=_as_recorded,
         is_eager=True,

@@ -1,4 +1,4 @@
-"""What a command prints: its result as one JSON value, or as lines of text."""
+"""Prints the result of a command, as one JSON value or as lines of text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def emit(value: Any, lines: Iterable[str], as_json: bool) -> None:
-    """Print ``value`` as JSON (dataclasses as objects, paths as text), or else ``lines``.
+    """Print ``value`` as JSON (dataclasses as objects, paths as strings), or else ``lines``.
 
-    ``lines`` are not gone through where they are not printed.
+    ``lines`` is not consumed if it is not printed.
     """
     if as_json:
         print(json.dumps(value, default=_plain), flush=True)
@@ -26,4 +26,4 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} is not a JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value.")

@@ -1,4 +1,4 @@
-"""`pcnet-prep phrases`: referring expressions into short phrases, by a language model or by rules."""
+"""`pcnet-prep phrases`: decomposes expressions into short phrases, with a language model or rules."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ if TYPE_CHECKING:
 Llm = Annotated[
     str,
     typer.Option(
-        help="Who decomposes: mistral-7b, any Hugging Face id or model folder (vLLM), openai:URL#MODEL, "
+        help="Phrase model: mistral-7b, any Hugging Face ID or model folder (vLLM), openai:URL#MODEL, "
         "or rules (no model)."
     ),
 ]
-PromptFile = Annotated[Path | None, typer.Option(help="Your own prompt file in place of ours.")]
+PromptFile = Annotated[Path | None, typer.Option(help="Prompt file, instead of the default prompt.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of the model on Hugging Face.")]
-Quantization = Annotated[str | None, typer.Option(help="Quantise the model as it is loaded (fp8).")]
-Dtype = Annotated[str, typer.Option(help="The model's number type: auto, bfloat16, float16, float32.")]
-TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs that one model is spread over.")]
+Quantization = Annotated[str | None, typer.Option(help="Quantise the model while loading it (fp8).")]
+Dtype = Annotated[str, typer.Option(help="The model's dtype: auto, bfloat16, float16 or float32.")]
+TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs per model (tensor parallelism).")]
 MaxModelLen = Annotated[
-    int, typer.Option(min=0, help="Tokens of prompt and answer; 0: as many as the prompt needs.")
+    int, typer.Option(min=0, help="Maximum tokens of prompt and response; 0: as many as the prompt needs.")
 ]
 MaxNumSeqs = Annotated[
-    int | None, typer.Option(min=1, help="Expressions in a batch. Default: by the device.")
+    int | None, typer.Option(min=1, help="Maximum expressions per batch. Default: depends on the device.")
 ]
 MaxNumBatchedTokens = Annotated[
-    int | None, typer.Option(min=1, help="Tokens in a step of the engine. Default: by the device.")
+    int | None, typer.Option(min=1, help="Maximum tokens per engine step. Default: depends on the device.")
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Requests in flight to an openai: endpoint.")]
-GpuMemory = Annotated[float, typer.Option(min=0.05, max=1.0, help="Share of a GPU's memory vLLM may take.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Concurrent requests to an openai: endpoint.")]
+GpuMemory = Annotated[
+    float, typer.Option(min=0.05, max=1.0, help="Fraction of GPU memory that vLLM may use.")
+]
 BatchInvariant = Annotated[
-    bool, typer.Option(help="Make an answer independent of the batch it is in (slower; enters the key).")
+    bool, typer.Option(help="Make responses independent of their batch (slower; part of the cache key).")
 ]
-KeepRaw = Annotated[bool, typer.Option(help="Keep the model's raw answers in the rows.")]
+KeepRaw = Annotated[bool, typer.Option(help="Keep the model's raw responses in the rows.")]
 
 
 def phrases(
@@ -79,9 +81,9 @@ def phrases(
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Break every referring expression into short phrases about its target.
+    """Decompose every referring expression into short phrases about its target.
 
-    Reads the dataset's texts, never its images; writes <out>/phrases.
+    Reads the expressions of the dataset, not its images; writes <out>/phrases.
     """
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt
@@ -94,7 +96,7 @@ def phrases(
 
 
 def _stage(model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool) -> AnswerStage | None:
-    """The stage that asks ``model``, as the command's ``params`` say; None for the rules."""
+    """The stage that queries ``model``, configured by the command's ``params``; None for the rules."""
     if model.kind == "openai":
         from prep.phrases.engines.openai import OpenAIStage
 
@@ -117,7 +119,7 @@ def _stage(model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: 
 
 
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:
-    """Run the stage, or print what it would take."""
+    """Run the stage, or print its plan."""
     from prep.cache.store import open_store
     from prep.phrases.run import phrase_settings, run_phrases
 

@@ -1,4 +1,4 @@
-"""`pcnet-prep sam`: masks of every image, by a generator, or narrowed from another store."""
+"""`pcnet-prep sam`: generates masks for every image, or re-filters the masks of another store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prep.proposals.select import Selection
     from prep.proposals.stage import ProposalStage
 
-# The options that the official generator has, too, under the same names.
+# The options that the reference generator also has, under the same names.
 OFFICIAL = (
     "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
     "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
@@ -37,47 +37,56 @@ SELECTION = ("min_area", "max_overlap", "max_masks")
 
 GeneratorName = Annotated[
     str,
-    typer.Option(help="sam (segment-anything), segments (no weights), or hf:<id or folder> (transformers)."),
+    typer.Option(help="sam (segment-anything), segments (no weights) or hf:<ID or folder> (transformers)."),
 ]
-Backbone = Annotated[Literal["vit_h", "vit_l", "vit_b"], typer.Option(help="SAM's backbone.")]
+Backbone = Annotated[Literal["vit_h", "vit_l", "vit_b"], typer.Option(help="SAM backbone.")]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(help="SAM's weights. Default: the usual name in ., checkpoints/ and the torch hub cache."),
+    typer.Option(
+        help="SAM weights. Default: the usual file name in ., checkpoints/ and the torch hub cache."
+    ),
 ]
 Preset = Annotated[
-    Literal["pcnet", "sam"], typer.Option(help="Settings to start from: PCNet's paper or SAM's defaults.")
+    Literal["pcnet", "sam"], typer.Option(help="Default settings: those of PCNet's paper or of SAM.")
 ]
 Fidelity = Annotated[
     Literal["exact", "fast"],
-    typer.Option(help="The official masks bit for bit, or a bf16 encoder that reports how it differs."),
+    typer.Option(
+        help="exact: the reference masks bit for bit; fast: a bf16 encoder that reports its deviations."
+    ),
 ]
 From = Annotated[
     str | None,
-    typer.Option("--from", help="Narrow the proposals of this store instead: no model.", metavar="STORE"),
+    typer.Option(
+        "--from", help="Re-filter existing proposals of this store instead; no model is run.", metavar="STORE"
+    ),
 ]
-PointsPerSide = Annotated[int | None, typer.Option(min=1, help="Points along one side of the grid.")]
-PointsPerBatch = Annotated[int | None, typer.Option(min=1, help="Points decoded together.")]
-PredIouThresh = Annotated[float | None, typer.Option(help="Keep masks of a higher predicted IoU.")]
-StabilityScoreThresh = Annotated[float | None, typer.Option(help="Keep masks at least this stable.")]
-StabilityScoreOffset = Annotated[float | None, typer.Option(help="Shift of the threshold for stability.")]
-BoxNmsThresh = Annotated[float | None, typer.Option(help="Box IoU above which the worse mask is dropped.")]
-CropNLayers = Annotated[int | None, typer.Option(min=0, help="Layers of image crops to run as well.")]
-CropNmsThresh = Annotated[float | None, typer.Option(help="Box IoU for duplicates between crops.")]
-CropOverlapRatio = Annotated[float | None, typer.Option(help="Overlap of crops, a share of the image.")]
+PointsPerSide = Annotated[int | None, typer.Option(min=1, help="Points per side of the grid.")]
+PointsPerBatch = Annotated[int | None, typer.Option(min=1, help="Points decoded per batch.")]
+PredIouThresh = Annotated[float | None, typer.Option(help="Keep masks with a predicted IoU above this.")]
+StabilityScoreThresh = Annotated[
+    float | None, typer.Option(help="Keep masks with at least this stability score.")
+]
+StabilityScoreOffset = Annotated[float | None, typer.Option(help="Threshold shift in the stability score.")]
+BoxNmsThresh = Annotated[float | None, typer.Option(help="Box IoU threshold of non-maximum suppression.")]
+CropNLayers = Annotated[int | None, typer.Option(min=0, help="Number of additional crop layers.")]
+CropNmsThresh = Annotated[float | None, typer.Option(help="Box IoU threshold of suppression across crops.")]
+CropOverlapRatio = Annotated[float | None, typer.Option(help="Overlap of crops, as a fraction of the image.")]
 CropNPointsDownscaleFactor = Annotated[
-    int | None, typer.Option(min=1, help="Divides the points per side in each crop layer.")
+    int | None, typer.Option(min=1, help="Factor that reduces the points per side in each crop layer.")
 ]
 MinMaskRegionArea = Annotated[
     int | None, typer.Option(min=0, help="Remove islands and holes smaller than this many pixels.")
 ]
 MinArea = Annotated[
-    int | None, typer.Option(min=0, help="Drop masks of fewer pixels; 0: off. Default: the preset's.")
+    int | None,
+    typer.Option(min=0, help="Drop masks smaller than this many pixels; 0: off. Default: the preset's."),
 ]
 MaxOverlap = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Drop masks with a higher IoU with a larger one; 0: off."),
+    typer.Option(min=0, max=1, help="Drop masks whose IoU with a larger mask exceeds this; 0: off."),
 ]
-MaxMasks = Annotated[int | None, typer.Option(min=0, help="Keep this many of the largest masks; 0: off.")]
+MaxMasks = Annotated[int | None, typer.Option(min=0, help="Keep this many of the largest masks; 0: all.")]
 
 
 def sam(
@@ -119,7 +128,7 @@ def sam(
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Propose masks for every image (the proposals stage).
+    """Generate mask proposals for every image.
 
     Reads the images; writes <out>/proposals.
     """
@@ -133,7 +142,7 @@ def sam(
 
 
 def _limit_threads() -> None:
-    """Bound torch's threads before torch is loaded; the generator takes this number to every worker."""
+    """Limit torch's threads before torch is loaded; the generator passes this number to every worker."""
     from prep.devices import cpu_cores
     from prep.proposals.sam.settings import THREADS
 
@@ -141,7 +150,7 @@ def _limit_threads() -> None:
 
 
 def _selection(params: Mapping[str, Any]) -> Selection:
-    """The preset's choice among an image's masks, with what the flags change of it."""
+    """The preset's mask filter, with the changes given by the flags."""
     from prep.proposals.select import PAPER, Selection
 
     usual = Selection() if params["preset"] == "sam" else PAPER
@@ -151,13 +160,13 @@ def _selection(params: Mapping[str, Any]) -> Selection:
 
 
 def _reselect(context: typer.Context, source: str) -> None:
-    """Narrow the proposals of the store ``source`` into the store of --out."""
+    """Re-filter the proposals of the store ``source`` into the store of --out."""
     from prep.cache.store import open_store
     from prep.proposals.reselect import run_narrow
 
     params = context.params
     if params["plan"]:
-        raise PrepError("--plan has nothing to plan with --from: no model runs.", "Leave one of them out.")
+        raise PrepError("--plan has no effect with --from, which runs no model.", "Remove one of them.")
     store = open_store(params["out"], create=True)
     summary = run_narrow(
         open_store(source),
@@ -170,7 +179,7 @@ def _reselect(context: typer.Context, source: str) -> None:
 
 
 def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
-    """The stage of the generator that the flags name, with its options and the selection."""
+    """The stage of the chosen generator, with its options and the mask filter."""
     from prep.proposals.stage import ProposalStage
     from prep.stage import Resources
 
@@ -180,7 +189,7 @@ def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
 
 
 def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: str) -> Generator:
-    """The generator by its name, with the official options that were given."""
+    """The named generator, with the given options of the reference generator."""
     from prep.proposals import generators, hf
     from prep.proposals.sam.settings import preset
 
@@ -191,14 +200,14 @@ def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: s
         return generators.build("sam", vars(settings))
     if official and name == "segments":
         option = next(iter(official)).replace("_", "-")
-        raise PrepError(f"--generator segments has no option --{option}.", "Leave it out.")
+        raise PrepError(f"--generator segments has no option --{option}.", "Remove it.")
     if name.startswith("hf:"):
         return generators.build(name, hf.options(params["preset"], official, device))
     return generators.build(name, official)
 
 
 def _run(context: typer.Context, stage: ProposalStage, sources: Sequence[Images], devices: int) -> None:
-    """Run the stage, or print what it would take."""
+    """Run the stage, or print its plan."""
     from prep.cache.store import open_store
     from prep.proposals.job import run_proposals
 
@@ -224,7 +233,7 @@ def _run(context: typer.Context, stage: ProposalStage, sources: Sequence[Images]
 
 
 def _unit_size(generator: str, gpus: int) -> int:
-    """Images between two commits: enough to fill a GPU's batch, few enough that a kill costs seconds."""
+    """Images per commit: enough to fill a GPU's batch, few enough that a kill loses only seconds."""
     if generator == "segments":
         return 16
     return 8 if gpus else 1

@@ -1,4 +1,4 @@
-"""`pcnet-prep run`: the commands that a configuration file has a section for, one after another."""
+"""`pcnet-prep run`: runs the commands in a configuration file, one after another."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from prep.commands import options as shared
 from prep.commands.output import emit
 from prep.errors import NotYet, PrepError
 
-ConfigFile = Annotated[Path, typer.Argument(help="The configuration: a section per command.", metavar="FILE")]
+ConfigFile = Annotated[
+    Path, typer.Argument(help="Configuration with one section per command.", metavar="FILE")
+]
 Flags = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Flags of the commands, in place of the file's: --gpus 4, or --sam.model vit_b for one.",
+        help="Flags that override the file: --gpus 4, or --sam.model vit_b for one command.",
         metavar="--FLAG VALUE",
     ),
 ]
@@ -30,9 +32,9 @@ def run(
     plan: shared.PlanOnly = False,
     as_json: shared.Json = False,
 ) -> None:
-    """Run phrases, sam and score as a file says, and print the command to train with.
+    """Run phrases, sam and score as configured in a file, and print the training command.
 
-    Every flag of every command is checked before the first one runs. With --json a line per command.
+    All flags are checked before the first command runs. With --json, each command prints one line.
     """
     for parsed, line in _parsed(context, config, flags or [], plan=plan, as_json=as_json):
         if parsed.info_name == "train":
@@ -45,15 +47,15 @@ def run(
         except NotYet as error:
             if not plan:
                 raise
-            emit({"not yet": str(error)}, [f"not yet: {error}"], as_json)
+            emit({"not yet": str(error)}, [f"missing input: {error}"], as_json)
 
 
 def _parsed(
     context: typer.Context, config: Path, flags: Sequence[str], *, plan: bool, as_json: bool
 ) -> list[tuple[typer.Context, str]]:
-    """Each section's command, parsed and checked, and what to type for it by itself.
+    """The command of each section, parsed and checked, with its command line.
 
-    ``context.obj`` gives the commands that a section may be of, in the order in which they run.
+    ``context.obj`` returns the commands that may have a section, in the order in which they run.
     """
     from prep.commands.recipe_file import command_line, read_configuration
 

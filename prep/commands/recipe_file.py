@@ -1,4 +1,4 @@
-"""One file instead of many flags: which commands a configuration runs, and with which flags."""
+"""Reads a configuration file: the commands that it runs, and their flags."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from prep.errors import PrepError
 
-# Flags that mean the same in every command that has them: they may stand above the sections.
+# Flags with the same meaning in every command that has them; they may appear above the sections.
 SHARED = (
     "data", "dataset", "split-by", "split", "input", "image-root", "out", "cache", "replace", "gpus",
     "workers", "ray-address",
 )  # fmt: skip
-# Of those, what training takes over, by its own name: the store that the stages fill is what it reads.
+# The shared flags that apply to training, with its names: it reads the store that the stages write.
 TRAIN = "train"
 TRAIN_SHARED = {name: name for name in ("data", "dataset", "split-by", "input", "image-root", "gpus")}
 TRAIN_SHARED["out"] = "store"
-# What belongs to one command line, not to a configuration.
+# Options that belong on a command line, not in a configuration.
 LEFT_OUT = ("help", "plan", "from_manifest", "as_json")
 
 Options = dict[str, Any]
@@ -28,29 +28,34 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """A command with its flags by their names in Python: the file's, or the command line's instead."""
+    """A command with its flags by their Python names; the command line overrides the file."""
 
     command: str
     flags: dict[str, Any]
 
 
 def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, Any]) -> list[Section]:
-    """The commands that a file has a section for, in the order of ``commands`` (name -> click command).
+    """The commands with a section in a file, in the order of ``commands`` (name -> click command).
 
-    ``words`` are flags of the command line: they override the file in every command that shares them, or in
-    one (``--sam.model``). Training on several datasets is a section each. Raises :class:`PrepError` for a
-    name that no command knows, with the nearest one. Values are checked by click, where sections are parsed.
+    ``words`` are flags from the command line: they override the file in every command that shares them, or
+    in one (``--sam.model``). Training on several datasets becomes one section per dataset. Values are
+    checked later, when click parses the sections.
+
+    :raises PrepError: if a name is unknown; the message suggests the closest one.
     """
     options = {name: _options(command) for name, command in commands.items()}
     loaded = _load(path)
     shared = {key: value for key, value in loaded.items() if key in SHARED}
     for key in loaded:
         if key not in shared and key not in commands:
-            raise _unknown(f"{path}: {key} is no section and no shared flag.", key, [*commands, *SHARED])
+            raise _unknown(
+                f"{path}: {key} is neither a section nor a shared flag.", key, [*commands, *SHARED]
+            )
     chosen = [name for name in commands if name in loaded]
     if not chosen:
         raise PrepError(
-            f"{path} asks for nothing.", f"Give it a section, which may be empty: {', '.join(commands)}"
+            f"{path} has no section for a command.",
+            f"Add at least one section, which may be empty: {', '.join(commands)}.",
         )
     given = {
         name: _for_command(name, shared, options[name]) | _own(path, name, loaded[name]) for name in chosen
@@ -70,7 +75,7 @@ def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, 
 
 
 def command_line(section: Section, command: Any, program: str) -> str:
-    """What to type for a section by itself."""
+    """The command line that is equivalent to a section."""
     line = [program, section.command]
     for name, option in _options(command).items():
         value = section.flags.get(option.name)
@@ -91,10 +96,11 @@ def _load(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PrepError(
-            f"{path} cannot be read: {error.strerror}.", "Write: pcnet-prep run FILE.yaml [--flag value ...]"
+            f"{path} cannot be read: {error.strerror}.", "Use: pcnet-prep run FILE.yaml [--flag value ...]"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PrepError(f"{path} is not YAML: {' '.join(str(error).split())}", "See docs/run.md.") from error
+        problem = " ".join(str(error).split())
+        raise PrepError(f"{path} is not valid YAML: {problem}.", "See docs/run.md.") from error
     if not isinstance(loaded, dict):
         raise PrepError(f"{path} has no sections.", "See docs/run.md.")
     return {str(key): value for key, value in loaded.items()}
@@ -114,19 +120,19 @@ def _options(command: Any) -> Options:
 def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
     if not isinstance(section, dict | None):
         raise PrepError(
-            f"{path}: {name} is no section.", f"Indent its flags below '{name}:', as 'flag: value'."
+            f"{path}: {name} is not a section.", f"Indent its flags below '{name}:', as 'flag: value'."
         )
     return {str(key): value for key, value in (section or {}).items()}
 
 
 def _for_command(name: str, shared: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """The shared flags that a command has, under its own names."""
+    """The shared flags that a command accepts, under its own names."""
     named = {TRAIN_SHARED.get(key, "") if name == TRAIN else key: value for key, value in shared.items()}
     return {key: value for key, value in named.items() if key in options}
 
 
 def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
-    """A value as click takes it: text or a truth value, in a list where the flag may be repeated."""
+    """A value in the form that click expects: a string or a boolean, in a list if the flag is repeatable."""
     if isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(v, list | dict) for v in value)
     ):
@@ -137,7 +143,7 @@ def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
 
 
 def _by_dataset(section: Section) -> Iterator[Section]:
-    """Training takes one dataset at a time; the stages take as many as there are."""
+    """One section per dataset for training, which takes a single dataset; other sections unchanged."""
     datasets = section.flags.get("dataset")
     if section.command != TRAIN or not isinstance(datasets, list):
         yield section
@@ -147,7 +153,7 @@ def _by_dataset(section: Section) -> Iterator[Section]:
 
 
 def _overrides(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, Any]]:
-    """The flags of the command line for each command; one that is given again has a list of values."""
+    """The command-line flags of each command; a repeated flag has a list of values."""
     found: dict[str, dict[str, Any]] = {name: {} for name in options}
     left = iter(words)
     for word in left:
@@ -156,7 +162,7 @@ def _overrides(words: Sequence[str], options: Mapping[str, Options]) -> dict[str
         takes_none = all(options[name][key].is_flag for name, key in targets)
         given: Any = value if equals else True if takes_none else next(left, None)
         if given is None:
-            raise PrepError(f"--{flag} needs a value.", f"Write: --{flag} VALUE")
+            raise PrepError(f"--{flag} needs a value.", f"Use: --{flag} VALUE")
         for name, key in targets:
             before = found[name].get(key, [])
             found[name][key] = given if takes_none else [*before, given]
@@ -170,11 +176,9 @@ def _overrides(words: Sequence[str], options: Mapping[str, Options]) -> dict[str
 
 
 def _targets(word: str, flag: str, options: Mapping[str, Options]) -> list[tuple[str, str]]:
-    """Which commands a flag of the command line goes to, and what it is called there."""
+    """The commands that a command-line flag applies to, and its name in each."""
     if not word.startswith("--"):
-        raise PrepError(
-            f"{word!r} stands where a flag should.", "Write: pcnet-prep run FILE.yaml [--flag value ...]"
-        )
+        raise PrepError(f"{word!r} is not a flag.", "Use: pcnet-prep run FILE.yaml [--flag value ...]")
     name, dot, key = flag.partition(".")
     if dot:
         if key not in options.get(name, {}):
@@ -187,18 +191,18 @@ def _targets(word: str, flag: str, options: Mapping[str, Options]) -> list[tuple
     targets = [(name, flag) for name in options if flag in options[name]]
     if not targets:
         known = (f"--{key}" for own in options.values() for key in own)
-        raise _unknown(f"No command of this file has a flag {word}.", f"--{flag}", known)
+        raise _unknown(f"No command in this file has a flag {word}.", f"--{flag}", known)
     if len(targets) > 1:
         names = [name for name, _ in targets]
         raise PrepError(
             f"{word} is a flag of {' and '.join(names)}.",
-            f"Say whose: {' or '.join(f'--{n}.{flag}' for n in names)}",
+            f"Use {' or '.join(f'--{n}.{flag}' for n in names)}.",
         )
     return targets
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> PrepError:
-    """The error for a name that is not known, with the nearest one that is."""
+    """The error for an unknown name, with the closest known one."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name.replace("_", "-"), names, n=1)
-    return PrepError(what, f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}")
+    return PrepError(what, f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(names)}.")

@@ -1,4 +1,4 @@
-"""A run as a manifest recorded it: its flags, a check of another run's settings, and its repetition."""
+"""Repeats a run recorded in a manifest: reads its flags, compares settings, and runs the command again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def recorded_flags(path: Path, command: str) -> dict[str, Any]:
-    """The flags of the last run in a manifest's file, by their names in Python.
+    """The flags of the last run in a manifest file, by their Python names.
 
-    Raises :class:`PrepError` where there is none, or it was one of another command than ``command``.
+    :raises PrepError: if the file records no run, or the run of a command other than ``command``.
     """
     from prep.cache.store import read_manifest_file
 
@@ -27,26 +27,29 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     if recorded != command:
         raise PrepError(
             f"{path} records a run of `pcnet-prep {recorded}`, not of `{command}`.",
-            f"Repeat it with: pcnet-prep {recorded} --from-manifest {path} --out ELSEWHERE",
+            f"Repeat it with: pcnet-prep {recorded} --from-manifest {path} --out OTHER",
         )
     return flags
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raise :class:`PrepError` where a run with ``settings`` would not make the manifest's rows."""
+    """Check that a run with ``settings`` reproduces the rows of a manifest.
+
+    :raises PrepError: if the settings differ; the message lists the differences.
+    """
     from prep.cache.manifest import differences
     from prep.cache.store import read_manifest_file
 
     stored = read_manifest_file(path).settings
     if stored != settings:
         raise PrepError(
-            f"This run would not repeat {path}:\n" + "\n".join(differences(stored, settings)),
-            "Give the same model, weights and options, or leave --from-manifest out.",
+            f"This run would not reproduce {path}:\n" + "\n".join(differences(stored, settings)),
+            "Use the same model, weights and options, or omit --from-manifest.",
         )
 
 
 def repeat(context: typer.Context, arguments: Mapping[str, Any]) -> None:
-    """Run a command of the program of ``context`` again, with the flags that a manifest keeps of it."""
+    """Run a command of the program of ``context`` again, with the flags recorded in a manifest."""
     assert context.parent is not None
     name = arguments["command"]
     command = context.parent.command.commands[name]  # type: ignore[attr-defined]
@@ -59,6 +62,6 @@ def _last(manifest: Manifest, path: Path) -> dict[str, Any]:
     if not arguments or "command" not in arguments:
         raise PrepError(
             f"{path} records no finished run.",
-            "Give the _manifest.json of a stage that a command has filled.",
+            "Use the _manifest.json of a table that a command has written.",
         )
     return dict(arguments)

@@ -1,4 +1,4 @@
-"""`pcnet-prep score`: how well each proposal agrees with each expression, by CLIP."""
+"""`pcnet-prep score`: scores how well each proposal matches each expression, with CLIP."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from prep.commands import options as shared
 from prep.commands.inputs import gpu_count
 from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
 
-ClipModel = Annotated[str, typer.Option(help="CLIP by its open_clip name, or a local folder.")]
-Weights = Annotated[str, typer.Option(help="Weights: a tag of open_clip's, or a local file.")]
+ClipModel = Annotated[str, typer.Option(help="CLIP model: an open_clip name or a local folder.")]
+Weights = Annotated[str, typer.Option(help="Weights: an open_clip tag or a local file.")]
 Background = Annotated[
     Literal["mean", "blur", "keep"],
-    typer.Option(help="Around a mask in its crop: the mean colour, the image blurred, the image."),
+    typer.Option(
+        help="Pixels around the mask in its crop: the mean colour, the blurred image, or the image."
+    ),
 ]
-Margin = Annotated[float, typer.Option(min=0, help="Room around a mask's box, a share of its side.")]
-Template = Annotated[str, typer.Option(help="The text, with {} for the expression.")]
-DatasetNames = Annotated[list[str] | None, typer.Option(help="Only this dataset's expressions.")]
+Margin = Annotated[
+    float, typer.Option(min=0, help="Margin around the mask's box, as a fraction of its side.")
+]
+Template = Annotated[str, typer.Option(help="Text template, with {} for the expression.")]
+DatasetNames = Annotated[list[str] | None, typer.Option(help="Only this dataset; repeat for several.")]
 
 
 def score(
@@ -40,7 +44,7 @@ def score(
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Score each proposal's agreement with each expression by CLIP.
+    """Score how well each proposal matches each expression, with CLIP.
 
     Reads the store and the images; writes <out>/scores.
     """

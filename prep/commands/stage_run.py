@@ -1,4 +1,4 @@
-"""What the commands that fill a stage of the store have in common: shared flags, plans, and results."""
+"""Shared code of the commands that write a table: common flags, plans and results."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from prep.engine.progress import duration
 if TYPE_CHECKING:
     from prep.engine.runner import Summary
 
-# What says where, when or how a command is run, not what it makes: a manifest does not keep it.
+# Options that control how a command runs, not what it produces; a manifest does not record them.
 NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest")
 
 
 def recorded_arguments(context: typer.Context) -> dict[str, Any]:
-    """A command and its flags as plain JSON values, for the manifest; flags not given are left out."""
+    """A command and its flags as plain JSON values, for the manifest; flags not given are omitted."""
     names = [option.name for option in context.command.params if option.name not in NOT_RECORDED]
     flags = {name: _plain(context.params[name]) for name in names if name in context.params}
     if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
-        flags.pop("ray_address", None)  # a place of this job, not a part of the run
+        flags.pop("ray_address", None)  # specific to this job, not part of the run
     given = {name: value for name, value in flags.items() if value is not None and value is not False}
     return {"command": context.info_name, **{name: value for name, value in given.items() if value != []}}
 
 
 def _plain(value: Any) -> Any:
-    """A flag's value as JSON has it."""
+    """The value of a flag as a JSON value."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, list | tuple):
@@ -42,7 +42,7 @@ def _plain(value: Any) -> Any:
 
 
 def run_options(context: typer.Context) -> dict[str, Any]:
-    """The shared flags of a command as the runs of the stages take them, by keyword."""
+    """The shared flags of a command as keyword arguments of the functions that run a stage."""
     params = context.params
     passed_on: dict[str, Any] = {
         name: params[name] for name in ("replace", "cache", "ray_address") if name in params
@@ -55,7 +55,7 @@ def run_options(context: typer.Context) -> dict[str, Any]:
 
 
 def check_recorded(context: typer.Context, settings: Mapping[str, Any]) -> None:
-    """With --from-manifest: stop where the rows would not be those of the recorded run."""
+    """With --from-manifest, check that the run reproduces the rows of the recorded run."""
     path = context.params["from_manifest"]
     if path is not None:
         check_settings(Path(path), settings)
@@ -68,9 +68,9 @@ def only_planned(
     keys: Callable[[], Iterable[str]],
     workers: int,
 ) -> bool:
-    """With --plan: print what is left to do of ``stage`` and what it would take; whether that was all.
+    """With --plan, print the remaining work of ``stage`` and its estimated cost; return whether it did.
 
-    ``keys`` gives the keys of the rows to make.
+    ``keys`` returns the keys of the rows to produce.
     """
     params = context.params
     if not params["plan"]:
@@ -86,7 +86,7 @@ def only_planned(
 
 
 def emit_summaries(summaries: Sequence[Summary], as_json: bool) -> None:
-    """Say how a run went: rows done, reused, failed and why, the rate, and where the results are."""
+    """Print the results of a run: rows done, reused and failed, with reasons, the rate, and the location."""
     emit(summaries, _summary_lines(summaries), as_json)
 
 
@@ -94,21 +94,21 @@ def _summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
     for summary in summaries:
         yield (
             f"{summary.stage}: {summary.total:,} rows = {summary.done:,} done + {summary.reused:,} reused; "
-            f"{summary.failed:,} with an error; {duration(summary.seconds)}, {summary.rate:,.1f}/s"
+            f"{summary.failed:,} failed; {duration(summary.seconds)}, {summary.rate:,.1f}/s"
         )
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
-            yield f"  {count:,} x {reason}"
+            yield f"  {reason}: {count:,}"
         for line in report_lines(summary.stage, summary.extra.get("report", {})):
             yield f"  {line}"
         for name, value in summary.extra.items():
             if name != "report" and value:
                 yield f"  {name}: {value}"
     if summaries:
-        yield f"in {summaries[0].where}"
+        yield f"stored in {summaries[0].where}"
 
 
 def report_lines(stage: str, report: dict[str, Any]) -> list[str]:
-    """What a run of a stage reports, in words."""
+    """The report of a stage's run as lines of text."""
     from prep.phrases import report as phrases
     from prep.proposals.sam import fidelity as proposals
 

@@ -1,4 +1,4 @@
-"""`pcnet-prep status`, `verify`, `compact` and `export`: what is done with a store that is filled."""
+"""`pcnet-prep status`, `verify`, `compact` and `export`: inspects, checks, compacts and exports a store."""
 
 from __future__ import annotations
 
@@ -21,20 +21,18 @@ if TYPE_CHECKING:
     from prep.cache.verify import VerifyReport
     from prep.released.export import Exported
 
-Repair = Annotated[bool, typer.Option(help="Cut out what is damaged and make just those rows again.")]
+Repair = Annotated[bool, typer.Option(help="Remove damaged rows and regenerate only those.")]
 VerifyData = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the images: hash each one again and compare.")
+    Path | None, typer.Option("--data", help="Image folder: hash every image again and compare.")
 ]
-ExportRoot = Annotated[
-    Path, typer.Argument(help="Data root to write into: files go to <to>/refer/<dataset>/.")
-]
+ExportRoot = Annotated[Path, typer.Argument(help="Data root to write to; files go to <to>/refer/<dataset>/.")]
 Side = Annotated[
-    int | None, typer.Option(min=32, help="Longer side of the masks in pixels. Default: the image's.")
+    int | None, typer.Option(min=32, help="Longer side of the masks in pixels. Default: that of the image.")
 ]
 
 
 def status(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
-    """Say what a store holds: rows, errors, settings, runs."""
+    """Show the contents of a store: rows, errors, settings, runs."""
     from prep.cache.maintain import status as read_status
     from prep.cache.store import open_store
 
@@ -52,7 +50,7 @@ def _status_lines(found: StoreStatus) -> Iterator[str]:
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(stage.statuses.items()))
         yield (
             f"{stage.stage}: {stage.rows:,} rows ({counts or 'no status'}) in {stage.shards:,} shards, "
-            f"{stage.bytes / 2**20:,.1f} MiB; begun {stage.created}"
+            f"{stage.bytes / 2**20:,.1f} MiB; created {stage.created}"
         )
         for name, value in stage.settings.items():
             yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
@@ -71,7 +69,7 @@ def verify(
     data: VerifyData = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Check every byte and row of a store against its manifest."""
+    """Check every byte and row of a store against its manifests."""
     from itertools import chain
 
     from prep.cache import maintain
@@ -89,7 +87,7 @@ def verify(
     if found.ok or not repair:
         raise typer.Exit(0 if found.ok else 1)
     for report in maintain.repair(opened, checks):
-        print(f"{report.stage}: {report.lost_rows:,} rows to make again")
+        print(f"{report.stage}: {report.lost_rows:,} rows to regenerate")
         for arguments in report.commands:
             repeat(context, arguments)
     raise typer.Exit(0 if check(opened, checks).ok else 1)
@@ -103,7 +101,7 @@ def _verify_lines(found: VerifyReport) -> Iterator[str]:
 
 
 def compact(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
-    """Rewrite many small shards into few; no row or answer changes."""
+    """Merge many small shards into few; no row or cached response changes."""
     from prep.cache.compact import compact as rewrite
     from prep.cache.store import open_store
 
@@ -130,7 +128,7 @@ def export(
     side: Side = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Write a store as the tree that the released PCNet code reads.
+    """Export a store in the layout that the released PCNet code reads.
 
     Reads the store and the annotations; writes phrases (JSON), masks (.npy) and candidates.
     """
@@ -146,7 +144,7 @@ def export(
 
 def _export_lines(done: Sequence[Exported]) -> Iterator[str]:
     for one in done:
-        counts = f"{one.refs:,} references, {one.sentences:,} sentences, {one.images:,} images"
+        counts = f"{one.refs:,} references, {one.sentences:,} expressions, {one.images:,} images"
         yield f"{one.folder}: {counts}; candidates ranked by {one.ranked_by}"
         for reason, count in one.notes.items():
-            yield f"  {count:,} x {reason}"
+            yield f"  {reason}: {count:,}"
