@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from prep.cache.store import open_store
-from prep.engine.runner import Summary, prepare
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, run_stage
 from prep.errors import PrepError
 from prep.stage import Resources
 from tests.prep import toy
@@ -28,7 +29,7 @@ COUNT = 600
 def fill(out: Path, count: int = COUNT, stage: ToyStage | None = None, **options: object) -> Summary:
     with open_store(out, create=True).stage("scores").writer({"toy": 1}) as writer:
         items = map(item, range(count))
-        return prepare(stage or ToyStage(), items, key=str, writer=writer, unit_size=7, **options)
+        return run_stage(Engine(stage or ToyStage()), items, key=str, writer=writer, unit_size=7, **options)
 
 
 def rows_in(out: Path) -> pa.Table:
@@ -55,7 +56,9 @@ def test_a_finished_selection_is_not_looked_at(tmp_path: Path) -> None:
 
     with open_store(tmp_path / "p").stage("scores").writer({"toy": 1}) as writer:
         stage = ToyStage()
-        summary = prepare(stage, untouchable(), key=str, writer=writer, unit_size=7, selection={"n": COUNT})
+        summary = run_stage(
+            Engine(stage), untouchable(), key=str, writer=writer, unit_size=7, selection={"n": COUNT}
+        )
     assert (summary.total, summary.done, summary.reused) == (COUNT, 0, COUNT)
     assert not hasattr(stage, "opened")
 
@@ -70,7 +73,7 @@ def test_selections_accumulate_and_share_rows(tmp_path: Path) -> None:
 def test_an_item_that_comes_twice_gets_one_row(tmp_path: Path) -> None:
     with open_store(tmp_path / "p", create=True).stage("scores").writer({}) as writer:
         items = [item(n % 40) for n in range(3000)]
-        summary = prepare(ToyStage(), items, key=str, writer=writer, unit_size=9)
+        summary = run_stage(Engine(ToyStage()), items, key=str, writer=writer, unit_size=9)
     assert (summary.total, summary.done, summary.reused) == (3000, 40, 2960)
     assert rows_in(tmp_path / "p").equals(expected(40))
 
@@ -99,7 +102,7 @@ class FailingStage:
 
 def test_failures_are_rows_and_are_counted_by_reason(tmp_path: Path) -> None:
     with open_store(tmp_path / "p", create=True).stage("proposals").writer({}) as writer:
-        summary = prepare(FailingStage(), map(str, range(90)), key=str, writer=writer, unit_size=4)
+        summary = run_stage(Engine(FailingStage()), map(str, range(90)), key=str, writer=writer, unit_size=4)
     assert (summary.done, summary.failed) == (90, 30)
     assert sum(summary.reasons.values()) == 30
     assert summary.reasons["cannot read 0"] == 1
