@@ -1,9 +1,14 @@
-"""Defines what the jobs need to know of a source of items, and how the manifest identifies its items."""
+"""Defines what the jobs need of a dataset or a folder, and how a run identifies and counts its items."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from prep.cache.writer import StageWriter
+
+Items = Callable[[Collection[str] | None], Iterable[Any]]
 
 
 class Source(Protocol):
@@ -21,10 +26,20 @@ class Source(Protocol):
         """File name -> SHA-256 of each annotation file that was read."""
 
 
-def selection_of(source: Source, splits: Collection[str] | None) -> dict[str, Any]:
-    """What identifies the items of ``splits`` (None: all), for ``run_stage``."""
-    named = {"name": source.name, "split_by": source.split_by}
-    return {**named, "splits": sorted(splits or []), "inputs": source.inputs()}
+def source_options(
+    writer: StageWriter, source: Source, splits: Collection[str] | None, items: Items | None
+) -> dict[str, Any]:
+    """``run_stage``'s label, selection and total for ``splits`` (None: all) of a source.
+
+    ``items`` are counted, so that progress has a total (None: not counted). A folder has no annotation files
+    that identify its images: it has no selection, and is scanned each time.
+    """
+    inputs = source.inputs()
+    named = {"name": source.name, "split_by": source.split_by, "splits": sorted(splits or [])}
+    selection = {**named, "inputs": inputs} if inputs else None
+    finished = selection is not None and writer.finished(selection)
+    total = None if finished or items is None else sum(1 for _ in items(splits))
+    return {"label": f"{writer.stage.name} {source.name}", "selection": selection, "total": total}
 
 
 def inputs_of(sources: Collection[Source]) -> dict[str, str]:

@@ -61,7 +61,6 @@ def run_llm(
     cache: str | Path,
     unit_size: int | None = None,
     keep_raw: bool = False,
-    label: str = "phrases",
     **options: Any,
 ) -> Summary:
     """Write every expression's row to the store, using the answers of a model.
@@ -80,7 +79,6 @@ def run_llm(
         writer=writer,
         unit_size=unit_size or engine.stage.unit_size,
         work=_Answers(engine.stage, cache, keep_raw),
-        label=label,
         **options,
     )
 
@@ -95,14 +93,11 @@ class _Answers(Work):
 
     def __init__(self, stage: AnswerStage, cache: str | Path, keep_raw: bool) -> None:
         self._stage, self._where, self._keep_raw = stage, cache, keep_raw
+        self._fingerprint = fingerprint(stage.settings())
         self._waiting: dict[str, list[Expression]] = {}
         self._keys = KeySet()
         self._settled: dict[str, PhraseSet] = {}
         self._counts, self._clock = Report(), Clock("read")
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self._stage.settings())
 
     @cached_property
     def _cache(self) -> AnswerCache:

@@ -24,7 +24,6 @@ def run_rules(
     *,
     writer: StageWriter,
     engine: Engine[Any] | None = None,
-    label: str = "phrases",
     **options: Any,
 ) -> Summary:
     """Write every expression's row by rules (``writer`` with ``stage.rules_settings()``).
@@ -40,7 +39,6 @@ def run_rules(
         writer=writer,
         unit_size=UNIT,
         work=_Counted(),
-        label=label,
         **options,
     )
 

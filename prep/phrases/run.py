@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prep.engine.local import Engine
-from prep.engine.sources import Source, inputs_of, selection_of
+from prep.engine.sources import Source, inputs_of, source_options
 from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import RulesStage, rules_settings
@@ -65,18 +65,11 @@ def run_phrases(
             Engine[Any](stage or RulesStage(), workers=workers, ray_address=ray_address) as engine,
         ):
             for source in sources:
-                selection = selection_of(source, splits)
-                counted = count and not writer.finished(selection)
-                summary = run(
-                    source.expressions(splits),
-                    engine=engine,
-                    writer=writer,
-                    label=f"phrases {source.name}",
-                    total=sum(1 for _ in source.expressions(splits)) if counted else None,
-                    selection=selection,
-                    arguments=arguments,
+                options = source_options(writer, source, splits, source.expressions if count else None)
+                expressions = source.expressions(splits)
+                summaries.append(
+                    run(expressions, engine=engine, writer=writer, arguments=arguments, **options)
                 )
-                summaries.append(summary)
     finally:
         if stage is not None:
             stage.close()

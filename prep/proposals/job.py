@@ -14,10 +14,11 @@ from prep.cache.maintain import cut_rows
 from prep.cache.schema import PROPOSALS
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, run_stage
-from prep.engine.sources import Source, inputs_of, selection_of
+from prep.engine.sources import Source, inputs_of, source_options
 from prep.errors import PrepError
+from prep.proposals.rows import Answer, content_key
 from prep.proposals.sam.fidelity import Account
-from prep.proposals.stage import Answer, Answers, content_key
+from prep.proposals.stage import Answers
 from prep.proposals.stale_images import SEEN, changed_rows, open_seen
 from prep.proposals.unit_metadata import notes_of
 from prep.stage import Stage
@@ -134,9 +135,6 @@ def run_proposals(
         retired = _retire_changed(sources, splits, writer, seen)
         for source in sources:
             told = _Told(seen, retired)
-            # A folder has no annotation files that identify its images: it is scanned each time.
-            selection = selection_of(source, splits) if source.inputs() else None
-            counted = count and (selection is None or not writer.finished(selection))
             summary = run_stage(
                 engine,
                 _images(source, splits),
@@ -144,10 +142,8 @@ def run_proposals(
                 writer=writer,
                 unit_size=unit_size,
                 work=told,
-                label=f"proposals {source.name}",
-                total=sum(1 for _ in source.images(splits)) if counted else None,
-                selection=selection,
                 arguments=arguments,
+                **source_options(writer, source, splits, source.images if count else None),
             )
             summary.extra["changed"] = told.changed
             summaries.append(summary)

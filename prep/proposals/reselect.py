@@ -13,8 +13,8 @@ from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
 from prep.errors import PrepError
 from prep.masks import rle
+from prep.proposals.rows import answer, content_key, make_row, masks_key, proposal_of
 from prep.proposals.select import Selection, select
-from prep.proposals.stage import answer, content_key, make_row, masks_key, proposal_of
 from prep.records import ImageRef
 from prep.stage import Resources
 

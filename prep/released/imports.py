@@ -132,7 +132,6 @@ def import_phrases(
             key=lambda item: item.expression.row_id,
             writer=writer,
             unit_size=512,
-            label="phrases",
             total=total,
         )
 

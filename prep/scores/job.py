@@ -59,7 +59,6 @@ def run_scores(
                     key=lambda item: tuple(text.row_id for text in item.texts),
                     writer=writer,
                     unit_size=unit_size,
-                    label="scores",
                     total=sum(map(len, wanted.values())),
                     arguments=arguments,
                 )

@@ -25,7 +25,7 @@ from prep.masks import rle
 from prep.phrases.stage import RulesStage, rules_settings
 from prep.proposals.import_masks import ImportStage
 from prep.proposals.job import run_proposals
-from prep.proposals.stage import answer, make_row
+from prep.proposals.rows import answer, make_row
 from prep.records import Proposal
 from prep.released.export import Exported, export_official
 from prep.released.imports import import_phrases, import_scores
