@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from prep.engine.local import Engine
@@ -50,19 +50,13 @@ class _Counted(Work):
         self._counts = Report()
 
     def rows(self, unit: list[Expression], results: pa.Table) -> pa.Table:
-        for phrase_set in _phrase_sets(results.select(["source", "violations", "rejected"]).to_pydict()):
+        columns = (results.column(name).to_pylist() for name in ("source", "violations", "rejected"))
+        for source, violations, rejected in zip(*columns, strict=True):
+            before = tuple((level["source"], tuple(level["violations"])) for level in rejected)
+            phrase_set = None if source is None else PhraseSet((), source, tuple(violations), before)
             self._counts.add_row(phrase_set)
         return results
 
     def report(self) -> dict[str, Any]:
         figures = self._counts.figures(Clock("rows"))
         return {name: figures[name] for name in ("sources", "rungs")}
-
-
-def _phrase_sets(columns: Mapping[str, list[Any]]) -> Iterator[PhraseSet | None]:
-    for source, violations, rejected in zip(*columns.values(), strict=True):
-        if source is None:
-            yield None
-        else:
-            turned_down = tuple((r["source"], tuple(r["violations"])) for r in rejected)
-            yield PhraseSet((), source, tuple(violations), turned_down)
