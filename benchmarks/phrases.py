@@ -100,13 +100,15 @@ def with_real_repeats(number: int) -> list[str] | None:
 def ours(stage: Any, texts: Sequence[str], unit: int) -> tuple[float, dict[str, Any]]:
     """Seconds of a whole run with an empty store, and its report."""
     from prep.cache.store import open_store
+    from prep.engine.local import Engine
     from prep.phrases.job import run_llm
 
     with tempfile.TemporaryDirectory() as folder:
         items = expressions(texts)
         started = time.perf_counter()
         with open_store(folder, create=True).stage("phrases").writer(stage.settings()) as writer:
-            summary = run_llm(items, stage=stage, writer=writer, cache=Path(folder) / "cache", unit_size=unit)
+            engine, cache = Engine(stage), Path(folder) / "cache"
+            summary = run_llm(items, engine=engine, writer=writer, cache=cache, unit_size=unit)
         seconds = time.perf_counter() - started
     return seconds, summary.extra["report"]
 

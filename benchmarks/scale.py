@@ -29,7 +29,7 @@ from prep.cache.store import open_store
 from prep.engine.local import Engine
 from prep.engine.plan import Pace, plan_at
 from prep.engine.progress import duration
-from prep.engine.runner import prepare
+from prep.engine.runner import run_stage
 from prep.records import Expression, ImageRef
 from prep.stage import Resources, Stage
 
@@ -129,7 +129,9 @@ def fill(
         settings, selection = {"scale": name}, {"count": count}
         with Memory() as memory, store.stage(name).writer(settings) as writer:
             cpu = time.process_time()
-            summary = prepare(stage, items, key=key, writer=writer, unit_size=unit, selection=selection)
+            summary = run_stage(
+                Engine(stage), items, key=key, writer=writer, unit_size=unit, selection=selection
+            )
             cpu = time.process_time() - cpu
         files = [path for path in Path(store.uri, name).iterdir() if path.is_file()]
         data = sum(path.stat().st_size for path in files if path.suffix == ".parquet")
@@ -146,7 +148,9 @@ def fill(
         ).stdout.split()
         again = time.perf_counter()
         with store.stage(name).writer(settings) as writer:
-            nothing = prepare(stage, iter(()), key=key, writer=writer, unit_size=unit, selection=selection)
+            nothing = run_stage(
+                Engine(stage), iter(()), key=key, writer=writer, unit_size=unit, selection=selection
+            )
         assert nothing.reused == count
         print(
             f"  opened in {opened} s; {int(keys):,} keys read in another {keyed} s ({cpu_seconds} s of CPU,"

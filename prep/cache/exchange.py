@@ -25,3 +25,8 @@ def exchange(first: Path, second: Path) -> bool:
     if second.parent != first.parent:
         sync_folder(second.parent)
     return True
+
+
+def aside_of(folder: Path) -> Path:
+    """The hidden folder next to a table's in which its replacement is built."""
+    return folder.with_name(f".{folder.name}.aside")

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prep.cache.exchange import exchange
+from prep.cache.exchange import aside_of, exchange
 from prep.cache.files import Files, open_files
 from prep.cache.keys import fingerprint
 from prep.cache.keyset import KeySet, column_hashes, hash_keys
 from prep.cache.lock import WriterLock
 from prep.cache.manifest import (
     Manifest,
-    differences,
     fold,
     ledger_name,
     ledger_sequences,
@@ -28,6 +27,7 @@ from prep.cache.manifest import (
     utc_now,
     write_ledger,
 )
+from prep.cache.reopen import check_sizes, checked_manifest
 from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
 from prep.errors import PrepError
 from prep.files import TEMPORARY
@@ -201,7 +201,7 @@ class StageWriter:
 
     def _rewrite_aside(self, folder: Path, groups: Groups, keep: Keep) -> bool:
         """:meth:`rewrite` through a second folder; False, with nothing changed, if that is not possible."""
-        aside = _aside(folder)
+        aside = aside_of(folder)
         shutil.rmtree(aside, ignore_errors=True)
         target = open_files(aside)
         target.make()
@@ -242,21 +242,8 @@ class StageWriter:
 
     def _open(self) -> None:
         """Read the committed state, check it against this run, and recover from a killed run."""
-        stored = load_manifest(self.files)
-        names = self.files.sizes()
-        if stored is None and any(is_shard(name) for name in names):
-            raise PrepError(
-                f"{self.files.uri} contains shards but no manifest.",
-                "Run `pcnet-prep verify --repair` to rebuild it from them, or set another --out.",
-            )
-        if stored is not None and stored.settings != self.settings and not any(map(is_shard, names)):
-            stored = None  # no rows were committed, so there is nothing to protect
-        if stored is not None and stored.settings != self.settings and not self._replace:
-            raise PrepError(
-                f"{self.files.uri} was made with other settings:\n"
-                + "\n".join(differences(stored.settings, self.settings)),
-                "Set another --out, or use --replace to overwrite its rows (responses stay cached).",
-            )
+        stored, names = load_manifest(self.files), self.files.sizes()
+        stored = checked_manifest(stored, self.files, names, self.settings, self._replace)
         if stored is None or self._replace:
             if stored is not None:
                 self._keep(list(stored.shards), stored.fingerprint)
@@ -282,14 +269,8 @@ class StageWriter:
         """Recover from a killed run: adopt complete shards that it did not list, remove its other files."""
         manifest = self.manifest
         if self.files.local is not None:
-            shutil.rmtree(_aside(self.files.local), ignore_errors=True)
-        for shard in manifest.shards.values():
-            if names.get(shard.name) != shard.bytes:
-                found = f"has {names[shard.name]} bytes" if shard.name in names else "is missing"
-                raise PrepError(
-                    f"{self.files.where(shard.name)} {found}; the manifest lists {shard.bytes} bytes.",
-                    "Run `pcnet-prep verify --repair` to make the lost rows again.",
-                )
+            shutil.rmtree(aside_of(self.files.local), ignore_errors=True)
+        check_sizes(self.files, manifest, names)
         for name in names:
             unlisted = is_shard(name) and name not in manifest.shards
             if name.endswith(TEMPORARY) or (unlisted and not self._adopt(name)):
@@ -314,8 +295,3 @@ class StageWriter:
         self._list([shard])
         self.done.add_hashes(hashes)
         return True
-
-
-def _aside(folder: Path) -> Path:
-    """The hidden folder next to a table's in which its replacement is built."""
-    return folder.with_name(f".{folder.name}.aside")

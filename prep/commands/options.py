@@ -11,13 +11,8 @@ import typer
 from prep.commands.replay import recorded_flags
 
 
-<<<<<<< HEAD
 class DatasetName(StrEnum):
-    """The datasets whose trees are read as they are published. Typer takes no list of literals."""
-=======
-class DatasetName(str, Enum):
     """The datasets that are read in their published layout. Typer does not support lists of literals."""
->>>>>>> help
 
     refcoco = "refcoco"
     refcoco_plus = "refcoco+"

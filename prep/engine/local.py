@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prep.errors import PrepError
 from prep.stage import Stage, stage_failure
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from prep.engine.ray_pool import Cluster
 
 Item = TypeVar("Item")
+AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
-class Engine:
-    """The workers of one stage: opened at the first unit, and kept until closed.
+class Engine(Generic[AnyStage]):
+    """A stage and its workers: opened at the first unit, and kept until closed.
 
     With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
     there are up to ``workers`` Ray actors. Used as a context manager.
     """
 
-    def __init__(self, stage: Stage, *, workers: int = 1, ray_address: str | None = None) -> None:
+    def __init__(self, stage: AnyStage, *, workers: int = 1, ray_address: str | None = None) -> None:
         if workers < 1:
             raise ValueError("workers is at least 1")
-        self._stage, self.workers, self._address = stage, workers, ray_address
+        self.stage, self.workers, self._address = stage, workers, ray_address
         self._opened = False
         self._cluster: Cluster | None = None
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Engine[AnyStage]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,22 +66,22 @@ class Engine:
         from prep.engine.ray_pool import Cluster
 
         if self._cluster is None:
-            self._cluster = Cluster(self._stage, workers=self.workers, address=self._address)
+            self._cluster = Cluster(self.stage, workers=self.workers, address=self._address)
         return self._cluster
 
     def _run_here(self, units: Iterable[list[Item]]) -> Generator[tuple[list[Item], pa.Table], None, None]:
         if not self._opened:
-            self._stage.open()
+            self.stage.open()
             self._opened = True
         with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
             ahead: tuple[list[Item], Future[Any]] | None = None
             for unit in units:
-                following = (unit, loader.submit(self._stage.load, unit))
+                following = (unit, loader.submit(self.stage.load, unit))
                 if ahead is not None:
-                    yield ahead[0], _finish(self._stage, *ahead)
+                    yield ahead[0], _finish(self.stage, *ahead)
                 ahead = following
             if ahead is not None:
-                yield ahead[0], _finish(self._stage, *ahead)
+                yield ahead[0], _finish(self.stage, *ahead)
 
 
 def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Runs one stage: splits the remaining items into units, processes them and commits their rows."""
+"""Runs any stage: leaves out what is done, cuts the rest into units, and commits each row once."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prep.engine.local import Engine
 from prep.engine.progress import progress
 from prep.engine.signals import Stop, interrupted, stoppable
-from prep.stage import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from prep.cache.writer import StageWriter
+    from prep.engine.progress import Bar
+    from prep.engine.signals import Stoppable
+    from prep.stage import Stage
 
 Item = TypeVar("Item")
 
 MAX_REASONS = 20
-BLOCK = 1024
 
 
 @dataclass
@@ -72,10 +73,10 @@ class Summary:
                 reason = reason if known else "(other reasons)"
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
-    def close(self, seen: int, reused: int, seconds: float) -> None:
+    def close(self, seen: int, reused: int) -> None:
         """Set the final values."""
-        self.total, self.reused, self.seconds = seen, reused, seconds
-        self.rate = self.done / seconds if seconds > 0 else 0.0
+        self.total, self.reused, self.seconds = seen, reused, time.monotonic() - self._started
+        self.rate = self.done / self.seconds if self.seconds > 0 else 0.0
 
     def figures(self) -> dict[str, Any]:
         """The entry for this run in the manifest."""
@@ -85,60 +86,72 @@ class Summary:
         return {**counts, **{name: round(value, 3) for name, value in times.items()}}
 
 
-def prepare(
-    stage: Stage,
+class Work:
+    """How the rows of a run are made. Here: the stage receives the items and returns their rows.
+
+    A subclass may collect statistics, or give the stage something else than the items: the phrases job sends
+    one question for many equal expressions, and makes their rows from its answer.
+    """
+
+    block = 1024  # the number of items that are looked up at once, if a unit is not larger
+
+    def requests(self, items: list[Any]) -> tuple[list[Any], pa.Table | None]:
+        """What the stage receives for new items, and the rows that can be written without the stage."""
+        return items, None
+
+    def rows(self, unit: list[Any], results: pa.Table) -> pa.Table:
+        """The rows to write, from what the stage returned for a unit. No signal interrupts this."""
+        return results
+
+    def written(self, unit: list[Any]) -> None:
+        """Called after the rows of a unit are written."""
+
+    def step(self, name: str) -> None:
+        """Called when the driver starts to ``read`` or ``look up`` items, wait (``engine``) or ``write``."""
+
+    def report(self) -> dict[str, Any] | None:
+        """Statistics (JSON values) for ``summary.extra["report"]`` and the manifest."""
+        return None
+
+
+def run_stage(
+    engine: Engine[Any],
     items: Iterable[Item],
     *,
-    key: Callable[[Item], str],
+    key: Callable[[Item], str | tuple[str, ...]],
     writer: StageWriter,
     unit_size: int,
-    workers: int = 1,
-    ray_address: str | None = None,
-    engine: Engine | None = None,
+    work: Work | None = None,
     label: str = "",
     total: int | None = None,
     selection: Mapping[str, Any] | None = None,
-    on_rows: Callable[[pa.Table], None] | None = None,
-    report: Callable[[], Mapping[str, Any]] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Make sure that every item has a row in the store; existing rows are kept.
+    """Make sure that every item has its rows in the store; existing rows are kept.
 
-    ``key`` is an item's row key; items whose row is committed, and duplicates, are skipped. ``selection``
-    identifies the items (the inputs' hashes, dataset, splits): once all its rows are committed, a rerun
-    returns at once without iterating ``items``. ``on_rows`` receives each unit's rows before they are written
-    (for an answer cache, for example). ``report`` is called at the end for the stage's statistics (JSON
-    values), for ``summary.extra["report"]`` and the manifest. ``arguments`` are stored in the manifest with
-    the run's figures. ``engine`` holds the stage's workers if they outlive this run; otherwise ``workers``
-    are created for it alone. SIGINT and SIGTERM end the run with :class:`Interrupted` after committing what
-    is finished.
+    ``key`` is the key of an item's row, or the keys of its rows: an item whose rows are all committed or in
+    progress is skipped; where only some are, the caller has to leave those out. ``selection`` identifies the
+    items (the inputs' hashes, dataset, splits): once all its rows are committed, a rerun returns at once
+    without iterating ``items``. ``arguments`` are stored in the manifest with the run's figures. ``engine``
+    is not opened if there is nothing to process, and left open: the caller closes it. SIGINT and SIGTERM end
+    the run with :class:`Interrupted` after committing what is finished.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
-    started = time.monotonic()
     if selection is not None and writer.finished(selection):
         summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
         return summary
-    todo = _Todo(items, key, writer, unit_size)
-    own = Engine(stage, workers=workers, ray_address=ray_address)
-    engine = engine or own
-    with own, stoppable() as stop:
+    work = work or Work()
+    with stoppable() as stop:
         try:
-            results = engine.run(todo.units())
-            with progress(label or summary.stage, total) as bar, contextlib.closing(results):
-                for unit, rows in results:
-                    with stop.later():
-                        if on_rows is not None:
-                            on_rows(rows)
-                        writer.write(rows)
-                        todo.returned(unit)
-                    summary.count(rows)
-                    bar.update(done=summary.done, reused=todo.reused)
+            with progress(label or summary.stage, total) as bar:
+                run = _Run(iter(items), key, writer, unit_size, work, summary, stop, bar)
+                run.process(engine)
             with stop.later():
-                summary.close(todo.seen, todo.reused, time.monotonic() - started)
-                run = {**summary.figures(), "workers": engine.workers, "arguments": dict(arguments or {})}
-                if report is not None:
-                    summary.extra["report"] = run["report"] = dict(report())
-                writer.record_run(run)
+                summary.close(run.seen, run.reused)
+                record = {**summary.figures(), "workers": engine.workers, "arguments": dict(arguments or {})}
+                if (report := work.report()) is not None:
+                    summary.extra["report"] = record["report"] = report
+                writer.record_run(record)
                 writer.flush()
                 if selection is not None:
                     writer.finish(selection, summary.total)
@@ -149,35 +162,78 @@ def prepare(
     return summary
 
 
-class _Todo:
-    """The items that still need a row, in units; tracks the ones in progress."""
+def prepare(
+    stage: Stage, items: Iterable[Item], *, workers: int = 1, ray_address: str | None = None, **options: Any
+) -> Summary:
+    """:func:`run_stage` with workers for this run alone, as it was called in 0.1; kept for one release."""
+    with Engine(stage, workers=workers, ray_address=ray_address) as engine:
+        return run_stage(engine, items, **options)
 
-    def __init__(
-        self, items: Iterable[Any], key: Callable[[Any], str], writer: StageWriter, size: int
-    ) -> None:
-        self._items, self._key, self._writer, self._size = iter(items), key, writer, size
-        self._claimed: set[str] = set()
-        self.seen = self.reused = 0
+
+@dataclass
+class _Run:
+    """The driver's state: the items still to read, and the keys of the rows in progress."""
+
+    items: Iterator[Any]
+    key: Callable[[Any], str | tuple[str, ...]]
+    writer: StageWriter
+    size: int
+    work: Work
+    summary: Summary
+    stop: Stoppable
+    bar: Bar
+    claimed: set[str] = field(default_factory=set)
+    seen: int = 0
+    reused: int = 0
+
+    def process(self, engine: Engine[Any]) -> None:
+        """Give every unit to the engine, and write its rows."""
+        with contextlib.closing(engine.run(self.units())) as results:
+            for unit, table in results:
+                with self.stop.later():
+                    self.write(self.work.rows(unit, table))
+                self.work.written(unit)
+                self.work.step("engine")
 
     def units(self) -> Iterator[list[Any]]:
-        """Split the remaining items into units; a whole block is claimed before any of it is yielded."""
+        """Cut the requests for new items into units; a block is claimed before any of it is yielded."""
         waiting: list[Any] = []
-        while block := list(itertools.islice(self._items, max(self._size, BLOCK))):
-            self.seen += len(block)
-            keys = [self._key(item) for item in block]
-            done = self._writer.done.contains(keys)
-            for item, key, is_done in zip(block, keys, done.tolist(), strict=True):
-                if is_done or key in self._claimed:
-                    self.reused += 1
-                else:
-                    self._claimed.add(key)
-                    waiting.append(item)
-            while len(waiting) >= self._size:
-                unit, waiting = waiting[: self._size], waiting[self._size :]
+        self.work.step("read")
+        while block := list(itertools.islice(self.items, max(self.size, self.work.block))):
+            self.work.step("look up")
+            requests, ready = self.work.requests(self.new(block))
+            if ready is not None:
+                with self.stop.later():
+                    self.write(ready)
+            waiting += requests
+            self.work.step("engine")
+            while len(waiting) >= self.size:
+                unit, waiting = waiting[: self.size], waiting[self.size :]
                 yield unit
+            self.work.step("read")
+        self.work.step("engine")
         if waiting:
             yield waiting
 
-    def returned(self, unit: list[Any]) -> None:
-        """Record that a unit's rows are written."""
-        self._claimed.difference_update(map(self._key, unit))
+    def new(self, block: list[Any]) -> list[Any]:
+        """The items of a block of which a row is missing; claims their keys."""
+        owned = [(keys,) if isinstance(keys := self.key(item), str) else keys for item in block]
+        committed = iter(self.writer.done.contains([key for keys in owned for key in keys]).tolist())
+        fresh = []
+        for item, keys in zip(block, owned, strict=True):
+            self.seen += len(keys)
+            known = [next(committed) or key in self.claimed for key in keys]
+            if all(known):
+                self.reused += len(keys)
+            else:
+                self.claimed.update(keys)
+                fresh.append(item)
+        return fresh
+
+    def write(self, rows: pa.Table) -> None:
+        """Write finished rows and release their keys."""
+        self.work.step("write")
+        self.writer.write(rows)
+        self.claimed.difference_update(rows.column(self.writer.stage.key_column).to_pylist())
+        self.summary.count(rows)
+        self.bar.update(done=self.summary.done, reused=self.reused)

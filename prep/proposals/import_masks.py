@@ -14,8 +14,8 @@ from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
 from prep.proposals.mask_files import LAYOUTS, BadMasks, open_layout
+from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
-from prep.proposals.stage import answer, make_row, masks_key
 from prep.proposals.unit_metadata import noted
 from prep.records import ImageRef
 

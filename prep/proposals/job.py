@@ -13,10 +13,12 @@ from prep.cache.keys import fingerprint
 from prep.cache.maintain import cut_rows
 from prep.cache.schema import PROPOSALS
 from prep.engine.local import Engine
-from prep.engine.runner import Summary, prepare
+from prep.engine.runner import Summary, Work, run_stage
+from prep.engine.sources import Source, inputs_of, source_options
 from prep.errors import PrepError
+from prep.proposals.rows import Answer, content_key
 from prep.proposals.sam.fidelity import Account
-from prep.proposals.stage import Answer, Answers, content_key
+from prep.proposals.stage import Answers
 from prep.proposals.stale_images import SEEN, changed_rows, open_seen
 from prep.proposals.unit_metadata import notes_of
 from prep.stage import Stage
@@ -29,26 +31,15 @@ if TYPE_CHECKING:
     from prep.records import ImageRef
 
 
-class Images(Protocol):
-    """The interface of a source of images: a dataset or a folder."""
-
-    @property
-    def name(self) -> str:
-        """The dataset's or folder's name."""
+class Images(Source, Protocol):
+    """A source of images."""
 
     @property
     def root(self) -> Path:
         """The folder that image paths are relative to."""
 
-    @property
-    def split_by(self) -> str:
-        """The split version, or an empty string."""
-
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
         """The images of ``splits`` (None: all), each once."""
-
-    def inputs(self) -> dict[str, str]:
-        """File name -> SHA-256 of each annotation file that was read."""
 
 
 class MaskStage(Stage, Protocol):
@@ -61,7 +52,7 @@ class MaskStage(Stage, Protocol):
         """What the rows depend on besides the image."""
 
 
-class _Told:
+class _Told(Work):
     """Collects the metadata of units: the stat keys of files, and statistics on how masks were computed.
 
     ``changed`` counts the rows that replace those of a changed image (``retired``).
@@ -72,14 +63,18 @@ class _Told:
         self.account = Account()
         self.changed = 0
 
-    def take(self, rows: pa.Table) -> None:
+    def rows(self, unit: list[ImageRef], results: pa.Table) -> pa.Table:
         """Take the metadata of one unit."""
-        files, said = notes_of(rows)
+        files, said = notes_of(results)
         if files:
             self._seen.put(pa.table({"key": files}, SEEN))
         self.account.add(said)
         if self._retired:
-            self.changed += sum(image in self._retired for image in rows.column("image").to_pylist())
+            self.changed += sum(image in self._retired for image in results.column("image").to_pylist())
+        return results
+
+    def report(self) -> dict[str, Any]:
+        return self.account.figures()
 
 
 class CachedAnswers:
@@ -125,15 +120,11 @@ def run_proposals(
     progress has a total. Raises :class:`~prep.errors.PrepError` if the table has other settings and
     ``replace`` is not set, or if a source has no images.
     """
-    settings = stage.settings()
+    settings, inputs = stage.settings(), inputs_of(sources)
     where = store.cache_uri if cache is None else cache
-    stage.answers = CachedAnswers(
-        AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS), stage.key
-    )
+    known = AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS)
+    stage.answers = CachedAnswers(known, stage.key)
     summaries = []
-    inputs = {
-        f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()
-    }
     with (
         store.stage("proposals").writer(
             settings, replace=replace, cache=where, share=cache is not None, inputs=inputs
@@ -144,34 +135,19 @@ def run_proposals(
         retired = _retire_changed(sources, splits, writer, seen)
         for source in sources:
             told = _Told(seen, retired)
-            selection = _selection(source, splits)
-            counted = count and (selection is None or not writer.finished(selection))
-            summary = prepare(
-                stage,
+            summary = run_stage(
+                engine,
                 _images(source, splits),
-                key=_join_key,
+                key=lambda ref: ref.image,
                 writer=writer,
                 unit_size=unit_size,
-                engine=engine,
-                label=f"proposals {source.name}",
-                total=sum(1 for _ in source.images(splits)) if counted else None,
-                selection=selection,
-                on_rows=told.take,
-                report=told.account.figures,
+                work=told,
                 arguments=arguments,
+                **source_options(writer, source, splits, source.images if count else None),
             )
             summary.extra["changed"] = told.changed
             summaries.append(summary)
     return summaries
-
-
-def _selection(source: Images, splits: Collection[str] | None) -> dict[str, Any] | None:
-    """The selection of a source, as recorded when finished; None for a folder, which is always scanned."""
-    inputs = source.inputs()
-    if not inputs:
-        return None
-    named = {"name": source.name, "split_by": source.split_by}
-    return {**named, "splits": sorted(splits or []), "inputs": inputs}
 
 
 def _retire_changed(
@@ -210,7 +186,3 @@ def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef
         )
     yield first
     yield from images
-
-
-def _join_key(ref: ImageRef) -> str:
-    return ref.image

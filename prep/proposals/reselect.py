@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from prep.cache.keys import fingerprint
 from prep.cache.schema import PROPOSALS
-from prep.engine.runner import Summary, prepare
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, run_stage
 from prep.errors import PrepError
 from prep.masks import rle
+from prep.proposals.rows import answer, content_key, make_row, masks_key, proposal_of
 from prep.proposals.select import Selection, select
-from prep.proposals.stage import answer, content_key, make_row, masks_key, proposal_of
 from prep.records import ImageRef
 from prep.stage import Resources
 
@@ -92,8 +93,8 @@ def run_narrow(
         raise PrepError(f"--from and --out are the same store, {store.uri}.", "Set --out to another store.")
     stage = NarrowStage(reader.settings, selection)
     with store.stage("proposals").writer(stage.settings(), replace=replace) as writer:
-        return prepare(
-            stage,
+        return run_stage(
+            Engine(stage),
             _rows(reader),
             key=lambda row: str(row["image"]),
             writer=writer,

@@ -14,7 +14,8 @@ import numpy as np
 from prep.cache.keys import canonical_json
 from prep.datasets.identity import clean_text
 from prep.datasets.object_npy import load_object_npy
-from prep.engine.runner import Summary, prepare
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, run_stage
 from prep.errors import PrepError
 from prep.phrases.checks import violations
 from prep.phrases.stage import row
@@ -125,15 +126,12 @@ def import_phrases(
     settings = {"llm": SOURCE, "layout": "official"}
     total = sum(1 for _ in dataset.expressions(splits))
     with store.stage("phrases").writer(settings, replace=replace, inputs=dataset.inputs()) as writer:
-        return prepare(
-            OfficialPhrases(texts),
+        return run_stage(
+            Engine(OfficialPhrases(texts)),
             sentences(folder, dataset, splits),
             key=lambda item: item.expression.row_id,
             writer=writer,
             unit_size=512,
-            workers=1,
-            ray_address=None,
-            label="phrases",
             total=total,
         )
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prep.cache.maintain import cut_rows
 from prep.cache.shards import read_shard
-from prep.engine.runner import Summary, prepare
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, run_stage
 from prep.errors import NotYet, PrepError
 from prep.proposals.images import UnreadableImage, check_name
 from prep.scores.stage import ImageTexts, ScoreStage, Text
@@ -50,19 +51,17 @@ def run_scores(
         for image in _unreadable(proposals, wanted, store.uri):
             _count(skipped, "image could not be read", len(wanted.pop(image)))
         summary = Summary(stage="scores", where=writer.uri)
-        if wanted:  # otherwise the model need not be loaded
-            summary = prepare(
-                stage,
-                _items(proposals, wanted, root),
-                key=lambda item: item.texts[0].row_id,
-                writer=writer,
-                unit_size=unit_size,
-                workers=workers,
-                ray_address=ray_address,
-                label="scores",
-                total=sum(map(len, wanted.values())),
-                arguments=arguments,
-            )
+        if wanted:  # otherwise no run is recorded
+            with Engine(stage, workers=workers, ray_address=ray_address) as engine:
+                summary = run_stage(
+                    engine,
+                    _items(proposals, wanted, root),
+                    key=lambda item: tuple(text.row_id for text in item.texts),
+                    writer=writer,
+                    unit_size=unit_size,
+                    total=sum(map(len, wanted.values())),
+                    arguments=arguments,
+                )
     summary.total, summary.reused = total, total - left
     summary.extra["skipped"] = skipped
     if remade:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from prep.cache.schema import SCORES
 from prep.cache.store import open_store
 from prep.engine.local import Engine
-from prep.engine.runner import prepare
+from prep.engine.runner import run_stage
 from prep.errors import Interrupted
 from prep.stage import Resources
 
@@ -73,17 +73,13 @@ def expected(count: int) -> pa.Table:
 
 def main(out: str, count: int, unit: int, seconds: float, workers: int, trace: str) -> None:
     stage = open_store(out, create=True).stage("scores")
-    with stage.writer({"toy": 1}, commit_seconds=0.05) as writer:
+    with (
+        stage.writer({"toy": 1}, commit_seconds=0.05) as writer,
+        Engine(ToyStage(seconds, trace), workers=workers) as engine,
+    ):
         print("open", flush=True)
-        prepare(
-            ToyStage(seconds, trace),
-            map(item, range(count)),
-            key=str,
-            writer=writer,
-            unit_size=unit,
-            workers=workers,
-            selection={"count": count},
-        )
+        items, chosen = map(item, range(count)), {"count": count}
+        run_stage(engine, items, key=str, writer=writer, unit_size=unit, selection=chosen)
 
 
 if __name__ == "__main__":

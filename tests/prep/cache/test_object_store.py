@@ -17,7 +17,8 @@ from prep.cache.row_checks import CHECKS
 from prep.cache.schema import SCORES
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
-from prep.engine.runner import prepare
+from prep.engine.local import Engine
+from prep.engine.runner import run_stage
 from prep.errors import PrepError
 from tests.prep.toy import ToyStage, expected, item, row
 
@@ -51,7 +52,9 @@ def uri(endpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def fill(uri: str, count: int) -> int:
     with open_store(uri, create=True).stage("scores").writer({"toy": 1}, commit_seconds=0) as writer:
         items = map(item, range(count))
-        return prepare(ToyStage(), items, key=str, writer=writer, unit_size=10, selection={"n": count}).done
+        return run_stage(
+            Engine(ToyStage()), items, key=str, writer=writer, unit_size=10, selection={"n": count}
+        ).done
 
 
 def rows(store: Store) -> pa.Table:

@@ -25,7 +25,8 @@ from prep.cache.schema import PHRASES, PROPOSALS, SCORES
 from prep.cache.shards import ShardMeta, encode
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
-from prep.engine.runner import prepare
+from prep.engine.local import Engine
+from prep.engine.runner import run_stage
 from prep.errors import PrepError
 from tests.prep.toy import ToyStage, expected, item, row
 
@@ -35,8 +36,14 @@ COUNT = 120
 def fill(store: Store) -> int:
     with store.stage("scores").writer({"toy": 1}, commit_seconds=0) as writer:
         items, chosen = map(item, range(COUNT)), {"n": COUNT}
-        run = prepare(
-            ToyStage(), items, key=str, writer=writer, unit_size=10, selection=chosen, arguments={"n": COUNT}
+        run = run_stage(
+            Engine(ToyStage()),
+            items,
+            key=str,
+            writer=writer,
+            unit_size=10,
+            selection=chosen,
+            arguments={"n": COUNT},
         )
     return run.done
 

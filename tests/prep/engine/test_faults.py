@@ -21,7 +21,8 @@ import pytest
 from prep.cache.row_checks import CHECKS
 from prep.cache.store import open_store
 from prep.cache.verify import verify
-from prep.engine.runner import prepare
+from prep.engine.local import Engine
+from prep.engine.runner import run_stage
 from prep.errors import PrepError
 from prep.stage import Resources
 from tests.prep import toy
@@ -33,7 +34,7 @@ COUNT = 200
 def fill(out: Path, stage: ToyStage | None = None, count: int = COUNT) -> int:
     with open_store(out, create=True).stage("scores").writer({"toy": 1}, commit_seconds=0) as writer:
         items = map(item, range(count))
-        return prepare(stage or ToyStage(), items, key=str, writer=writer, unit_size=20).done
+        return run_stage(Engine(stage or ToyStage()), items, key=str, writer=writer, unit_size=20).done
 
 
 def whole(out: Path, count: int = COUNT) -> bool:

@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 
+from prep.cache.schema import SCORES
 from prep.cache.store import open_store
-from prep.engine.runner import Summary, prepare
+from prep.engine.local import Engine
+from prep.engine.runner import Summary, Work, prepare, run_stage
 from prep.errors import PrepError
 from prep.stage import Resources
 from tests.prep import toy
@@ -28,7 +31,7 @@ COUNT = 600
 def fill(out: Path, count: int = COUNT, stage: ToyStage | None = None, **options: object) -> Summary:
     with open_store(out, create=True).stage("scores").writer({"toy": 1}) as writer:
         items = map(item, range(count))
-        return prepare(stage or ToyStage(), items, key=str, writer=writer, unit_size=7, **options)
+        return run_stage(Engine(stage or ToyStage()), items, key=str, writer=writer, unit_size=7, **options)
 
 
 def rows_in(out: Path) -> pa.Table:
@@ -46,6 +49,12 @@ def test_a_run_writes_every_row_and_says_so(tmp_path: Path) -> None:
     assert manifest.runs[0]["arguments"] == {"unit": 7}
 
 
+def test_the_call_of_0_1_still_works(tmp_path: Path) -> None:
+    with open_store(tmp_path / "p", create=True).stage("scores").writer({"toy": 1}) as writer:
+        done = prepare(ToyStage(), map(item, range(9)), key=str, writer=writer, unit_size=4, workers=1).done
+    assert done == 9
+
+
 def test_a_finished_selection_is_not_looked_at(tmp_path: Path) -> None:
     fill(tmp_path / "p", selection={"n": COUNT})
 
@@ -55,7 +64,9 @@ def test_a_finished_selection_is_not_looked_at(tmp_path: Path) -> None:
 
     with open_store(tmp_path / "p").stage("scores").writer({"toy": 1}) as writer:
         stage = ToyStage()
-        summary = prepare(stage, untouchable(), key=str, writer=writer, unit_size=7, selection={"n": COUNT})
+        summary = run_stage(
+            Engine(stage), untouchable(), key=str, writer=writer, unit_size=7, selection={"n": COUNT}
+        )
     assert (summary.total, summary.done, summary.reused) == (COUNT, 0, COUNT)
     assert not hasattr(stage, "opened")
 
@@ -67,10 +78,70 @@ def test_selections_accumulate_and_share_rows(tmp_path: Path) -> None:
     assert rows_in(tmp_path / "p").equals(expected(250))
 
 
+class Pairs(ToyStage):
+    """Items that own two rows each."""
+
+    def process(self, unit: list[Any]) -> pa.Table:
+        return super().process([key for pair in unit for key in pair])
+
+
+def test_an_item_may_own_several_rows(tmp_path: Path) -> None:
+    pairs = [(item(2 * n), item(2 * n + 1)) for n in range(40)]
+    with open_store(tmp_path / "p", create=True).stage("scores").writer({}) as writer:
+        first = run_stage(Engine(Pairs()), [*pairs[:25], *pairs[:5]], key=tuple, writer=writer, unit_size=4)
+        second = run_stage(Engine(Pairs()), pairs, key=tuple, writer=writer, unit_size=4)
+        assert (first.total, first.done, first.reused) == (60, 50, 10)
+        assert (second.total, second.done, second.reused) == (80, 30, 50)
+        half_done = [(item(0), item(100))]  # which of the two to make is the caller's to say
+        with pytest.raises(ValueError, match="already exists"):
+            run_stage(Engine(Pairs()), half_done, key=tuple, writer=writer, unit_size=4)
+    assert rows_in(tmp_path / "p").equals(expected(80))
+
+
+class Halved(Work):
+    """Gives the stage one of two neighbours, and copies the row that it makes; some need no stage."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.written_units: list[list[int]] = []
+
+    def requests(self, items: list[int]) -> tuple[list[str], pa.Table | None]:
+        ready = [n for n in items if n >= 90]
+        table = pa.Table.from_pylist([toy.row(item(n)) for n in ready], schema=SCORES) if ready else None
+        return [str(n) for n in items if n < 90 and n % 2 == 0], table
+
+    def rows(self, unit: list[str], results: pa.Table) -> pa.Table:
+        numbers = [int(key) + more for key in results["row_id"].to_pylist() for more in (0, 1)]
+        return pa.Table.from_pylist([toy.row(item(n)) for n in numbers], schema=SCORES)
+
+    def written(self, unit: list[str]) -> None:
+        self.written_units.append(unit)
+
+    def step(self, name: str) -> None:
+        self.steps.append(name)
+
+    def report(self) -> dict[str, Any]:
+        return {"units": len(self.written_units)}
+
+
+def test_a_stage_may_process_something_else_than_the_items(tmp_path: Path) -> None:
+    out, work = tmp_path / "p", Halved()
+    with open_store(out, create=True).stage("scores").writer({}) as writer:
+        how: dict[str, Any] = {"key": item, "writer": writer, "unit_size": 8}
+        summary = run_stage(Engine(ToyStage()), [*range(100), *range(100)], work=work, **how)
+        again = run_stage(Engine(ToyStage()), range(100), work=Halved(), **how)
+    assert (summary.total, summary.done, summary.reused) == (200, 100, 100)
+    assert (again.done, again.reused, again.extra["report"]) == (0, 100, {"units": 0})
+    assert [len(unit) for unit in work.written_units] == [8, 8, 8, 8, 8, 5]
+    assert summary.extra["report"] == {"units": 6}
+    assert work.steps[:4] == ["read", "look up", "write", "engine"]
+    assert rows_in(out).equals(expected(100))
+
+
 def test_an_item_that_comes_twice_gets_one_row(tmp_path: Path) -> None:
     with open_store(tmp_path / "p", create=True).stage("scores").writer({}) as writer:
         items = [item(n % 40) for n in range(3000)]
-        summary = prepare(ToyStage(), items, key=str, writer=writer, unit_size=9)
+        summary = run_stage(Engine(ToyStage()), items, key=str, writer=writer, unit_size=9)
     assert (summary.total, summary.done, summary.reused) == (3000, 40, 2960)
     assert rows_in(tmp_path / "p").equals(expected(40))
 
@@ -99,7 +170,7 @@ class FailingStage:
 
 def test_failures_are_rows_and_are_counted_by_reason(tmp_path: Path) -> None:
     with open_store(tmp_path / "p", create=True).stage("proposals").writer({}) as writer:
-        summary = prepare(FailingStage(), map(str, range(90)), key=str, writer=writer, unit_size=4)
+        summary = run_stage(Engine(FailingStage()), map(str, range(90)), key=str, writer=writer, unit_size=4)
     assert (summary.done, summary.failed) == (90, 30)
     assert sum(summary.reasons.values()) == 30
     assert summary.reasons["cannot read 0"] == 1

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from prep.cache.store import open_store
+from prep.engine.local import Engine
 from prep.phrases.job import run_llm
 from prep.records import Expression
 from tests.prep.phrases import tiny
@@ -29,7 +30,8 @@ def main(model: Path, store: Path, number: int) -> None:
     with (
         open_store(store, create=True).stage("phrases").writer(stage.settings(), commit_seconds=0.2) as writer
     ):
-        run_llm(expressions(number), stage=stage, writer=writer, cache=store / "cache", unit_size=UNIT)
+        engine, cache = Engine(stage), store / "cache"
+        run_llm(expressions(number), engine=engine, writer=writer, cache=cache, unit_size=UNIT)
     stage.close()
 
 

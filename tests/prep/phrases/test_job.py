@@ -20,6 +20,7 @@ import pytest
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import answer_key, fingerprint, normalise_text
 from prep.cache.store import open_store
+from prep.engine.local import Engine
 from prep.phrases.checks import extractive
 from prep.phrases.engines.base import ANSWERS
 from prep.phrases.fallback import settle, unusable
@@ -47,12 +48,17 @@ def expressions(texts: Iterable[str], dataset: str = "toy") -> list[Expression]:
 
 
 def run(
-    stage: Any, items: list[Expression], folder: Path, cache: Path | None = None, **more: Any
+    stage: Any,
+    items: list[Expression],
+    folder: Path,
+    cache: Path | None = None,
+    ray_address: str | None = None,
+    **more: Any,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Run the job into a store at ``folder`` and read its rows back, in the order of ``items``."""
     place = open_store(folder, create=True).stage("phrases")
-    with place.writer(stage.settings()) as writer:
-        summary = run_llm(items, stage=stage, writer=writer, cache=cache or folder / "cache", **more)
+    with place.writer(stage.settings()) as writer, Engine(stage, ray_address=ray_address) as engine:
+        summary = run_llm(items, engine=engine, writer=writer, cache=cache or folder / "cache", **more)
     table = place.reader().read()
     rows = {row["row_id"]: row for row in table.to_pylist()}
     assert len(rows) == table.num_rows
@@ -110,9 +116,9 @@ def test_what_was_asked_once_is_not_asked_again(taught: Any, tmp_path: Path) -> 
     place = open_store(tmp_path / "one").stage("phrases")
     with place.writer(taught.settings()) as writer:
         chosen = {"what": "all"}
-        items = expressions(texts)
-        run_llm(items, stage=taught, writer=writer, cache=cache, selection=chosen)
-        done = run_llm(_untouched(), stage=taught, writer=writer, cache=cache, selection=chosen)
+        items, engine = expressions(texts), Engine(taught)
+        run_llm(items, engine=engine, writer=writer, cache=cache, selection=chosen)
+        done = run_llm(_untouched(), engine=engine, writer=writer, cache=cache, selection=chosen)
     assert (done.total, done.done, done.reused) == (len(texts), 0, len(texts))
 
 

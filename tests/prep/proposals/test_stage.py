@@ -18,9 +18,10 @@ from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.masks.grid32 import grid32
 from prep.proposals import stage as stage_module
+from prep.proposals.rows import Answer, content_key
 from prep.proposals.segments.generator import SegmentGenerator
 from prep.proposals.select import Selection
-from prep.proposals.stage import Answer, ProposalStage, Recent, content_key
+from prep.proposals.stage import ProposalStage, Recent
 from prep.records import ImageRef, Proposal
 
 

@@ -18,13 +18,14 @@ from prep.cache.schema import PROPOSALS, SCORES
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_dataset
 from prep.demo.dataset import write
-from prep.engine.runner import prepare
+from prep.engine.local import Engine
+from prep.engine.runner import run_stage
 from prep.errors import PrepError
 from prep.masks import rle
 from prep.phrases.stage import RulesStage, rules_settings
 from prep.proposals.import_masks import ImportStage
 from prep.proposals.job import run_proposals
-from prep.proposals.stage import answer, make_row
+from prep.proposals.rows import answer, make_row
 from prep.records import Proposal
 from prep.released.export import Exported, export_official
 from prep.released.imports import import_phrases, import_scores
@@ -54,7 +55,7 @@ def fill(folder: Path, data: Path, *, many: int = 6, scored: bool = True) -> Sto
     store, dataset, random = open_store(folder, create=True), open_dataset(data, "refcoco"), Random(3)
     with store.stage("phrases").writer(rules_settings()) as writer:
         items = list(dataset.expressions())
-        prepare(RulesStage(), items, key=lambda one: one.row_id, writer=writer, unit_size=64)
+        run_stage(Engine(RulesStage()), items, key=lambda one: one.row_id, writer=writer, unit_size=64)
     keys = {}
     with store.stage("proposals").writer({"generator": "random"}) as writer:
         rows = []
@@ -201,7 +202,13 @@ def test_the_umd_split_goes_through_googles_ids(data: Path, tmp_path: Path) -> N
     tree = umd_tree(data, tmp_path / "umd")
     dataset, store = open_dataset(tree, "refcocog", "umd"), open_store(tmp_path / "store", create=True)
     with store.stage("phrases").writer(rules_settings()) as writer:
-        prepare(RulesStage(), dataset.expressions(), key=lambda one: one.row_id, writer=writer, unit_size=64)
+        run_stage(
+            Engine(RulesStage()),
+            dataset.expressions(),
+            key=lambda one: one.row_id,
+            writer=writer,
+            unit_size=64,
+        )
     with store.stage("proposals").writer({"generator": "random"}) as writer:
         rows = [
             make_row(ref, None, answer(proposals(Random(1), 3), 64, 64), "random", ref.image)
@@ -230,7 +237,7 @@ def test_what_is_missing_is_said(data: Path, tmp_path: Path) -> None:
         export_official(store, dataset, tmp_path / "out")
     with store.stage("phrases").writer(rules_settings()) as writer:
         first = list(dataset.expressions())[:1]
-        prepare(RulesStage(), first, key=lambda one: one.row_id, writer=writer, unit_size=64)
+        run_stage(Engine(RulesStage()), first, key=lambda one: one.row_id, writer=writer, unit_size=64)
     with pytest.raises(PrepError, match="has no phrases in the store"):
         export_official(store, dataset, tmp_path / "out")
     with pytest.raises(PrepError, match="Mistral_7B_Ref_Sents"):

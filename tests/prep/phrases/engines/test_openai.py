@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from prep.cache.store import open_store
+from prep.engine.local import Engine
 from prep.errors import PrepError
 from prep.phrases.engines.base import Question
 from prep.phrases.engines.openai import KEY_VARIABLE, OpenAIStage
@@ -231,7 +232,8 @@ def test_valid_phrases_come_out_of_vllms_own_server(vllm_server: str, tmp_path: 
     ]
     place = open_store(tmp_path, create=True).stage("phrases")
     with place.writer(stage.settings()) as writer:
-        summary = run_llm(items, stage=stage, writer=writer, cache=tmp_path / "cache", unit_size=10)
+        engine, cache = Engine(stage), tmp_path / "cache"
+        summary = run_llm(items, engine=engine, writer=writer, cache=cache, unit_size=10)
     stage.close()
     rows = {row["expression"]: row for row in place.reader().read().to_pylist()}
     for text, answer in LESSONS.items():
