@@ -217,16 +217,17 @@ class _Run:
 
     def new(self, block: list[Any]) -> list[Any]:
         """The items of a block of which a row is missing; claims their keys."""
-        owned = [(keys,) if isinstance(keys := self.key(item), str) else keys for item in block]
-        committed = iter(self.writer.done.contains([key for keys in owned for key in keys]).tolist())
+        owned = [(own,) if isinstance(own := self.key(item), str) else own for item in block]
+        keys = [key for its_keys in owned for key in its_keys]
+        done = self.writer.done.contains(keys).tolist()
+        missing = {key for key, is_done in zip(keys, done, strict=True) if not is_done} - self.claimed
+        self.claimed |= missing
+        self.seen += len(keys)
+        self.reused += len(keys) - len(missing)
         fresh = []
-        for item, keys in zip(block, owned, strict=True):
-            self.seen += len(keys)
-            known = [next(committed) or key in self.claimed for key in keys]
-            if all(known):
-                self.reused += len(keys)
-            else:
-                self.claimed.update(keys)
+        for item, its_keys in zip(block, owned, strict=True):
+            if not missing.isdisjoint(its_keys):
+                missing.difference_update(its_keys)
                 fresh.append(item)
         return fresh
 

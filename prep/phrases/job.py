@@ -163,9 +163,7 @@ class _Answers(Work):
         """One expression's row: from an answer, or with the reason for the error."""
         phrase_set = None if answer is None else self._settle(key, expression.text, answer)
         self._counts.add_row(None if error else phrase_set)
-        raw = None
-        if self._keep_raw and answer is not None:
-            raw = canonical_json([answer["first"], answer["retry"]])
+        raw = canonical_json([answer["first"], answer["retry"]]) if self._keep_raw and answer else None
         return row(
             expression,
             phrase_set,

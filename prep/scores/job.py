@@ -46,7 +46,7 @@ def run_scores(
     with store.stage("scores").writer(settings, replace=replace) as writer:
         total = sum(map(len, wanted.values()))
         remade = _cut_remade(proposals, writer)
-        _leave_out_done(wanted, writer)
+        wanted = {image: todo for image, texts in wanted.items() if (todo := _not_done(texts, writer))}
         left = sum(map(len, wanted.values()))
         for image in _unreadable(proposals, wanted, store.uri):
             _count(skipped, "image could not be read", len(wanted.pop(image)))
@@ -130,12 +130,9 @@ def _cut_remade(proposals: StageReader, writer: StageWriter) -> int:
     return sum(map(len, cut.values()))
 
 
-def _leave_out_done(wanted: dict[str, list[Text]], writer: StageWriter) -> None:
-    for image in list(wanted):
-        done = writer.done.contains([text.row_id for text in wanted[image]]).tolist()
-        wanted[image] = [text for text, is_done in zip(wanted[image], done, strict=True) if not is_done]
-        if not wanted[image]:
-            del wanted[image]
+def _not_done(texts: list[Text], writer: StageWriter) -> list[Text]:
+    done = writer.done.contains([text.row_id for text in texts]).tolist()
+    return [text for text, is_done in zip(texts, done, strict=True) if not is_done]
 
 
 def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> list[str]:
