@@ -90,7 +90,7 @@ class LossWeights:
     """The weight of each loss in the total; a loss of weight 0 is not computed.
 
     The defaults are the paper's: classification, RaS and IaD, each with weight 1. ``opp`` and ``ins`` are our
-    own (:func:`pcnet.losses.opposites`, :func:`pcnet.losses.inside`).
+    own (:func:`pcnet.losses.direction_contrast`, :func:`pcnet.losses.inside`).
     """
 
     cls: float = 1.0

@@ -199,7 +199,9 @@ def _opposites(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | No
         )
     inside, mask = _inside(recipe, outputs, batch), batch.has_opposite
     stages = [
-        losses.opposites(outputs.maps(stage), outputs.opposite_maps(stage), mask, inside, pairs=pairs)
+        losses.direction_contrast(
+            outputs.maps(stage), outputs.opposite_maps(stage), mask, inside, pairs=pairs
+        )
         for stage in range(len(outputs.logits))
     ]
     return torch.stack(stages).mean()

@@ -25,7 +25,7 @@ class PrepError(Exception):
         return type(self), (self.message, self.remedy)
 
 
-class NotYet(PrepError):
+class MissingInputError(PrepError):
     """Another command has to run first; nothing else is wrong."""
 
 

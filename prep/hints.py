@@ -18,7 +18,7 @@ _REMEDIES = {
 }
 
 
-def told(error: PrepError) -> str:
+def format_error(error: PrepError) -> str:
     """The error in at most :data:`LINES` lines of bounded length. Only the message is truncated."""
     remedy = error.remedy.splitlines()
     message, room = f"error: {error.message}".splitlines(), max(1, LINES - len(remedy))

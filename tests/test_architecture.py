@@ -205,3 +205,27 @@ def test_importing_the_programs_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+MAX_FILE, MAX_FUNCTION = 300, 50
+# Kernels that are compiled as one piece, and a reader of a binary format.
+LONGER_FILES = {"prep/proposals/sam/kernels_cpu.py", "prep/datasets/pickles.py"}
+LONGER_FUNCTIONS = {"prep/proposals/sam/kernels_gpu.py:_measure"}
+
+
+def test_files_and_functions_are_short() -> None:
+    files, functions = set(), set()
+    for path in SOURCES:
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+        if len(text.splitlines()) > MAX_FILE:
+            files.add(name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION:
+                    functions.add(f"{name}:{node.name}")
+    assert files == LONGER_FILES
+    assert functions == LONGER_FUNCTIONS
+
+
+def test_the_entry_point_is_short() -> None:
+    assert len((ROOT / "cli.py").read_text(encoding="utf-8").splitlines()) <= 150

@@ -19,7 +19,7 @@ from PIL import Image
 import cli
 from prep.commands.entry import run_program
 from prep.errors import PrepError
-from prep.hints import told
+from prep.hints import format_error
 
 PROGRAMS = {"pcnet-prep": cli.prep_main, "pcnet": cli.pcnet_main}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
@@ -352,7 +352,7 @@ def test_no_memory_is_answered_in_five_lines(
 
 
 def test_a_long_error_is_cut_but_not_its_remedy() -> None:
-    lines = told(
+    lines = format_error(
         PrepError("\n".join(f"{n} " + "x" * 999 for n in range(50)), "do this\nor that")
     ).splitlines()
     assert len(lines) == 5

@@ -120,7 +120,7 @@ def finish(batch: Batch, device: torch.device) -> Batch:
     return replace(moved, images=normalise_pixels(moved.images))
 
 
-def ahead(make: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def prefetch(make: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """``make`` of each item, in order, prefetching up to two results per thread; none with 0 threads.
 
     The results do not depend on the number of threads, because ``make`` depends on its item only.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcnet.data.batch import upsample
-from pcnet.data.collate import ahead, pad_phrases
+from pcnet.data.collate import pad_phrases, prefetch
 from pcnet.data.images import Pixels, normalise_pixels
 from pcnet.evaluation.dataset import EvalSet, Item, Rle, decode, load_evalset
 from pcnet.evaluation.outputs import save_cam, save_pseudo, save_stages, write_report
@@ -210,7 +210,7 @@ def responses(
     training = model.training
     model.eval()
     try:
-        for chunk, batch in zip(chunks, ahead(load, chunks, settings.threads), strict=True):
+        for chunk, batch in zip(chunks, prefetch(load, chunks, settings.threads), strict=True):
             maps, look = _run(model, batch, chunk, settings.prms)
             if looks is not None and look is not None:
                 looks.append(look)

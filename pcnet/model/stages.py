@@ -232,9 +232,7 @@ class ReleasedStage(nn.Module):
 
 
 def released_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
-    """The released code: stages 0 to K-2 use one phrase each, the last uses the whole expression
-    as its cue.
-    """
+    """The released code: stages 0 to K-2 use one phrase each, the last the whole expression as its cue."""
     places, main = _unit(_places(inputs.visual)), _unit(inputs.scope.rows(inputs.text))
     responses = []
     for number, stage in enumerate(stages):
@@ -253,9 +251,7 @@ STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ..
 
 
 class _Attention(nn.Module):
-    """MLP(SoftMax(queries W1 (keys W2)^T / sqrt(C)) (keys W3)), with the MLP's last layer initialised to
-    zero.
-    """
+    """MLP(SoftMax(queries W1 (keys W2)^T / sqrt(C)) (keys W3)); the MLP's last layer starts at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -55,12 +55,12 @@ class Ranks:
         self.rank = int(os.environ.get("RANK", "0"))
         self.local = int(os.environ.get("LOCAL_RANK", "0"))
 
-    def join(self, device: torch.device) -> None:
+    def init(self, device: torch.device) -> None:
         """Initialise the process group from torchrun's environment; does nothing with one process."""
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         """Destroy the process group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
@@ -108,7 +108,7 @@ class Ranks:
         dist.all_reduce(packed)
         return dict(zip(values, (packed / self.size).tolist(), strict=True))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process has reached this call (a barrier)."""
         if self.size > 1:
             dist.barrier()

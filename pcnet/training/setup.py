@@ -28,7 +28,7 @@ from prep.devices import cpu_cores
 from prep.errors import PrepError
 
 # Settings that may differ when a run resumes: they affect neither the data nor the result.
-FREE = frozenset(
+RESUMABLE = frozenset(
     [
         "store",
         "data",
@@ -121,7 +121,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainSetup:
     """Everything that the steps of a run need besides the model; ``per_epoch`` and ``total`` are in optimiser
     steps.
 
@@ -140,7 +140,7 @@ class Job:
     fingerprint: str
 
 
-def prepare(config: TrainConfig) -> Job:
+def prepare(config: TrainConfig) -> TrainSetup:
     """Read the store and prepare the run; ``config`` is already resolved.
 
     :raises PrepError: if the store lacks data, or there are fewer samples than one step needs.
@@ -163,7 +163,7 @@ def prepare(config: TrainConfig) -> Job:
             "Lower --accumulate.",
         )
     pixels = Pixels(Path(config.data), table.images, size, config.memory)
-    return Job(
+    return TrainSetup(
         recipe=recipe,
         network=network,
         table=table,
@@ -194,7 +194,7 @@ def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenize
     return WordTokenizer.from_texts(sorted(texts))
 
 
-def build_model(config: TrainConfig, job: Job) -> PCNet:
+def build_model(config: TrainConfig, job: TrainSetup) -> PCNet:
     """The network before the first step, with the weights of ``begin_from``; otherwise CLIP encoders get
     CLIP's weights (unless ``clip_weights`` is ``random``).
     """
@@ -243,5 +243,5 @@ def differences(begun: dict[str, Any], asked: TrainConfig) -> list[str]:
     return [
         f"{name}: was {begun.get(name)!r}, now {now[name]!r}"
         for name in now
-        if name not in FREE and begun.get(name) != now[name]
+        if name not in RESUMABLE and begun.get(name) != now[name]
     ]

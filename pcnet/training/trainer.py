@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnet.data.batch import Batch
-from pcnet.data.collate import ahead, finish
+from pcnet.data.collate import finish, prefetch
 from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
 from pcnet.model.stages import Scope
@@ -73,11 +73,11 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
     device = _device(config, ranks)
     # torch's default is the number of cores, or OMP_NUM_THREADS; processes on one machine share the cores.
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
-    ranks.join(device)
+    ranks.init(device)
     try:
         return _Run(config, ranks, device).to_end(validate)
     finally:
-        ranks.leave()
+        ranks.destroy()
 
 
 class _Run:
@@ -119,14 +119,14 @@ class _Run:
         best = self.out / BEST
         if self.ranks.rank == 0 and (validate is None or not best.exists()):
             _copy(self.out / LAST, best)
-        self.ranks.wait()
+        self.ranks.barrier()
         seconds = time.monotonic() - began
         return Trained(self.out / LAST, best, self.step, seconds, losses, self.metrics)
 
     def _stop(self, asked: Stoppable) -> None:
         """Write a checkpoint, wait for all processes, and raise ``Interrupted``."""
         self._save(LAST)
-        self.ranks.wait()
+        self.ranks.barrier()
         # If another process received the signal and this one did not, it exits as if by SIGTERM.
         done = f"step {self.step:,} of {self.job.total:,} is in {self.out / LAST}"
         raise interrupted(asked.signum or signal.SIGTERM, done)
@@ -161,7 +161,7 @@ class _Run:
         each = self.config.accumulate
         draws = self.job.sampler.epoch(epoch, start=position * each)
         parts = (draw.part(self.ranks.rank, self.ranks.size) for draw in draws)
-        made = ahead(self.job.maker, parts, self.job.threads)
+        made = prefetch(self.job.maker, parts, self.job.threads)
         for _ in range(position, self.job.per_epoch):
             yield [finish(next(made), self.device) for _ in range(each)]
 
@@ -221,7 +221,7 @@ class _Run:
                 if value > self.best.get(name, -1.0):
                     self.best[name] = value
                     self._save(name)
-        self.ranks.wait()
+        self.ranks.barrier()
 
     def _log(self) -> RunLog:
         self.out.mkdir(parents=True, exist_ok=True)

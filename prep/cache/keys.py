@@ -57,7 +57,7 @@ def answer_key(settings_fingerprint: str, text: str) -> str:
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def seen_key(image: str, size: int, mtime_ns: int, sha256: str | None) -> str:
+def stat_key(image: str, size: int, mtime_ns: int, sha256: str | None) -> str:
     """The key under which a read file is recorded (32 hex digits): its name, size, modification time and
     hash.
 

@@ -13,7 +13,7 @@ from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
 from prep.cache.manifest import MANIFEST, Manifest, load_manifest
 from prep.cache.schema import STAGES
-from prep.errors import NotYet, PrepError
+from prep.errors import MissingInputError, PrepError
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -30,7 +30,7 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
     if create:
         files.make()
     elif not any(files.exists(stage) for stage in STAGES):
-        raise NotYet(
+        raise MissingInputError(
             f"There is no store at {files.uri}.",
             "Set --store to an existing one; `pcnet-prep phrases` and `pcnet-prep sam` create one (--out).",
         )
@@ -63,11 +63,11 @@ class Store:
             raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(STAGES)}.")
         return StageStore(self.files.folder(name), name)
 
-    def made(self, name: str, command: str) -> StageReader:
-        """The rows of a required table; NotYet, with ``command`` as the remedy, if it does not exist."""
+    def require_table(self, name: str, command: str) -> StageReader:
+        """The rows of a required table; if missing, MissingInputError with ``command`` as the remedy."""
         reader = self.stage(name).reader()
         if not reader.exists:
-            raise NotYet(f"{self.uri} has no {name} yet.", f"Run: {command} --out {self.uri}")
+            raise MissingInputError(f"{self.uri} has no {name} yet.", f"Run: {command} --out {self.uri}")
         return reader
 
 

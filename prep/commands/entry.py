@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from prep.errors import PrepError
-from prep.hints import memory_error, remedy_of, told
+from prep.hints import format_error, memory_error, remedy_of
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -49,7 +49,7 @@ def run_program(app: typer.Typer) -> None:
 def _exit_code(error: BaseException) -> int:
     """Print what went wrong to standard error; return the exit code."""
     if isinstance(error, PrepError):
-        print(told(error), file=sys.stderr)
+        print(format_error(error), file=sys.stderr)
         return int(getattr(error, "exit_code", 1))
     if isinstance(error, typer.Abort):
         return 130
@@ -62,14 +62,16 @@ def _exit_code(error: BaseException) -> int:
         _print_usage_error(error)
         return 2
     if (exhausted := memory_error(error)) is not None:
-        print(told(exhausted), file=sys.stderr)
+        print(format_error(exhausted), file=sys.stderr)
         return 1
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        print(told(PrepError(f"{error.strerror or error}{where}.", remedy_of(error))), file=sys.stderr)
+        print(
+            format_error(PrepError(f"{error.strerror or error}{where}.", remedy_of(error))), file=sys.stderr
+        )
         return 1
     remedy = "This is a bug in the program. Run it again with --debug before the command name, and report it."
-    print(told(PrepError(f"{type(error).__name__}: {error}", remedy)), file=sys.stderr)
+    print(format_error(PrepError(f"{type(error).__name__}: {error}", remedy)), file=sys.stderr)
     return 70
 
 

@@ -11,7 +11,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.output import emit
-from prep.errors import NotYet, PrepError
+from prep.errors import MissingInputError, PrepError
 
 ConfigFile = Annotated[
     Path, typer.Argument(help="Configuration with one section per command.", metavar="FILE")
@@ -44,7 +44,7 @@ def run(
         try:
             with parsed:
                 parsed.command.invoke(parsed)
-        except NotYet as error:
+        except MissingInputError as error:
             if not plan:
                 raise
             emit({"not yet": str(error)}, [f"missing input: {error}"], as_json)

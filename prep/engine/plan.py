@@ -13,7 +13,7 @@ from prep.cache.manifest import Manifest
 from prep.cache.store import Store
 from prep.cache.writer import COMMIT_ROWS
 from prep.engine.progress import duration
-from prep.errors import NotYet
+from prep.errors import MissingInputError
 
 # The rate of a shorter run mostly measures startup time.
 MIN_ROWS = 20
@@ -76,12 +76,12 @@ def plan_run(
 ) -> Plan:
     """The estimated cost of a run with these settings for those of ``keys`` that have no row yet.
 
-    With ``replace``, all rows are generated again. Raises :class:`NotYet` if the table does not exist or was
-    made with other settings.
+    With ``replace``, all rows are generated again. Raises :class:`MissingInputError` if the table does not
+    exist or was made with other settings.
     """
     reader = store.stage(stage).reader()
     if reader.exists and reader.settings != settings:
-        raise NotYet(
+        raise MissingInputError(
             f"{reader.stage.files.uri} was made with other settings, so its rate does not apply to these.",
             "Run the same command on a small part first, with another --out, then plan with that --out.",
         )
@@ -95,12 +95,13 @@ def plan_run(
 def plan(store: Store, stage: str, items: int, workers: int) -> Plan:
     """The estimated cost of ``items`` more rows of a stage, at the pace of the store's largest run.
 
-    Raises :class:`NotYet` if the store has no such run: the rate of another machine would be a guess.
+    Raises :class:`MissingInputError` if the store has no such run: the rate of another machine would be a
+    guess.
     """
     manifest = store.stage(stage).reader().manifest
     pace = None if manifest is None else pace_of(manifest)
     if pace is None:
-        raise NotYet(
+        raise MissingInputError(
             f"{store.uri} has no run of the {stage} stage with at least {MIN_ROWS} rows to estimate from.",
             "Run the same command on a small part first (--split val, or a folder of few images), then plan.",
         )

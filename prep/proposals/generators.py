@@ -23,7 +23,7 @@ class Generator(Protocol):
     Cheap to construct and picklable before ``open``, which loads the weights once per worker. ``settings``
     and ``weights_sha256`` (``None`` if there are no weights) are available before ``open`` and determine
     every mask: a row's key is computed from them. A generator with statistics on how it computed its masks
-    also has ``take_account``, which returns what :class:`prep.proposals.sam.fidelity.Account` sums up.
+    also has ``pop_stats``, which returns what :class:`prep.proposals.sam.fidelity.ExactnessStats` sums up.
     """
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.cache.keys import fingerprint, seen_key
+from prep.cache.keys import fingerprint, stat_key
 from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.files import sha256_of
@@ -16,7 +16,7 @@ from prep.proposals.images import UnreadableImage, check_name, decode, read_byte
 from prep.proposals.mask_files import LAYOUTS, BadMasks, open_layout
 from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
-from prep.proposals.unit_metadata import noted
+from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef
 
 
@@ -70,7 +70,7 @@ class ImportStage:
     def process(self, loaded: list[tuple[dict[str, Any], str | None]]) -> pa.Table:
         """The unit's rows, in the unit's order."""
         rows = pa.Table.from_pylist([row for row, _ in loaded], schema=PROPOSALS)
-        return noted(rows, [seen for _, seen in loaded if seen is not None], {})
+        return with_unit_metadata(rows, [seen for _, seen in loaded if seen is not None], {})
 
     def _row(self, ref: ImageRef) -> tuple[dict[str, Any], str | None]:
         sha256 = seen = None
@@ -78,7 +78,7 @@ class ImportStage:
             check_name(ref.image)
             file = read_bytes(ref.path)
             sha256 = file.sha256
-            seen = seen_key(ref.image, len(file.data), file.mtime_ns, sha256)
+            seen = stat_key(ref.image, len(file.data), file.mtime_ns, sha256)
             height, width = decode(file.data).shape[:2]
             found = self._masks.masks(ref, height, width)
         except (UnreadableImage, BadMasks) as error:

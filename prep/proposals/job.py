@@ -17,10 +17,10 @@ from prep.engine.runner import Summary, Work, run_stage
 from prep.engine.sources import Source, inputs_of, source_options
 from prep.errors import PrepError
 from prep.proposals.rows import Answer, content_key
-from prep.proposals.sam.fidelity import Account
+from prep.proposals.sam.fidelity import ExactnessStats
 from prep.proposals.stage import Answers
 from prep.proposals.stale_images import SEEN, changed_rows, open_seen
-from prep.proposals.unit_metadata import notes_of
+from prep.proposals.unit_metadata import unit_metadata_of
 from prep.stage import Stage
 
 if TYPE_CHECKING:
@@ -60,21 +60,21 @@ class _Told(Work):
 
     def __init__(self, seen: AnswerCache, retired: Collection[str]) -> None:
         self._seen, self._retired = seen, retired
-        self.account = Account()
+        self.stats = ExactnessStats()
         self.changed = 0
 
     def rows(self, unit: list[ImageRef], results: pa.Table) -> pa.Table:
         """Take the metadata of one unit."""
-        files, said = notes_of(results)
+        files, said = unit_metadata_of(results)
         if files:
             self._seen.put(pa.table({"key": files}, SEEN))
-        self.account.add(said)
+        self.stats.add(said)
         if self._retired:
             self.changed += sum(image in self._retired for image in results.column("image").to_pylist())
         return results
 
     def report(self) -> dict[str, Any]:
-        return self.account.figures()
+        return self.stats.figures()
 
 
 class CachedAnswers:

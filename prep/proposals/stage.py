@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from prep.cache.keys import fingerprint, seen_key
+from prep.cache.keys import fingerprint, stat_key
 from prep.cache.schema import PROPOSALS
 from prep.devices import cpu_cores
 from prep.errors import PrepError
@@ -26,7 +26,7 @@ from prep.proposals.images import (
 )
 from prep.proposals.rows import Answer, answer, content_key, make_row
 from prep.proposals.select import Selection, select
-from prep.proposals.unit_metadata import noted
+from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef, Proposal
 
 PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, for any image and unit size
@@ -142,11 +142,11 @@ class ProposalStage:
             rows.extend(self._row(image) for image in batch)
             for image in batch:
                 image.pixels = image.data = None
-        return noted(pa.Table.from_pylist(rows, schema=PROPOSALS), seen, self._account())
+        return with_unit_metadata(pa.Table.from_pylist(rows, schema=PROPOSALS), seen, self._stats())
 
-    def _account(self) -> dict[str, Any]:
+    def _stats(self) -> dict[str, Any]:
         """The generator's statistics since the last call, if it has any."""
-        take = getattr(self.generator, "take_account", None)
+        take = getattr(self.generator, "pop_stats", None)
         return {} if take is None else take()
 
     def _read(self, ref: ImageRef) -> _Image:
@@ -158,7 +158,7 @@ class ProposalStage:
             image.error = str(error)
             return image
         image.sha256, image.data = file.sha256, file.data
-        image.seen = seen_key(ref.image, len(file.data), file.mtime_ns, file.sha256)
+        image.seen = stat_key(ref.image, len(file.data), file.mtime_ns, file.sha256)
         image.answer = self._known(file.sha256)
         return image
 

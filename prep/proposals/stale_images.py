@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from prep.cache.answers import AnswerCache
-from prep.cache.keys import seen_key
+from prep.cache.keys import stat_key
 from prep.cache.shards import read_shard
 from prep.proposals.images import UnreadableImage, check_name, read_bytes
 
@@ -28,7 +28,7 @@ BLOCK = 4096
 
 
 def open_seen(cache: str | Path) -> AnswerCache:
-    """The record of files read so far, by :func:`seen_key`. If it is lost, the files are only read again."""
+    """The record of files read so far, by :func:`stat_key`. If it is lost, the files are only read again."""
     return AnswerCache(cache, SEEN_STAGE, "images", SEEN)
 
 
@@ -80,7 +80,7 @@ def _key_now(root: Path, image: str, sha256: str | None) -> str | None:
         stat = os.stat(f"{root}/{image}")
     except (OSError, ValueError):
         return None
-    return seen_key(image, stat.st_size, stat.st_mtime_ns, sha256)
+    return stat_key(image, stat.st_size, stat.st_mtime_ns, sha256)
 
 
 def _hash_now(root: Path, image: str, before: str | None) -> str | None:

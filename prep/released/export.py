@@ -103,7 +103,7 @@ def _phrases(store: Store, dataset: Dataset) -> dict[str, list[str]]:
     import pyarrow.compute as pc
 
     chosen = (pc.field("dataset") == dataset.name) & (pc.field("split_by") == dataset.split_by)
-    reader = store.made("phrases", "pcnet-prep phrases")
+    reader = store.require_table("phrases", "pcnet-prep phrases")
     table = reader.read(["row_id", "phrases"], chosen)
     return dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
 
@@ -215,7 +215,7 @@ def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]
 
 
 def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    reader = store.made("proposals", "pcnet-prep sam")
+    reader = store.require_table("proposals", "pcnet-prep sam")
     for batch in reader.batches(["image", "height", "width", "masks", "key"]):
         for at, image in enumerate(batch.column(0).to_pylist()):
             if image in wanted:

@@ -164,7 +164,7 @@ def import_scores(folder: Path, dataset: Dataset, store: Store, *, replace: bool
         if one.expression.image and one.expression.ref_id in candidates and not one.expression.problem:
             wanted.setdefault(one.expression.image, []).append(one)
     written = 0
-    proposals = store.made("proposals", "pcnet-prep import --layout official")
+    proposals = store.require_table("proposals", "pcnet-prep import --layout official")
     settings = {"model": SOURCE, "layout": "official", "proposals": proposals.fingerprint}
     with store.stage("scores").writer(settings, replace=replace) as writer:
         for stored in _stored(proposals, set(wanted)):

@@ -10,7 +10,7 @@ from prep.cache.maintain import cut_rows
 from prep.cache.shards import read_shard
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
-from prep.errors import NotYet, PrepError
+from prep.errors import MissingInputError, PrepError
 from prep.proposals.images import UnreadableImage, check_name
 from prep.scores.stage import ImageTexts, ScoreStage, Text
 
@@ -40,8 +40,8 @@ def run_scores(
     :class:`~prep.errors.PrepError` for an image without a proposals row, and if the table was started with
     another model or other proposals (unless ``replace``).
     """
-    proposals = store.made("proposals", "pcnet-prep sam")
-    wanted, skipped = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
+    proposals = store.require_table("proposals", "pcnet-prep sam")
+    wanted, skipped = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
         total = sum(map(len, wanted.values()))
@@ -78,8 +78,8 @@ def score_keys(
     store: Store, *, datasets: Collection[str] | None = None, splits: Collection[str] | None = None
 ) -> list[str]:
     """The keys of the rows that :func:`run_scores` would write; raises the same errors."""
-    proposals = store.made("proposals", "pcnet-prep sam")
-    wanted, _ = _expressions(store.made("phrases", "pcnet-prep phrases"), datasets, splits)
+    proposals = store.require_table("proposals", "pcnet-prep sam")
+    wanted, _ = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
     for image in _unreadable(proposals, wanted, store.uri):
         del wanted[image]
     return [text.row_id for texts in wanted.values() for text in texts]
@@ -144,7 +144,7 @@ def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> 
             if status == "error" and image in wanted:
                 unreadable.append(image)
     if missing:
-        raise NotYet(
+        raise MissingInputError(
             f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}.",
             f"Generate them first: pcnet-prep sam --out {uri}",
         )

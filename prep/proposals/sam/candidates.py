@@ -15,7 +15,7 @@ from prep.records import Proposal
 
 
 @dataclass
-class Found:
+class MaskData:
     """Masks of one crop or image before they become proposals; one entry per mask, in order.
 
     ``boxes`` (n x 4, float32) are XYXY in pixels of the image, ``points`` (n x 2, float64) XY likewise.
@@ -28,17 +28,17 @@ class Found:
     points: Points
     crops: npt.NDArray[np.int64]
 
-    def pick(self, order: npt.NDArray[np.int64]) -> Found:
+    def pick(self, order: npt.NDArray[np.int64]) -> MaskData:
         """The masks with the indices ``order``."""
-        return Found(
+        return MaskData(
             [self.runs[i] for i in order], self.iou[torch.as_tensor(order)], self.stability[order],
             self.boxes[order], self.points[order], self.crops[order],
         )  # fmt: skip
 
     @staticmethod
-    def join(parts: Sequence[Found]) -> Found:
+    def join(parts: Sequence[MaskData]) -> MaskData:
         """All masks of ``parts``."""
-        return Found(
+        return MaskData(
             [runs for part in parts for runs in part.runs],
             torch.cat([part.iou for part in parts]),
             np.concatenate([part.stability for part in parts]),
@@ -48,10 +48,10 @@ class Found:
         )
 
     @staticmethod
-    def nothing() -> Found:
+    def nothing() -> MaskData:
         """No masks."""
         none = np.empty((0, 4), np.float32)
-        return Found([], torch.empty(0), none[:, 0], none, np.empty((0, 2)), np.empty((0, 4), np.int64))
+        return MaskData([], torch.empty(0), none[:, 0], none, np.empty((0, 2)), np.empty((0, 4), np.int64))
 
     def proposal(self, i: int) -> Proposal:
         """Mask ``i`` as a proposal."""

@@ -76,7 +76,7 @@ class Differences:
         return _in_words(self.summary())
 
 
-class Account:
+class ExactnessStats:
     """The sum over all workers of the statistics on how masks were computed."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Account:
         self.differences = Differences()
 
     def add(self, said: Mapping[str, Any]) -> None:
-        """Add what a generator's ``take_account`` returned, as JSON values; it may be empty."""
+        """Add what a generator's ``pop_stats`` returned, as JSON values; it may be empty."""
         self.measured += said.get("measured", 0)
         self.recomputed += said.get("recomputed", 0)
         self.differences.join(said.get("differences", {}))
@@ -99,13 +99,13 @@ class Account:
         return figures
 
 
-def account(measured: int, recomputed: int, differences: Differences) -> dict[str, Any]:
-    """The argument of :meth:`Account.add`, as JSON values."""
+def exactness_stats(measured: int, recomputed: int, differences: Differences) -> dict[str, Any]:
+    """The argument of :meth:`ExactnessStats.add`, as JSON values."""
     return {"measured": measured, "recomputed": recomputed, "differences": asdict(differences)}
 
 
 def lines(figures: Mapping[str, Any]) -> list[str]:
-    """The figures of :meth:`Account.figures` as lines of text."""
+    """The figures of :meth:`ExactnessStats.figures` as lines of text."""
     told = []
     if "measured" in figures:
         share = figures["recomputed"] / max(1, figures["measured"])

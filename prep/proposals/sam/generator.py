@@ -20,12 +20,12 @@ from prep.devices import cpu_cores
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.masks import rle
-from prep.proposals.sam.candidates import Found
+from prep.proposals.sam.candidates import MaskData
 from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids, resized, scaled
 from prep.proposals.sam.decoder import Decoder
 from prep.proposals.sam.encoder import ExactEncoder, shrink
 from prep.proposals.sam.fast_encoder import FastEncoder, reduced_precision
-from prep.proposals.sam.fidelity import Differences, account
+from prep.proposals.sam.fidelity import Differences, exactness_stats
 from prep.proposals.sam.nms import suppress
 from prep.proposals.sam.postprocess import Measures, Postprocessor, Thresholds
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
@@ -124,11 +124,11 @@ class SamGenerator:
             said["compared_with_exact"] = self.differences.summary()
         return said
 
-    def take_account(self) -> dict[str, Any]:
-        """The statistics since the last call, as :class:`prep.proposals.sam.fidelity.Account`
+    def pop_stats(self) -> dict[str, Any]:
+        """The statistics since the last call, as :class:`prep.proposals.sam.fidelity.ExactnessStats`
         sums them up.
         """
-        taken = account(self.measured, self.recomputed, self.differences)
+        taken = exactness_stats(self.measured, self.recomputed, self.differences)
         self.measured = self.recomputed = 0
         self.differences = Differences()
         return taken
@@ -147,7 +147,7 @@ class SamGenerator:
     def _masks(self, images: Sequence[Image]) -> list[list[Proposal]]:
         """The masks of each image by the encoder and decoder in use."""
         options = self.options
-        found: list[list[Found]] = [[] for _ in images]
+        found: list[list[MaskData]] = [[] for _ in images]
         work = [
             (number, crop)
             for number, image in enumerate(images)
@@ -190,7 +190,7 @@ class SamGenerator:
         """The points of a crop of ``size`` (H, W), in its pixels."""
         return np.asarray(self._grids[layer] * np.array([size[1], size[0]]))
 
-    def _in_crop(self, features: torch.Tensor, crop: Crop, size: tuple[int, int]) -> Found:
+    def _in_crop(self, features: torch.Tensor, crop: Crop, size: tuple[int, int]) -> MaskData:
         """The masks that survive in one crop of an image of ``size``, best predicted IoU first."""
         low = 4 * features.shape[-1]
         plan = geometry(low, self._side, resized(crop.size, self._side), crop.size, self._device)
@@ -211,14 +211,14 @@ class SamGenerator:
             kept.append(some.index.numpy()[keep] + first)
             first += 3 * len(prompts)
         if not logits:
-            return Found.nothing()
+            return MaskData.nothing()
         order = suppress(
             np.concatenate(boxes), torch.cat(ious), self.options.box_nms_thresh, self._device.type
         )
         where = torch.as_tensor(order)
         winners = [logits[i] for i in order]
         shift = np.array([crop.box[0], crop.box[1]])
-        return Found(
+        return MaskData(
             self._post.runs(winners, plan, self._cuts, crop.box[:2], size, np.concatenate(close)[order]),
             torch.cat(ious)[where],
             np.concatenate(stability)[order],
@@ -240,10 +240,10 @@ class SamGenerator:
             keep &= seen.stability >= np.float32(self.options.stability_score_thresh)
         return seen, np.flatnonzero(keep)
 
-    def _finish(self, parts: list[Found], size: tuple[int, int]) -> list[Proposal]:
+    def _finish(self, parts: list[MaskData], size: tuple[int, int]) -> list[Proposal]:
         """The proposals of an image from the masks of its crops."""
         options = self.options
-        found = Found.join(parts) if parts else Found.nothing()
+        found = MaskData.join(parts) if parts else MaskData.nothing()
         if len(found.runs) == 0:
             return []
         if options.crop_n_layers > 0:
@@ -255,7 +255,7 @@ class SamGenerator:
             found = self._clean(found, size)
         return [found.proposal(i) for i in range(len(found.runs))]
 
-    def _clean(self, found: Found, size: tuple[int, int]) -> Found:
+    def _clean(self, found: MaskData, size: tuple[int, int]) -> MaskData:
         """Fill small holes and drop small islands, then apply NMS again, with unchanged masks first."""
         area = self.options.min_mask_region_area
         cleaned = list(

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pcnet.data.antonyms import opposite
-from pcnet.data.collate import BatchMaker, ahead, finish, pad_phrases
+from pcnet.data.collate import BatchMaker, finish, pad_phrases, prefetch
 from pcnet.data.images import MEAN, STD, Pixels, read_image
 from pcnet.data.sampler import Sampler
 from pcnet.data.table import SampleTable, Selection, load_samples
@@ -181,7 +181,7 @@ def test_a_batch_is_the_same_for_any_number_of_threads_and_for_cached_images(pre
     runs = []
     for threads, budget in kinds:
         maker = BatchMaker(table, Pixels(prepared.data, table.images, 48, budget), tokenizer, 3)
-        runs.append(list(ahead(maker, sampler.epoch(0), threads)))
+        runs.append(list(prefetch(maker, sampler.epoch(0), threads)))
     tensors = ("images", "phrase_ids", "grid", "partner_expression_ids", "negative_ids", "same_image")
     for batches in zip(*runs, strict=True):
         first = batches[0]
