@@ -49,8 +49,10 @@ def _marked_words(line: str) -> list[str]:
         if "'" not in word or word in _CONTRACTED or len(word) <= 2:
             words.append(word)
             continue
-        mark = _POSSESSIVE.search(word)
-        words.extend((word[: mark.start()], "'s") if mark else (word.rstrip("'"),))
+        bare, marks = word, 0
+        while mark := _POSSESSIVE.search(bare):  # typing errors have more than one: "man's's"
+            bare, marks = bare[: mark.start()], marks + 1
+        words += [bare if marks else bare.rstrip("'"), *["'s"] * marks]
     return words
 
 

@@ -103,6 +103,7 @@ def test_where_there_is_no_word_there_is_no_phrase(text: str) -> None:
 @example("x" * 5000)
 @example("man in red " * 450)
 @example("the man's the man's the man's")
+@example("the of man 's 's")
 @example("\U0001f436 on the left")
 def test_any_text_gives_sound_phrases(text: str) -> None:
     phrases = break_up(text)
