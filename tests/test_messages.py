@@ -13,7 +13,7 @@ ERRORS = {"PrepError", "MissingInputError", "Interrupted"}
 # Names that are written in lower case at the beginning of a sentence as well.
 NAMES = ("vLLM", "point_grids ", "segments: ", "stages = ")
 # A remedy may end in a command to copy, which has no full stop.
-COMMAND = re.compile(r"(?:: |`)\S[^.]*$|(?:Use|Run): .*$|\n|--\w+(?: \w+)?$|VALUE$")
+COMMAND = re.compile(r"(?:: |`)\S[^.]*$|(?:Use|Run)[^:]*: .*$|\n|--\w+(?: \w+)?$|VALUE$")
 
 
 def edges(node: ast.expr) -> list[tuple[str | None, str | None]]:
