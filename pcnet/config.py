@@ -183,7 +183,7 @@ def _without_relative(values: dict[str, Any]) -> dict[str, Any]:
     """Settings as version 0.1.0 may have stored them, without ``relative``, which later versions lack."""
     if values.get("relative"):
         raise PrepError(
-            "setting relative (relations between places) is no longer in this version",
+            "The setting relative (relations between positions) was removed after version 0.1.0.",
             "Use this checkpoint with pcnet-prep 0.1.0, or train again without the setting.",
         )
     return {name: value for name, value in values.items() if name != "relative"}

@@ -103,7 +103,7 @@ def _header(path: Path) -> list[str]:
 def _board(folder: Path, start: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)
 
 
 def _cut(path: Path, columns: Sequence[str], start: int) -> None:

@@ -72,4 +72,4 @@ def _rle(part: Any, height: int, width: int) -> Mask:
     try:
         return rle.decode_counts(part["counts"], height, width)
     except PrepError as error:
-        raise BadSegmentation(error.message) from error
+        raise BadSegmentation(error.message.rstrip(".")) from error

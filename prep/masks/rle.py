@@ -64,13 +64,15 @@ def checked_runs(counts: Any, height: int, width: int) -> Runs:
         total = int(runs.sum())  # of fewer than 2**31 runs below 2**31 each
     else:
         if not isinstance(counts, list) or any(type(run) is not int for run in counts):
-            raise PrepError("a mask's counts are neither a string nor a list of integers", "make it again")
+            raise PrepError(
+                "A mask's counts are neither a string nor a list of integers.", "Generate the mask again."
+            )
         total = sum(counts)
         runs = np.array(counts if all(0 <= run <= pixels for run in counts) else [-1], np.int64)
     if total != pixels or (len(runs) and runs.min() < 0):
         raise PrepError(
-            f"a mask's runs add up to {total} pixels and do not cover {height} x {width}",
-            "give the size it was made with",
+            f"A mask's runs add up to {total} pixels and do not cover {height} x {width}.",
+            "Give the size of the image that it was made for.",
         )
     return runs
 

@@ -182,7 +182,7 @@ def _runs(segmentation: Any, height: int, width: int) -> npt.NDArray[np.int64]:
     except BadMasks:
         raise
     except PrepError as error:
-        raise BadMasks(error.message) from error
+        raise BadMasks(error.message.rstrip(".")) from error
     except Exception as error:  # pycocotools and numpy raise many types for malformed entries
         raise BadMasks(f"a segmentation could not be read: {error}") from error
 

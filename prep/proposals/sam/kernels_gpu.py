@@ -25,7 +25,7 @@ ROWS, COLUMNS = 16, 32  # the pixels of a tile
 HUGE = float(kernels.HUGE)
 
 
-@triton.jit  # type: ignore
+@triton.jit
 def _mix(base, side, r0, r1, v0, v1, c0, c1, u0, u1):  # type: ignore[no-untyped-def]
     """The upsampled mask at rows (r0, r1, v0, v1) and columns (c0, c1, u0, u1), in the order of torch's CPU
     kernel.
@@ -37,7 +37,7 @@ def _mix(base, side, r0, r1, v0, v1, c0, c1, u0, u1):  # type: ignore[no-untyped
     return tl.fma(tl.load(bottom + c1[None, :]), v1[:, None] * u1[None, :], out)
 
 
-@triton.jit  # type: ignore
+@triton.jit
 def _axis(at, i0, i1, w0, w1, mid_i0, mid_i1, mid_w0, mid_w1):  # type: ignore[no-untyped-def]
     """For image rows or columns ``at``: each tap's rows and weights in the logits, and its own weight."""
     a, b = tl.load(i0 + at), tl.load(i1 + at)

@@ -68,7 +68,7 @@ def device_of(settings: SamSettings) -> torch.device:
     try:
         device = torch.device(settings.device)
     except RuntimeError as error:
-        raise PrepError(f"device is {settings.device!r}.", "Set it to cpu, cuda or cuda:N.") from error
+        raise PrepError(f"The device is {settings.device!r}.", "Set it to cpu, cuda or cuda:N.") from error
     if device.type == "cuda" and not (
         torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     ):
