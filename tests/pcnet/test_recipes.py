@@ -178,7 +178,7 @@ def test_settings_survive_a_checkpoint() -> None:
         assert ModelConfig.from_dict(config.as_dict()) == config
     for kind, stored in ((Recipe, chosen), (ModelConfig, config)):  # as version 0.1.0 stored them
         assert kind.from_dict({**stored.as_dict(), "relative": False}) == stored
-        with pytest.raises(PrepError, match=r"setting relative .* is no longer"):
+        with pytest.raises(PrepError, match=r"The setting relative .* was removed"):
             kind.from_dict({**stored.as_dict(), "relative": True})
     with pytest.raises(PrepError, match="setting novelty"):
         Recipe.from_dict({**RECIPES["plus"].as_dict(), "novelty": 1})
