@@ -1,41 +1,35 @@
 """Reads ``.npy`` files that hold a pickled dict of arrays, the format of the released code's scores.
 
 Nothing in them is executed. Besides plain data, the reader supports the few names that numpy uses to pickle
-an array, a dtype and a scalar. They are not imported: each is handled by a case here, which validates sizes
-and creates the array itself.
+an array, a dtype and a scalar. They are not imported, as numpy's own accept sizes that do not fit together:
+each stands for a function of this file, which validates the parts and creates the array.
 """
 
 from __future__ import annotations
 
 import math
+import pickle
 import re
+import sys
+import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from prep.datasets.pickles import OPCODES, Machine, loads, read_pickle_file
+from prep.datasets.pickles import CODES, Reader, loads, read_pickle_file
 from prep.errors import PrepError
 
-# numpy 2 moved its modules; files with either path exist.
-_MODULES = {"numpy.core.multiarray": "multiarray", "numpy._core.multiarray": "multiarray", "numpy": "numpy"}
-_MODULES |= {"numpy.core.numeric": "numeric", "numpy._core.numeric": "numeric", "_codecs": "codecs"}
-_MODULES |= {"builtins": "builtins", "__builtin__": "builtins"}
-_NAMES = {
-    "multiarray._reconstruct", "multiarray.scalar", "numpy.ndarray", "numpy.dtype", "numeric._frombuffer",
-    "codecs.encode", "builtins.bytes",
-}  # fmt: skip
+# Larger than for references, as the contents of arrays take no more memory than they do in the file.
 MAX_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class _Name:
-    """One of the names above; a value of the stack machine, never called."""
-
-    name: str
+# What the parser of a header raises on arbitrary bytes.
+_HEADER_ERRORS = (
+    ArithmeticError, EOFError, LookupError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass
@@ -47,17 +41,10 @@ class _Dtype:
 
     def numpy(self) -> np.dtype[Any]:
         """The numpy dtype: numbers, booleans, strings, and ``O`` for lists of values; no other."""
-        if not re.fullmatch(r"[biufSU][0-9]{1,6}|O8?|b1", self.code):
+        if not re.fullmatch(r"[biufSU][1-9][0-9]{0,5}|O8?", self.code):
             raise ValueError(f"a dtype {self.code[:20]!r}")
         order = "" if self.order in "|=" else self.order
         return np.dtype(f"{order}{self.code}")
-
-
-@dataclass
-class _Pending:
-    """An array whose name has been read but not its contents."""
-
-    value: Any = None
 
 
 def load_object_npy(path: Path) -> Any:
@@ -66,123 +53,130 @@ def load_object_npy(path: Path) -> Any:
     A dict saved as a 0-dimensional object array, as in the released layout, is returned as the dict. Raises
     :class:`PrepError` if the file holds anything but plain data and arrays.
     """
-    data = read_pickle_file(path)
+    data = read_pickle_file(path, MAX_BYTES)
     stream = BytesIO(data)
     try:
         form: Any = np.lib.format
         read = form.read_array_header_1_0 if form.read_magic(stream) == (1, 0) else form.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except (ValueError, SyntaxError, EOFError) as error:
+    except _HEADER_ERRORS as error:
         raise PrepError(
-            f"{path} is not an .npy file: {str(error).rstrip('.')}.", "Check that it is the right file."
+            f"{path} is not an .npy file: {str(error)[:200].rstrip('.')}.", "Check that it is the right file."
         ) from error
+    content = data[stream.tell() :]
     if dtype.hasobject:
-        value = loads_arrays(data[stream.tell() :], str(path))
+        value = loads_arrays(content, str(path))
         return value.reshape(()).item() if shape == () and isinstance(value, np.ndarray) else value
+    # numpy allocates the array before it reads the contents.
+    if len(content) != dtype.itemsize * math.prod(shape):
+        raise PrepError(f"{path} is truncated, or longer than its array.", "Download it again.")
     try:
         return np.load(BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except _HEADER_ERRORS as error:
         raise PrepError(f"{path} is truncated: {str(error).rstrip('.')}.", "Download it again.") from error
 
 
 def loads_arrays(data: bytes, name: str = "the pickle") -> Any:
     """The plain data and numpy arrays of the pickle ``data``; errors call it ``name``."""
-    return _finished(loads(data, name, _ArrayMachine), set())
+    return loads(data, name, _ArrayReader, bounded=True)
 
 
-def _finished(value: Any, seen: set[int]) -> Any:
-    """``value`` with every pending array replaced by its contents."""
-    if isinstance(value, _Pending):
-        if value.value is None:
-            raise PrepError("The pickle names an array and never fills it.")
-        return _finished(value.value, seen)
-    if id(value) in seen:
+class _ArrayReader(Reader):
+    """The reader of plain data, extended by the two opcodes that numpy's pickles need."""
+
+    max_objects: ClassVar[int] = 2 * Reader.max_objects  # each array is pickled with a dozen of them
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data, name)
+        self.empty: dict[int, np.ndarray[Any, Any]] = {}  # the arrays that wait for their contents
+
+    def load(self) -> Any:
+        """The value, with every array filled."""
+        value = super().load()
+        if self.empty:
+            raise ValueError("it names an array and never fills it")
         return value
-    if isinstance(value, (list, dict)) or (isinstance(value, np.ndarray) and value.dtype == object):
-        seen.add(id(value))
-        flat = value.reshape(-1) if isinstance(value, np.ndarray) else value
-        for key in flat if isinstance(flat, dict) else range(len(flat)):
-            flat[key] = _finished(flat[key], seen)
-    elif isinstance(value, tuple):
-        return tuple(_finished(item, seen) for item in value)
-    elif isinstance(value, (_Name, _Dtype)):
-        raise PrepError("The pickle contains the name of a numpy type where a value is expected.")
-    return value
 
+    def find_class(self, module: str, name: str) -> Any:
+        """The function of this file for one of numpy's names; every other one is refused."""
+        # numpy 2 moved its modules; files with either path exist.
+        place = module.replace("numpy.core.", "numpy._core.", 1).replace("__builtin__", "builtins", 1)
+        if (place, name) == ("numpy._core.multiarray", "_reconstruct"):
+            return self._reconstruct
+        if (place, name) not in _FUNCTIONS:
+            return super().find_class(module, name)
+        return _FUNCTIONS[place, name]
 
-class _ArrayMachine(Machine):
-    """The pickle stack machine, extended by the four opcodes that numpy's pickles need, as cases below."""
+    def _reconstruct(self, *_: Any) -> np.ndarray[Any, Any]:
+        self.count()
+        array = np.empty(0)
+        self.empty[id(array)] = array
+        return array
 
-    def opcodes(self) -> list[Callable[[Any], Any] | None]:
-        """The data opcodes and these."""
-        table: list[Callable[[Any], Any] | None] = list(OPCODES)
-        for code, action in (
-            (b"c", _ArrayMachine._global),
-            (b"\x93", _ArrayMachine._stack_global),
-            (b"R", _ArrayMachine._reduce),
-            (b"b", _ArrayMachine._build),
-        ):
-            table[code[0]] = action
-        return table
-
-    def _named(self, module: str, name: str) -> None:
-        known = f"{_MODULES.get(module, '?')}.{name}"
-        if known not in _NAMES:
-            self.refuse_name(f"{module}.{name}")
-        self.push(_Name(known))
-
-    def _global(self) -> None:
-        module, name = self.line().decode("utf-8", "replace"), self.line().decode("utf-8", "replace")
-        self._named(module, name)
-
-    def _stack_global(self) -> None:
-        name, module = self.pop(), self.pop()
-        self._named(str(module), str(name))
-
-    def _reduce(self) -> None:
-        arguments, named = self.pop(), self.pop()
-        if not isinstance(named, _Name) or not isinstance(arguments, tuple):
-            raise ValueError(f"byte {self.at}: a call of a {type(named).__name__}")
-        if named.name == "multiarray._reconstruct":
-            self.push(_Pending())
-        elif named.name == "numpy.dtype":
-            self.push(_Dtype(str(arguments[0])))
-        elif named.name == "multiarray.scalar":
-            self.push(_array(arguments[0], (), arguments[1], False).item())
-        elif named.name == "numeric._frombuffer":
-            buffer, dtype, shape, order = arguments
-            self.push(_array(dtype, shape, bytes(buffer), order == "F"))
-        elif named.name == "codecs.encode" and isinstance(arguments[0], str) and arguments[1] == "latin1":
-            self.push(arguments[0].encode("latin-1"))
-        elif named.name == "builtins.bytes" and not arguments:
-            self.push(b"")
-        else:
-            raise ValueError(f"byte {self.at}: a call of {named.name}")
-
-    def _build(self) -> None:
-        state, target = self.pop(), self.stack[-1]
-        if isinstance(target, _Dtype) and isinstance(state, tuple) and len(state) > 1:
+    def load_build(self) -> None:
+        """Set the byte order of a dtype or the contents of a new array."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if type(target) is _Dtype and type(state) is tuple and len(state) > 1:
             if state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
-                raise ValueError(f"byte {self.at}: a dtype with fields or another byte order")
+                raise ValueError("a dtype with fields or another byte order")
             target.order = state[1]
-        elif (
-            isinstance(target, _Pending)
-            and target.value is None
-            and isinstance(state, tuple)
-            and len(state) == 5
-        ):
+        elif id(target) in self.empty and type(state) is tuple and len(state) == 5:
             _, shape, dtype, fortran, content = state
-            target.value = _array(dtype, shape, content, bool(fortran))
+            made = _array(dtype, shape, content, bool(fortran))
+            # The state that numpy gives a valid array: the only one that its reader may see.
+            valid: Any = made.__reduce__()[2]
+            array: Any = self.empty.pop(id(target))
+            array.__setstate__(valid)
+            if array.dtype != made.dtype:  # numpy's reader has changed the byte order to this machine's
+                array.byteswap(inplace=True)
+                array.dtype = made.dtype
         else:
-            raise ValueError(f"byte {self.at}: a state for a {type(target).__name__}")
+            raise ValueError(f"a state for a {type(target).__name__}")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **Reader.dispatch,
+        CODES["REDUCE"]: pickle._Unpickler.dispatch[CODES["REDUCE"]],
+        CODES["BUILD"]: load_build,
+    }
+
+
+def _dtype(code: Any, *_: Any) -> _Dtype:
+    if type(code) is not str:
+        raise ValueError("a dtype without a code")
+    return _Dtype(code)
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    return _array(dtype, (), content, False).item()
+
+
+def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    return _array(dtype, shape, bytes(content) if type(content) is bytearray else content, order == "F")
+
+
+def _encode(text: Any, coding: Any) -> bytes:
+    if type(text) is not str or coding != "latin1":
+        raise ValueError("an encoded string in another encoding")
+    return text.encode("latin-1")
+
+
+_FUNCTIONS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): object(),  # an argument of _reconstruct
+    ("numpy", "dtype"): _dtype,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): lambda: b"",
+}
 
 
 def _array(dtype: Any, shape: Any, content: Any, fortran: bool) -> np.ndarray[Any, Any]:
     """The array described by its pickled parts; :class:`ValueError` if they are inconsistent."""
-    if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple):
+    if type(dtype) is not _Dtype or type(shape) is not tuple or len(shape) > 32:
         raise ValueError("an array without dtype or shape")
-    if any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError(f"an array of shape {str(shape)[:40]}")
+    if any(type(side) is not int or not 0 <= side < 1 << 48 for side in shape):
+        raise ValueError("an array of an impossible shape")
     made = dtype.numpy()
     count = math.prod(shape)
     if made.hasobject:
@@ -192,11 +186,12 @@ def _array(dtype: Any, shape: Any, content: Any, fortran: bool) -> np.ndarray[An
         for at, item in enumerate(content):
             flat[at] = item
     else:
-        if (
-            not isinstance(content, bytes)
-            or len(content) != count * made.itemsize
-            or len(content) > MAX_BYTES
-        ):
+        if type(content) is not bytes or len(content) != count * made.itemsize:
             raise ValueError(f"an array of {count} x {made} without as many bytes")
         flat = np.frombuffer(content, dtype=made).copy()
+        if (
+            made.kind == "U"
+            and (flat.view(np.dtype("u4").newbyteorder(made.byteorder)) > sys.maxunicode).any()
+        ):
+            raise ValueError("an array of letters that do not exist")
     return flat.reshape(shape, order="F" if fortran else "C")

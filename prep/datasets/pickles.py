@@ -1,48 +1,55 @@
 """Reads pickles that hold only containers, numbers and strings, and rejects every other one by name.
 
-A pickle is a program. Instead of running it with some names forbidden, this reader implements only the
-opcodes that build plain data, for protocols 0 to 5: none of them can import, call or set anything. Lengths
-are checked against the rest of the file and memo numbers are dictionary keys, so a short hostile file cannot
-allocate much memory either, which it can with the standard library's reader.
+A pickle is a program. It is run by Python's own reader, without the opcodes that could import, call or set
+anything. The class is the one written in Python, as the one written in C cannot be limited from outside: a
+memo number of 4 billion makes it allocate 64 GiB, and a key of nested tuples makes it hash without end.
 """
 
 from __future__ import annotations
 
 import gc
-import struct
-from collections.abc import Callable
+import pickle
+import pickletools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from struct import error as StructError
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
 
 from prep.errors import PrepError
 
-MAX_BYTES = 1 << 30
+# A file of 50,000 references has up to 45 MiB, with 4 million containers, keys and memo entries. Within these
+# limits no file makes Python hold more than about 4 GiB.
+MAX_BYTES = 1 << 27
+MAX_OBJECTS = 1 << 24
+# 1 for each value, 4 for each container and 1 for 16 characters, where an object that is used twice counts
+# twice: 6 million for 50,000 references.
+MAX_EXPANDED = 1 << 25
+MAX_DEPTH = 100
+# Numbers over 64 bits and tuples can be chosen to have equal hashes, so there are few of them among the keys.
+MAX_KEY, MAX_ODD_KEYS = 4096, 4096
 
-# The opcodes that would import or call something, with their names in the pickle protocol.
-CALLS = {
-    b"c": "GLOBAL", b"\x93": "STACK_GLOBAL", b"R": "REDUCE", b"b": "BUILD", b"i": "INST", b"o": "OBJ",
-    b"\x81": "NEWOBJ", b"\x92": "NEWOBJ_EX", b"P": "PERSID", b"Q": "BINPERSID",
-    b"\x82": "EXT1", b"\x83": "EXT2", b"\x84": "EXT4", b"\x97": "NEXT_BUFFER", b"\x98": "READONLY_BUFFER",
-}  # fmt: skip
+TEXTS = frozenset((str, bytes, bytearray))
+SCALARS = TEXTS | {type(None), bool, int, float}
 
 
 def load_pickle(path: Path) -> Any:
     """The plain data pickled in ``path``; :class:`PrepError` if missing, broken or holding anything else."""
-    return loads(read_pickle_file(path), str(path))
+    return loads(read_pickle_file(path), str(path), bounded=True)
 
 
-def read_pickle_file(path: Path) -> bytes:
-    """The bytes of a file of at most ``MAX_BYTES`` that is not a Git LFS pointer."""
+def read_pickle_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a file of at most ``limit`` bytes that is not a Git LFS pointer."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise PrepError(
-                f"{path} has {size / 2**20:,.0f} MiB; a list of references has a few dozen.",
-                "Check that it is the right file.",
-            )
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
         raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(data) > limit:
+        refuse(str(path), f"it has more than {limit >> 20:,} MiB")
     if data.startswith(b"version https://git-lfs"):
         raise PrepError(
             f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
@@ -50,17 +57,34 @@ def read_pickle_file(path: Path) -> bytes:
     return data
 
 
-def loads(data: bytes, name: str = "the pickle", machine: type[Machine] | None = None) -> Any:
-    """The data of the pickle ``data``; errors call it ``name``. ``machine`` may support more opcodes."""
+def refuse(name: str, reason: str) -> NoReturn:
+    """Raise the error of data that is too large to be a dataset's."""
+    raise PrepError(f"{name} is refused: {reason}.", "Check that it is the right file.")
+
+
+def loads(
+    data: bytes, name: str = "the pickle", reader: type[Reader] | None = None, *, bounded: bool = False
+) -> Any:
+    """The data of the pickle ``data``; errors call it ``name``. ``reader`` may support more opcodes.
+
+    ``bounded``: also raise an error if it is nested deeply or in itself, or is huge where all uses count.
+    """
     # A list of references is a few million small live objects; collecting them only costs time.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return (machine or Machine)(data, name).run()
+        value = (reader or Reader)(data, name).load()
+        if bounded:
+            check_expanded(value, name)
+        return value
     except PrepError:
         raise
-    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        reason = str(error) or type(error).__name__
+    except (
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, StructError,
+        TypeError, ValueError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
+        ended = "it ends before its STOP" if isinstance(error, EOFError) else type(error).__name__
+        reason = str(error)[:200].rstrip(".") or ended
         raise PrepError(
             f"{name} is not a whole pickle: {reason}.",
             "Download it again: it may be truncated or a different kind of file.",
@@ -70,246 +94,162 @@ def loads(data: bytes, name: str = "the pickle", machine: type[Machine] | None =
             gc.enable()
 
 
-class Machine:
-    """The pickle stack machine, with the data-building opcodes only (PEP 3154 and before)."""
+class Reader(pickle._Unpickler):
+    """Python's reader with the data-building opcodes only, and with limits on what they build."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {}  # filled below
+    max_objects: ClassVar[int] = MAX_OBJECTS
+    stack: list[Any]
+    metastack: list[list[Any]]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
 
     def __init__(self, data: bytes, name: str) -> None:
-        self.data, self.name, self.at = data, name, 0
-        # A mark saves the stack and starts a new one, so that nothing can access values below it.
-        self.stack: list[Any] = []
-        self.aside: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        super().__init__(BytesIO(data))
+        self.name, self.objects, self.odd_keys = name, 0, 0
 
-    def opcodes(self) -> list[Callable[[Any], Any] | None]:
-        """The handler of each of the 256 opcodes; None for those that are rejected."""
-        return OPCODES
+    def count(self, more: int = 1) -> None:
+        """Count containers, keys and memo entries; raise an error if there are too many."""
+        self.objects += more
+        if self.objects > self.max_objects:
+            refuse(self.name, f"it has more than {self.max_objects:,} containers, keys and memo entries")
 
-    def run(self) -> Any:
-        """Execute until STOP; return the top of the stack."""
-        data, memo, stack, table, at = self.data, self.memo, self.stack, self.opcodes(), 0
-        while at < len(data):
-            opcode = data[at]
-            # The four most frequent opcodes of a protocol 2 file are inlined: they take most of the time.
-            if opcode == 0x71:  # BINPUT
-                memo[data[at + 1]] = stack[-1]
-                at += 2
-            elif opcode == 0x68:  # BINGET
-                stack.append(memo[data[at + 1]])
-                at += 2
-            elif opcode == 0x72:  # LONG_BINPUT
-                memo[int.from_bytes(data[at + 1 : at + 5], "little")] = stack[-1]
-                at += 5
-            elif opcode == 0x58:  # BINUNICODE
-                start = at + 5
-                at = start + int.from_bytes(data[at + 1 : start], "little")
-                if at > len(data):
-                    raise ValueError(f"byte {start}: {at - start} bytes requested, {len(data) - start} left")
-                stack.append(str(data[start:at], "utf-8", "surrogatepass"))
-            elif opcode == 0x2E:  # STOP
-                return stack.pop()
-            else:
-                self.at = at + 1
-                action = table[opcode]
-                if action is None:
-                    self._refuse(bytes([opcode]))
-                else:
-                    action(self)
-                at, stack = self.at, self.stack
-        raise ValueError("it ends before its STOP")
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse everything that the pickle asks for by name."""
+        self.refuse_name(f"{module[:100]}.{name[:100]}")
 
-    def _refuse(self, opcode: bytes) -> None:
-        if opcode not in CALLS:
-            raise ValueError(f"byte {self.at - 1} is not a pickle opcode ({opcode!r})")
-        wanted = CALLS[opcode]
-        if opcode in b"ci":
-            wanted = f"{self.line().decode('utf-8', 'replace')}.{self.line().decode('utf-8', 'replace')}"
-        elif opcode == b"\x93" and len(self.stack) >= 2:
-            wanted = f"{self.stack[-2]}.{self.stack[-1]}"
-        self.refuse_name(wanted)
-
-    def refuse_name(self, wanted: str) -> None:
+    def refuse_name(self, wanted: str) -> NoReturn:
         """Raise an error with what the pickle asks for."""
         raise PrepError(
-            f"{self.name} is refused: it asks for {wanted[:200]!r}, and only plain data is allowed.",
+            f"{self.name} is refused: it asks for {wanted!r}, and only plain data is allowed.",
             "Do not load it with pickle: that would run code. Download the file from the dataset's own page.",
         )
 
-    def take(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
-        end = self.at + count
-        if count < 0 or end > len(self.data):
-            raise ValueError(f"byte {self.at}: {count} bytes requested, {len(self.data) - self.at} left")
-        start, self.at = self.at, end
-        return self.data[start:end]
+    def _decode_string(self, raw: bytes) -> str:
+        # Python 2's str: ASCII in these files, or whatever the annotator typed otherwise.
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
 
-    def line(self) -> bytes:
-        """The bytes up to the next newline, which is skipped."""
-        end = self.data.index(b"\n", self.at)
-        start, self.at = self.at, end + 1
-        return self.data[start:end]
+    def check_depth(self) -> None:
+        """Raise an error if too many containers are open at once."""
+        if len(self.metastack) >= MAX_DEPTH:
+            refuse(self.name, f"it is nested more than {MAX_DEPTH} deep")
 
-    def unsigned(self, size: int) -> int:
-        """The next ``size`` bytes as a little-endian unsigned integer."""
-        return int.from_bytes(self.take(size), "little")
-
-    def push(self, value: Any) -> None:
-        """Push a value on the stack."""
-        self.stack.append(value)
-
-    def pop(self) -> Any:
-        """Pop the top of the stack."""
-        return self.stack.pop()
-
-    def mark(self) -> None:
-        """Start the items of a container."""
-        self.aside.append(self.stack)
-        self.stack = []
-
-    def to_mark(self) -> list[Any]:
-        """The values since the last mark, which is removed."""
-        items, self.stack = self.stack, self.aside.pop()
-        return items
-
-    def top(self, kind: type) -> Any:
-        """The top of the stack, which must be a ``kind``."""
-        value = self.stack[-1]
-        if not isinstance(value, kind):
-            raise TypeError(f"byte {self.at}: {type(value).__name__} instead of {kind.__name__}")
-        return value
-
-    def remember(self, number: int) -> None:
-        """Store the top of the stack under a memo number."""
-        self.memo[number] = self.stack[-1]
+    def check(self, kind: type, target: Any, keys: Sequence[Any] = ()) -> None:
+        """Raise an error if ``target`` is no ``kind`` or a key would be slow to hash or to compare."""
+        self.count(1 + len(keys))
+        if type(target) is not kind:
+            raise TypeError(f"a {type(target).__name__} instead of {kind.__name__}")
+        for key in keys:
+            if type(key) is str and len(key) <= MAX_KEY:
+                continue
+            parts = key if type(key) is tuple else (key,)
+            if len(parts) > 16 or not all(map(_is_short, parts)):
+                raise TypeError("a key that is no short scalar or tuple of them")
+            self.odd_keys += parts is key or (type(key) is int and key.bit_length() > 64)
+            if self.odd_keys > MAX_ODD_KEYS:
+                refuse(self.name, f"more than {MAX_ODD_KEYS:,} keys are tuples or huge numbers")
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
+def _is_short(key: Any) -> bool:
+    if type(key) is int:
+        return key.bit_length() <= MAX_KEY
+    return type(key) in (type(None), bool, float) or (type(key) in (str, bytes) and len(key) <= MAX_KEY)
 
 
-def _old_string(raw: bytes) -> str:
-    # Python 2's str: ASCII in these files, or whatever the annotator typed otherwise.
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+def _bytearray(reader: Reader) -> None:
+    reader.append(bytearray(reader.read(int.from_bytes(reader.read(8), "little"))))
 
 
-def _quoted(m: Machine) -> None:
-    line = m.line().strip()
-    if len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"":
-        raise ValueError(f"byte {m.at}: a string without quotes")
-    m.push(_old_string(line[1:-1].decode("unicode-escape").encode("latin-1")))
-
-
-def _int_line(m: Machine) -> None:
-    line = m.line()
-    m.push({b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line))
-
-
-def _append(m: Machine) -> None:
-    value = m.pop()
-    m.top(list).append(value)
-
-
-def _extend(m: Machine) -> None:
-    items = m.to_mark()
-    m.top(list).extend(items)
-
-
-def _set_item(m: Machine) -> None:
-    value, key = m.pop(), m.pop()
-    m.top(dict)[key] = value
-
-
-def _set_items(m: Machine) -> None:
-    items = m.to_mark()
-    m.top(dict).update(_pairs(items))
-
-
-def _add_items(m: Machine) -> None:
-    items = m.to_mark()
-    m.top(set).update(items)
-
-
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-    if len(items) % 2:
-        raise ValueError("a key without a value")
-    return dict(zip(items[::2], items[1::2], strict=True))
-
-
-def _tuple(count: int) -> Callable[[Machine], None]:
-    def action(m: Machine) -> None:
-        items = [m.pop() for _ in range(count)]
-        m.push(tuple(reversed(items)))
-
-    return action
-
-
-def _push(value: Any) -> Callable[[Machine], None]:
-    return lambda m: m.stack.append(value)
-
-
-def _sized(size: int, decode: Callable[[bytes], Any]) -> Callable[[Machine], None]:
-    """An opcode whose argument is a length of ``size`` bytes followed by that many bytes."""
-    return lambda m: m.stack.append(decode(m.take(m.unsigned(size))))
-
-
-def _whole(raw: bytes) -> int:
-    return int.from_bytes(raw, "little", signed=True)
-
-
-_ACTIONS: dict[bytes, Callable[[Machine], Any]] = {
-    # framing, stack and memo
-    b"\x80": lambda m: m.take(1),
-    b"\x95": lambda m: m.take(8),
-    b"(": Machine.mark,
-    b"0": lambda m: m.stack.pop() if m.stack else m.to_mark(),
-    b"1": lambda m: m.to_mark(),
-    b"2": lambda m: m.push(m.stack[-1]),
-    b"p": lambda m: m.remember(int(m.line())),
-    b"\x94": lambda m: m.remember(len(m.memo)),
-    b"g": lambda m: m.push(m.memo[int(m.line())]),
-    b"j": lambda m: m.push(m.memo[m.unsigned(4)]),
-    # constants and numbers
-    b"N": _push(None),
-    b"\x88": _push(True),
-    b"\x89": _push(False),
-    b"I": _int_line,
-    b"L": lambda m: m.push(int(m.line().rstrip(b"L"))),
-    b"J": lambda m: m.push(_whole(m.take(4))),
-    b"K": lambda m: m.push(m.unsigned(1)),
-    b"M": lambda m: m.push(m.unsigned(2)),
-    b"\x8a": _sized(1, _whole),
-    b"\x8b": _sized(4, _whole),
-    b"F": lambda m: m.push(float(m.line())),
-    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    # strings
-    b"S": _quoted,
-    b"U": _sized(1, _old_string),
-    b"T": _sized(4, _old_string),
-    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-    b"\x8c": _sized(1, _text),
-    b"\x8d": _sized(8, _text),
-    b"C": _sized(1, bytes),
-    b"B": _sized(4, bytes),
-    b"\x8e": _sized(8, bytes),
-    b"\x96": _sized(8, bytearray),
-    # containers
-    b"]": lambda m: m.push([]),
-    b"l": lambda m: m.push(m.to_mark()),
-    b"a": _append,
-    b"e": _extend,
-    b"}": lambda m: m.push({}),
-    b"d": lambda m: m.push(_pairs(m.to_mark())),
-    b"s": _set_item,
-    b"u": _set_items,
-    b")": _push(()),
-    b"t": lambda m: m.push(tuple(m.to_mark())),
-    b"\x85": _tuple(1),
-    b"\x86": _tuple(2),
-    b"\x87": _tuple(3),
-    b"\x8f": lambda m: m.push(set()),
-    b"\x90": _add_items,
-    b"\x91": lambda m: m.push(frozenset(m.to_mark())),
+_UNCHECKED = (
+    "PROTO", "STOP", "POP", "POP_MARK", "DUP", "GET", "BINGET", "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE",
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING",
+    "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8", "EMPTY_TUPLE", "GLOBAL", "STACK_GLOBAL",
+)  # fmt: skip
+_ALLOCATING = (
+    "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "EMPTY_LIST", "LIST", "EMPTY_DICT", "EMPTY_SET", "TUPLE",
+    "TUPLE1", "TUPLE2", "TUPLE3",
+)  # fmt: skip
+_CHECKED: dict[str, Callable[[Reader], None]] = {
+    **dict.fromkeys(_ALLOCATING, Reader.count),
+    "MARK": Reader.check_depth,
+    "APPEND": lambda reader: reader.check(list, reader.stack[-2]),
+    "APPENDS": lambda reader: reader.check(list, reader.metastack[-1][-1]),
+    "SETITEM": lambda reader: reader.check(dict, reader.stack[-3], reader.stack[-2:-1]),
+    "SETITEMS": lambda reader: reader.check(dict, reader.metastack[-1][-1], reader.stack[::2]),
+    "ADDITEMS": lambda reader: reader.check(set, reader.metastack[-1][-1], reader.stack),
+    "DICT": lambda reader: reader.check(list, reader.stack, reader.stack[::2]),
+    "FROZENSET": lambda reader: reader.check(list, reader.stack, reader.stack),
 }
-OPCODES: list[Callable[[Any], Any] | None] = [_ACTIONS.get(bytes([code])) for code in range(256)]
+CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
+
+
+def _handlers() -> Iterator[tuple[int, Callable[[Any], None]]]:
+    standard = pickle._Unpickler.dispatch
+    for name, code in CODES.items():
+        if name in _UNCHECKED:
+            yield code, standard[code]
+        elif name in _CHECKED:
+            yield code, _in_turn(_CHECKED[name], standard[code])
+        else:
+            yield code, partial(Reader.refuse_name, wanted=name)
+    # The sizes of frames say nothing about the data. Python's own bytearray is allocated before it is known
+    # that as many bytes follow.
+    yield CODES["FRAME"], lambda reader: reader.read(8)
+    yield CODES["BYTEARRAY8"], _bytearray
+
+
+def _in_turn(check: Callable[[Reader], None], run: Callable[[Any], None]) -> Callable[[Any], None]:
+    def both(reader: Reader) -> None:
+        check(reader)
+        run(reader)
+
+    return both
+
+
+Reader.dispatch.update(_handlers())
+
+
+def check_expanded(value: Any, name: str) -> None:
+    """Raise :class:`PrepError` if ``value`` is nested deeply or in itself, has objects that are not plain
+    data, or is huge when every object is counted as often as it is used.
+    """
+    _measure([value], name, {}, 0)
+
+
+def _measure(item: Any, name: str, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """The size and the depth of a container; ``measured`` has those of others, (0, 0) for those around it."""
+    measured[id(item)] = (0, 0)
+    size, height = 4, 0
+    for member in _members(item, name):
+        kind = type(member)
+        if kind in TEXTS:
+            size += 1 + len(member) // 16
+        elif kind in SCALARS:
+            size += 1
+        else:
+            inner = measured.get(id(member))
+            if depth + (inner[1] if inner else 0) >= MAX_DEPTH or inner == (0, 0):
+                refuse(name, f"it is nested in itself or more than {MAX_DEPTH} deep")
+            inner = inner or _measure(member, name, measured, depth + 1)
+            size += inner[0]
+            height = max(height, inner[1])
+    if size > MAX_EXPANDED:
+        refuse(name, f"it has more than {MAX_EXPANDED:,} values, with every use of an object counted")
+    measured[id(item)] = (size, height + 1)
+    return size, height + 1
+
+
+def _members(item: Any, name: str) -> Any:
+    if type(item) is dict:
+        return item.values()  # keys are short
+    if type(item) in (list, tuple, set, frozenset):
+        return item
+    if type(item) is np.ndarray:
+        return item.ravel().tolist() if item.dtype.hasobject else ()
+    raise PrepError(
+        f"{name} contains the name of a type where a value is expected.", "Check that it is the right file."
+    )

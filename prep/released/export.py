@@ -161,10 +161,13 @@ def _google_ids(dataset: Dataset, references: dict[int, list[Expression]]) -> di
     path = dataset.root / "refer" / "refcocog" / "refs(google).p"
     if not path.is_file():
         return {}
+    entries = load_pickle(path)
     google = {
-        tuple(ref.get("sent_ids", ())): ref.get("ref_id")
-        for ref in load_pickle(path)
+        tuple(ids): ref.get("ref_id")
+        for ref in (entries if isinstance(entries, list) else ())
         if isinstance(ref, dict)
+        and isinstance(ids := ref.get("sent_ids", ()), (list, tuple))
+        and all(type(sent_id) is int for sent_id in ids)
     }
     found: dict[int, int] = {}
     for ref_id, sentences in references.items():

@@ -141,6 +141,10 @@ def sentences(folder: Path, dataset: Dataset, splits: Collection[str] | None) ->
     names: dict[int, int] = {}
     if (dataset.name, dataset.split_by) == ("refcocog", "umd") and (folder / UMD_TO_GOOGLE).is_file():
         names = load_object_npy(folder / UMD_TO_GOOGLE)
+        if not isinstance(names, dict) or not all(type(name) is int for name in names.values()):
+            raise PrepError(
+                f"{UMD_TO_GOOGLE} contains no dict of numbers.", "Check that it is the right file."
+            )
     for ref_id, group in groupby(dataset.expressions(splits), key=lambda one: one.ref_id):
         expressions = list(group)
         file = f"{names.get(ref_id, ref_id) if ref_id is not None else None}.json"

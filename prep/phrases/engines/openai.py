@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import random
+import re
+import ssl
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+import httpx
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import (
@@ -117,8 +118,10 @@ class OpenAIStage:
 
     def close(self) -> None:
         """Stop sending."""
-        if self._pool is not None:
+        if self._client is not None and self._pool is not None:
+            self._client.stopped.set()
             self._pool.shutdown(cancel_futures=True)
+            self._client.http.close()
             self._pool = None
 
     def load(self, unit: list[Question]) -> list[Future[Answer]]:
@@ -184,18 +187,24 @@ class OpenAIStage:
 
 
 class _Client:
-    """JSON over HTTP with one persistent connection per thread."""
+    """JSON over HTTP, from any number of threads; ``stopped`` ends their pauses."""
 
     def __init__(self, url: str, first_wait: float) -> None:
-        parts = urlsplit(url)
-        self.url = url
-        self._host, self._secure, self._base = parts.netloc, parts.scheme == "https", parts.path
-        self._first_wait = first_wait
-        self._local = threading.local()
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(KEY_VARIABLE)
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}"
+        self.url, self._first_wait = url, first_wait
+        self.stopped = threading.Event()
+        headers = {
+            **dict.fromkeys(("Content-Type", "Accept"), "application/json"),
+            "Accept-Encoding": "identity",
+        }
+        if key := os.environ.get(KEY_VARIABLE):
+            if not re.fullmatch("[!-~]+", key):  # the error of a header would show it
+                raise _no_entry(url, ValueError("it has characters that a header cannot have"))
+            headers["Authorization"] = f"Bearer {key}"
+        # httpx follows no redirects unless told to; a proxy or a password of .netrc is not used either.
+        tls, any_number = ssl.create_default_context(), httpx.Limits()
+        self.http = httpx.Client(
+            headers=headers, timeout=TIMEOUT_SECONDS, limits=any_number, verify=tls, trust_env=False
+        )
 
     def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         """The reply to one request, retried up to :data:`ATTEMPTS` times.
@@ -208,43 +217,29 @@ class _Client:
         for attempt in range(ATTEMPTS):
             wait = min(LONGEST_WAIT, self._first_wait * 2**attempt) * random.uniform(0.5, 1.0)
             try:
-                status, headers, data = self._send(method, path, payload)
-            except (OSError, http.client.HTTPException) as error:
-                self._drop()
+                reply = self.http.request(method, self.url + path, content=payload)
+            except (httpx.RequestError, httpx.InvalidURL) as error:
                 trouble = f"{type(error).__name__}: {error}"
             else:
+                status = reply.status_code
                 if status == 200:
-                    return _json(data)
-                trouble = f"HTTP {status}: {_message(data)}"
+                    return _json(reply.content)
+                message = _message(reply.content)
+                trouble = f"HTTP {status}: {message}"
                 if status in (401, 403) and method == "POST":
-                    raise _no_entry(self.url, Refused(status, _message(data)))
+                    raise _no_entry(self.url, Refused(status, message))
                 if status in _NOTHING_THERE and method == "POST":
                     raise _nothing_there(self.url + path, trouble)
                 if status not in _BUSY:
-                    raise Refused(status, _message(data))
-                wait = _retry_after(headers, wait)
-            if attempt + 1 < ATTEMPTS:
-                time.sleep(wait)
+                    raise Refused(status, message)
+                wait = _retry_after(reply.headers, wait)
+            if attempt + 1 < ATTEMPTS and self.stopped.wait(wait):
+                break
         raise PrepError(
             f"{self.url} does not respond ({ATTEMPTS} attempts; the last: {trouble}).",
             "Committed answers are kept: run the same command again when the endpoint is back. "
             f"{NO_MODEL_NEEDED}",
         )
-
-    def _send(self, method: str, path: str, payload: bytes | None) -> tuple[int, Any, bytes]:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-            connection = self._local.connection = kind(self._host, timeout=TIMEOUT_SECONDS)
-        connection.request(method, self._base + path, payload, self._headers)
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
-
-    def _drop(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
 
 
 def _json(data: bytes) -> dict[str, Any]:

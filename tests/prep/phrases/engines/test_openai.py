@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class Endpoint:
 
     def __init__(self, behave: Callable[[int, dict[str, Any]], tuple[int, Any]]) -> None:
         self.seen: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
         self.keys: set[str | None] = set()
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
@@ -70,6 +72,8 @@ class Endpoint:
                 data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
+                for header in outer.headers.items() if self.command == "POST" else ():
+                    self.send_header(*header)
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -188,6 +192,73 @@ def test_the_key_is_sent_and_never_shown(
         assert KEY_VARIABLE in error.value.remedy
     out, err = capfd.readouterr()
     assert SECRET not in f"{error.value}{caplog.text}{out}{err}{endpoint.seen}"
+
+
+def test_a_key_that_no_header_can_have_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, f"{SECRET}\n")
+    with Endpoint(lambda *_: (200, said("x"))) as endpoint:
+        with pytest.raises(PrepError, match="rejects the API key") as error:
+            endpoint.stage()
+        assert SECRET not in str(error.value)
+        assert not endpoint.keys
+
+
+def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    with Endpoint(lambda *_: (200, said("x"))) as other, Endpoint(lambda *_: (307, {})) as endpoint:
+        endpoint.headers["Location"] = other.llm.removeprefix("openai:").split("#")[0] + "/chat/completions"
+        (row,) = ask(endpoint.stage(), "cup")
+        assert row["error"].startswith("refused: HTTP 307")
+        assert (len(endpoint.seen), other.seen, other.keys) == (1, [], set())
+
+
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    with Endpoint(lambda _, body: (200, said(lesson(body)))) as endpoint:
+        assert ask(endpoint.stage(), "cup")[0]["first"] == "the cup"
+
+
+def test_a_stop_ends_the_pause_that_a_busy_endpoint_asks_for() -> None:
+    with Endpoint(lambda *_: (429, {"error": "busy"})) as endpoint:
+        endpoint.headers["Retry-After"] = "50"
+        stage = endpoint.stage(concurrency=2)
+        loaded = stage.load([Question(str(number), "cup") for number in range(5)])
+        deadline = time.monotonic() + 20
+        while len(endpoint.seen) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started = time.monotonic()
+        stage.close()
+        assert time.monotonic() - started < 2
+        assert len(endpoint.seen) == 2
+        assert all(future.cancelled() or future.exception() for future in loaded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_pause_of_a_run(signum: signal.Signals, tmp_path: Path) -> None:
+    listing = tmp_path / "mine.jsonl"
+    listing.write_text('{"sent": "the cup on the left"}\n')
+    with Endpoint(lambda *_: (503, b"busy")) as endpoint:
+        endpoint.headers["Retry-After"] = "50"
+        program = str(Path(sys.executable).with_name("pcnet-prep"))
+        command = [program, "phrases", "--input", str(listing), "--llm", endpoint.llm]
+        command += ["--out", str(tmp_path / "out")]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            deadline = time.monotonic() + 120
+            while not endpoint.seen and run.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert endpoint.seen, run.communicate()[0]
+            time.sleep(0.5)
+            started = time.monotonic()
+            run.send_signal(signum)
+            output = run.communicate(timeout=60)[0]
+            assert time.monotonic() - started < 5, output  # the pause 2, and the end of the interpreter
+            assert run.returncode == 128 + signum, output
+        finally:
+            run.kill()
+            run.wait()
 
 
 @pytest.fixture(scope="module")
