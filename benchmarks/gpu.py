@@ -457,7 +457,8 @@ def step_training(measure: Measure) -> Result:
 
     from pcnet.config import ClipSizes, ModelConfig
     from pcnet.model.pcnet import PCNet
-    from pcnet.recipes import recipe, step_losses
+    from pcnet.recipes import recipe
+    from pcnet.training.objective import step_losses
 
     size, side = (2, 64) if measure.dry_run else (36, 320)
     small = ClipSizes(64, 64, (1, 1, 1, 1), 16, 77, 512, 64, 2)

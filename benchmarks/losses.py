@@ -21,7 +21,8 @@ from pcnet.data.collate import finish
 from pcnet.losses import ambiguity, best_proposal, iad, iad_soft
 from pcnet.maps import alignment, normalised, on_grid
 from pcnet.model.checkpoint import load_model
-from pcnet.recipes import recipe, step_losses
+from pcnet.recipes import recipe
+from pcnet.training.objective import step_losses
 from pcnet.training.setup import TrainConfig, prepare
 
 COLUMNS = ("same choice", "tied best", "d IaD = 0", "d soft = 0", "hinge on", "S 1", "S 2", "S 3")

@@ -16,8 +16,9 @@ from pcnet import losses
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.data.batch import Batch, upsample
 from pcnet.model.pcnet import PCNet
-from pcnet.recipes import RECIPES, step_losses
+from pcnet.recipes import RECIPES
 from pcnet.training.calibration import Calibration
+from pcnet.training.objective import step_losses
 
 SIZES = ClipSizes(1024, 224, (1, 1, 1, 1), 4, 77, 512, 64, 2)
 

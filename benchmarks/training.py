@@ -27,7 +27,8 @@ from pcnet.data.collate import finish
 from pcnet.data.table import SampleTable
 from pcnet.model.pcnet import PCNet
 from pcnet.model.stages import Inputs, Scope, paper_stages
-from pcnet.recipes import recipe, step_losses
+from pcnet.recipes import recipe
+from pcnet.training.objective import step_losses
 from pcnet.training.setup import TrainConfig, prepare
 from pcnet.training.trainer import train
 from prep.cache.schema import PHRASES, PROPOSALS

@@ -23,9 +23,9 @@ from pcnet.data.collate import finish, prefetch
 from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
 from pcnet.model.stages import Scope
-from pcnet.recipes import ALONE, Pairs, step_losses
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
+from pcnet.training.objective import ALONE, Pairs, step_losses
 from pcnet.training.setup import (
     TrainConfig,
     build_model,

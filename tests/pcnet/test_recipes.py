@@ -12,8 +12,9 @@ from torch import nn
 from pcnet import losses
 from pcnet.config import LossWeights, ModelConfig, Recipe
 from pcnet.maps import inside_union, normalised, on_grid
-from pcnet.recipes import RECIPES, model_config, recipe, step_losses
+from pcnet.recipes import RECIPES, model_config, recipe
 from pcnet.training.calibration import Calibration
+from pcnet.training.objective import step_losses
 from prep.errors import PrepError
 
 

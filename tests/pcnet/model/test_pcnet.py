@@ -11,8 +11,9 @@ import torch
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.data.batch import Outputs, upsample
 from pcnet.model.pcnet import PCNet
-from pcnet.recipes import RECIPES, model_config, recipe, step_losses
+from pcnet.recipes import RECIPES, model_config, recipe
 from pcnet.training.calibration import Calibration
+from pcnet.training.objective import step_losses
 from prep.errors import PrepError
 
 KINDS = [("none", 1), ("paper", 3), ("plus", 2), ("released", 1), ("released", 4)]
