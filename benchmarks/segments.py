@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from prep.proposals.images import decode, read_bytes
+from prep.images import decode, read_bytes
 from prep.proposals.segments.generator import SegmentGenerator
 
 Pixels = npt.NDArray[np.uint8]

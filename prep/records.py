@@ -29,11 +29,15 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One image to generate masks for: its join key, its ID if it has one, and its file."""
+    """One image to generate masks for: its join key, its ID if it has one, and its file.
+
+    ``problem`` is empty, or says why it cannot be used (its row then has ``status="error"``).
+    """
 
     image: str
     image_id: int | None
     path: str
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.errors import PrepError
+from prep.images import UnreadableImage, read_rgb
+from prep.inputs import below
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 # ImageNet's RGB statistics for values in [0, 1]: the released code uses these with CLIP, not CLIP's own.
 MEAN = (0.485, 0.456, 0.406)
@@ -22,30 +25,29 @@ STD = (0.229, 0.224, 0.225)
 DEFAULT_BUDGET = 2 << 30
 
 
-def read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """An image file as uint8 (3, size, size) RGB, resized bilinearly; the aspect ratio is not preserved.
-
-    EXIF orientation is ignored: masks and annotations refer to the stored pixels.
+def open_rgb(path: Path) -> Image.Image:
+    """The stored pixels of an image file as RGB (:func:`prep.images.decode`).
 
     :raises PrepError: if the file is missing or cannot be decoded; the message names it.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path) as handle:
-            image = handle.convert("RGB")
-    except FileNotFoundError as error:
-        raise PrepError(
-            f"{path}: no such image.",
-            "Set --data to the folder that the store's image paths are relative to.",
-        ) from error
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise PrepError(
-            f"{path}: the image could not be decoded: {error}.",
-            "Replace the file, or remove it from the dataset.",
-        ) from error
+        return read_rgb(path)
+    except UnreadableImage as error:
+        remedy = "Replace the file, or remove it from the dataset."
+        if not path.exists():
+            remedy = "Set --data to the folder that the store's image paths are relative to."
+        raise PrepError(f"{path}: {str(error).rstrip('.')}.", remedy) from error
+
+
+def read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """An image file as uint8 (3, size, size): :func:`open_rgb`, then :func:`resized`."""
+    return resized(open_rgb(path), size)
+
+
+def resized(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """An RGB image as uint8 (3, size, size), resized bilinearly; the aspect ratio is not preserved."""
     if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+        image = image.resize((size, size), 2)  # bilinear
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 
@@ -65,7 +67,12 @@ class Pixels:
         kept = self._kept.get(image)
         if kept is not None:
             return kept
-        pixels = read_image(self.root / self.images[image], self.size)
+        name = self.images[image]
+        if below(name) is None:
+            raise PrepError(
+                f"The store has an image {name!r}, which is outside {self.root}.", "Generate the store again."
+            )
+        pixels = read_image(self.root / name, self.size)
         with self._lock:
             if self._room >= pixels.nbytes and image not in self._kept:
                 self._kept[image] = pixels

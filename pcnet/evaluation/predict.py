@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pcnet.data.batch import upsample
-from pcnet.data.images import normalise_pixels, read_image
+from pcnet.data.images import normalise_pixels, open_rgb, resized
 from pcnet.evaluation.dataset import decode, encode
 from pcnet.evaluation.evaluate import encode_items
 from pcnet.metrics import RELEASED_THRESHOLD, binarise, normalise, peak, proposal_under_peak
@@ -60,8 +60,9 @@ def predict(
     """
     if not phrases:
         raise PrepError(f"{text!r} has no phrases to ground.", "Give a text that names an object.")
-    height, width = image_size(image)
-    pixels = torch.from_numpy(read_image(image, size))[None]
+    opened = open_rgb(image)
+    height, width = opened.height, opened.width
+    pixels = torch.from_numpy(resized(opened, size))[None]
     with torch.inference_mode():
         model.eval()
         device = model.logit_scale.device
@@ -77,20 +78,6 @@ def predict(
     return Prediction(text, tuple(phrases), stages, mask, peak(stages[-1]), chosen)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file.
-
-    :raises PrepError: if the file is missing or not an image; the message names it.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            return opened.height, opened.width
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise PrepError(f"{path} is not a readable image: {error}.", "Give an image file.") from error
-
-
 def save(prediction: Prediction, image: Path, out: Path) -> dict[str, Path]:
     """Write ``mask.png`` (0 and 255), ``stages.png`` and ``prediction.json`` to ``out``; return their paths
     by name.
@@ -102,8 +89,7 @@ def save(prediction: Prediction, image: Path, out: Path) -> dict[str, Path]:
     out.mkdir(parents=True, exist_ok=True)
     paths = {"mask": out / "mask.png", "picture": out / "stages.png", "json": out / "prediction.json"}
     Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(paths["mask"])
-    with Image.open(image) as opened:
-        Image.fromarray(picture(np.asarray(opened.convert("RGB")), prediction)).save(paths["picture"])
+    Image.fromarray(picture(np.asarray(open_rgb(image)), prediction)).save(paths["picture"])
     paths["json"].write_text(json.dumps(as_dict(prediction), indent=2) + "\n", encoding="utf-8")
     return paths
 

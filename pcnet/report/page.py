@@ -10,6 +10,8 @@ from typing import Any
 from pcnet.report.compare import Case, agreements, extremes, join
 from pcnet.report.runs import STAGES, Evaluation, RunFiles, read_run
 from prep.errors import PrepError
+from prep.images import UnreadableImage, image_size
+from prep.inputs import below
 from prep.pages.html import render, write
 from prep.pages.store_data import Column, flat, picture, response_levels, rows_of
 
@@ -158,16 +160,11 @@ def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
 
 def _size(data: Path | None, image: str) -> tuple[int, int] | None:
     """(height, width) of an image file under ``data``; None if it cannot be opened."""
-    from PIL import Image
-
-    from prep.datasets.coco_json import inside
-
-    if data is None or not inside(image):
+    if data is None or below(image) is None:
         return None
     try:
-        with Image.open(data / image) as opened:
-            return opened.height, opened.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return image_size(data / image)
+    except UnreadableImage:
         return None
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from prep.datasets.jsonl import JsonlDataset
 from prep.datasets.refer import RefDataset
 from prep.errors import PrepError
+from prep.images import suffixes
 from prep.records import Expression, ImageRef
 
 # Dataset -> the split versions to try if none is given, and the pattern of its refs file.
@@ -21,7 +23,6 @@ DATASETS: dict[str, tuple[tuple[str, ...], str]] = {
     "grefcoco": (("unc",), "grefs({}).json"),
     "refclef": (("unc", "berkeley"), "refs({}).p"),
 }
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 
 class Dataset(Protocol):
@@ -115,32 +116,71 @@ class ImageFolder:
     """All image files below ``root``, without expressions."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.name, self.split_by = root, root.name, ""
+        self.root, self.name, self.split_by = root, root.name or str(root), ""
+        self.left_out: Mapping[str, int] = {}  # what the last complete listing left out, and how often
 
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
-        """The images in the order of their paths, without hidden files and folders."""
+        """The images in the order of their paths, without hidden files and folders; sets ``left_out``.
+
+        Linked folders are followed, each once: a link into a folder that it is in would never end.
+        """
         if splits is not None:
             raise PrepError("A folder of images has no splits.", "Omit --split, or select a --dataset.")
-        return self._walk("")
+        return self._all()
 
     def inputs(self) -> dict[str, str]:
         """Empty: no annotation file is read."""
         return {}
 
-    def _walk(self, folder: str) -> Iterator[ImageRef]:
+    def _all(self) -> Iterator[ImageRef]:
+        self._usable, self._refused, self._linked = suffixes(), Counter[str](), set[tuple[int, int]]()
+        yield from self._walk("", (), linked=False)
+        self.left_out = self._refused
+
+    def _walk(self, folder: str, above: tuple[tuple[int, int], ...], *, linked: bool) -> Iterator[ImageRef]:
+        """The images of a folder; ``above`` identifies the folders that it is in."""
         try:
+            stat = os.stat(self.root / folder)
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise PrepError(f"{self.root / folder} cannot be listed: {error.strerror or error}.") from error
+            if not folder:
+                raise PrepError(f"{self.root} cannot be listed: {error.strerror or error}.") from error
+            self._refused[f"{folder} cannot be listed: {error.strerror or error}"] += 1
+            return
+        own = stat.st_dev, stat.st_ino
+        if own in above or (linked and own in self._linked):
+            self._refused["links to a folder that is listed under another name"] += 1
+            return
+        if linked:
+            self._linked.add(own)
         for entry in entries:
-            image = f"{folder}{entry.name}"
+            name = f"{folder}{entry.name}"
+            suffix = os.path.splitext(entry.name)[1].lower()
             if entry.name.startswith("."):
-                continue
-            # A symlinked folder could create a cycle; a symlinked file cannot.
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(f"{image}/")
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                yield ImageRef(image, None, str(self.root / image))
+                self._refused["hidden files and folders"] += 1
+            elif _is_folder(entry):
+                yield from self._walk(f"{name}/", (*above, own), linked=linked or entry.is_symlink())
+            elif suffix in self._usable:
+                yield _image_ref(self.root, name)
+            else:
+                self._refused[f"*{suffix}" if suffix else "files without a suffix"] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _image_ref(root: Path, name: str) -> ImageRef:
+    """An image of a folder. A name that is not UTF-8 cannot be stored: its bytes are escaped."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        return ImageRef(shown, None, str(root / name), "the file name is not UTF-8 (rename the file)")
+    return ImageRef(name, None, str(root / name))
 
 
 def open_image_folder(folder: Path) -> ImageFolder:

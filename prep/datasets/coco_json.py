@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from errno import EFBIG
 from pathlib import Path
 from typing import Any
 
 from prep.errors import PrepError
+from prep.inputs import check_text, not_utf8, read_plain
 
 MAX_BYTES = 1 << 30
 INT64 = range(-(1 << 63), 1 << 63)
@@ -46,24 +48,6 @@ def integer(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value not in INT64:
         return None
     return value
-
-
-def below(file_name: str) -> str | None:
-    """A file name from a dataset as a plain relative POSIX path; None if it leaves its folder.
-
-    Backslashes and drive letters are rejected too, so that a name means the same on every operating system.
-    """
-    if "\0" in file_name or "\\" in file_name or file_name.startswith("/"):
-        return None
-    parts = [part for part in file_name.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts or ":" in parts[0]:
-        return None
-    return "/".join(parts)
-
-
-def inside(file_name: str) -> bool:
-    """Whether a file name from a dataset stays below the folder it is joined to."""
-    return below(file_name) is not None
 
 
 def read_instances(path: Path) -> Instances:
@@ -162,26 +146,18 @@ def broken_json(path: Path, error: Exception) -> PrepError:
 def read_text(path: Path) -> str:
     """The UTF-8 text of ``path``; :class:`PrepError` if missing, too large, a Git LFS pointer or not text."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise PrepError(
-                f"{path} has {size >> 20:,} MiB; at most {MAX_BYTES >> 20:,} MiB of annotations are read.",
-                "COCO's largest file has 320 MiB. Remove the images without references.",
-            )
-        text = path.read_bytes().decode("utf-8-sig")
+        data = read_plain(path, MAX_BYTES)
+        check_text(path, data[:64])
+        return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise PrepError(f"{path} is missing.") from error
     except OSError as error:
-        raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
+        remedy = "COCO's largest file has 320 MiB. Remove the images without references."
         raise PrepError(
-            f"{path} is not UTF-8 text (byte {error.start}).", "Check that it is the right file."
+            f"{path} cannot be read: {error.strerror or error}.", remedy if error.errno == EFBIG else ""
         ) from error
-    if text.startswith("version https://git-lfs"):
-        raise PrepError(
-            f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
-        )
-    return text
+    except UnicodeDecodeError as error:
+        raise PrepError(f"{path} is {not_utf8(error)}.", "Check that it is the right file.") from error
 
 
 class _Scanner:

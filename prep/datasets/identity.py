@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
@@ -37,6 +38,32 @@ def clean_text(value: str) -> str:
     if value.isascii() and "\0" not in value:
         return value
     return re.sub("[\ud800-\udfff\0]", "\ufffd", value)
+
+
+# The tags that web pages wrap around words, not any `<...>`.
+_TAG = re.compile(
+    r"</?(?:a|b|br|code|div|em|font|h[1-6]|i|img|li|ol|p|s|small|span|strong|sub|sup|table|td|tr|u|ul)"
+    r"(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+
+
+def expression_text(value: str) -> str:
+    """The text of an expression as a reader sees it: HTML entities are decoded, tags become spaces.
+
+    CLIP's tokenizer decodes entities too, twice, as some tools encode them twice.
+    """
+    for _ in range(2):
+        if "&" in value:
+            value = _ENTITY.sub(lambda found: _character(found[0]), value)
+    return clean_text(_TAG.sub(" ", value) if "<" in value else value)
+
+
+def _character(entity: str) -> str:
+    """What an entity stands for; the entity itself where that is no character."""
+    found = html.unescape(entity)
+    return entity if "\ufffd" in found else found
 
 
 def text_problem(text: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prep.datasets import identity as rows
-from prep.datasets.coco_json import below, integer
+from prep.datasets.coco_json import integer
 from prep.errors import PrepError
 from prep.files import sha256_of
+from prep.inputs import check_text, image_name, not_utf8, open_plain
 from prep.records import Expression, ImageRef
 
 DEFAULT_SPLIT = "train"
@@ -25,6 +27,7 @@ class _Line:
     number: int
     entry: dict[str, Any]
     problem: str = ""
+    is_encoding: bool = False
 
 
 class JsonlDataset:
@@ -33,6 +36,7 @@ class JsonlDataset:
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
         self.name, self.split_by = rows.clean_text(path.stem), ""
+        self.left_out: Mapping[str, int] = {}  # why images of the last complete iteration were left out
 
     @cached_property
     def _splits(self) -> list[str]:
@@ -50,13 +54,19 @@ class JsonlDataset:
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
         """The images that the rows of ``splits`` name, each once."""
         self._check(splits)
-        drafts = (self._draft(line) for line in self._lines())
-        found = (
-            (draft.image, draft.image_id)
-            for draft in drafts
-            if draft.image is not None and (splits is None or rows.in_splits(draft.split, splits))
-        )
-        return rows.images(found, lambda image: str(self.root / image))
+        return rows.images(self._images(splits), lambda image: str(self.root / image))
+
+    def _images(self, splits: Collection[str] | None) -> Iterator[tuple[str, int | None]]:
+        """The image of each row of ``splits`` that has one, and its ID; sets ``left_out``."""
+        refused: Counter[str] = Counter()
+        for line in self._lines():
+            draft = self._draft(line)
+            if splits is None or rows.in_splits(draft.split, splits):
+                if draft.image is not None:
+                    yield draft.image, draft.image_id
+                elif line.entry.get("image") is not None:
+                    refused[f"rows whose image is no path below {self.root}"] += 1
+        self.left_out = refused
 
     def inputs(self) -> dict[str, str]:
         """File name -> SHA-256 of the file read."""
@@ -69,7 +79,7 @@ class JsonlDataset:
 
     def entry_at(self, offset: int) -> dict[str, Any]:
         """The object of the line that begins at ``offset``."""
-        with self.path.open("rb") as file:
+        with open_plain(self.path) as file:
             file.seek(offset)
             return _decode(file.readline(MAX_LINE + 1), offset, 0).entry
 
@@ -82,7 +92,8 @@ class JsonlDataset:
         """Every non-blank line. One that is not a JSON object has a problem; a bad first line raises."""
         number = offset = good = 0
         try:
-            with self.path.open("rb") as file:
+            with open_plain(self.path) as file:
+                check_text(self.path, file.peek(64)[:64])
                 while raw := file.readline(MAX_LINE + 1):
                     number, start = number + 1, offset
                     offset += len(raw)
@@ -94,18 +105,14 @@ class JsonlDataset:
                             break
                     if raw.strip(b" \t\r\n\xef\xbb\xbf"):
                         line = _decode(raw, start, number)
-                        if line.problem and not good:
-                            self._refuse(raw, line)
+                        if line.problem and not good and not line.is_encoding:
+                            self._refuse(line)
                         good += 1
                         yield line
         except OSError as error:
             raise PrepError(f"{self.path} cannot be read: {error.strerror or error}.") from error
 
-    def _refuse(self, raw: bytes, line: _Line) -> None:
-        if raw.startswith(b"version https://git-lfs"):
-            raise PrepError(
-                f"{self.path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
-            )
+    def _refuse(self, line: _Line) -> None:
         raise PrepError(
             f"{self.path}: {line.problem}.",
             'Write one object per line, such as {"sent": "the man on the left"}.',
@@ -116,14 +123,15 @@ class JsonlDataset:
         text = entry.get("sent")
         if not isinstance(text, str):
             text, problem = "", problem or f"line {line.number} has no text under 'sent'"
-        text = rows.clean_text(text)
+        text = rows.expression_text(text)
         named = entry.get("image")
-        image = below(rows.clean_text(named)) if isinstance(named, str) else None
-        if named is not None and image is None:
-            problem = (
-                problem
-                or f"line {line.number}: the image {str(named)[:80]!r} is no path below the image root"
-            )
+        image, reason = None, ""
+        if isinstance(named, str):
+            image, reason = image_name(rows.clean_text(named))
+        elif named is not None:
+            reason = f"the image {str(named)[:80]} is no text"
+        if reason:
+            problem = problem or f"line {line.number}: {reason}"
         return rows.Draft(
             _string(entry.get("dataset"), self.name),
             _string(entry.get("split_by"), self.split_by),
@@ -146,9 +154,15 @@ def _decode(raw: bytes, offset: int, number: int) -> _Line:
     if len(raw) > MAX_LINE:
         return _Line(offset, number, {}, f"line {number} is longer than {MAX_LINE >> 20} MiB")
     try:
-        entry = json.loads(raw.decode("utf-8-sig", "replace"))
+        entry = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        is_object = raw.lstrip().startswith(b"{")
+        problem = f"line {number} is {not_utf8(error)}" if is_object else f"line {number} is not JSON"
+        return _Line(offset, number, {}, problem, is_encoding=is_object)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        if b"\r" in raw.rstrip():
+            reason = "its lines end in CR alone; write LF"
         return _Line(offset, number, {}, f"line {number} is not JSON ({reason})")
     if not isinstance(entry, dict):
         return _Line(offset, number, {}, f"line {number} is a {type(entry).__name__}, not an object")

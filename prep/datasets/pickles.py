@@ -11,6 +11,7 @@ import gc
 import pickle
 import pickletools
 from collections.abc import Callable, Iterator, Sequence
+from errno import EFBIG
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 
 from prep.errors import PrepError
+from prep.inputs import LFS_POINTER, lfs_pointer, read_plain
 
 # A file of 50,000 references has up to 45 MiB, with 4 million containers, keys and memo entries. Within these
 # limits no file makes Python hold more than about 4 GiB.
@@ -44,16 +46,13 @@ def load_pickle(path: Path) -> Any:
 def read_pickle_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a file of at most ``limit`` bytes that is not a Git LFS pointer."""
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        data = read_plain(path, limit)
     except OSError as error:
+        if error.errno == EFBIG:
+            refuse(str(path), f"it has more than {limit >> 20:,} MiB")
         raise PrepError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if len(data) > limit:
-        refuse(str(path), f"it has more than {limit >> 20:,} MiB")
-    if data.startswith(b"version https://git-lfs"):
-        raise PrepError(
-            f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in its folder."
-        )
+    if data.startswith(LFS_POINTER):
+        raise lfs_pointer(path)
     return data
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prep.datasets import identity as rows
-from prep.datasets.coco_json import Instances, below, integer, list_elements, read_instances
+from prep.datasets.coco_json import Instances, integer, list_elements, read_instances
 from prep.datasets.pickles import load_pickle
 from prep.errors import PrepError
 from prep.files import sha256_of
+from prep.inputs import image_name
 from prep.records import Expression, ImageRef
 
 # gRefCOCO's marker for an expression that refers to nothing in its image.
@@ -38,6 +39,7 @@ class RefDataset:
     def __init__(self, root: Path, name: str, split_by: str, refs_file: Path) -> None:
         self.root, self.name, self.split_by = root, name, split_by
         self.refs_file = refs_file
+        self.left_out: Mapping[str, int] = {}  # why images of the last complete iteration were left out
         self.instances_file = refs_file.parent / "instances.json"
 
     @cached_property
@@ -83,13 +85,19 @@ class RefDataset:
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
         """The images that the expressions of ``splits`` refer to, each once."""
         rows.check_splits(splits, self.splits(), str(self.refs_file))
-        found = (
-            (image, ref.image_id)
-            for ref in self.refs
-            if splits is None or rows.in_splits(ref.split, splits)
-            if (image := self._image(ref.image_id)[0]) is not None
-        )
-        return rows.images(found, lambda image: str(self.root / image))
+        return rows.images(self._images(splits), lambda image: str(self.root / image))
+
+    def _images(self, splits: Collection[str] | None) -> Iterator[tuple[str, int | None]]:
+        """The image of each reference of ``splits`` and its ID; sets ``left_out``."""
+        refused: dict[int | None, str] = {}
+        for ref in self.refs:
+            if splits is None or rows.in_splits(ref.split, splits):
+                image, problem = self._image(ref.image_id)
+                if image is None:
+                    refused[ref.image_id] = problem
+                else:
+                    yield image, ref.image_id
+        self.left_out = Counter(refused.values())
 
     def inputs(self) -> dict[str, str]:
         """File name relative to the data root -> SHA-256, of the files read."""
@@ -121,10 +129,11 @@ class RefDataset:
             # SAIAPR TC-12 has one folder per thousand images.
             return f"saiapr_tc-12/{image_id // 1000:02d}/images/{image_id}.jpg", ""
         name = rows.clean_text(info.file_name) or f"COCO_train2014_{image_id:012d}.jpg"
-        plain = below(name)
+        plain, problem = image_name(name)
         if plain is None:
-            return None, f"image {image_id}: the file name {name[:80]!r} leaves the image folder"
-        return f"train2014/{plain}", ""
+            return None, f"image {image_id}: {problem}"
+        # Some files name the folder too.
+        return plain if plain.startswith("train2014/") else f"train2014/{plain}", ""
 
     def _target_problem(self, ref: Ref) -> str:
         if ref.ref_id in self.ambiguous_refs:
@@ -170,5 +179,5 @@ def _parse(entry: Any, at: int) -> Ref:
 def _sentence(sentence: Any) -> tuple[int | None, str, str]:
     if not isinstance(sentence, dict) or not isinstance(sentence.get("sent"), str):
         return None, "", "the sentence has no text under 'sent'"
-    text = rows.clean_text(sentence["sent"])
+    text = rows.expression_text(sentence["sent"])
     return integer(sentence.get("sent_id")), text, rows.text_problem(text)

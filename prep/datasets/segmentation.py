@@ -1,8 +1,7 @@
-"""Converts COCO segmentations of all kinds to H x W masks, and rejects invalid ones."""
+"""Checks COCO segmentations of all kinds, and converts them to runs or H x W masks."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ from prep.masks import rle
 Mask = npt.NDArray[np.bool_]
 
 MAX_PIXELS = 1 << 28
-# Larger than any annotation error, and small enough that rasterising the outline stays cheap.
+# Larger than any annotation error, and small enough that rasterising the outline stays cheap: pycocotools
+# keeps 80 bytes for each pixel of its length.
 MAX_COORDINATE = 1e5
+MAX_OUTLINE = 1 << 20
 
 
 class BadSegmentation(ValueError):
@@ -24,10 +25,22 @@ class BadSegmentation(ValueError):
 
 
 def decode(segmentation: Any, height: int, width: int) -> Mask:
-    """The bool H x W mask of polygons ``[[x, y, ...], ...]``, or of an RLE or a list of them (as in RefClef).
+    """The bool H x W mask of a segmentation (:func:`runs_of`).
 
-    An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. A
-    segmentation that covers no pixel of the image is rejected too: such an object is an error in the data.
+    One that covers no pixel of the image is rejected too: such an object is an error in the data.
+    """
+    runs = runs_of(segmentation, height, width)
+    if not rle.area(runs):
+        raise BadSegmentation("the segmentation covers no pixel of the image")
+    return rle.decode(runs, height, width)
+
+
+def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
+    """The runs of polygons ``[[x, y, ...], ...]`` or one, or of an RLE or a list of them (as in RefClef).
+
+    An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. Every
+    segmentation from outside is read by this function: pycocotools takes four numbers for a box, drops an odd
+    one, and takes all memory for a point far outside. Raises :class:`BadSegmentation`.
     """
     if not 0 < height * width <= MAX_PIXELS or height < 0:
         raise BadSegmentation(f"an image of {width} x {height} pixels")
@@ -35,41 +48,53 @@ def decode(segmentation: Any, height: int, width: int) -> Mask:
     if not parts:
         raise BadSegmentation("the segmentation is empty")
     if all(isinstance(part, dict) for part in parts):
-        mask: Mask = np.logical_or.reduce([_rle(part, height, width) for part in parts])
-    else:
-        mask = rle.decode_counts(_polygons(parts, height, width), height, width)
-    if not mask.any():
-        raise BadSegmentation("the segmentation covers no pixel of the image")
-    return mask
+        if len(parts) == 1:
+            return _rle(parts[0], height, width)
+        union = np.zeros((height, width), bool)
+        for part in parts:
+            union |= rle.decode(_rle(part, height, width), height, width)
+        return rle.encode(union)
+    flat = all(isinstance(part, (int, float)) for part in parts)
+    return _polygons([parts] if flat and parts is segmentation else parts, height, width)
 
 
-def _polygons(polygons: list[Any], height: int, width: int) -> bytes:
-    """The compressed run lengths of what any of the polygons covers."""
+def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
+    """The runs of what any of the polygons covers."""
+    length = 0.0
     for polygon in polygons:
         if not isinstance(polygon, list):
             raise BadSegmentation(f"a polygon that is a {type(polygon).__name__}")
+        if len(polygon) == 2 or any(isinstance(value, list) for value in polygon):
+            raise BadSegmentation("a polygon of points [[x, y], ...], where COCO has [x, y, x, y, ...]")
         # pycocotools interprets four numbers as a box and drops an odd one.
         if len(polygon) < 6 or len(polygon) % 2:
             raise BadSegmentation(f"a polygon of {len(polygon)} numbers (three points need six)")
         for value in polygon:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise BadSegmentation(f"a polygon with a {type(value).__name__} among its numbers")
-            if not math.isfinite(value) or abs(value) > MAX_COORDINATE:
+            if not abs(value) <= MAX_COORDINATE:  # nor is NaN
                 raise BadSegmentation("a polygon with a point far outside the image")
+        points = np.array(polygon, float).reshape(-1, 2)
+        length += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+        if length > MAX_OUTLINE:
+            raise BadSegmentation(f"polygons with an outline of more than {MAX_OUTLINE:,} pixels")
     from pycocotools import mask as coco
 
     parts = coco.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)
-    return bytes(coco.merge(parts)["counts"])
+    return rle.checked_runs(bytes(coco.merge(parts)["counts"]), height, width)
 
 
-def _rle(part: Any, height: int, width: int) -> Mask:
-    """The mask of an RLE, after checking that it is of that size and that its runs fill the image exactly."""
-    size = part.get("size") if isinstance(part, dict) else None
+def _rle(part: dict[str, Any], height: int, width: int) -> rle.Runs:
+    """The runs of an RLE, after checking that it is of that size and that its runs fill the image exactly."""
+    size = part.get("size")
     if not isinstance(size, list) or [integer(value) for value in size] != [height, width]:
         raise BadSegmentation(f"an RLE of size {str(size)[:40]} for an image of [{height}, {width}]")
-    if not isinstance(part.get("counts"), (str, bytes, list)):
+    counts = part.get("counts")
+    if not isinstance(counts, (str, bytes, list)):
         raise BadSegmentation("an RLE without counts")
+    if isinstance(counts, list):  # tables also write 12.0
+        counts = [integer(run) if isinstance(run, float) else run for run in counts]
     try:
-        return rle.decode_counts(part["counts"], height, width)
+        return rle.checked_runs(counts, height, width)
     except PrepError as error:
         raise BadSegmentation(error.message.rstrip(".")) from error

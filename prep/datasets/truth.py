@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from prep.datasets.catalogue import Dataset
-from prep.datasets.coco_json import inside, read_segmentations
+from prep.datasets.coco_json import read_segmentations
 from prep.datasets.jsonl import JsonlDataset
 from prep.datasets.refer import RefDataset
 from prep.datasets.segmentation import MAX_PIXELS, BadSegmentation, Mask, decode
+from prep.images import UnreadableImage, image_size, read_mask
+from prep.inputs import below
 from prep.records import Expression
 
 
@@ -46,8 +48,14 @@ class Truth:
         info = dataset.instances.images.get(expression.image_id) if expression.image_id is not None else None
         if targets is None or info is None:
             raise BadSegmentation("the expression does not belong to this dataset")
-        height, width = info.height, info.width
         stored = _image_size(dataset.root, expression.image)
+        # A file may say neither or one of them: the image itself then does.
+        height, width = info.height or (stored or (0, 0))[0], info.width or (stored or (0, 0))[1]
+        if not height or not width:
+            raise BadSegmentation(
+                f"instances.json does not say the size of image {expression.image_id}, "
+                "and the image cannot be opened"
+            )
         if stored is not None and (height, width) != stored:
             raise BadSegmentation(
                 f"instances.json says {width} x {height} pixels, the image file has {stored[1]} x {stored[0]}"
@@ -78,16 +86,13 @@ class Truth:
         if offset is None:
             raise BadSegmentation("the line has no mask")
         mask = dataset.entry_at(offset).get("mask")
+        size = _image_size(dataset.root, expression.image)
         if isinstance(mask, str):
-            return _mask_file(dataset.root, mask)
-        size = _rle_size(mask) or _image_size(dataset.root, expression.image)
+            return _mask_file(dataset.root, mask, size)
+        size = size or _rle_size(mask)
         if size is None:
             raise BadSegmentation("the image cannot be opened, so the mask has no size")
-        if mask == []:
-            return _nothing(*size)
-        if isinstance(mask, list) and mask and not isinstance(mask[0], (list, dict)):
-            mask = [mask]
-        return decode(mask, *size)
+        return _nothing(*size) if mask == [] else decode(mask, *size)
 
 
 def _nothing(height: int, width: int) -> Mask:
@@ -105,29 +110,25 @@ def _rle_size(mask: Any) -> tuple[int, int] | None:
 
 def _image_size(root: Path, image: str | None) -> tuple[int, int] | None:
     """(height, width) from the header of an image file, or None if it is missing or not an image."""
-    from PIL import Image
-
-    if image is None or not inside(image):
+    if image is None or below(image) is None:
         return None
     try:
-        with Image.open(root / image) as opened:
-            return opened.height, opened.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return image_size(root / image)
+    except UnreadableImage:
         return None
 
 
-def _mask_file(root: Path, name: str) -> Mask:
-    """The pixels of an image file that are not black, H x W; an alpha channel is ignored."""
-    from PIL import Image
-
-    if not inside(name):
+def _mask_file(root: Path, name: str, size: tuple[int, int] | None) -> Mask:
+    """The mask in an image file (:func:`prep.images.read_mask`), which must have the size of the image."""
+    if below(name) is None:
         raise BadSegmentation(f"the mask file {name[:80]!r} is not a path below the image root")
     try:
-        with Image.open(root / name) as opened:
-            if opened.height * opened.width > MAX_PIXELS:
-                raise BadSegmentation(f"the mask file {name} has {opened.width} x {opened.height} pixels")
-            plain = opened.convert("RGB") if opened.mode not in ("1", "L", "I", "I;16", "F") else opened
-            pixels = np.asarray(plain)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadSegmentation(f"the mask file {name[:80]} cannot be read: {error}") from error
-    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2), dtype=bool)
+        mask = read_mask(root / name)
+    except UnreadableImage as error:
+        raise BadSegmentation(f"the mask file {name[:80]}: {error}") from error
+    if size not in (None, mask.shape):
+        raise BadSegmentation(
+            f"the mask file {name[:80]} has {mask.shape[1]} x {mask.shape[0]} pixels, "
+            f"its image {size[1]} x {size[0]}"
+        )
+    return mask

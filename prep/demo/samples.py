@@ -13,6 +13,7 @@ from prep.cache.store import open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
 from prep.demo.page import Figure, Page, Sample, render
+from prep.images import read_rgb
 from prep.masks import rle
 from prep.pages import html, pictures
 from prep.records import Expression
@@ -168,7 +169,7 @@ def _sample(
         text=row.text,
         kind=kinds[-1],
         phrases=phrases.get(row.row_id, []),
-        pixels=pictures.open_pixels(truth.dataset.root / row.image),
+        pixels=np.asarray(read_rgb(truth.dataset.root / row.image)),
         proposals=own,
         truth=mask,
         stages=list(np.load(stages, allow_pickle=False)) if stages.is_file() else [],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,6 @@ PALETTE = (
 TRUTH, PREDICTION = (70, 200, 120), (60, 150, 240)
 # Black through red to pale yellow: brightness increases monotonically, so the map is also readable in grey.
 HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
-
-
-def open_pixels(path: Path) -> Pixels:
-    """An image file as H x W x 3 uint8 RGB, ignoring its EXIF orientation, as for proposals."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def enlarge(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.datasets.coco_json import inside
+from prep.images import UnreadableImage, read_rgb
+from prep.inputs import below
 from prep.records import Expression
 
 if TYPE_CHECKING:
@@ -262,19 +263,15 @@ def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, Any]:
 
 def thumbnail(image: str, data: Path | None) -> str | None:
     """The image scaled to ``THUMBNAIL_SIDE`` as a JPEG data URI; None if it cannot be read."""
-    if data is None or not inside(image):
+    if data is None or below(image) is None:
         return None
     from io import BytesIO
 
-    from PIL import Image
-
     try:
-        with Image.open(data / image) as opened:
-            opened.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            small = opened.convert("RGB")
-            small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = read_rgb(data / image)
+    except UnreadableImage:
         return None
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = BytesIO()
     small.save(buffer, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
-from prep.proposals.images import decode, read_bytes
+from prep.images import decode, read_bytes
 from prep.proposals.select import Selection, select
 from prep.records import Proposal
 
@@ -81,7 +81,7 @@ def propose(
     """The masks of each image (an H x W x 3 RGB array or a file path), without a store.
 
     ``generator`` is a name for :func:`build`, with its ``options``, or an open generator; ``selection``
-    filters its masks (None: keep all). Raises :class:`prep.proposals.images.UnreadableImage` if a file cannot
+    filters its masks (None: keep all). Raises :class:`prep.images.UnreadableImage` if a file cannot
     be decoded.
     """
     if isinstance(generator, str):

@@ -12,7 +12,7 @@ from prep.cache.keys import fingerprint, stat_key
 from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.files import sha256_of
-from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
+from prep.images import UnreadableImage, decode, read_image_file
 from prep.proposals.mask_files import LAYOUTS, BadMasks, open_layout
 from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
@@ -75,8 +75,7 @@ class ImportStage:
     def _row(self, ref: ImageRef) -> tuple[dict[str, Any], str | None]:
         sha256 = seen = None
         try:
-            check_name(ref.image)
-            file = read_bytes(ref.path)
+            file = read_image_file(ref)
             sha256 = file.sha256
             seen = stat_key(ref.image, len(file.data), file.mtime_ns, sha256)
             height, width = decode(file.data).shape[:2]

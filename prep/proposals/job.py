@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
     from prep.records import ImageRef
 
+REASONS = 5  # of what was left out, at most so many are shown
+
 
 class Images(Source, Protocol):
-    """A source of images."""
+    """A source of images; ``left_out`` counts what the last complete iteration left out, by reason."""
+
+    left_out: Mapping[str, int]
 
     @property
     def root(self) -> Path:
@@ -146,6 +151,7 @@ def run_proposals(
                 **source_options(writer, source, splits, source.images if count else None),
             )
             summary.extra["changed"] = told.changed
+            summary.extra["left out"] = _left_out(source)
             summaries.append(summary)
     return summaries
 
@@ -171,18 +177,38 @@ def _retire_changed(
 
 
 def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:
-    """The images of a source; PrepError if it has none or its folder is missing, as every row would be an
-    error.
+    """The images of a source; PrepError if it has none or none of their folders exists.
+
+    Every row would then be an error. An image whose folder is missing is an error row beside the others.
     """
-    images = source.images(splits)
-    first = next(images, None)
-    if first is None:
-        raise PrepError(f"{source.name} has no images.", "Give another folder, or see docs/datasets.md.")
-    folder = Path(first.path).parent
-    if not folder.is_dir():
+    images, lost, missing = source.images(splits), [], set[Path]()
+    for ref in images:
+        lost.append(ref)
+        folder = Path(ref.path).parent
+        if folder not in missing and folder.is_dir():
+            break
+        missing.add(folder)
+    else:
+        if lost:
+            raise PrepError(
+                f"There is no folder {Path(lost[0].path).parent}, where the images of {source.name} should "
+                "be.",
+                "Set --data or --image-root to their folder; docs/datasets.md says where to download them.",
+            )
+        why = _left_out(source)
         raise PrepError(
-            f"There is no folder {folder}, where the images of {source.name} should be.",
-            "Set --data or --image-root to their folder; docs/datasets.md says where to download them.",
+            f"{source.name} in {source.root} has no images{f' ({why})' if why else ''}.",
+            "Give another folder, or see docs/datasets.md.",
         )
-    yield first
+    yield from lost
     yield from images
+
+
+def _left_out(source: Images) -> str:
+    """What the source left out, as text: the number, and the most frequent reasons."""
+    counts = Counter(source.left_out)
+    if not counts:
+        return ""
+    shown = [f"{reason} ({count})" if count > 1 else reason for reason, count in counts.most_common(REASONS)]
+    more = len(counts) - len(shown)
+    return f"{counts.total()}: {'; '.join(shown)}{f'; {more} other reasons' if more else ''}"

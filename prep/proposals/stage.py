@@ -16,13 +16,12 @@ from prep.cache.schema import PROPOSALS
 from prep.devices import cpu_cores
 from prep.errors import PrepError
 from prep.proposals.generators import Generator
-from prep.proposals.images import (
+from prep.images import (
     Pixels,
     UnreadableImage,
-    check_name,
     decode,
     header_pixels,
-    read_bytes,
+    read_image_file,
 )
 from prep.proposals.rows import Answer, answer, content_key, make_row
 from prep.proposals.select import Selection, select
@@ -152,8 +151,7 @@ class ProposalStage:
     def _read(self, ref: ImageRef) -> _Image:
         image = _Image(ref)
         try:
-            check_name(ref.image)
-            file = read_bytes(ref.path)
+            file = read_image_file(ref)
         except UnreadableImage as error:
             image.error = str(error)
             return image

@@ -13,7 +13,7 @@ import pyarrow as pa
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import stat_key
 from prep.cache.shards import read_shard
-from prep.proposals.images import UnreadableImage, check_name, read_bytes
+from prep.images import UnreadableImage, check_name, read_bytes
 
 if TYPE_CHECKING:
     from prep.cache.files import Files

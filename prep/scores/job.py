@@ -11,7 +11,7 @@ from prep.cache.shards import read_shard
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
 from prep.errors import MissingInputError, PrepError
-from prep.proposals.images import UnreadableImage, check_name
+from prep.images import UnreadableImage, check_name
 from prep.scores.stage import ImageTexts, ScoreStage, Text
 
 if TYPE_CHECKING:

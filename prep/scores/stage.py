@@ -18,7 +18,7 @@ from prep.cache.schema import SCORES
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.masks import rle
-from prep.proposals.images import UnreadableImage, decode, read_bytes
+from prep.images import UnreadableImage, decode, read_bytes
 
 if TYPE_CHECKING:
     import torch

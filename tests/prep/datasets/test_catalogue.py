@@ -304,7 +304,7 @@ def test_a_bad_line_is_a_row_with_its_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"\x89PNG\r\n", "line 1 is not JSON"), (b"[\n1]", "line 1"), (b"version https://git-lfs", "LFS"),
-     ('{"sent": "a"}'.encode("utf-16"), "line 1 is not JSON"), (b'"text"', "line 1 is a str")],
+     ('{"sent": "a"}'.encode("utf-16"), "UTF-16"), (b'"text"', "line 1 is a str")],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.jsonl"
@@ -320,7 +320,8 @@ def test_jsonl_survives_marks_long_lines_and_no_last_newline(tmp_path: Path) -> 
         b'\xef\xbb\xbf{"sent": "first"}\r\n' + long + b'{"sent": "caf\xe9"}\n{"sent": "last", "mask": []}'
     )
     rows = list(open_jsonl(path).expressions())
-    assert [row.text for row in rows] == ["first", "", "caf\ufffd", "last"]
+    assert [row.text for row in rows] == ["first", "", "", "last"]
+    assert rows[2].problem == "line 3 is not UTF-8 text (byte 0xe9 at 13; perhaps cp1252)"
     assert "line 2 is longer than 16 MiB" in rows[1].problem
     dataset = open_jsonl(path)
     ((identity, offset),) = dataset.mask_offsets().items()

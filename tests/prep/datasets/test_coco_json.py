@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from prep.datasets import coco_json as annotations
 from prep.datasets.coco_json import (
-    inside,
     integer,
     list_elements,
     read_instances,
@@ -150,20 +149,6 @@ def test_duplicate_ids_are_ambiguous_only_where_they_differ(tmp_path: Path) -> N
 )  # fmt: skip
 def test_integers_are_recognised_as_tables_write_them(value: Any, expected: int | None) -> None:
     assert integer(value) == expected
-
-
-@pytest.mark.parametrize(
-    "name", ["a.jpg", "train/a.jpg", "./a.jpg", "..a.jpg", "a..b/c", "ünïcode.png", "a b.jpg"]
-)
-def test_names_below_the_root_are_taken(name: str) -> None:
-    assert inside(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".", "/etc/passwd", "../a", "a/../../b", "a/..", "C:/a", "a\\b", "a\0b", "//host/a"]
-)
-def test_names_that_leave_the_root_are_not(name: str) -> None:
-    assert not inside(name)
 
 
 def test_the_bad_files_of_the_real_data_are_described(shared: Path) -> None:

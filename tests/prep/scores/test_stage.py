@@ -16,7 +16,7 @@ from prep.cache.schema import PROPOSALS, SCORES
 from prep.cache.store import open_store
 from prep.errors import PrepError
 from prep.masks import rle
-from prep.proposals.images import read_bytes
+from prep.images import read_bytes
 from prep.scores.job import run_scores
 from prep.scores.stage import ImageTexts, ScoreSettings, ScoreStage, Text, cut
 

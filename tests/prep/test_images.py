@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prep.proposals import images
-from prep.proposals.images import UnreadableImage, check_name, decode, read_bytes
+from prep import images
+from prep.images import UnreadableImage, check_name, decode, read_bytes
 
 GRADIENT = np.add.outer(np.arange(6) * 30, np.arange(9) * 10).astype(np.uint8)
 
