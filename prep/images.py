@@ -1,4 +1,4 @@
-"""Opens image files, for every part of both programs: pixels, masks and sizes, or the reason why there are none."""
+"""Opens every image file: its pixels, mask or size, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _object(image: Image.Image) -> Mask:
         elif not (inside <= shown).all():
             raise UnreadableImage("its colours and its alpha channel show different objects")
     if not inside.any():
-        raise UnreadableImage("no pixel belongs to an object (without a target, write \"mask\": [])")
+        raise UnreadableImage('no pixel belongs to an object (without a target, write "mask": [])')
     if inside.all() and not plain:
         raise UnreadableImage("no pixel is black, so it is unknown which ones are its background")
     return inside

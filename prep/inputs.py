@@ -1,4 +1,4 @@
-"""Opens input files, which must be plain files, checks the names in datasets, and recognises what is no UTF-8."""
+"""Opens input files, plain ones only, and checks the names and the encoding of their contents."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ def _plain(path: str, flags: int) -> int:
 
 
 def read_plain(path: str | Path, limit: int) -> bytes:
-    """The bytes of a plain file; :class:`OSError` as :func:`open_plain`, and for more than ``limit`` bytes."""
+    """The bytes of a plain file; :class:`OSError` as :func:`open_plain`, or for more than ``limit`` bytes."""
     with open_plain(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > limit:
-            raise OSError(errno.EFBIG, f"{size >> 20:,} MiB, over the limit of {limit >> 20:,} MiB", str(path))
+            raise OSError(
+                errno.EFBIG, f"{size >> 20:,} MiB, over the limit of {limit >> 20:,} MiB", str(path)
+            )
         return file.read()
 
 
@@ -110,8 +112,10 @@ def _is_wide(head: bytes, unit: bytes) -> bool:
     """Whether the first four characters are ASCII in units such as ``%c\\0``."""
     at, size = unit.index(b"%c"), len(unit) - 1
     letters = head[at : 4 * size : size]
-    return len(letters) == 4 and 0 not in letters and head[: 4 * size] == b"".join(
-        unit % letter for letter in letters
+    return (
+        len(letters) == 4
+        and 0 not in letters
+        and head[: 4 * size] == b"".join(unit % letter for letter in letters)
     )
 
 

@@ -75,7 +75,8 @@ def within(name: str, package: str) -> bool:
 LAYERS = {
     "prep": [
         ("errors", "records", "devices", "moved"),
-        ("files", "hints"),
+        ("inputs",),
+        ("files", "hints", "images"),
         ("stage",),
         ("masks",),
         ("cache",),

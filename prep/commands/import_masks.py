@@ -58,8 +58,11 @@ def import_masks(
     stage = ImportStage(layout, masks, selection, resources=Resources())
     check_recorded(context, stage.settings())
     sources = open_image_sources(images, data, dataset, split_by, input, image_root)
+    options = run_options(context)
+    unused = stage.match(ref for source in sources for ref in source.images(options["splits"]))
     store = open_store(out, create=True)
-    summaries = run_proposals(stage, sources, store, count=sys.stderr.isatty(), **run_options(context))
+    summaries = run_proposals(stage, sources, store, count=sys.stderr.isatty(), **options)
+    summaries[-1].extra["unused masks"] = unused
     if layout == "official" and images is None:
         for source in open_sources(data, dataset, split_by, input, image_root):
             summaries += _released_texts(masks, source, out, split, replace)

@@ -26,7 +26,7 @@ from prep.errors import PrepError
 # Larger than for references, as the contents of arrays take no more memory than they do in the file.
 MAX_BYTES = 1 << 30
 # What the parser of a header raises on arbitrary bytes.
-_HEADER_ERRORS = (
+HEADER_ERRORS = (
     ArithmeticError, EOFError, LookupError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError,
     tokenize.TokenError,
 )  # fmt: skip
@@ -59,7 +59,7 @@ def load_object_npy(path: Path) -> Any:
         form: Any = np.lib.format
         read = form.read_array_header_1_0 if form.read_magic(stream) == (1, 0) else form.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except _HEADER_ERRORS as error:
+    except HEADER_ERRORS as error:
         raise PrepError(
             f"{path} is not an .npy file: {str(error)[:200].rstrip('.')}.", "Check that it is the right file."
         ) from error
@@ -72,7 +72,7 @@ def load_object_npy(path: Path) -> Any:
         raise PrepError(f"{path} is truncated, or longer than its array.", "Download it again.")
     try:
         return np.load(BytesIO(data), allow_pickle=False)
-    except _HEADER_ERRORS as error:
+    except HEADER_ERRORS as error:
         raise PrepError(f"{path} is truncated: {str(error).rstrip('.')}.", "Download it again.") from error
 
 

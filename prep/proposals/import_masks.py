@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,14 @@ from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.images import UnreadableImage, decode, read_image_file
-from prep.proposals.mask_files import LAYOUTS, BadMasks, open_layout
+from prep.proposals.mask_files import LAYOUTS, BadMasks, Layout, open_layout
 from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef
+
+# A row, the stat key of its file, and the reasons why masks were left out.
+Loaded = tuple[dict[str, Any], str | None, list[str]]
 
 
 class ImportStage:
@@ -45,6 +51,7 @@ class ImportStage:
         self.selection = selection or Selection()
         self.resources = resources
         self.answers: Any = None
+        self._shared: dict[str, str] = {}
         self.name = f"import:{layout}"
         self.key = fingerprint(self.settings())
 
@@ -58,29 +65,58 @@ class ImportStage:
             "selection": self.selection.settings(),
         }
 
+    @cached_property
+    def _masks(self) -> Layout:
+        return open_layout(self.layout, self.source)
+
+    def match(self, refs: Iterable[ImageRef]) -> str:
+        """Find out which masks belong to the images of the run, before it; masks of two images to neither.
+
+        Returns which masks belong to none of the images, as text. Raises PrepError if that is all of them.
+        """
+        sizes, owners = self._masks.sizes(), dict[str, str]()
+        images = 0
+        for images, ref in enumerate(refs, 1):  # noqa: B007 (counts)
+            key = self._masks.key(ref)
+            if key is not None and owners.setdefault(key, ref.image) != ref.image:
+                self._shared[key] = f"{owners[key]} and {ref.image}"
+        # A COCO file may have no entries for an image; a mask file may be in a linked folder, not listed.
+        what, unlisted = ("entries", 0) if self.layout == "coco" else ("files", 1)
+        total, used = sum(sizes.values()), sum(sizes.get(key, unlisted) for key in owners)
+        if images and not used:
+            raise PrepError(
+                f"None of the {total:,} {what} of {self.source} belongs to one of the {images:,} images.",
+                "Give the masks of these images; docs/proposals.md says how they are matched.",
+            )
+        return f"{total - used:,} of {total:,} {what} belong to no image of the run" if used < total else ""
+
     def open(self) -> None:
         """Read the results file or list the folder."""
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="import")
-        self._masks = open_layout(self.layout, self.source)
+        self._masks  # noqa: B018 (its errors end the run)
 
-    def load(self, unit: list[ImageRef]) -> list[tuple[dict[str, Any], str | None]]:
+    def load(self, unit: list[ImageRef]) -> list[Loaded]:
         """The unit's rows with the stat keys of their files; all of the work is reading."""
         return list(self._pool.map(self._row, unit))
 
-    def process(self, loaded: list[tuple[dict[str, Any], str | None]]) -> pa.Table:
-        """The unit's rows, in the unit's order."""
-        rows = pa.Table.from_pylist([row for row, _ in loaded], schema=PROPOSALS)
-        return with_unit_metadata(rows, [seen for _, seen in loaded if seen is not None], {})
+    def process(self, loaded: list[Loaded]) -> pa.Table:
+        """The unit's rows, in the unit's order; the masks that were left out are counted in its metadata."""
+        rows = pa.Table.from_pylist([row for row, _, _ in loaded], schema=PROPOSALS)
+        seen = [seen for _, seen, _ in loaded if seen is not None]
+        left = Counter(f"{row['image']}: {reason}" for row, _, bad in loaded for reason in bad)
+        return with_unit_metadata(rows, seen, {"masks_left_out": left} if left else {})
 
-    def _row(self, ref: ImageRef) -> tuple[dict[str, Any], str | None]:
+    def _row(self, ref: ImageRef) -> Loaded:
         sha256 = seen = None
         try:
             file = read_image_file(ref)
             sha256 = file.sha256
             seen = stat_key(ref.image, len(file.data), file.mtime_ns, sha256)
             height, width = decode(file.data).shape[:2]
-            found = self._masks.masks(ref, height, width)
+            if self._shared and (owners := self._shared.get(self._masks.key(ref) or "")):
+                raise BadMasks(f"its masks may be those of two images: {owners}")
+            found, bad = self._masks.masks(ref, height, width)
         except (UnreadableImage, BadMasks) as error:
-            return make_row(ref, sha256, str(error), self.name, self.key), seen
+            return make_row(ref, sha256, str(error), self.name, self.key), seen, []
         made = answer(select(found, self.selection, height, width), height, width)
-        return make_row(ref, sha256, made, self.name, masks_key(self.key, made.masks)), seen
+        return make_row(ref, sha256, made, self.name, masks_key(self.key, made.masks)), seen, bad

@@ -66,6 +66,7 @@ class _Told(Work):
     def __init__(self, seen: AnswerCache, retired: Collection[str]) -> None:
         self._seen, self._retired = seen, retired
         self.stats = ExactnessStats()
+        self.masks_left_out: Counter[str] = Counter()
         self.changed = 0
 
     def rows(self, unit: list[ImageRef], results: pa.Table) -> pa.Table:
@@ -73,13 +74,15 @@ class _Told(Work):
         files, said = unit_metadata_of(results)
         if files:
             self._seen.put(pa.table({"key": files}, SEEN))
+        self.masks_left_out.update(said.get("masks_left_out", {}))
         self.stats.add(said)
         if self._retired:
             self.changed += sum(image in self._retired for image in results.column("image").to_pylist())
         return results
 
     def report(self) -> dict[str, Any]:
-        return self.stats.figures()
+        left = self.masks_left_out.total()
+        return {**self.stats.figures(), **({"masks_left_out": left} if left else {})}
 
 
 class CachedAnswers:
@@ -151,7 +154,8 @@ def run_proposals(
                 **source_options(writer, source, splits, source.images if count else None),
             )
             summary.extra["changed"] = told.changed
-            summary.extra["left out"] = _left_out(source)
+            summary.extra["left out"] = _reasons(source.left_out)
+            summary.extra["masks left out"] = _reasons(told.masks_left_out)
             summaries.append(summary)
     return summaries
 
@@ -195,7 +199,7 @@ def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef
                 "be.",
                 "Set --data or --image-root to their folder; docs/datasets.md says where to download them.",
             )
-        why = _left_out(source)
+        why = _reasons(source.left_out)
         raise PrepError(
             f"{source.name} in {source.root} has no images{f' ({why})' if why else ''}.",
             "Give another folder, or see docs/datasets.md.",
@@ -204,9 +208,9 @@ def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef
     yield from images
 
 
-def _left_out(source: Images) -> str:
-    """What the source left out, as text: the number, and the most frequent reasons."""
-    counts = Counter(source.left_out)
+def _reasons(left_out: Mapping[str, int]) -> str:
+    """What was left out, as text: the number, and the most frequent reasons."""
+    counts = Counter(left_out)
     if not counts:
         return ""
     shown = [f"{reason} ({count})" if count > 1 else reason for reason, count in counts.most_common(REASONS)]

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from prep.datasets.coco_json import integer
+from prep.datasets.object_npy import HEADER_ERRORS
+from prep.datasets.segmentation import BadSegmentation, runs_of
 from prep.errors import PrepError
+from prep.inputs import open_plain, read_plain
 from prep.masks import rle
 from prep.records import ImageRef, Proposal
 
 LAYOUTS = ("coco", "sa1b", "official")
+MAX_JSON = 1 << 33
 MAX_ARRAY = 1 << 31  # bytes of one released .npy: 40 masks of 7 megapixels as float64
+MAX_MASKS = 10_000
 OFFICIAL_FOLDERS = ("SAM_Mask/SAM_out", "SAM_Mask/SAM_Out", "SOLO_Mask/SOLO_out", "SOLO_Mask/SOLO_Out")
+
+# The masks of an image, and the reasons why others of it were left out.
+Found = tuple[list[Proposal], list[str]]
 
 
 class BadMasks(Exception):
@@ -27,7 +36,13 @@ class BadMasks(Exception):
 class Layout(Protocol):
     """Reads the masks of an image."""
 
-    def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
+    def sizes(self) -> Mapping[str, int]:
+        """The number of masks, or of files, under each key; the empty key has those that fit no image."""
+
+    def key(self, ref: ImageRef) -> str | None:
+        """The key of an image's masks, or None if there are none."""
+
+    def masks(self, ref: ImageRef, height: int, width: int) -> Found:
         """The masks of an image of that size, in the source's order; raises :class:`BadMasks`."""
 
 
@@ -39,33 +54,74 @@ def open_layout(layout: str, source: Path) -> Layout:
 
 
 class CocoResults:
-    """COCO's results format: one JSON list of ``{image_id, segmentation, score}``; images are found by id.
+    """COCO's results, a JSON list of ``{image_id, segmentation, score}``, or a whole COCO file.
 
-    ``segmentation`` is an RLE (compressed or not) of the image's size or a list of polygons. An image without
-    entries has no masks. ``score`` becomes ``predicted_iou``.
+    A file with an ``images`` list has a numbering of its own: its images are found by ``file_name``, those of
+    a plain list by ``image_id``. An image without entries has no masks. ``score`` becomes ``predicted_iou``.
     """
 
     def __init__(self, file: Path) -> None:
-        self._by_image: dict[int, list[Mapping[str, Any]]] = {}
-        listed = _read_json(file)
-        listed = listed.get("annotations") if isinstance(listed, dict) else listed
+        self._file = file
+        self._entries: dict[str, list[Mapping[str, Any]]] = {}
+        read = _read_json(file)
+        listed = read.get("annotations") if isinstance(read, dict) else read
         if not isinstance(listed, list):
             form = "COCO results must be [{image_id, segmentation, score}, ...]."
             raise PrepError(f"{file} contains no list of results.", form)
-        for number, entry in enumerate(listed):
-            if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int):
-                raise PrepError(f"{file}: entry {number} has no integer image_id.", "See docs/proposals.md.")
-            self._by_image.setdefault(entry["image_id"], []).append(entry)
+        self._by_name: dict[str, list[str]] = {}  # the last part of a file name -> whole names
+        self._stated: dict[str, tuple[int | None, int | None]] = {}  # file name -> height and width
+        names = self._names(read.get("images") if isinstance(read, dict) else None)
+        for entry in listed:
+            number = integer(entry.get("image_id")) if isinstance(entry, dict) else None
+            key = "" if number is None else names.get(number, "") if names else str(number)
+            self._entries.setdefault(key, []).append(entry)
+        if listed and set(self._entries) == {""} and not names:
+            raise PrepError(f"{file}: entry 0 has no integer image_id.", "See docs/proposals.md.")
 
-    def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
-        """The entries with this image's id, in the file's order."""
-        if ref.image_id is None:
+    def _names(self, images: Any) -> dict[int, str]:
+        """The file name of each ID of the ``images`` list."""
+        names = {}
+        for image in images if isinstance(images, list) else ():
+            number = integer(image.get("id")) if isinstance(image, dict) else None
+            name = image.get("file_name") if number is not None else None
+            if number is not None and isinstance(name, str) and name:
+                path = PurePosixPath(name.replace("\\", "/"))
+                # An ID with two names is that of no image.
+                names[number] = str(path) if names.get(number, str(path)) == str(path) else ""
+                self._by_name.setdefault(path.name, []).append(str(path))
+                self._stated[str(path)] = integer(image.get("height")), integer(image.get("width"))
+        return names
+
+    def sizes(self) -> Mapping[str, int]:
+        """The number of entries of each image."""
+        return {key: len(entries) for key, entries in self._entries.items()}
+
+    def key(self, ref: ImageRef) -> str | None:
+        """The image's ``file_name`` in the file, or its ID if the file has no ``images``."""
+        if not self._by_name:
+            return None if ref.image_id is None else str(ref.image_id)
+        named = list(dict.fromkeys(self._by_name.get(PurePosixPath(ref.image).name, [])))
+        if ref.image in named:
+            return ref.image
+        ends = [
+            name for name in named if f"/{ref.image}".endswith(f"/{name}") or name.endswith(f"/{ref.image}")
+        ]
+        found = ends or named
+        return found[0] if len(found) == 1 else None
+
+    def masks(self, ref: ImageRef, height: int, width: int) -> Found:
+        """The entries of this image, in the file's order."""
+        key = self.key(ref)
+        if key is None:
+            if self._by_name:
+                raise BadMasks(f"the image is not among the images of {self._file.name}")
             raise BadMasks("the image has no id, so its COCO results cannot be found")
-        made = []
-        for entry in self._by_image.get(ref.image_id, []):
-            runs = _runs(entry.get("segmentation"), height, width)
-            made.append(_proposal(runs, height, predicted_iou=_number(entry.get("score"))))
-        return [mask for mask in made if mask.area]
+        stated = self._stated.get(key, (None, None))
+        if stated[0] not in (None, 0, height) or stated[1] not in (None, 0, width):
+            raise BadMasks(f"{self._file.name} says {stated[1]} x {stated[0]} pixels, not {width} x {height}")
+        return _proposals(
+            self._entries.get(key, []), height, width, lambda entry: _number(entry.get("score"))
+        )
 
 
 class _Files:
@@ -79,15 +135,26 @@ class _Files:
         for place, _, names in os.walk(folder):
             for name in names:
                 stem, suffix = os.path.splitext(name)
-                if suffix == self.suffix:
+                if suffix.lower() == self.suffix:
                     self._by_name.setdefault(stem, []).append(os.path.join(place, name))
+
+    def sizes(self) -> Mapping[str, int]:
+        """1 for each file."""
+        return {path: 1 for paths in self._by_name.values() for path in paths}
+
+    def key(self, ref: ImageRef) -> str | None:
+        """The path of the image's file."""
+        try:
+            return str(self.find(ref.image))
+        except BadMasks:
+            return None
 
     def find(self, image: str) -> Path:
         """The mask file of an image."""
-        path = self.folder / PurePosixPath(image).with_suffix(self.suffix)
-        if path.is_file():
-            return path
         found = self._by_name.get(PurePosixPath(image).stem, [])
+        path = os.path.join(self.folder, PurePosixPath(image).with_suffix(self.suffix))
+        if path in found or os.path.isfile(path):  # the second in a linked folder
+            return Path(path)
         if not found:
             raise BadMasks(f"no {PurePosixPath(image).stem}{self.suffix} in {self.folder.name}")
         if len(found) > 1:
@@ -103,31 +170,17 @@ class Sa1b(_Files):
 
     suffix = ".json"
 
-    def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
+    def masks(self, ref: ImageRef, height: int, width: int) -> Found:
         """The file's annotations in order, with all their scores."""
         path = self.find(ref.image)
         try:
-            read = json.loads(path.read_bytes())
+            read = json.loads(read_plain(path, MAX_JSON))
         except (OSError, ValueError, RecursionError) as error:
             raise BadMasks(f"{path.name} could not be read as JSON: {error}") from error
         listed = read.get("annotations") if isinstance(read, dict) else read
-        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        if not isinstance(listed, list):
             raise BadMasks(f"{path.name} contains no list of annotations")
-        made = []
-        for entry in listed:
-            points = entry.get("point_coords") or [None]
-            made.append(
-                _proposal(
-                    _runs(entry.get("segmentation"), height, width),
-                    height,
-                    bbox=_numbers(entry.get("bbox"), 4),
-                    predicted_iou=_number(entry.get("predicted_iou")),
-                    stability_score=_number(entry.get("stability_score")),
-                    point=_numbers(points[0] if isinstance(points, list) else None, 2),
-                    crop_box=_numbers(entry.get("crop_box"), 4),
-                )
-            )
-        return [mask for mask in made if mask.area]
+        return _proposals(listed, height, width, lambda entry: _number(entry.get("predicted_iou")))
 
 
 class Official(_Files):
@@ -147,57 +200,94 @@ class Official(_Files):
             raise PrepError(f"{folder} has more than one set of masks: {names}.", "Give one of them.")
         super().__init__(next(iter(distinct.values()), folder))
 
-    def masks(self, ref: ImageRef, height: int, width: int) -> list[Proposal]:
+    def masks(self, ref: ImageRef, height: int, width: int) -> Found:
         """The non-empty masks of the array, in order."""
         path = self.find(ref.image)
         try:
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
-            if stored.ndim != 3 or 0 in stored.shape[1:] or stored.dtype.kind not in "biuf":
-                found = f"{stored.dtype} {stored.shape}"
-                raise BadMasks(f"{path.name} contains {found}, not numbers (masks, height, width)")
-            if stored.nbytes > MAX_ARRAY:
-                raise BadMasks(f"{path.name} contains {stored.nbytes} bytes, over the limit of {MAX_ARRAY}")
+            open_plain(path).close()
+            # Reads no pickle, and of an array only what is used.
+            stored = np.lib.format.open_memmap(path, mode="r")
+            _check_array(path.name, stored, height, width)
             rows = np.arange(height) * stored.shape[1] // height
             columns = np.arange(width) * stored.shape[2] // width
-            made = [_proposal(rle.encode(mask[np.ix_(rows, columns)]), height) for mask in stored]
-        except (OSError, ValueError, EOFError) as error:
+            made = [rle.encode(_finite(mask[np.ix_(rows, columns)])) for mask in stored]
+        except (OSError, *HEADER_ERRORS) as error:
             raise BadMasks(f"{path.name} could not be read as an array: {error}") from error
-        return [mask for mask in made if mask.area]
+        return [_proposal(runs, height) for runs in made if rle.area(runs)], []
 
 
-def _runs(segmentation: Any, height: int, width: int) -> npt.NDArray[np.int64]:
-    """The runs of a COCO segmentation of an image of that size."""
-    from pycocotools import mask as coco
+def _check_array(name: str, stored: npt.NDArray[Any], height: int, width: int) -> None:
+    """Refuse an array that is not masks (P, H', W') of an image of that size."""
+    if stored.ndim != 3 or 0 in stored.shape[1:] or stored.dtype.kind not in "biuf":
+        raise BadMasks(f"{name} contains {stored.dtype} {stored.shape}, not numbers (masks, height, width)")
+    if stored.nbytes > MAX_ARRAY:
+        raise BadMasks(f"{name} contains {stored.nbytes} bytes, over the limit of {MAX_ARRAY}")
+    first, second, third = stored.shape
+    size = height, width
+    # The masks are last if the first two axes have the image's proportions, and the last two do not.
+    last = _like((first, second), size) and third < min(first, second) and not _like((second, third), size)
+    if (second, third) != size and ((first, second) == size or last):
+        raise BadMasks(f"{name} contains {stored.shape}, (height, width, masks), not (masks, height, width)")
+    if (third, second) == size and height != width:
+        raise BadMasks(f"{name} contains {stored.shape}, (masks, width, height), not (masks, height, width)")
+    if first > MAX_MASKS:
+        raise BadMasks(f"{name} contains {first} masks, over the limit of {MAX_MASKS}")
 
-    try:
-        if isinstance(segmentation, list) and segmentation:
-            parts = coco.frPyObjects(segmentation, height, width)
-            return rle.checked_runs(coco.merge(parts)["counts"], height, width)
-        if not isinstance(segmentation, dict):
-            raise BadMasks("an entry has no segmentation")
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        if size != [height, width]:
-            raise BadMasks(f"masks of size {size} for an image of {[height, width]}")
-        return rle.checked_runs(counts, height, width)
-    except BadMasks:
-        raise
-    except PrepError as error:
-        raise BadMasks(error.message.rstrip(".")) from error
-    except Exception as error:  # pycocotools and numpy raise many types for malformed entries
-        raise BadMasks(f"a segmentation could not be read: {error}") from error
+
+def _finite(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not np.isfinite(mask).all():
+        raise ValueError("a mask has values that are no numbers")
+    return mask
+
+
+def _like(shape: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether two (height, width) have the same proportions, but for rounding."""
+    return abs(shape[0] * size[1] - shape[1] * size[0]) <= max(*shape, *size)
+
+
+def _proposals(
+    entries: Iterable[Any], height: int, width: int, score: Callable[[Any], float | None]
+) -> Found:
+    """The masks of COCO entries; one that cannot be read is left out. BadMasks if none is left of them."""
+    made, bad, empty = [], [], 0
+    for entry in entries:
+        try:
+            if not isinstance(entry, dict) or not entry.get("segmentation"):
+                raise BadSegmentation("an entry has no segmentation")
+            runs = runs_of(entry["segmentation"], height, width)
+        except BadSegmentation as error:
+            bad.append(str(error))
+            continue
+        if not rle.area(runs):
+            empty += 1
+            continue
+        points = entry.get("point_coords") or [None]
+        made.append(
+            _proposal(
+                runs,
+                height,
+                predicted_iou=score(entry),
+                stability_score=_number(entry.get("stability_score")),
+                point=_numbers(points[0] if isinstance(points, list) else None, 2),
+                crop_box=_numbers(entry.get("crop_box"), 4),
+            )
+        )
+    if bad and not made:
+        raise BadMasks(bad[0] if len(bad) == 1 else f"{bad[0]}, and {len(bad) - 1} more masks are unusable")
+    return made, [*bad, *["the segmentation covers no pixel of the image"] * empty]
 
 
 def _proposal(
     runs: npt.NDArray[np.int64],
     height: int,
     *,
-    bbox: Sequence[float] | None = None,
     predicted_iou: float | None = None,
     stability_score: float | None = None,
     point: Sequence[float] | None = None,
     crop_box: Sequence[float] | None = None,
 ) -> Proposal:
-    x, y, w, h = bbox or (float(v) for v in rle.bounding_box(runs, height))
+    """A mask with its area and box, which are counted, whatever its file says."""
+    x, y, w, h = (float(v) for v in rle.bounding_box(runs, height))
     return Proposal(
         counts=rle.compress(runs),
         area=rle.area(runs),
@@ -225,8 +315,9 @@ def _numbers(value: Any, count: int) -> list[float] | None:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(read_plain(file, MAX_JSON))
     except (OSError, ValueError, RecursionError) as error:
         raise PrepError(
-            f"{file} could not be read as JSON: {error}.", "Download or create the file again."
+            f"{file} could not be read as JSON: {str(error).rstrip('.')}.",
+            "Download or create the file again.",
         ) from error

@@ -15,7 +15,6 @@ from prep.cache.keys import fingerprint, stat_key
 from prep.cache.schema import PROPOSALS
 from prep.devices import cpu_cores
 from prep.errors import PrepError
-from prep.proposals.generators import Generator
 from prep.images import (
     Pixels,
     UnreadableImage,
@@ -23,6 +22,7 @@ from prep.images import (
     header_pixels,
     read_image_file,
 )
+from prep.proposals.generators import Generator
 from prep.proposals.rows import Answer, answer, content_key, make_row
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata

@@ -17,8 +17,8 @@ from prep.cache.keys import answer_key, fingerprint
 from prep.cache.schema import SCORES
 from prep.errors import PrepError
 from prep.files import sha256_of
-from prep.masks import rle
 from prep.images import UnreadableImage, decode, read_bytes
+from prep.masks import rle
 
 if TYPE_CHECKING:
     import torch

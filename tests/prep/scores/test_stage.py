@@ -15,8 +15,8 @@ from PIL import Image
 from prep.cache.schema import PROPOSALS, SCORES
 from prep.cache.store import open_store
 from prep.errors import PrepError
-from prep.masks import rle
 from prep.images import read_bytes
+from prep.masks import rle
 from prep.scores.job import run_scores
 from prep.scores.stage import ImageTexts, ScoreSettings, ScoreStage, Text, cut
 
