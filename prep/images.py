@@ -203,6 +203,8 @@ def _object(image: Image.Image) -> Mask:
     samples = samples.reshape(image.height, image.width, -1)
     colours = samples[..., :3]
     inside = np.asarray((colours > 0 if wide else colours >= least).any(axis=2))
+    if image.mode == "P" and not (inside == (np.asarray(image) != 0)).all():
+        raise UnreadableImage("its palette has another colour than black for 0, or black for others")
     plain = bool((colours == colours[0, 0]).all())  # one colour throughout
     shown = samples[..., 3] >= least if alpha else np.ones_like(inside)
     if shown.any() and not shown.all():

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from prep.errors import PrepError
 
+HEAD = 4096  # the number of bytes that tell what a file is
 LFS_POINTER = b"version https://git-lfs"
 _DRIVE = re.compile(r"[A-Za-z]:([/\\]|$)")
 
@@ -94,14 +95,19 @@ _MAGIC = {
 
 
 def check_text(path: Path, head: bytes) -> None:
-    """Raise the error of a file that begins with ``head`` and is compressed, or text in UTF-16 or UTF-32."""
+    """Raise the error of a file that begins with ``head`` if that is no UTF-8 text with lines.
+
+    Such as a compressed file, or text in UTF-16.
+    """
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     for name, unit in (("UTF-32LE", b"%c\0\0\0"), ("UTF-16LE", b"%c\0"), ("UTF-16BE", b"\0%c")):
         if found is None and _is_wide(head, unit):
             found = _Kind(f"{name} text", f"iconv -f {name} -t UTF-8")
+    if found is None and re.search(rb"\}[ \t]*\r[ \t]*\{", head):
+        found = _Kind("text whose lines end in CR alone", "tr '\\r' '\\n' <")
     if found is not None:
         raise PrepError(
-            f"{path} is {found.name}, not UTF-8 text.",
+            f"{path} is {found.name}, where UTF-8 text with LF is needed.",
             f"Convert it: {found.command} {shlex.quote(str(path))} > {shlex.quote(f'utf8-{path.name}')}",
         )
     if head.startswith(LFS_POINTER):

@@ -178,11 +178,17 @@ def expression_types(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     path = Path(dataset.root) / "refer" / dataset.name / "types.json"
     if not path.is_file():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        sent_id: (entry["type"], *([f"hard {entry['type']}"] if entry.get("hard") else []))
-        for sent_id, entry in told.items()
-    }
+    try:
+        told = json.loads(path.read_bytes())
+        return {
+            sent_id: (entry["type"], *([f"hard {entry['type']}"] if entry.get("hard") else []))
+            for sent_id, entry in told.items()
+        }
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise PrepError(
+            f"{path} does not give each sent_id a type: {error or type(error).__name__}.",
+            'Write {"1": {"type": "position"}, ...}, or remove the file.',
+        ) from error
 
 
 def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.errors import PrepError
-from prep.inputs import check_text, not_utf8, read_plain
+from prep.inputs import HEAD, check_text, not_utf8, read_plain
 
 MAX_BYTES = 1 << 30
 INT64 = range(-(1 << 63), 1 << 63)
@@ -147,7 +147,7 @@ def read_text(path: Path) -> str:
     """The UTF-8 text of ``path``; :class:`PrepError` if missing, too large, a Git LFS pointer or not text."""
     try:
         data = read_plain(path, MAX_BYTES)
-        check_text(path, data[:64])
+        check_text(path, data[:HEAD])
         return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise PrepError(f"{path} is missing.") from error

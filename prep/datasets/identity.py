@@ -57,7 +57,7 @@ def expression_text(value: str) -> str:
     for _ in range(2):
         if "&" in value:
             value = _ENTITY.sub(lambda found: _character(found[0]), value)
-    return clean_text(_TAG.sub(" ", value) if "<" in value else value)
+    return clean_text(_TAG.sub(" ", value).strip() if _TAG.search(value) else value)
 
 
 def _character(entity: str) -> str:

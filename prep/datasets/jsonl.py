@@ -14,7 +14,7 @@ from prep.datasets import identity as rows
 from prep.datasets.coco_json import integer
 from prep.errors import PrepError
 from prep.files import sha256_of
-from prep.inputs import check_text, image_name, not_utf8, open_plain
+from prep.inputs import HEAD, check_text, image_name, not_utf8, open_plain
 from prep.records import Expression, ImageRef
 
 DEFAULT_SPLIT = "train"
@@ -93,7 +93,7 @@ class JsonlDataset:
         number = offset = good = 0
         try:
             with open_plain(self.path) as file:
-                check_text(self.path, file.peek(64)[:64])
+                check_text(self.path, file.peek(HEAD))
                 while raw := file.readline(MAX_LINE + 1):
                     number, start = number + 1, offset
                     offset += len(raw)
@@ -161,8 +161,6 @@ def _decode(raw: bytes, offset: int, number: int) -> _Line:
         return _Line(offset, number, {}, problem, is_encoding=is_object)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        if b"\r" in raw.rstrip():
-            reason = "its lines end in CR alone; write LF"
         return _Line(offset, number, {}, f"line {number} is not JSON ({reason})")
     if not isinstance(entry, dict):
         return _Line(offset, number, {}, f"line {number} is a {type(entry).__name__}, not an object")

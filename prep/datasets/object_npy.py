@@ -66,7 +66,11 @@ def load_object_npy(path: Path) -> Any:
     content = data[stream.tell() :]
     if dtype.hasobject:
         value = loads_arrays(content, str(path))
-        return value.reshape(()).item() if shape == () and isinstance(value, np.ndarray) else value
+        if shape != () or not isinstance(value, np.ndarray):
+            return value
+        if value.size != 1:
+            raise PrepError(f"{path} holds an array of another shape than it says.", "Download it again.")
+        return value.item()
     # numpy allocates the array before it reads the contents.
     if len(content) != dtype.itemsize * math.prod(shape):
         raise PrepError(f"{path} is truncated, or longer than its array.", "Download it again.")

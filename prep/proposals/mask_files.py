@@ -252,7 +252,7 @@ def _proposals(
     made, bad, empty = [], [], 0
     for entry in entries:
         try:
-            if not isinstance(entry, dict) or not entry.get("segmentation"):
+            if not isinstance(entry, dict) or entry.get("segmentation") is None:
                 raise BadSegmentation("an entry has no segmentation")
             runs = runs_of(entry["segmentation"], height, width)
         except BadSegmentation as error:

@@ -17,6 +17,7 @@ from prep.datasets.object_npy import load_object_npy
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
 from prep.errors import PrepError
+from prep.inputs import read_plain
 from prep.phrases.checks import violations
 from prep.phrases.stage import row
 from prep.records import Expression, PhraseSet
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from prep.datasets.catalogue import Dataset
 
 SOURCE = "import"
+MAX_TEXT = 1 << 24  # bytes of the phrases of one reference
 
 
 class Sentence(NamedTuple):
@@ -101,10 +103,10 @@ def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
 
 def _content(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(path, MAX_TEXT))
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{path.name} could not be read: {error}"
     return content if isinstance(content, dict) else f"{path.name} contains no lists of phrases"
 
