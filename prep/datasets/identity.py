@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import html.entities
 import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
@@ -62,8 +62,9 @@ def expression_text(value: str) -> str:
 
 def _character(entity: str) -> str:
     """What an entity stands for; the entity itself where that is no character."""
-    found = html.unescape(entity)
-    return entity if "\ufffd" in found else found
+    name = entity[1:]
+    found = html.unescape(entity) if name.startswith("#") else html.entities.html5.get(name, "\ufffd")
+    return entity if found in ("", "\ufffd") else found
 
 
 def text_problem(text: str) -> str:

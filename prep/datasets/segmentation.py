@@ -60,7 +60,7 @@ def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
 
 def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
     """The runs of what any of the polygons covers."""
-    length = largest = 0.0
+    length, whole = 0.0, False
     for polygon in polygons:
         if not isinstance(polygon, list):
             raise BadSegmentation(f"a polygon that is a {type(polygon).__name__}")
@@ -76,11 +76,11 @@ def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
                 raise BadSegmentation("a polygon with a point far outside the image")
         points = np.array(polygon, float).reshape(-1, 2)
         length += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
-        largest = max(largest, float(points.max()))
+        whole |= bool((points > 1).any() or (points == np.rint(points)).all())
         if length > MAX_OUTLINE:
             raise BadSegmentation(f"polygons with an outline of more than {MAX_OUTLINE:,} pixels")
-    if largest <= 1:
-        raise BadSegmentation("polygons with coordinates up to 1, where COCO has pixels")
+    if not whole:
+        raise BadSegmentation("polygons with fractions up to 1 as coordinates, where COCO has pixels")
     from pycocotools import mask as coco
 
     parts = coco.frPyObjects([[float(value) for value in polygon] for polygon in polygons], height, width)

@@ -202,18 +202,26 @@ class Official(_Files):
 
     def masks(self, ref: ImageRef, height: int, width: int) -> Found:
         """The non-empty masks of the array, in order."""
-        path = self.find(ref.image)
-        try:
-            open_plain(path).close()
-            # Reads no pickle, and of an array only what is used.
-            stored = np.lib.format.open_memmap(path, mode="r")
-            _check_array(path.name, stored, height, width)
-            rows = np.arange(height) * stored.shape[1] // height
-            columns = np.arange(width) * stored.shape[2] // width
-            made = [rle.encode(_finite(mask[np.ix_(rows, columns)])) for mask in stored]
-        except (OSError, *HEADER_ERRORS) as error:
-            raise BadMasks(f"{path.name} could not be read as an array: {error}") from error
-        return [_proposal(runs, height) for runs in made if rle.area(runs)], []
+        runs = array_runs(self.find(ref.image), height, width)
+        return [_proposal(each, height) for each in runs if rle.area(each)], []
+
+
+def array_runs(path: Path, height: int, width: int) -> list[rle.Runs]:
+    """The runs of every mask of an array (P, H', W') in an ``.npy`` file, resized to the image's size.
+
+    Raises :class:`BadMasks` if the file holds anything else.
+    """
+    try:
+        open_plain(path).close()
+        # Reads no pickle, and of an array only what is used.
+        stored = np.lib.format.open_memmap(path, mode="r")
+        _check_array(path.name, stored, height, width)
+        rows = np.arange(height) * stored.shape[1] // height
+        columns = np.arange(width) * stored.shape[2] // width
+        return [rle.encode(_finite(mask[np.ix_(rows, columns)])) for mask in stored]
+    except (OSError, *HEADER_ERRORS) as error:
+        reason = str(error).rstrip(".")
+        raise BadMasks(f"{path.name} could not be read as an array: {reason}") from error
 
 
 def _check_array(name: str, stored: npt.NDArray[Any], height: int, width: int) -> None:

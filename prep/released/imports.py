@@ -194,18 +194,16 @@ def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]
 def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
     """For every stored mask its index among the file's 40; empty if they are not the file's masks."""
     from prep.masks import rle
+    from prep.proposals.mask_files import BadMasks, array_runs
 
     path = folder / MASKS_FOLDER / f"{PurePosixPath(stored['image']).stem}.npy"
     try:
-        masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+        masks = array_runs(path, stored["height"], stored["width"])
+    except BadMasks:
         return []
-    height, width = stored["height"], stored["width"]
-    rows = np.arange(height) * masks.shape[1] // height
-    columns = np.arange(width) * masks.shape[2] // width
     places: dict[str, int] = {}
-    for place, mask in enumerate(masks):
-        places.setdefault(rle.counts_of(mask[np.ix_(rows, columns)]), place)
+    for place, runs in enumerate(masks):
+        places.setdefault(rle.compress(runs), place)
     found = [places.get(mask["counts"], -1) for mask in stored["masks"]]
     return [] if -1 in found else found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +238,121 @@ def test_stored_pixels_match_coco_annotations(shared: Path) -> None:
     for image in listed[::4]:
         pixels = decode(read_bytes(coco / "train2014" / image["file_name"]).data)
         assert pixels.shape == (image["height"], image["width"], 3)
+
+
+def test_every_suffix_that_is_listed_can_be_opened(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 3), (200, 30, 90))
+    kinds = Image.registered_extensions()
+    assert {".jpg", ".jpe", ".jfif", ".png", ".ppm", ".jp2", ".webp", ".tif", ".avif"} <= images.suffixes()
+    assert not images.suffixes() & {".eps", ".ps", ".pdf", ".wmf"}
+    for suffix in images.suffixes():
+        file = tmp_path / f"a{suffix}"
+        if kinds[suffix] in Image.SAVE:
+            picture.save(file, kinds[suffix], **({"save_all": True} if kinds[suffix] == "MPO" else {}))
+            assert np.asarray(images.read_rgb(file)).shape == (3, 4, 3)
+            assert images.image_size(file) == (3, 4)
+
+
+def test_postscript_is_handed_to_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    (tmp_path / "a.jpg").write_bytes(page)
+    started = []
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *args, **_: started.append(args))
+    for read in (images.read_rgb, images.image_size, images.read_mask):
+        with pytest.raises(UnreadableImage, match="unknown format"):
+            read(tmp_path / "a.jpg")
+    assert started == []
+
+
+def test_every_reader_has_the_limit_of_pixels_and_wants_plain_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("1", (300, 200)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    monkeypatch.setattr(images, "MAX_PIXELS", 300 * 200 - 1)
+    for read in (images.read_rgb, images.image_size, images.read_mask):
+        with pytest.raises(UnreadableImage, match="300x200"):
+            read(tmp_path / "a.png")
+        for name in ("pipe.png", "endless.png"):
+            with pytest.raises(UnreadableImage, match="not a file"):
+                read(tmp_path / name)
+
+
+OBJECT = np.zeros((6, 9), bool)
+OBJECT[2:5, 3:7] = True
+GREY = (OBJECT * 255).astype(np.uint8)
+BLACK, WHITE, HALF = np.zeros_like(GREY), np.full_like(GREY, 255), np.full_like(GREY, 200)
+
+
+def palette(indices: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+RED, DARK, LIGHT = (255, 0, 0), (0, 0, 0), (255, 255, 255)
+GOOD_MASKS = {
+    "one bit": (Image.fromarray(OBJECT), "PNG"),
+    "grey": (Image.fromarray(GREY), "PNG"),
+    "zero and one": (Image.fromarray(OBJECT.astype(np.uint8)), "PNG"),
+    "16 bits": (Image.fromarray(OBJECT.astype(np.uint16) * 7), "PNG"),
+    "16 bits, TIFF": (Image.fromarray(OBJECT.astype(np.uint16)), "TIFF"),
+    "floats": (Image.fromarray(np.where(OBJECT, 0.5, np.nan).astype(np.float32)), "TIFF"),
+    "colour": (Image.fromarray(np.dstack([GREY, BLACK, BLACK])), "PNG"),
+    "JPEG": (Image.fromarray(GREY), "JPEG"),
+    "JPEG in TIFF": (Image.fromarray(GREY), "TIFF"),
+    "red JPEG": (Image.fromarray(np.dstack([GREY, BLACK, BLACK])), "JPEG"),
+    "WebP": (Image.fromarray(GREY), "WEBP"),
+    "opaque": (Image.fromarray(np.dstack([GREY, GREY, GREY, WHITE])), "PNG"),
+    "black, shown by alpha": (Image.fromarray(np.dstack([BLACK, BLACK, BLACK, GREY])), "PNG"),
+    "white, shown by alpha": (Image.fromarray(np.dstack([WHITE, WHITE, WHITE, GREY])), "PNG"),
+    "grey, shown by alpha": (Image.fromarray(np.dstack([HALF, GREY]), "LA"), "PNG"),
+    "colour and alpha": (Image.fromarray(np.dstack([GREY, GREY, GREY, GREY])), "PNG"),
+    "palette": (palette(OBJECT, DARK, RED), "PNG"),
+    "palette of many": (palette(OBJECT * np.arange(9), DARK, *[RED] * 8), "PNG"),
+}
+SAVE = {"JPEG": {"quality": 75, "subsampling": 0}, "JPEG in TIFF": {"compression": "jpeg", "quality": 75}}
+
+
+@pytest.mark.parametrize("kind", GOOD_MASKS)
+def test_masks_of_every_kind(tmp_path: Path, kind: str) -> None:
+    image, form = GOOD_MASKS[kind]
+    # Larger, as JPEG works on squares of 8 x 8 pixels.
+    image = image.resize((90, 60), Image.Resampling.NEAREST)
+    image.save(tmp_path / "m", form, **SAVE.get(kind, SAVE["JPEG"] if form == "JPEG" else {}))
+    np.testing.assert_array_equal(
+        images.read_mask(tmp_path / "m"), OBJECT.repeat(10, axis=0).repeat(10, axis=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (Image.fromarray(BLACK), "no pixel belongs"),
+        (Image.fromarray(np.dstack([BLACK, BLACK, BLACK, WHITE])), "no pixel belongs"),
+        (Image.fromarray(np.where(OBJECT, 9, 1).astype(np.uint8)), "no pixel is black"),
+        (Image.fromarray(np.dstack([GREY, GREY, GREY, GREY[:, ::-1]])), "show different"),
+        (palette(OBJECT, LIGHT, DARK), "palette"),
+        (palette(OBJECT, DARK, DARK), "palette"),
+        (palette(OBJECT, LIGHT, RED), "palette"),
+    ],
+)
+def test_masks_that_may_mean_something_else(tmp_path: Path, image: Image.Image, reason: str) -> None:
+    image.save(tmp_path / "m.png")
+    with pytest.raises(UnreadableImage, match=reason):
+        images.read_mask(tmp_path / "m.png")
+
+
+def test_a_mask_that_covers_its_image_is_one(tmp_path: Path) -> None:
+    Image.fromarray(WHITE).save(tmp_path / "m.png")
+    assert images.read_mask(tmp_path / "m.png").all()
+
+
+def test_sixteen_bits_need_little_memory() -> None:
+    deep = encoded(Image.fromarray(np.zeros((2000, 2000), np.uint16)))
+    tracemalloc.start()
+    decode(deep)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2000 * 2000 * 12

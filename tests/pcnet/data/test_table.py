@@ -232,6 +232,31 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, content):
         read_image(path, 32)
 
 
+def test_training_sees_the_pixels_that_masks_are_made_of(tmp_path):
+    from prep.images import decode
+
+    ramp = np.add.outer(np.arange(16) * 12, np.arange(16)).astype(np.uint8)
+    pictures = {
+        "deep.png": Image.fromarray(ramp.astype(np.uint16) * 256 + 200),
+        "alpha.png": Image.fromarray(np.dstack([ramp, ramp, ramp, ramp])),
+        "palette.png": Image.fromarray(np.dstack([ramp] * 3)).quantize(16),
+        "cmyk.jpg": Image.fromarray(np.dstack([ramp] * 3)).convert("CMYK"),
+    }
+    for name, picture in pictures.items():
+        picture.save(tmp_path / name, **({"transparency": 3} if name == "palette.png" else {}))
+        pixels = decode((tmp_path / name).read_bytes())
+        assert np.array_equal(read_image(tmp_path / name, 16), pixels.transpose(2, 0, 1)), name
+    assert np.array_equal(read_image(tmp_path / "deep.png", 16)[0], ramp)
+
+
+def test_an_image_outside_the_data_is_not_opened(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (tmp_path / "data").mkdir()
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "a/../../secret.png"):
+        with pytest.raises(PrepError, match="outside"):
+            Pixels(tmp_path / "data", [name], 4)[0]
+
+
 def test_phrases_are_repeated_from_the_start():
     assert pad_phrases(["a", "b"], 5) == ["a", "b", "a", "b", "a"]
     assert pad_phrases(["a", "b", "c"], 2) == ["a", "b"]

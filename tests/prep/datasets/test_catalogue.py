@@ -362,6 +362,131 @@ def test_a_folder_of_images_is_listed_by_path(tmp_path: Path) -> None:
         open_image_folder(tmp_path / "b.JPG")
 
 
+def test_linked_folders_are_listed_once_and_loops_noticed(tmp_path: Path) -> None:
+    for name in ("disk/1.png", "disk/deep/2.png", "photos/real/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    photos = tmp_path / "photos"
+    (photos / "disk").symlink_to(tmp_path / "disk")
+    (photos / "other").symlink_to(tmp_path / "disk")  # listed as disk/ already
+    (photos / "again").symlink_to(photos / "real")
+    (tmp_path / "disk/up").symlink_to(photos)
+    (tmp_path / "disk/deep/self").symlink_to("self")
+    (photos / "real/here").symlink_to(".")
+    (photos / "gone").symlink_to(tmp_path / "none")
+    folder = open_image_folder(photos)
+    names = ["again/3.png", "disk/1.png", "disk/deep/2.png", "real/3.png"]
+    assert [image.image for image in folder.images()] == names
+    links = "links to a folder that is listed under another name"
+    assert folder.left_out == {links: 4, "files without a suffix": 2}
+
+
+def test_linked_folders_that_multiply_are_listed_in_time(tmp_path: Path) -> None:
+    for level in range(30):
+        (tmp_path / f"real/{level}").mkdir(parents=True)
+        for way in "ab":
+            (tmp_path / f"real/{level}/{way}").symlink_to(f"../{level + 1}")
+    (tmp_path / "real/29/1.png").touch()
+    assert len(list(open_image_folder(tmp_path).images())) == 2  # by its own name and one by links
+
+
+def test_what_a_folder_left_out_is_counted(tmp_path: Path) -> None:
+    for name in (
+        "a.avif",
+        "b.jfif",
+        "c.jp2",
+        "d.ppm",
+        "e.JPE",
+        "12:30.png",
+        "f.heic",
+        "g.HEIC",
+        "h.txt",
+        "raw",
+        ".i",
+    ):
+        (tmp_path / name).touch()
+    folder = open_image_folder(tmp_path)
+    assert [image.image for image in folder.images()] == [
+        "12:30.png",
+        "a.avif",
+        "b.jfif",
+        "c.jp2",
+        "d.ppm",
+        "e.JPE",
+    ]
+    assert folder.left_out == {
+        "*.heic": 2, "*.txt": 1, "files without a suffix": 1, "hidden files and folders": 1,
+    }  # fmt: skip
+
+
+def test_a_name_that_is_not_utf8_is_one_image_with_a_reason(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    (tmp_path / "good.jpg").touch()
+    bad, good = open_image_folder(tmp_path).images()
+    assert (bad.image, good.image) == ("caf\\xe9.jpg", "good.jpg")
+    assert "not UTF-8" in bad.problem
+    assert not good.problem
+
+
+def test_images_that_names_refuse_are_counted(tmp_path: Path) -> None:
+    instances = _instances()
+    for image, name in zip(
+        instances["images"], ["train2014/x.jpg", "images\\y.jpg", "../z.jpg"], strict=True
+    ):
+        image["file_name"] = name
+    refs = [_ref(at, at, at * 10) for at in (1, 2, 3)]
+    dataset = open_dataset(_tree(tmp_path, refs, instances=instances), "refcoco")
+    assert [image.image for image in dataset.images()] == ["train2014/x.jpg"]
+    assert list(dataset.left_out.values()) == [1, 1]
+    assert [bool(row.problem) for row in dataset.expressions()] == [False, True, True]
+    lines = open_jsonl(
+        _lines(
+            tmp_path / "a.jsonl", {"sent": "a"}, {"sent": "b", "image": "a\\b.jpg"}, {"sent": "c", "image": 7}
+        )
+    )
+    assert list(lines.images()) == []
+    assert list(lines.left_out.values()) == [2]
+    assert "has a backslash" in list(lines.expressions())[1].problem
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("the man&#39;s hat", "the man's hat"),
+        ("dog &amp; cat", "dog & cat"),
+        ("dog &amp;amp; cat", "dog & cat"),
+        ("a &quot;red&quot; caf&eacute; &#x1F600;", 'a "red" café 😀'),
+        ("<b>red cup</b>", "red cup"),
+        ("the <span class='x'>red</span><br/>cup", "the  red  cup"),
+        ("AT&T sign, R&D; <3 apples", "AT&T sign, R&D; <3 apples"),
+        ("the cup <left> of 1 < 2 > 0", "the cup <left> of 1 < 2 > 0"),
+        ("cats&not dogs", "cats&not dogs"),
+        ("a &#0; b &#xD800; c &nothing; d", "a &#0; b &#xD800; c &nothing; d"),
+    ],
+)
+def test_expressions_are_read_as_a_page_shows_them(tmp_path: Path, raw: str, text: str) -> None:
+    (row,) = open_jsonl(_lines(tmp_path / "a.jsonl", {"sent": raw})).expressions()
+    assert row.text == text
+    (row,) = _rows(tmp_path, [_ref(1, texts=(raw,))])
+    assert row.text == text
+
+
+def test_a_line_in_another_encoding_is_a_row_with_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        '{"sent": "左边的杯子"}\n'.encode("gbk") + b'{"sent": "the caf\xe9"}\n{"sent": "left"}\n'
+    )
+    first, second, third = open_jsonl(path).expressions()
+    assert first.problem.startswith("line 1 is not UTF-8 text")
+    assert "GBK" in first.problem
+    assert "cp1252" in second.problem
+    assert (third.text, third.problem) == ("left", "")
+    assert "\ufffd" not in first.text + second.text
+
+
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("fuzz"), images=2)

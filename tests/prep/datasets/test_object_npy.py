@@ -114,6 +114,29 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         load_object_npy(tmp_path / "b.npy")
 
 
+@pytest.mark.parametrize("descr", ["<f8", "|S0", "|V0", "|O", "<f8', (1 << 40,)", "|V9223372036854775807"])
+@pytest.mark.parametrize(
+    "shape",
+    ["(0, 1 << 70)", "(1180591620717411303424, 0)", "(1000000000000,)", "(-1,)", "(4294967296, 4294967296)"],
+)
+def test_sizes_that_no_memory_has_are_our_error(tmp_path: Path, descr: str, shape: str) -> None:
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    for content in (b"", bytes(8), pickle.dumps([1])):
+        header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        (tmp_path / "a.npy").write_bytes(header + content)
+        with suppress(PrepError):
+            load_object_npy(tmp_path / "a.npy")
+
+
+def test_a_shape_that_is_not_the_contents_is_our_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array({"a": 1}, dtype=object), allow_pickle=True)
+    whole = (tmp_path / "a.npy").read_bytes()
+    for array in (np.zeros(3), np.array([1, "a"], dtype=object)):
+        (tmp_path / "a.npy").write_bytes(whole[:128] + pickle.dumps(array))
+        with pytest.raises(PrepError, match="another shape"):
+            load_object_npy(tmp_path / "a.npy")
+
+
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
 @given(any_array, st.integers(0, 5), st.data())
 def test_nothing_but_our_error_escapes_from_damaged_arrays(

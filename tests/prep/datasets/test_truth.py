@@ -65,6 +65,7 @@ def test_polygons_are_filled_as_pycocotools_fills_them_and_united() -> None:
         ([[1, 2, 3, 4, 5, float("nan")]], "far outside"),
         ([[1e9, 2, 3, 4, 5, 6]], "far outside"),
         ([["1", 2, 3, 4, 5, 6]], "a str among its numbers"),
+        ([[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]], "fractions"),
         ([1, 2, 3, 4], "polygon of 4 numbers"),
         ([[1, 1], [4, 1], [4, 4]], "points"),
         ([[[1, 1], [4, 1], [4, 4]]], "points"),
@@ -194,6 +195,45 @@ def test_lines_bring_their_masks_in_every_form(tmp_path: Path) -> None:
     assert not masks[len(good) + 2].any()
     assert masks[len(good) + 3 :] == [None] * len(bad)
     assert len(truth.problems) == len(bad)
+
+
+def test_masks_of_another_size_than_their_image_are_reasons(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 6)).save(tmp_path / "a.png")
+    large = BOX.repeat(2, axis=0).repeat(2, axis=1)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    Image.fromarray(BOX.T).save(tmp_path / "turned.png")
+    Image.fromarray(np.zeros_like(BOX)).save(tmp_path / "black.png")
+    masks = ["large.png", "turned.png", "black.png", _rle(large), [_rle(large, False)], _rle(BOX.T)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"sent": f"n{at}", "image": "a.png", "mask": m}) for at, m in enumerate(masks))
+    )
+    dataset = open_jsonl(path)
+    truth, rows = Truth(dataset), list(dataset.expressions())
+    assert [truth.mask(row) for row in rows] == [None] * len(masks)
+    reasons = [truth.problems[row.row_id] for row in rows]
+    assert "large.png has 10 x 12 pixels, its image 5 x 6" in reasons[0]
+    assert "turned.png has 6 x 5" in reasons[1]
+    assert "no pixel belongs to an object" in reasons[2]
+    assert all("an RLE of size" in reason for reason in reasons[3:])
+
+
+@pytest.mark.parametrize("size", [{"width": 5}, {"height": 6}, {}, {"height": 0, "width": None}])
+def test_a_missing_size_is_that_of_the_image(tree: Path, size: dict[str, Any]) -> None:
+    file = tree / "refer/grefcoco/instances.json"
+    instances = json.loads(file.read_text())
+    instances["images"] = [{"id": 1, "file_name": "a.png", **size}]
+    file.write_text(json.dumps(instances))
+    dataset = open_dataset(tree, "grefcoco")
+    row = next(dataset.expressions())
+    truth = Truth(dataset)
+    assert truth.mask(row) is None
+    assert "does not say the size" in truth.problems[row.row_id]
+    (tree / "train2014").mkdir()
+    Image.new("L", (5, 6)).save(tree / "train2014/a.png")
+    mask = Truth(dataset).mask(row)
+    assert mask is not None
+    assert (mask == BOX).all()
 
 
 def test_synthetic_masks_are_the_pixels_that_were_painted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.proposals.import_masks import ImportStage
 from prep.proposals.select import Selection
+from prep.proposals.unit_metadata import unit_metadata_of
 from prep.records import ImageRef
 
 HEIGHT, WIDTH = 20, 30
@@ -123,6 +125,116 @@ def test_a_bad_results_file_is_a_message(tmp_path: Path, text: str) -> None:
         rows("coco", tmp_path / "r.json", [])
 
 
+def polygon(x: int, y: int, side: int) -> list[list[int]]:
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def results(file: Path, *entries: Any, images: Any = None) -> Path:
+    listed = [{"image_id": image, "segmentation": segmentation} for image, segmentation in entries]
+    file.write_text(json.dumps(listed if images is None else {"images": images, "annotations": listed}))
+    return file
+
+
+def matched(layout: str, source: Path, unit: list[ImageRef]) -> tuple[str, list[dict[str, Any]]]:
+    stage = ImportStage(layout, source)
+    said = stage.match(unit)
+    stage.open()
+    return said, stage.process(stage.load(unit)).to_pylist()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [],
+        None,
+        [[-164.1, -221.8, 2e8, 3.5e8, 226.0, 236.6]],
+        [[float("nan"), 1, 5, 1, 5, 5]],
+        [[1e5, 1e5, -1e5, -1e5, 1, 1] * 4],
+        [[1, 2, 3, 4]],
+        {"size": [HEIGHT * 2, WIDTH], "counts": [HEIGHT * WIDTH * 2]},
+        [[90, 90, 95, 90, 95, 95]],
+    ],
+    ids=range(8),
+)
+def test_a_bad_mask_costs_itself(tmp_path: Path, bad: Any) -> None:
+    file = results(tmp_path / "r.json", (1, polygon(2, 2, 5)), (1, bad), (1, polygon(10, 4, 3)))
+    stage = ImportStage("coco", file)
+    stage.open()
+    table = stage.process(stage.load([save(tmp_path, "a.png", 1)]))
+    (row,) = table.to_pylist()
+    assert [mask["area"] for mask in row["masks"]] == [25, 9]
+    assert row["status"] == "ok"
+    (reason,) = unit_metadata_of(table)[1]["masks_left_out"]
+    assert reason.startswith("a.png: ")
+
+
+def test_ids_are_read_as_in_annotation_files(tmp_path: Path) -> None:
+    file = results(
+        tmp_path / "r.json", ("7", polygon(2, 2, 5)), (7.0, polygon(2, 2, 4)), ("x", []), (None, [])
+    )
+    said, (row,) = matched("coco", file, [save(tmp_path, "a.png", 7)])
+    assert [mask["area"] for mask in row["masks"]] == [25, 16]
+    assert said == "2 of 4 entries belong to no image of the run"
+
+
+def test_a_coco_file_with_images_is_joined_by_file_name(tmp_path: Path) -> None:
+    images = [
+        {"id": 1, "file_name": "images\\a.png"},
+        {"id": "2", "file_name": "x/b.png", "width": WIDTH, "height": HEIGHT},
+        {"id": 3, "file_name": "y/b.png"},
+        {"id": 4, "file_name": "small.png", "width": WIDTH // 2, "height": HEIGHT // 2},
+        {"id": 5, "file_name": "other.png"},
+    ]
+    entries = [(number, polygon(0, 0, number)) for number in (1, 2, 3, 4, 5, 7)]
+    file = results(tmp_path / "r.json", *entries, images=images)
+    names = ["a.png", "data/x/b.png", "y/b.png", "z/b.png", "small.png", "none.png"]
+    unit = [save(tmp_path, name, number) for number, name in zip((7, 1, 2, 3, 5, 4), names, strict=True)]
+    said, found = matched("coco", file, unit)
+    assert [[mask["area"] for mask in row["masks"]] for row in found] == [[1], [4], [9], [], [], []]
+    assert [row["status"] for row in found] == ["ok", "ok", "ok", "error", "error", "error"]
+    assert "not among the images" in found[3]["error"]
+    assert f"says {WIDTH // 2} x {HEIGHT // 2} pixels, not {WIDTH} x {HEIGHT}" in found[4]["error"]
+    assert said == "2 of 6 entries belong to no image of the run"
+
+
+def test_masks_of_other_images_end_the_run(tmp_path: Path) -> None:
+    unit = [save(tmp_path, "a.png", 7), save(tmp_path, "b.png", None)]
+    square = polygon(2, 2, 5)
+    for images, number in ((None, 139), ([{"id": 7, "file_name": "c.png"}], 7)):
+        file = results(tmp_path / "r.json", (number, square), images=images)
+        with pytest.raises(PrepError, match="None of the 1 entries of .*belongs to one of the 2 images"):
+            ImportStage("coco", file).match(unit)
+    (tmp_path / "sa").mkdir()
+    (tmp_path / "sa/c.json").write_text("[]")
+    with pytest.raises(PrepError, match="None of the 1 files"):
+        ImportStage("sa1b", tmp_path / "sa").match(unit)
+
+
+def test_masks_that_may_be_those_of_two_images_are_those_of_none(tmp_path: Path) -> None:
+    (tmp_path / "sa").mkdir()
+    for name in ("a.json", "b.json", "c.JSON"):
+        (tmp_path / "sa" / name).write_text(json.dumps([{"segmentation": polygon(1, 1, 3)}]))
+    unit = [save(tmp_path, name) for name in ("a.png", "a.jpg", "b.v1.png", "b.png", "c.png")]
+    said, (png, jpg, dotted, plain, upper) = matched("sa1b", tmp_path / "sa", unit)
+    assert "a.png and a.jpg" in png["error"]
+    assert png["error"] == jpg["error"]
+    assert "no b.v1.json" in dotted["error"]
+    assert plain["status"] == upper["status"] == "ok"
+    assert said == ""
+
+
+def test_pipes_and_devices_are_no_masks(tmp_path: Path) -> None:
+    (tmp_path / "sa").mkdir()
+    unit = [save(tmp_path, "a.png", 1), save(tmp_path, "b.png", 2)]
+    for layout, suffix in (("sa1b", ".json"), ("official", ".npy")):
+        os.mkfifo(tmp_path / f"sa/a{suffix}")
+        (tmp_path / f"sa/b{suffix}").symlink_to("/dev/zero")
+        assert ["not a plain file" in row["error"] for row in rows(layout, tmp_path / "sa", unit)] == [
+            True,
+            True,
+        ]
+
+
 def test_sa1b(tmp_path: Path) -> None:
     masks = random_masks(2)
     annotations = [
@@ -190,6 +302,34 @@ def test_official_masks_of_another_size_are_resized(tmp_path: Path) -> None:
     (row,) = rows("official", tmp_path, [save(tmp_path, "a.png")])
     wanted = [m.repeat(2, axis=0).repeat(3, axis=1) for m in small]
     np.testing.assert_array_equal(decoded(row), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((HEIGHT, WIDTH, 2), "height, width, masks"),
+        ((HEIGHT, WIDTH, HEIGHT), "height, width, masks"),
+        ((HEIGHT, WIDTH, WIDTH), "height, width, masks"),
+        ((HEIGHT * 2, WIDTH * 2, 5), "height, width, masks"),
+        ((3, WIDTH, HEIGHT), "masks, width, height"),
+        ((HEIGHT, WIDTH), "not numbers"),
+        ((1, HEIGHT, WIDTH, 1), "not numbers"),
+        ((20_000, 1, 1), "over the limit"),
+    ],
+)
+def test_official_arrays_with_other_axes_are_refused(tmp_path: Path, shape: Any, reason: str) -> None:
+    np.save(tmp_path / "a.npy", np.ones(shape, np.uint8))
+    (row,) = rows("official", tmp_path, [save(tmp_path, "a.png")])
+    assert reason in row["error"]
+
+
+def test_official_arrays_as_tall_as_their_count_are_read(tmp_path: Path) -> None:
+    masks = np.array(random_masks(HEIGHT))
+    np.save(tmp_path / "a.npy", masks)
+    (row,) = rows("official", tmp_path, [save(tmp_path, "a.png")])
+    np.testing.assert_array_equal(decoded(row), masks)
+    np.save(tmp_path / "b.npy", np.where(masks, np.nan, 0))
+    assert "no numbers" in rows("official", tmp_path, [save(tmp_path, "b.png")])[0]["error"]
 
 
 def test_official_arrays_that_are_none(tmp_path: Path) -> None:

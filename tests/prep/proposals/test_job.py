@@ -16,6 +16,7 @@ from PIL import Image
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_image_folder, open_jsonl
 from prep.engine.runner import Summary
+from prep.errors import PrepError
 from prep.proposals.job import run_proposals
 from prep.proposals.sam.fidelity import lines
 from prep.proposals.sam.generator import SamGenerator, SamSettings
@@ -73,6 +74,45 @@ def test_only_a_changed_image_is_proposed_for_again(photos: Path, tmp_path: Path
     assert {name for name in after if after[name] != before[name]} == {"1.png"}
     nothing = propose(photos, tmp_path / "store", listed)[1]
     assert (nothing.done, nothing.extra["changed"]) == (0, 0)
+
+
+def listing(path: Path, *names: str) -> Path:
+    path.write_text("\n".join(json.dumps({"sent": f"thing {name}", "image": name}) for name in names))
+    return path
+
+
+@pytest.mark.parametrize("names", [("typo/9.png", "0.png", "1.png"), ("0.png", "1.png", "typo/9.png")])
+def test_a_missing_folder_costs_its_own_images_wherever_it_stands(
+    photos: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    listing(photos / "said.jsonl", *names)
+    store, summary = propose(photos, tmp_path / "store", listed=True)
+    assert (summary.total, summary.failed) == (3, 1)
+    assert {name: row["status"] == "error" for name, row in rows(store).items()} == {
+        "0.png": False, "1.png": False, "typo/9.png": True,
+    }  # fmt: skip
+
+
+def test_sources_without_a_usable_image_end_the_run_in_words(photos: Path, tmp_path: Path) -> None:
+    listing(photos / "said.jsonl", "typo/9.png", "typo/8.png")
+    with pytest.raises(PrepError, match="There is no folder .*typo"):
+        propose(photos, tmp_path / "store", listed=True)
+    listing(photos / "said.jsonl", "../9.png")
+    with pytest.raises(PrepError, match=r"has no images .1: rows whose image is no path"):
+        propose(photos, tmp_path / "store", listed=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/a.txt").touch()
+    with pytest.raises(PrepError, match=r"empty.* has no images .1: \*\.txt"):
+        propose(tmp_path / "empty", tmp_path / "store", listed=False)
+
+
+def test_what_a_folder_left_out_is_said(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.heic").touch()
+    Path(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.jpg")).touch()
+    store, summary = propose(photos, tmp_path / "store", listed=False)
+    assert summary.extra["left out"] == "2: *.heic; *.jsonl"
+    assert rows(store)["caf\\xe9.jpg"]["error"] == "the file name is not UTF-8 (rename the file)"
+    assert summary.failed == 1
 
 
 def test_size_and_time_are_trusted_without_opening_a_file(photos: Path, tmp_path: Path) -> None:
