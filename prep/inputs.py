@@ -7,8 +7,9 @@ import os
 import re
 import shlex
 import stat
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from prep.errors import PrepError
 
@@ -21,7 +22,7 @@ class NotPlainError(OSError):
     """A folder, pipe, socket or device where a plain file is needed: to read it might never end."""
 
 
-def open_plain(path: str | Path) -> BinaryIO:
+def open_plain(path: str | Path) -> BufferedReader:
     """Open a file for reading bytes; :class:`OSError` as ``open``, or its subclass :class:`NotPlainError`."""
     return open(path, "rb", opener=_plain)
 

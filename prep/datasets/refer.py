@@ -39,7 +39,7 @@ class RefDataset:
     def __init__(self, root: Path, name: str, split_by: str, refs_file: Path) -> None:
         self.root, self.name, self.split_by = root, name, split_by
         self.refs_file = refs_file
-        self.left_out: Mapping[str, int] = {}  # why images of the last complete iteration were left out
+        self.left_out: Mapping[str, int] = {}
         self.instances_file = refs_file.parent / "instances.json"
 
     @cached_property

@@ -16,7 +16,8 @@ from prep.cache.schema import PROPOSALS
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.images import UnreadableImage, decode, read_image_file
-from prep.proposals.mask_files import LAYOUTS, BadMasks, Layout, open_layout
+from prep.proposals.mask_arrays import BadMasks
+from prep.proposals.mask_files import LAYOUTS, Layout, open_layout
 from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata

@@ -194,7 +194,7 @@ def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]
 def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
     """For every stored mask its index among the file's 40; empty if they are not the file's masks."""
     from prep.masks import rle
-    from prep.proposals.mask_files import BadMasks, array_runs
+    from prep.proposals.mask_arrays import BadMasks, array_runs
 
     path = folder / MASKS_FOLDER / f"{PurePosixPath(stored['image']).stem}.npy"
     try:

@@ -202,7 +202,7 @@ def test_masks_of_other_images_end_the_run(tmp_path: Path) -> None:
     square = polygon(2, 2, 5)
     for images, number in ((None, 139), ([{"id": 7, "file_name": "c.png"}], 7)):
         file = results(tmp_path / "r.json", (number, square), images=images)
-        with pytest.raises(PrepError, match="None of the 1 entries of .*belongs to one of the 2 images"):
+        with pytest.raises(PrepError, match=r"None of the 1 entries of .*belongs to one of the 2 images"):
             ImportStage("coco", file).match(unit)
     (tmp_path / "sa").mkdir()
     (tmp_path / "sa/c.json").write_text("[]")
