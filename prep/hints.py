@@ -1,4 +1,4 @@
-"""Formats error messages, and adds remedies for missing packages, operating system errors and lack of memory."""
+"""Formats error messages, and adds remedies for missing packages, full disks, lack of memory and the like."""
 
 from __future__ import annotations
 

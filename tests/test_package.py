@@ -98,7 +98,10 @@ def test_its_metadata_are_the_projects(wheel: Path) -> None:
 
 def test_whatever_is_imported_is_required() -> None:
     extras = PROJECT["optional-dependencies"]
-    lines = [*PROJECT["dependencies"], *(line for name in ("sam", "train", "ray", "vllm") for line in extras[name])]
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for name in ("sam", "train", "ray", "vllm") for line in extras[name]),
+    ]
     required = {bare(line) for line in lines}
     distributions = packages_distributions()
     missing = set()
