@@ -189,7 +189,7 @@ def test_the_ray_cluster_file_is_one_that_ray_takes() -> None:
 
     path = ROOT / "docs/examples/ray-cluster.yaml"
     validate_config(prepare_config(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    assert "pcnet-prep[vllm]" in path.read_text(encoding="utf-8")
+    assert "pcnet-prep[all]" in path.read_text(encoding="utf-8")
 
 
 def test_every_page_is_in_the_sites_navigation() -> None:
