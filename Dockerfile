@@ -9,8 +9,9 @@ RUN apt-get update \
 COPY pyproject.toml README.md LICENSE NOTICE cli.py /src/
 COPY prep /src/prep
 COPY pcnet /src/pcnet
+# KubeRay submits a RayJob through the dashboard, which ray[default] brings.
 RUN python3 -m venv /opt/pcnet \
-    && /opt/pcnet/bin/pip install --no-cache-dir '/src[all]' \
+    && /opt/pcnet/bin/pip install --no-cache-dir '/src[all]' 'ray[default]' \
     && rm -rf /src
 
 # What models leave behind (Hugging Face, torch, vLLM, Triton) goes to /cache, whoever runs the container.
