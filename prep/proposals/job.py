@@ -80,6 +80,11 @@ class _Told(Work):
             self.changed += sum(image in self._retired for image in results.column("image").to_pylist())
         return results
 
+    def extra(self, source: Images) -> dict[str, Any]:
+        """What the summary of the run says besides its counts of rows."""
+        left_out = {"left out": source.left_out, "masks left out": self.masks_left_out}
+        return {"changed": self.changed, **{name: _reasons(counts) for name, counts in left_out.items()}}
+
     def report(self) -> dict[str, Any]:
         left = self.masks_left_out.total()
         return {**self.stats.figures(), **({"masks_left_out": left} if left else {})}
@@ -153,9 +158,7 @@ def run_proposals(
                 arguments=arguments,
                 **source_options(writer, source, splits, source.images if count else None),
             )
-            summary.extra["changed"] = told.changed
-            summary.extra["left out"] = _reasons(source.left_out)
-            summary.extra["masks left out"] = _reasons(told.masks_left_out)
+            summary.extra.update(told.extra(source))
             summaries.append(summary)
     return summaries
 
