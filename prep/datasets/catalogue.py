@@ -26,12 +26,7 @@ DATASETS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 class Dataset(Protocol):
-    """The interface of every reader. Image paths are POSIX paths relative to ``root``.
-
-    ``left_out`` says why images of the last complete iteration were left out, and how many.
-    """
-
-    left_out: Mapping[str, int]
+    """The interface of every reader. Image paths are POSIX paths relative to ``root``."""
 
     @property
     def name(self) -> str:

@@ -36,6 +36,7 @@ class JsonlDataset:
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
         self.name, self.split_by = rows.clean_text(path.stem), ""
+        # Why images of the last complete iteration were left out, and how often.
         self.left_out: Mapping[str, int] = {}
 
     @cached_property

@@ -64,7 +64,7 @@ def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
     for polygon in polygons:
         if not isinstance(polygon, list):
             raise BadSegmentation(f"a polygon that is a {type(polygon).__name__}")
-        if len(polygon) == 2 or any(isinstance(value, list) for value in polygon):
+        if (len(polygon) == 2 and len(polygons) > 1) or any(isinstance(value, list) for value in polygon):
             raise BadSegmentation("a polygon of points [[x, y], ...], where COCO has [x, y, x, y, ...]")
         # pycocotools interprets four numbers as a box and drops an odd one.
         if len(polygon) < 6 or len(polygon) % 2:

@@ -35,9 +35,7 @@ REASONS = 5  # of what was left out, at most so many are shown
 
 
 class Images(Source, Protocol):
-    """A source of images; ``left_out`` counts what the last complete iteration left out, by reason."""
-
-    left_out: Mapping[str, int]
+    """A source of images."""
 
     @property
     def root(self) -> Path:
@@ -82,8 +80,11 @@ class _Told(Work):
 
     def extra(self, source: Images) -> dict[str, Any]:
         """What the summary of the run says besides its counts of rows."""
-        left_out = {"left out": source.left_out, "masks left out": self.masks_left_out}
-        return {"changed": self.changed, **{name: _reasons(counts) for name, counts in left_out.items()}}
+        return {
+            "changed": self.changed,
+            "left out": _reasons(_left_out(source)),
+            "masks left out": _reasons(self.masks_left_out),
+        }
 
     def report(self) -> dict[str, Any]:
         left = self.masks_left_out.total()
@@ -202,13 +203,19 @@ def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef
                 "be.",
                 "Set --data or --image-root to their folder; docs/datasets.md says where to download them.",
             )
-        why = _reasons(source.left_out)
+        why = _reasons(_left_out(source))
         raise PrepError(
             f"{source.name} in {source.root} has no images{f' ({why})' if why else ''}.",
             "Give another folder, or see docs/datasets.md.",
         )
     yield from lost
     yield from images
+
+
+def _left_out(source: Images) -> Mapping[str, int]:
+    """How many images a reader left out in its last complete iteration, by reason; others need not say."""
+    counts: Mapping[str, int] = getattr(source, "left_out", {})
+    return counts
 
 
 def _reasons(left_out: Mapping[str, int]) -> str:

@@ -309,6 +309,9 @@ GOOD_MASKS = {
     "white, shown by alpha": (Image.fromarray(np.dstack([WHITE, WHITE, WHITE, GREY])), "PNG"),
     "grey, shown by alpha": (Image.fromarray(np.dstack([HALF, GREY]), "LA"), "PNG"),
     "colour and alpha": (Image.fromarray(np.dstack([GREY, GREY, GREY, GREY])), "PNG"),
+    "GIF": (Image.fromarray(GREY), "GIF"),
+    "BMP": (Image.fromarray(OBJECT), "BMP"),
+    "PGM": (Image.fromarray(OBJECT.astype(np.uint8)), "PPM"),
     "palette": (palette(OBJECT, DARK, RED), "PNG"),
     "palette of many": (palette(OBJECT * np.arange(9), DARK, *[RED] * 8), "PNG"),
 }
