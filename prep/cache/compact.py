@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prep.cache.answers import AnswerCache
 from prep.cache.files import Files
+from prep.cache.rewrite import rewrite
 from prep.cache.shards import Shard, is_shard, shard_schema
 from prep.cache.store import StageStore, Store
 from prep.cache.verify import cache_folders
@@ -46,7 +47,7 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
         for name in stage.files.tree():
             if name.endswith(".parquet") and name not in writer.manifest.shards:
                 stage.files.delete(name)
-        writer.rewrite(_groups(shards, target_bytes), lambda name, table: table)
+        rewrite(writer, _groups(shards, target_bytes), lambda name, table: table)
         report.shards_after = len(writer.manifest.shards)
         report.bytes_after = sum(shard.bytes for shard in writer.manifest.shards.values())
     gone = before - set(stage.files.sizes()) - {shard.name for shard in shards}

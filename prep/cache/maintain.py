@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
-
 from prep.cache.lock import WriterLock, holder
 from prep.cache.manifest import MANIFEST, Manifest, fold, ledger_sequences, load_manifest
+from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
 from prep.cache.store import StageStore, Store
@@ -23,7 +22,9 @@ from prep.errors import PrepError
 
 @dataclass
 class StageStatus:
-    """The status of a table: ``holder`` is its current writer, ``runs`` the statistics of the last runs."""
+    """The status of a table: ``holder`` is its current writer, ``runs`` the statistics of the last runs,
+    ``set_aside`` the number of rows that the input no longer has.
+    """
 
     stage: str
     rows: int
@@ -38,6 +39,7 @@ class StageStatus:
     finished: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     holder: dict[str, Any] | None
+    set_aside: int = 0
 
 
 @dataclass
@@ -102,6 +104,7 @@ def _stage_status(stage: StageStore) -> StageStatus | None:
         finished=list(manifest.finished.values()),
         runs=manifest.runs,
         holder=holder(stage.files) if WriterLock(stage.files).is_held() else None,
+        set_aside=stage.aside.reader().num_rows,
     )
 
 
@@ -113,8 +116,8 @@ def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[R
     Takes each table's lock.
     """
     reports = []
-    for name in STAGES:
-        report = _repair_stage(store.stage(name), (checks or {}).get(name))
+    for table in store.tables():
+        report = _repair_stage(table, (checks or {}).get(table.name))
         if report.actions:
             reports.append(report)
     for name, files in cache_folders(store.files):
@@ -127,7 +130,7 @@ def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[R
 
 
 def _repair_stage(stage: StageStore, check: RowCheck | None) -> RepairReport:
-    report = RepairReport(stage.name)
+    report = RepairReport(stage.label)
     found = verify_stage(stage, check).problems
     if not found:
         return report
@@ -161,26 +164,8 @@ def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
         if problem.kind in ("doubled", "wrong"):
             cut.setdefault(problem.file, set()).update(problem.rows)
             lost += len(problem.rows) if problem.kind == "wrong" else 0
-    _rewrite_without(writer, cut)
+    cut_rows(writer, cut)
     return lost
-
-
-def cut_rows(writer: StageWriter, rows: Mapping[str, set[int]]) -> None:
-    """Remove rows (shard -> row numbers) from a table, so that they can be written again.
-
-    Selections that earlier runs finished are marked unfinished first, in case the process dies in between.
-    """
-    if rows:
-        writer.manifest.finished.clear()
-        fold(writer.files, writer.manifest)
-        _rewrite_without(writer, rows)
-
-
-def _rewrite_without(writer: StageWriter, rows: Mapping[str, set[int]]) -> None:
-    def keep(name: str, table: pa.Table) -> pa.Table:
-        return table.filter(pa.array([row not in rows[name] for row in range(table.num_rows)]))
-
-    writer.rewrite([[name] for name in rows], keep)
 
 
 @contextlib.contextmanager

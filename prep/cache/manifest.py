@@ -14,12 +14,14 @@ from typing import Any
 from prep.cache.files import Files
 from prep.cache.keys import fingerprint
 from prep.cache.schema import SCHEMA_VERSION
-from prep.cache.shards import Shard
+from prep.cache.shards import Shard, is_shard
 from prep.errors import PrepError
 
 # Readers of whole folders (pyarrow, pandas, Spark) skip names that start with an underscore or a dot.
 MANIFEST = "_manifest.json"
 MAX_RUNS = 100
+# The hashes of the keys that a source had when a run read all of it, uint64, in numpy's format.
+KEYS_PREFIX = "_keys-"
 
 _LEDGER = re.compile(r"_ledger-(\d{10})\.json")
 _PACKAGES = (
@@ -50,8 +52,9 @@ class Manifest:
 
     ``generation`` identifies this set of rows: ``--replace`` starts a new one, so that shards of an older one
     are never used. ``finished`` maps a selection's fingerprint to the selection, its rows and time; ``runs``
-    keeps the last :data:`MAX_RUNS` runs with their rates. ``folded`` is the last ledger entry included in
-    ``shards``.
+    keeps the last :data:`MAX_RUNS` runs with their rates. ``sources`` maps the name of each source of rows to
+    its place and inputs (see :class:`prep.cache.sources.Origin`). ``folded`` is the last ledger entry
+    included in ``shards``.
     """
 
     stage: str
@@ -63,6 +66,7 @@ class Manifest:
     shards: dict[str, Shard] = field(default_factory=dict)
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     folded: int = 0
 
     @property
@@ -96,6 +100,7 @@ class Manifest:
             "shards": [shard.to_json() for shard in self.shards.values()],
             "finished": self.finished,
             "runs": self.runs[-MAX_RUNS:],
+            "sources": self.sources,
             "folded": self.folded,
         }
 
@@ -116,17 +121,26 @@ class Manifest:
                 created=value["created"],
                 versions=value["versions"],
                 inputs=value["inputs"],
-                shards={entry["name"]: Shard(**entry) for entry in value["shards"]},
+                shards={entry["name"]: _shard(entry) for entry in value["shards"]},
                 finished=value["finished"],
                 runs=value["runs"],
+                sources=dict(value.get("sources", {})),
                 folded=value["folded"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _broken(where, error) from error
 
     def save(self, files: Files) -> None:
         """Write the manifest atomically; the shards it lists are committed once this returns."""
         files.write(MANIFEST, json.dumps(self.to_json(), indent=1).encode())
+
+
+def _shard(entry: Mapping[str, Any]) -> Shard:
+    """A listed shard. It is read, linked and deleted by its name, so this is a plain name of a shard."""
+    shard = Shard(**entry)
+    if not is_shard(shard.name):
+        raise ValueError(f"{shard.name!r} is no name of a shard")
+    return shard
 
 
 def _broken(where: str, error: Exception) -> PrepError:
@@ -162,7 +176,7 @@ def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
     if entry["generation"] != manifest.generation:
         return
     for shard in entry["shards"]:
-        manifest.shards[shard["name"]] = Shard(**shard)
+        manifest.shards[shard["name"]] = _shard(shard)
     for name in entry["removed"]:
         manifest.shards.pop(name, None)
     manifest.folded = sequence

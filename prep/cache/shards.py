@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from prep.cache.schema import SCHEMA_VERSION
 SHARD_PREFIX = "part-"
 SHARD_SUFFIX = ".parquet"
 META_KEY = b"pcnet-prep"
+_NAME = re.compile(r"part-[0-9a-z]+\.parquet")
 
 # The trainer reads proposals a few images at a time, and phrases and scores as a whole.
 ROW_GROUP_ROWS = {"phrases": 65_536, "proposals": 128, "scores": 4_096}
@@ -82,7 +84,7 @@ def shard_name(digest: str) -> str:
 
 def is_shard(name: str) -> bool:
     """Whether a file name is that of a shard."""
-    return name.startswith(SHARD_PREFIX) and name.endswith(SHARD_SUFFIX)
+    return bool(_NAME.fullmatch(name))
 
 
 def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:

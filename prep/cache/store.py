@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
 
 CACHE_FOLDER = "cache"
+ASIDE_FOLDER = "aside"
 
 
 def open_store(uri: str | Path, *, create: bool = False) -> Store:
@@ -57,11 +58,16 @@ class Store:
         """The tables that exist in this store."""
         return [stage for stage in STAGES if self.files.exists(f"{stage}/{MANIFEST}")]
 
+    def tables(self) -> list[StageStore]:
+        """Every table, and after each the rows set aside from it; they need not exist."""
+        stages = [self.stage(name) for name in STAGES]
+        return [table for stage in stages for table in (stage, stage.aside)]
+
     def stage(self, name: str) -> StageStore:
         """One table of the store, one of ``prep.cache.schema.STAGES``."""
         if name not in STAGES:
             raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(STAGES)}.")
-        return StageStore(self.files.folder(name), name)
+        return StageStore(self.files.folder(name), name, self.files.folder(f"{ASIDE_FOLDER}/{name}"))
 
     def require_table(self, name: str, command: str) -> StageReader:
         """The rows of a required table; if missing, MissingInputError with ``command`` as the remedy."""
@@ -74,10 +80,19 @@ class Store:
 class StageStore:
     """The folder of one table: ``reader()`` needs no lock, ``writer()`` takes it."""
 
-    def __init__(self, files: Files, name: str) -> None:
+    def __init__(self, files: Files, name: str, aside: Files | None = None) -> None:
         self.files = files
         self.name = name
         self.schema, self.key_column = STAGES[name]
+        self.label = name if aside is not None else f"{ASIDE_FOLDER}/{name}"
+        self._aside = aside
+
+    @property
+    def aside(self) -> StageStore:
+        """The rows that the input no longer has: a table of the same columns, ``<store>/aside/<table>``."""
+        if self._aside is None:
+            raise ValueError("Rows that are set aside have no table for such rows.")
+        return StageStore(self._aside, self.name)
 
     def reader(self) -> StageReader:
         """The rows committed at this moment. Works while a writer is active and on a read-only store."""

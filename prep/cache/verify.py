@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from prep.cache.files import Files
 from prep.cache.keyset import column_hashes
 from prep.cache.manifest import MANIFEST, Manifest, load_manifest
-from prep.cache.schema import STAGES
 from prep.cache.shards import Shard, is_shard, read_shard, shard_name
 from prep.cache.store import CACHE_FOLDER, StageStore, Store
 from prep.errors import PrepError
@@ -81,7 +80,7 @@ def verify(store: Store, checks: Mapping[str, RowCheck] | None = None) -> Verify
     Needs no lock; while a writer is active it may report a shard that is about to be listed.
     """
     started = time.monotonic()
-    reports = [verify_stage(store.stage(name), (checks or {}).get(name)) for name in STAGES]
+    reports = [verify_stage(table, (checks or {}).get(table.name)) for table in store.tables()]
     reports = [report for report in reports if report.shards or report.problems]
     reports += [verify_answers(files, name) for name, files in cache_folders(store.files)]
     return VerifyReport(reports, time.monotonic() - started)
@@ -97,20 +96,20 @@ def cache_folders(store: Files) -> Iterator[tuple[str, Files]]:
 
 def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageReport:
     """:func:`verify` for one table."""
-    report = StageReport(stage.name)
+    report = StageReport(stage.label)
     tree = stage.files.tree()
     try:
         manifest = load_manifest(stage.files)
     except PrepError as error:
-        report.problems.append(Problem(stage.name, "manifest", MANIFEST, error.message))
+        report.problems.append(Problem(stage.label, "manifest", MANIFEST, error.message))
         manifest = None
     if manifest is None:
         if any(name.endswith(".parquet") for name in tree) and not report.problems:
-            report.problems.append(Problem(stage.name, "manifest", MANIFEST, "is missing"))
+            report.problems.append(Problem(stage.label, "manifest", MANIFEST, "is missing"))
         return report
     report.shards, report.rows = len(manifest.shards), manifest.rows
     report.bytes = sum(shard.bytes for shard in manifest.shards.values())
-    report.problems += unnamed(stage.name, manifest, tree)
+    report.problems += unnamed(stage.label, manifest, tree)
     reader = _RowReader(stage, check)
     for shard in manifest.shards.values():
         report.problems += reader.shard(shard)
@@ -118,7 +117,7 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
     most = max((int(entry["rows"]) for entry in manifest.finished.values()), default=0)
     if manifest.rows < most:
         detail = f"{manifest.rows} rows are listed, a finished selection had {most}"
-        report.problems.append(Problem(stage.name, "lost", MANIFEST, detail))
+        report.problems.append(Problem(stage.label, "lost", MANIFEST, detail))
     return report
 
 
@@ -145,27 +144,27 @@ class _RowReader:
             data = stage.files.read(shard.name)
         except PrepError as error:
             kind = "altered" if stage.files.exists(shard.name) else "missing"
-            yield Problem(stage.name, kind, shard.name, f"{error.message.rstrip('.')}; {shard.rows} rows")
+            yield Problem(stage.label, kind, shard.name, f"{error.message.rstrip('.')}; {shard.rows} rows")
             return
         digest = hashlib.sha256(data).hexdigest()
         if digest != shard.sha256 or shard_name(digest) != shard.name:
             detail = f"SHA-256 is {digest[:16]}..., not {shard.sha256[:16]}...; {shard.rows} rows"
-            yield Problem(stage.name, "altered", shard.name, detail)
+            yield Problem(stage.label, "altered", shard.name, detail)
             return
         try:
             table = pq.read_table(pa.BufferReader(data), schema=stage.schema)
             table.validate(full=True)
         except (pa.ArrowInvalid, OSError, ValueError) as error:
-            yield Problem(stage.name, "altered", shard.name, f"does not decode: {error}")
+            yield Problem(stage.label, "altered", shard.name, f"does not decode: {error}")
             return
         if table.num_rows != shard.rows:
-            yield Problem(stage.name, "altered", shard.name, f"{table.num_rows} rows, not {shard.rows}")
+            yield Problem(stage.label, "altered", shard.name, f"{table.num_rows} rows, not {shard.rows}")
             return
         faults = list(self._check(table)) if self._check else []
         if faults:
             shown = "; ".join(f"row {number}: {why}" for number, why in faults[:SHOWN])
             rows = tuple(number for number, _ in faults)
-            yield Problem(stage.name, "wrong", shard.name, f"{len(faults)} rows: {shown}", rows)
+            yield Problem(stage.label, "wrong", shard.name, f"{len(faults)} rows: {shown}", rows)
         self._names.append(shard.name)
         self._hashes.append(column_hashes(table.column(stage.key_column)))
 
@@ -191,7 +190,7 @@ class _RowReader:
             if again:
                 first = keys[again[0]].as_py()
                 detail = f"{len(again)} rows are duplicates, the first is {first!r}"
-                yield Problem(self._stage.name, "doubled", name, detail, tuple(again))
+                yield Problem(self._stage.label, "doubled", name, detail, tuple(again))
 
 
 def verify_answers(files: Files, name: str) -> StageReport:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prep.cache.exchange import aside_of, exchange
-from prep.cache.files import Files, open_files
+from prep.cache.exchange import aside_of
+from prep.cache.files import Files
 from prep.cache.keys import fingerprint
 from prep.cache.keyset import KeySet, column_hashes, hash_keys
 from prep.cache.lock import WriterLock
@@ -39,16 +37,14 @@ COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 << 20
 FOLD_EVERY = 100
 
-Groups = Sequence[Sequence[str]]
-Keep = Callable[[str, pa.Table], pa.Table]
-
 
 class StageWriter:
     """Appends rows to a table; created by ``StageStore.writer`` and used as a context manager.
 
     A row is committed once its shard has its final name. Rows passed to :meth:`write` are buffered and
     committed when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also
-    after an exception, so that finished units are never lost.
+    after an exception, so that finished units are never lost. With ``replace``, the table keeps its rows
+    until the first new ones are committed: a run that fails before loses nothing.
     """
 
     def __init__(
@@ -71,21 +67,22 @@ class StageWriter:
         self._share = share
         self._inputs = dict(inputs or {})
         self._commit_seconds = commit_seconds
-        self._lock = WriterLock(stage.files)
+        self.lock = WriterLock(stage.files)
         self._manifest: Manifest | None = None
+        self._replaced: Manifest | None = None  # committed until the first new rows are
         self._keys: KeySet | None = None
         self._buffer: list[pa.Table] = []
         self._buffered_rows = self._buffered_bytes = 0
         self._last_commit = time.monotonic()
-        self._sequence = 0
+        self.sequence = 0
 
     def __enter__(self) -> StageWriter:
         self.files.make()
-        self._lock.acquire()
+        self.lock.acquire()
         try:
             self._open()
         except BaseException:
-            self._lock.release()
+            self.lock.release()
             raise
         return self
 
@@ -95,12 +92,12 @@ class StageWriter:
         try:
             self.flush()
             if self._manifest is not None:
-                fold(self.files, self.manifest)
+                self.save()
         except PrepError:
             if error is None:
                 raise
         finally:
-            self._lock.release()
+            self.lock.release()
 
     @property
     def manifest(self) -> Manifest:
@@ -109,10 +106,19 @@ class StageWriter:
             raise RuntimeError("A StageWriter must be used as a context manager.")
         return self._manifest
 
+    @manifest.setter
+    def manifest(self, changed: Manifest) -> None:
+        self._manifest = changed
+
     @property
     def uri(self) -> str:
         """The location of the shards, for the summary."""
         return self.files.uri
+
+    @property
+    def cache_uri(self) -> str | None:
+        """The cache in which retired shards stay readable."""
+        return None if self._cache is None else self._cache.uri
 
     @property
     def done(self) -> KeySet:
@@ -120,6 +126,10 @@ class StageWriter:
         if self._keys is None:
             self._keys = self.stage.reader().keys()
         return self._keys
+
+    def forget_keys(self) -> None:
+        """Read the keys again on next use: rows have been removed."""
+        self._keys = None
 
     def finished(self, selection: Mapping[str, Any]) -> bool:
         """Whether an earlier run committed all rows of this selection (inputs' hashes, splits, ...)."""
@@ -130,7 +140,12 @@ class StageWriter:
         self.flush()
         entry = {"selection": dict(selection), "rows": rows, "at": utc_now()}
         self.manifest.finished[fingerprint(selection)] = entry
-        fold(self.files, self.manifest)
+        self.save()
+
+    def save(self) -> None:
+        """Commit the manifest with the ledger merged into it, but not while replaced rows are committed."""
+        if self._replaced is None:
+            fold(self.files, self.manifest)
 
     def record_run(self, run: Mapping[str, Any]) -> None:
         """Store the statistics of a run (JSON values: arguments, rows, seconds, rate) in the manifest."""
@@ -163,98 +178,63 @@ class StageWriter:
         """Commit the buffer: after this returns, the rows survive a crash of the process."""
         if self._buffer:
             table = pa.concat_tables(self._buffer)
-            self._lock.check()
-            shard, data = encode(table, self._meta())
+            self.lock.check()
+            shard, data = encode(table, self.meta())
             self.files.write(shard.name, data)
             self._buffer, self._buffered_rows, self._buffered_bytes = [], 0, 0
-            self._list([shard])
+            if self._replaced is not None:
+                self._switch(self._replaced, shard)
+            else:
+                self.list_shards([shard])
             if self._share and self._cache is not None:
                 self._keep([shard.name], self.manifest.fingerprint)
         self._last_commit = time.monotonic()
 
-    def rewrite(self, groups: Groups, keep: Keep) -> None:
-        """Replace each group by one shard, with the rows of its shards that ``keep(name, table)`` returns.
-
-        The change is atomic for readers of the manifest, and for a glob of a local folder: the new folder is
-        built separately and swapped in. If folders cannot be swapped, a glob may see rows twice while the old
-        files are removed; if the process dies then, the next writer finishes the removal.
-        """
-        self.flush()
-        if not groups:
-            return
-        self._keys = None  # some may have been removed, so they are read again on next use
-        if self.files.local is None or not self._rewrite_aside(self.files.local, groups, keep):
-            for group in groups:
-                added = self._merged(self.files, group, keep)
-                same = {shard.name for shard in added}
-                self._list(added, removed=[name for name in group if name not in same])
-        fold(self.files, self.manifest)
-
-    def _merged(self, target: Files, group: Sequence[str], keep: Keep) -> list[Shard]:
-        """Write the kept rows of a group to ``target``: one shard, or none."""
-        table = pa.concat_tables([keep(name, read_shard(self.files, name)) for name in group])
-        if not table.num_rows:
-            return []
-        shard, data = encode(table.cast(self.stage.schema), self._meta())
-        target.write(shard.name, data)
-        return [shard]
-
-    def _rewrite_aside(self, folder: Path, groups: Groups, keep: Keep) -> bool:
-        """:meth:`rewrite` through a second folder; False, with nothing changed, if that is not possible."""
-        aside = aside_of(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        target = open_files(aside)
-        target.make()
-        leader = {group[0]: group for group in groups}
-        replaced = {name for group in groups for name in group}
-        shards: dict[str, Shard] = {}
-        for name, shard in self.manifest.shards.items():
-            if name in leader:
-                shards.update((new.name, new) for new in self._merged(target, leader[name], keep))
-            elif name not in replaced:
-                self.files.link(name, target)
-                shards[name] = shard
-        changed = replace(self.manifest, shards=shards, folded=self._sequence)
-        changed.save(target)
-        self._lock.follow(aside)
-        swapped = exchange(aside, folder)
-        if swapped:
-            self._manifest = changed
-        shutil.rmtree(aside, ignore_errors=True)
-        return swapped
-
-    def _list(self, shards: list[Shard], removed: Sequence[str] = ()) -> None:
+    def list_shards(self, shards: list[Shard], removed: Sequence[str] = ()) -> None:
         """Add shards to the ledger; from time to time, fold it into the manifest."""
-        self._sequence += 1
-        write_ledger(self.files, self.manifest.generation, self._sequence, shards, removed)
+        self.sequence += 1
+        write_ledger(self.files, self.manifest.generation, self.sequence, shards, removed)
         for shard in shards:
             self.manifest.shards[shard.name] = shard
         for name in removed:
             self.manifest.shards.pop(name, None)
             self.files.delete(name)
-        self.manifest.folded = self._sequence
+        self.manifest.folded = self.sequence
         self.commits += 1
         if self.commits % FOLD_EVERY == 0:
             fold(self.files, self.manifest)
 
-    def _meta(self) -> ShardMeta:
+    def _switch(self, replaced: Manifest, first: Shard) -> None:
+        """Commit the first new shard in place of all rows of ``replaced``, which stay in the cache."""
+        self._keep(list(replaced.shards), replaced.fingerprint)
+        self._replaced = None
+        self.manifest.shards[first.name] = first
+        self.manifest.save(self.files)
+        self.commits += 1
+        self._recover(self.files.sizes())
+
+    def meta(self) -> ShardMeta:
+        """The metadata of a new shard."""
         return ShardMeta(self.stage.name, self.manifest.generation, self.settings)
 
     def _open(self) -> None:
         """Read the committed state, check it against this run, and recover from a killed run."""
         stored, names = load_manifest(self.files), self.files.sizes()
         stored = checked_manifest(stored, self.files, names, self.settings, self._replace)
-        if stored is None or self._replace:
-            if stored is not None:
-                self._keep(list(stored.shards), stored.fingerprint)
+        if stored is None or (self._replace and not stored.shards):
             stored = Manifest(self.stage.name, self.settings)
+        elif self._replace:
+            self._replaced = stored
+            stored = Manifest(self.stage.name, self.settings, folded=stored.folded)
+            self._keys = KeySet()
         self._manifest = stored
-        self._sequence = max([stored.folded, *ledger_sequences(names)])
-        stored.folded = self._sequence
+        self.sequence = max([stored.folded, *ledger_sequences(names)])
+        stored.folded = self.sequence
         stored.versions = package_versions()
         stored.inputs = {**stored.inputs, **self._inputs}
-        stored.save(self.files)
-        self._recover(names)
+        if self._replaced is None:
+            stored.save(self.files)
+            self._recover(names)
 
     def _keep(self, names: list[str], settings_fingerprint: str) -> None:
         """Keep shards readable in the response cache, under the settings they were made with."""
@@ -266,7 +246,7 @@ class StageWriter:
             self.files.link(name, folder)
 
     def _recover(self, names: Mapping[str, int]) -> None:
-        """Recover from a killed run: adopt complete shards that it did not list, remove its other files."""
+        """Adopt complete shards of this table that a killed run did not list; remove its other files."""
         manifest = self.manifest
         if self.files.local is not None:
             shutil.rmtree(aside_of(self.files.local), ignore_errors=True)
@@ -292,6 +272,6 @@ class StageWriter:
         hashes = hash_keys(read_shard(self.files, name, [self.stage.key_column]).column(0).to_pylist())
         if self.done.contains_hashes(hashes).any():
             return False
-        self._list([shard])
+        self.list_shards([shard])
         self.done.add_hashes(hashes)
         return True

@@ -64,9 +64,17 @@ Cache = Annotated[
     str | None,
     typer.Option("--cache", help="Response cache, shared across stores. Default: in --out."),
 ]
+KeepMissing = Annotated[
+    bool,
+    typer.Option(
+        "--keep-missing", help="Keep rows that the input no longer has; they are set aside otherwise."
+    ),
+]
 Replace = Annotated[
     bool,
-    typer.Option("--replace", help="Overwrite this table: its existing rows are deleted."),
+    typer.Option(
+        "--replace", help="Overwrite this table: its existing rows go when the first new ones are written."
+    ),
 ]
 Gpus = Annotated[
     int | None, typer.Option("--gpus", min=0, help="Number of GPUs. Default: all visible ones, or the CPU.")

@@ -62,6 +62,7 @@ def phrases(
     out: shared.Out = "prepared",
     cache: shared.Cache = None,
     replace: shared.Replace = False,
+    keep_missing: shared.KeepMissing = False,
     prompt: PromptFile = None,
     revision: Revision = "main",
     quantization: Quantization = None,

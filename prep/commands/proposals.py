@@ -107,6 +107,7 @@ def sam(
     out: shared.Out = "prepared",
     cache: shared.Cache = None,
     replace: shared.Replace = False,
+    keep_missing: shared.KeepMissing = False,
     points_per_side: PointsPerSide = None,
     points_per_batch: PointsPerBatch = None,
     pred_iou_thresh: PredIouThresh = None,

@@ -45,7 +45,7 @@ def run_options(context: typer.Context) -> dict[str, Any]:
     """The shared flags of a command as keyword arguments of the functions that run a stage."""
     params = context.params
     passed_on: dict[str, Any] = {
-        name: params[name] for name in ("replace", "cache", "ray_address") if name in params
+        name: params[name] for name in ("replace", "keep_missing", "cache", "ray_address") if name in params
     }
     return {
         **passed_on,

@@ -52,6 +52,8 @@ def _status_lines(found: StoreStatus) -> Iterator[str]:
             f"{stage.stage}: {stage.rows:,} rows ({counts or 'no status'}) in {stage.shards:,} shards, "
             f"{stage.bytes / 2**20:,.1f} MiB; created {stage.created}"
         )
+        if stage.set_aside:
+            yield f"  {stage.set_aside:,} rows set aside, as the input no longer has them"
         for name, value in stage.settings.items():
             yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
         for run in stage.runs[-3:]:

@@ -40,6 +40,10 @@ class Dataset(Protocol):
     def root(self) -> Path:
         """The folder that image paths are relative to."""
 
+    @property
+    def place(self) -> Path:
+        """The file or folder that is read."""
+
     def splits(self) -> list[str]:
         """The names of the splits that have entries."""
 
@@ -117,6 +121,7 @@ class ImageFolder:
 
     def __init__(self, root: Path) -> None:
         self.root, self.name, self.split_by = root, root.name or str(root), ""
+        self.place = root
         self.left_out: Mapping[str, int] = {}  # what the last complete listing left out, and how often
 
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:

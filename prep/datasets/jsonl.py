@@ -35,6 +35,7 @@ class JsonlDataset:
 
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
+        self.place = path
         self.name, self.split_by = rows.clean_text(path.stem), ""
         # Why images of the last complete iteration were left out, and how often.
         self.left_out: Mapping[str, int] = {}

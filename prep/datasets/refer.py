@@ -38,7 +38,7 @@ class RefDataset:
 
     def __init__(self, root: Path, name: str, split_by: str, refs_file: Path) -> None:
         self.root, self.name, self.split_by = root, name, split_by
-        self.refs_file = refs_file
+        self.refs_file = self.place = refs_file
         # Why images of the last complete iteration were left out, and how often.
         self.left_out: Mapping[str, int] = {}
         self.instances_file = refs_file.parent / "instances.json"

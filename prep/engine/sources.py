@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from prep.cache.follow import Entry, follow
+from prep.cache.sources import Origin, is_followed
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -22,8 +27,35 @@ class Source(Protocol):
     def split_by(self) -> str:
         """The split version, or an empty string."""
 
+    @property
+    def place(self) -> Path:
+        """The file or folder that is read."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that image paths are relative to."""
+
     def inputs(self) -> dict[str, str]:
         """File name -> SHA-256 of each annotation file that was read."""
+
+
+def origin_of(source: Source) -> Origin:
+    """How the tables that are made of a source identify it."""
+    place, inputs = os.path.abspath(source.place), source.inputs()
+    name = os.path.basename(place) if inputs else place
+    if source.split_by:
+        name = f"{source.name}/{source.split_by}"
+    return Origin(name, (source.name, source.split_by), place, os.path.abspath(source.root), inputs)
+
+
+def follow_source(
+    writer: StageWriter, source: Source, entries: Callable[[], Iterable[Entry]], *, keep_missing: bool
+) -> dict[str, int]:
+    """Bring a table in line with all of a source, by :func:`prep.cache.follow.follow`; count the changes."""
+    origin = origin_of(source)
+    if is_followed(writer, origin, keep_missing):
+        return {}
+    return follow(writer, origin, entries(), keep_missing=keep_missing).counts()
 
 
 def source_options(

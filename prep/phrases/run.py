@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prep.engine.local import Engine
-from prep.engine.sources import Source, inputs_of, source_options
+from prep.engine.sources import Source, follow_source, inputs_of, source_options
+from prep.phrases.fallback import unusable
 from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import RulesStage, rules_settings
@@ -16,6 +17,7 @@ from prep.phrases.stage import RulesStage, rules_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from prep.cache.follow import Entry
     from prep.cache.store import Store
     from prep.engine.runner import Summary
     from prep.records import Expression
@@ -41,6 +43,7 @@ def run_phrases(
     splits: Collection[str] | None = None,
     cache: str | Path | None = None,
     replace: bool = False,
+    keep_missing: bool = False,
     keep_raw: bool = False,
     workers: int = 1,
     ray_address: str | None = None,
@@ -50,9 +53,10 @@ def run_phrases(
     """Decompose every expression of ``sources`` that has no row yet; one summary per source.
 
     ``stage`` runs a model; None selects the rules. ``cache`` is a folder of answers that several stores share
-    (default: inside the store). ``count`` iterates the expressions beforehand, so that progress has a total.
-    One engine serves all sources. Raises :class:`~prep.errors.PrepError` if the stage was started with other
-    settings and ``replace`` is not given, and for a split that does not exist.
+    (default: inside the store). Rows that a source no longer has are set aside, unless ``keep_missing``.
+    ``count`` iterates the expressions beforehand, so that progress has a total. One engine serves all
+    sources. Raises :class:`~prep.errors.PrepError` if the stage was started with other settings and
+    ``replace`` is not given, and for a split that does not exist.
     """
     run: Callable[..., Summary] = run_rules
     if stage is not None:
@@ -65,12 +69,23 @@ def run_phrases(
             Engine[Any](stage or RulesStage(), workers=workers, ray_address=ray_address) as engine,
         ):
             for source in sources:
-                options = source_options(writer, source, splits, source.expressions if count else None)
                 expressions = source.expressions(splits)
-                summaries.append(
-                    run(expressions, engine=engine, writer=writer, arguments=arguments, **options)
-                )
+                followed = follow_source(writer, source, partial(_entries, source), keep_missing=keep_missing)
+                options = source_options(writer, source, splits, source.expressions if count else None)
+                summary = run(expressions, engine=engine, writer=writer, arguments=arguments, **options)
+                summary.extra.update(followed)
+                summaries.append(summary)
     finally:
         if stage is not None:
             stage.close()
     return summaries
+
+
+def _entries(source: Texts) -> Iterator[Entry]:
+    """Every expression of a source, as the rows must agree with it."""
+    for text in source.expressions():
+        yield (
+            text.row_id,
+            {"split": text.split, "image_id": text.image_id},
+            text.problem or unusable(text.text),
+        )

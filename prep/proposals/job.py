@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,11 +12,11 @@ import pyarrow as pa
 
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import fingerprint
-from prep.cache.maintain import cut_rows
+from prep.cache.rewrite import cut_rows
 from prep.cache.schema import PROPOSALS
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, run_stage
-from prep.engine.sources import Source, inputs_of, source_options
+from prep.engine.sources import Source, follow_source, inputs_of, source_options
 from prep.errors import PrepError
 from prep.proposals.rows import Answer, content_key
 from prep.proposals.sam.fidelity import ExactnessStats
@@ -27,6 +28,7 @@ from prep.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prep.cache.follow import Entry
     from prep.cache.store import Store
     from prep.cache.writer import StageWriter
     from prep.records import ImageRef
@@ -120,6 +122,7 @@ def run_proposals(
     splits: Collection[str] | None = None,
     cache: str | Path | None = None,
     replace: bool = False,
+    keep_missing: bool = False,
     unit_size: int = 8,
     workers: int = 1,
     ray_address: str | None = None,
@@ -131,7 +134,8 @@ def run_proposals(
     The row of an image whose bytes have changed is made again. A file is read again only if its size or
     modification time has changed; ``summary.extra["changed"]`` counts such rows. ``cache`` is a cache folder
     that several stores can share (default: inside the store). ``count`` counts the images first, so that
-    progress has a total. Raises :class:`~prep.errors.PrepError` if the table has other settings and
+    progress has a total. Rows of images that a source no longer has are set aside, unless ``keep_missing``.
+    Raises :class:`~prep.errors.PrepError` if the table has other settings and
     ``replace`` is not set, or if a source has no images.
     """
     settings, inputs = stage.settings(), inputs_of(sources)
@@ -148,6 +152,7 @@ def run_proposals(
     ):
         retired = _retire_changed(sources, splits, writer, seen)
         for source in sources:
+            followed = follow_source(writer, source, partial(_entries, source), keep_missing=keep_missing)
             told = _Told(seen, retired)
             summary = run_stage(
                 engine,
@@ -159,7 +164,7 @@ def run_proposals(
                 arguments=arguments,
                 **source_options(writer, source, splits, source.images if count else None),
             )
-            summary.extra.update(told.extra(source))
+            summary.extra.update({**told.extra(source), **followed})
             summaries.append(summary)
     return summaries
 
@@ -182,6 +187,12 @@ def _retire_changed(
         cut_rows(writer, {shard: rows for shard, rows in cut.items() if rows})
         retired |= here
     return retired
+
+
+def _entries(source: Images) -> Iterator[Entry]:
+    """Every image of a source, as the rows must agree with it; another source may know more of an image."""
+    for ref in source.images():
+        yield ref.image, {} if ref.image_id is None else {"image_id": ref.image_id}, ref.problem or None
 
 
 def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.cache.maintain import cut_rows
+from prep.cache.rewrite import cut_rows
 from prep.cache.shards import read_shard
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage

@@ -1,0 +1,109 @@
+"""Rewrites shards of a table, atomically for its readers: to merge them, and to change or remove rows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from prep.cache.exchange import aside_of, exchange
+from prep.cache.files import Files, open_files
+from prep.cache.manifest import KEYS_PREFIX
+from prep.cache.shards import Shard, encode, read_shard
+
+if TYPE_CHECKING:
+    from prep.cache.writer import StageWriter
+
+Groups = Sequence[Sequence[str]]
+Keep = Callable[[str, pa.Table], pa.Table]
+
+
+def rewrite(writer: StageWriter, groups: Groups, keep: Keep) -> None:
+    """Replace each group by one shard, with the rows of its shards that ``keep(name, table)`` returns.
+
+    The change is atomic for readers of the manifest, and for a glob of a local folder: the new folder is
+    built separately and swapped in; a folder that is a link stays one. If folders cannot be swapped, a glob
+    may see rows twice while the old files are removed; if the process dies then, the next writer finishes the
+    removal.
+    """
+    writer.flush()
+    if not groups:
+        return
+    writer.forget_keys()
+    if writer.files.local is None or not _rewrite_aside(writer, writer.files.local, groups, keep):
+        for group in groups:
+            added = _merged(writer, writer.files, group, keep)
+            same = {shard.name for shard in added}
+            writer.list_shards(added, removed=[name for name in group if name not in same])
+    writer.save()
+
+
+def cut_rows(writer: StageWriter, rows: Mapping[str, set[int]]) -> None:
+    """Remove rows (shard -> row numbers) from a table, so that they can be written again.
+
+    Selections that earlier runs finished are marked unfinished first, in case the process dies in between.
+    """
+
+    def keep(name: str, table: pa.Table) -> pa.Table:
+        return table.filter(pa.array([row not in rows[name] for row in range(table.num_rows)]))
+
+    if rows:
+        writer.manifest.finished.clear()
+        writer.save()
+        rewrite(writer, [[name] for name in rows], keep)
+
+
+def _merged(writer: StageWriter, target: Files, group: Sequence[str], keep: Keep) -> list[Shard]:
+    """Write the kept rows of a group to ``target``: one shard, or none."""
+    schema = writer.stage.schema
+    tables = [complete(keep(name, read_shard(writer.files, name)), schema) for name in group]
+    table = pa.concat_tables(tables)
+    if not table.num_rows:
+        return []
+    shard, data = encode(table, writer.meta())
+    target.write(shard.name, data)
+    return [shard]
+
+
+def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of ``schema``; one that an older version did not write is null."""
+    for name in schema.names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+    return table.select(schema.names).cast(schema)
+
+
+def _rewrite_aside(writer: StageWriter, folder: Path, groups: Groups, keep: Keep) -> bool:
+    """:func:`rewrite` through a second folder; False, with nothing changed, if that is not possible."""
+    folder = folder.resolve()
+    aside = aside_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    target = open_files(aside)
+    try:
+        aside.mkdir()
+    except OSError:  # the table's folder may be a link into a folder that is not ours to write to
+        return False
+    leader = {group[0]: group for group in groups}
+    replaced = {name for group in groups for name in group}
+    shards: dict[str, Shard] = {}
+    for name, shard in writer.manifest.shards.items():
+        if name in leader:
+            shards.update((new.name, new) for new in _merged(writer, target, leader[name], keep))
+        elif name not in replaced:
+            writer.files.link(name, target)
+            shards[name] = shard
+    for name in writer.files.sizes():
+        if name.startswith(KEYS_PREFIX):
+            writer.files.link(name, target)
+    changed = replace(writer.manifest, shards=shards, folded=writer.sequence)
+    changed.save(target)
+    writer.lock.follow(aside)
+    swapped = exchange(aside, folder)
+    if swapped:
+        writer.manifest = changed
+    shutil.rmtree(aside, ignore_errors=True)
+    return swapped

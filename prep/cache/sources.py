@@ -1,0 +1,108 @@
+"""Remembers where the rows of a table come from: the place, the inputs and the keys of each source."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.cache.keys import fingerprint
+from prep.cache.manifest import KEYS_PREFIX
+from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from prep.cache.writer import StageWriter
+
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of a run come from.
+
+    ``name`` identifies the source in a table; ``owner`` is the dataset and the split_by that its rows have
+    by default; ``place`` is the absolute path of its file or folder, ``root`` that of its images; ``inputs``
+    maps each annotation file to its SHA-256 (empty for a folder of images: each run lists it anew).
+    """
+
+    name: str
+    owner: tuple[str, str]
+    place: str
+    root: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def entry(self, keep_missing: bool) -> dict[str, Any]:
+        """The entry of the manifest's ``sources``."""
+        place = {"place": self.place, "root": self.root}
+        return {**place, "inputs": dict(self.inputs), "keeps_missing": keep_missing}
+
+
+def is_followed(writer: StageWriter, origin: Origin, keep_missing: bool) -> bool:
+    """Whether the table is in line with this very input, so that nothing has to be compared."""
+    return bool(origin.inputs) and writer.manifest.sources.get(origin.name) == origin.entry(keep_missing)
+
+
+def check_place(writer: StageWriter, origin: Origin) -> None:
+    """Raise :class:`PrepError` if the table has rows of another file of this name, which is still there."""
+    before = writer.manifest.sources.get(origin.name)
+    if before is None or before["place"] == origin.place or before["inputs"] == dict(origin.inputs):
+        return
+    if os.path.exists(before["place"]):
+        raise PrepError(
+            f"{writer.uri} has rows of {before['place']}; this run reads {origin.place}, which has the same "
+            "name and other contents.",
+            "Use another store with --out, or remove the file that the other one replaces.",
+        )
+
+
+def predecessor(writer: StageWriter, origin: Origin) -> str:
+    """The name of the source before it was moved: one of a folder that is gone and had the same last name."""
+    sources = writer.manifest.sources
+    if origin.name in sources or origin.inputs:
+        return origin.name
+    last = os.path.basename(origin.place)
+    moved = [
+        name
+        for name, entry in sources.items()
+        if not entry["inputs"]
+        and os.path.basename(entry["place"]) == last
+        and not os.path.exists(entry["place"])
+    ]
+    return moved[0] if len(moved) == 1 else origin.name
+
+
+def record(writer: StageWriter, origin: Origin, keys: Hashes, keep_missing: bool) -> None:
+    """Remember what the source has now; with ``keep_missing``, what it had is still its own."""
+    moved = predecessor(writer, origin)
+    if keep_missing:
+        before = read_keys(writer, moved)
+        keys = keys if before is None else np.union1d(keys, before)
+    buffer = io.BytesIO()
+    np.save(buffer, keys)
+    writer.files.write(_keys_file(writer, origin.name), buffer.getvalue())
+    writer.manifest.sources.pop(moved, None)
+    writer.manifest.sources[origin.name] = origin.entry(keep_missing)
+    writer.save()
+
+
+def _keys_file(writer: StageWriter, source: str) -> str:
+    return (
+        f"{KEYS_PREFIX}{fingerprint({'generation': writer.manifest.generation, 'source': source})[:16]}.npy"
+    )
+
+
+def read_keys(writer: StageWriter, source: str) -> Hashes | None:
+    """The keys that a source had; None if they were not recorded, or the file is damaged."""
+    name = _keys_file(writer, source)
+    if not writer.files.exists(name):
+        return None
+    try:
+        keys = np.load(io.BytesIO(writer.files.read(name)), allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    return keys if keys.dtype == np.uint64 and keys.ndim == 1 else None
