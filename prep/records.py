@@ -1,7 +1,8 @@
-"""Defines the shared record types: expressions, image references, phrase sets and proposals."""
+"""Defines the shared record types, and which splits a row is in."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -70,3 +71,11 @@ class Proposal:
     stability_score: float | None = None
     point: tuple[float, float] | None = None
     crop_box: tuple[float, float, float, float] | None = None
+
+
+def in_splits(split: str, wanted: Collection[str]) -> bool:
+    """Whether a row's split is selected; RefClef's shared test sets (``testAB``) belong to both of theirs."""
+    if split in wanted:
+        return True
+    letters = split[4:] if split.startswith("test") else ""
+    return len(letters) > 1 and any(f"test{letter}" in wanted for letter in letters)

@@ -111,6 +111,7 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
     by_name = {field.name: params[field.name] for field in fields(TrainConfig) if field.name in params}
     computed = {
         "dataset": dataset,
+        "input": None if params["input"] is None else str(params["input"]),
         "data": str(data),
         "out": str(params["out"] or Path("runs") / dataset),
         "begin_from": None if begin_from is None else str(begin_from),

@@ -8,25 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prep.cache.keyset import column_hashes
+from prep.cache.sources import keys_of_input
 from prep.errors import PrepError
 from prep.masks.grid32 import BYTES_PER_MASK, unpack
+from prep.records import in_splits
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from prep.cache.store import StageReader
+
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows to read: a dataset, its split_by (if the store has more than one) and a split."""
+    """The rows to read: a dataset, its split_by (if the store has more than one) and a split.
+
+    With ``input``, they are the rows that were made of that JSONL file, whatever dataset each of them names.
+    """
 
     dataset: str
     split: str | None = None
     split_by: str | None = None
+    input: Path | None = None
+
+    @property
+    def flags(self) -> str:
+        """The options of `pcnet-prep phrases` and `sam` for these rows."""
+        return f"--dataset {self.dataset}" if self.input is None else f"--input {self.input}"
 
 
 @dataclass(frozen=True)
@@ -77,27 +92,16 @@ def _require(stage: str, reader: Any, store: str, command: str) -> None:
         raise PrepError(f"The store {store} has no {stage} yet.", f"Run: {command}")
 
 
-def _where(selection: Selection) -> Any:
-    import pyarrow.compute as pc
-
-    condition = pc.field("dataset") == selection.dataset
-    if selection.split_by is not None:
-        condition = condition & (pc.field("split_by") == selection.split_by)
-    if selection.split is not None:
-        condition = condition & (pc.field("split") == selection.split)
-    return condition
-
-
 def read_phrases(store: Any, selection: Selection) -> pa.Table:
     """The selection's phrase rows, sorted by ``row_id``.
 
     :raises PrepError: if the table or the selection is missing, or the store has several split_by.
     """
     reader = store.stage("phrases").reader()
-    command = f"pcnet-prep phrases --dataset {selection.dataset} --out {store.uri}"
+    command = f"pcnet-prep phrases {selection.flags} --out {store.uri}"
     _require("phrases", reader, store.uri, command)
     columns = ["row_id", "dataset", "split_by", "split", "ref_id", "image", "expression", "phrases", "status"]
-    table = reader.read(columns, _where(selection))
+    table = _selected(reader, reader.read(columns), selection)
     what = f"{selection.dataset}" + (f" split {selection.split}" if selection.split else "")
     if table.num_rows == 0:
         everything = reader.read(["dataset", "split_by", "split"]).group_by(["dataset", "split_by", "split"])
@@ -105,12 +109,30 @@ def read_phrases(store: Any, selection: Selection) -> pa.Table:
         names = ", ".join(sorted(f"{r['dataset']}/{r['split_by']} {r['split']}" for r in held))
         raise PrepError(f"The store {store.uri} has no phrases of {what}; it has {names}.", f"Run: {command}")
     kinds = sorted(set(table["split_by"].to_pylist()))
-    if len(kinds) > 1:
+    if len(kinds) > 1 and selection.input is None:
         raise PrepError(
             f"The store {store.uri} has {what} by {' and by '.join(kinds)}.",
             f"Choose one, for example --split-by {kinds[0]}.",
         )
     return table.sort_by("row_id")
+
+
+def _selected(reader: StageReader, table: pa.Table, selection: Selection) -> pa.Table:
+    """The rows of a selection; a split is as :func:`prep.records.in_splits` has it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = None if selection.input is None else keys_of_input(reader, selection.input)
+    if keys is not None:
+        chosen = pa.array(np.isin(column_hashes(table["row_id"]), keys))
+    else:
+        chosen = pc.equal(table["dataset"], selection.dataset)
+    if selection.split_by is not None:
+        chosen = pc.and_(chosen, pc.equal(table["split_by"], selection.split_by))
+    if selection.split is not None:
+        wanted = [name for name in table["split"].unique().to_pylist() if in_splits(name, (selection.split,))]
+        chosen = pc.and_(chosen, pc.is_in(table["split"], pa.array(wanted, pa.string())))
+    return table.filter(chosen)
 
 
 def load_samples(store: Any, selection: Selection, *, with_scores: bool = False) -> SampleTable:
@@ -159,7 +181,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
 def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
     """Packed masks (masks, 128) of the wanted images; ``None`` for an image that could not be read."""
     reader = store.stage("proposals").reader()
-    command = f"pcnet-prep sam --dataset {selection.dataset} --out {store.uri}"
+    command = f"pcnet-prep sam {selection.flags} --out {store.uri}"
     _require("proposals", reader, store.uri, command)
     found: dict[str, NDArray[np.uint8] | None] = {}
     for batch in reader.batches(["image", "grid32", "status"]):

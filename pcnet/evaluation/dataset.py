@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnet.data.table import Selection, read_phrases
 from prep.cache.store import Store
 from prep.datasets.catalogue import Dataset
 from prep.datasets.truth import Truth
@@ -86,13 +85,12 @@ def load_evalset(
     :raises PrepError: if the store lacks rows of the split, or no expression has a mask.
     """
     wanted = list(dataset.expressions(None if split is None else [split]))
-    table = read_phrases(store, Selection(dataset.name, split, dataset.split_by))
-    phrases = dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+    phrases = _phrases(store, {e.row_id for e in wanted}, dataset)
     missing = [e.row_id for e in wanted if e.row_id not in phrases]
     if missing:
         raise PrepError(
             f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}.",
-            f"Run: pcnet-prep phrases --dataset {dataset.name} --out {store.uri}",
+            f"Run: pcnet-prep phrases {dataset.flags} --out {store.uri}",
         )
     skipped: dict[str, int] = {}
     items = _items(wanted, phrases, Truth(dataset), expression_types(dataset), sentences, skipped)
@@ -105,6 +103,16 @@ def load_evalset(
     items.sort(key=lambda item: item.image)
     masks = read_masks(store, {item.image for item in items}) if proposals else None
     return EvalSet(dataset.root, items, skipped, masks)
+
+
+def _phrases(store: Store, wanted: set[str], dataset: Dataset) -> dict[str, list[str]]:
+    """The phrases of the wanted rows that the store has."""
+    reader = store.require_table("phrases", f"pcnet-prep phrases {dataset.flags}")
+    found = {}
+    for batch in reader.batches(["row_id", "phrases"]):
+        rows = zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+        found.update({row_id: phrases for row_id, phrases in rows if row_id in wanted})
+    return found
 
 
 def _items(

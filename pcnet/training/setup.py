@@ -26,12 +26,14 @@ from pcnet.training.calibration import Calibration
 from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.errors import PrepError
+from prep.proposals.stale_images import check_images
 
 # Settings that may differ when a run resumes: they affect neither the data nor the result.
 RESUMABLE = frozenset(
     [
         "store",
         "data",
+        "input",
         "out",
         "workers",
         "threads",
@@ -51,7 +53,8 @@ class TrainConfig:
     """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
 
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
-    to. ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
+    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``.
+    ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
     ``steps`` sets the length of the run in optimiser steps instead of ``epochs``. ``weights`` overrides loss
     weights and ``settings`` other parts of the recipe by name. ``begin_from`` is a checkpoint that
     initialises the weights (see :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only logged: the
@@ -63,6 +66,7 @@ class TrainConfig:
     dataset: str = "refcoco"
     split: str = "train"
     split_by: str | None = None
+    input: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
     clip_weights: str = "openai"
@@ -149,8 +153,11 @@ def prepare(config: TrainConfig) -> TrainSetup:
     if config.stages is not None:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)
-    selection = Selection(config.dataset, config.split, config.split_by)
-    table = load_samples(open_store(config.store), selection, with_scores=recipe.needs_clip_scores)
+    own = None if config.input is None else Path(config.input)
+    selection = Selection(config.dataset, config.split, config.split_by, own)
+    store = open_store(config.store)
+    table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
+    check_images(store.stage("proposals").reader(), Path(config.data), table.images)
     tokenizer = make_tokenizer(config.encoder, recipe, table)
     words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
     network = model_config(recipe, config.encoder, words)

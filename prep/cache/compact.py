@@ -29,7 +29,7 @@ class CompactReport:
 
 
 def compact(store: Store, target_bytes: int = TARGET_BYTES) -> list[CompactReport]:
-    """Rewrite small shards into few of about ``target_bytes`` and remove files that no manifest lists.
+    """Rewrite small shards into few of about ``target_bytes`` and remove shards that no manifest lists.
 
     The rows of a table and their order do not change; takes each table's lock. Responses are only merged,
     never removed, as another store may use them. The cache can be used meanwhile.
@@ -45,7 +45,7 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
         shards = list(writer.manifest.shards.values())
         report = CompactReport(stage.name, len(shards), 0, sum(shard.bytes for shard in shards), 0, [])
         for name in stage.files.tree():
-            if name.endswith(".parquet") and name not in writer.manifest.shards:
+            if is_shard(name) and name not in writer.manifest.shards:
                 stage.files.delete(name)
         rewrite(writer, _groups(shards, target_bytes), lambda name, table: table)
         report.shards_after = len(writer.manifest.shards)

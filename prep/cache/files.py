@@ -82,7 +82,14 @@ class Files:
         return {info.base_name: info.size for info in found if info.type == pafs.FileType.File}
 
     def tree(self) -> dict[str, int]:
-        """All files in this folder and its subfolders, by relative name, with their sizes in bytes."""
+        """All files in this folder and its subfolders, by relative name, with their sizes in bytes.
+
+        On a local file system, links in the folder are left out: what they lead to is not ours.
+        """
+        if self.local is not None:
+            found = (Path(folder, name) for folder, _, names in os.walk(self.local) for name in names)
+            plain = (file for file in found if file.is_file() and not file.is_symlink())
+            return {file.relative_to(self.local).as_posix(): file.stat().st_size for file in plain}
         with explained("list", self.uri):
             chosen = pafs.FileSelector(self.path(), recursive=True, allow_not_found=True)
             found = self.filesystem.get_file_info(chosen)

@@ -121,8 +121,9 @@ class _Stored:
         self.keys, self.states, self.errors = every[order], _joined(states)[order], _joined(errors)[order]
         by_default = np.concatenate(owned)[order] if owned else np.empty(0, bool)
         self.aside = _hashes_of(writer.stage.aside.reader())
-        before = read_keys(writer, predecessor(writer, origin))
-        others = [read_keys(writer, other) for other in writer.manifest.sources if other != origin.name]
+        before = read_keys(writer.files, writer.manifest, predecessor(writer, origin))
+        names = [name for name in writer.manifest.sources if name != origin.name]
+        others = [read_keys(writer.files, writer.manifest, name) for name in names]
         elsewhere = np.isin(self.keys, _joined([keys for keys in others if keys is not None]))
         mine = by_default if before is None else np.isin(self.keys, before)
         self.owned = mine & ~elsewhere

@@ -15,7 +15,7 @@ from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
 from prep.cache.store import StageStore, Store
-from prep.cache.verify import RowCheck, cache_folders, verify_answers, verify_stage
+from prep.cache.verify import Problem, RowCheck, VerifyReport, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
 from prep.errors import PrepError
 
@@ -112,12 +112,20 @@ def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[R
     """Repair what :func:`prep.cache.verify.verify` finds, and report which commands make the lost rows again.
 
     Damaged shards are dropped, duplicate and undecodable rows removed, complete but unlisted shards adopted,
-    a lost manifest rebuilt from the shards' metadata, and damaged cache shards removed. No other row changes.
-    Takes each table's lock.
+    a lost manifest rebuilt from the shards' metadata, and damaged cache shards removed. No other row changes,
+    and files of other names stay. Takes each table's lock. Raises :class:`PrepError`, with nothing changed,
+    for a shard that cannot be read: it may be whole.
     """
+    tables = {table.label: verify_stage(table, (checks or {}).get(table.name)) for table in store.tables()}
+    for problem in (problem for report in tables.values() for problem in report.problems):
+        if problem.kind == "unreadable":
+            raise PrepError(
+                f"{problem.stage}/{problem.file} is there, but cannot be read: {problem.detail}.",
+                "Check its permissions and the disk, then run the command again: nothing was changed.",
+            )
     reports = []
     for table in store.tables():
-        report = _repair_stage(table, (checks or {}).get(table.name))
+        report = _repair_stage(table, tables[table.label].problems, (checks or {}).get(table.name))
         if report.actions:
             reports.append(report)
     for name, files in cache_folders(store.files):
@@ -129,9 +137,21 @@ def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[R
     return reports
 
 
-def _repair_stage(stage: StageStore, check: RowCheck | None) -> RepairReport:
+def lost_with(store: Store, found: VerifyReport) -> list[tuple[str, dict[str, Any]]]:
+    """The tables in which :func:`repair` has to drop rows, each with the arguments of a command of its runs."""
+    losing = {
+        problem.stage for problem in found.problems if problem.kind in ("missing", "altered", "wrong", "lost")
+    }
+    needed = []
+    for table in store.tables():
+        with contextlib.suppress(PrepError):  # a manifest that cannot be read records no command
+            manifest = load_manifest(table.files) if table.label in losing else None
+            needed += [(table.label, arguments) for arguments in _commands(manifest)] if manifest else []
+    return needed
+
+
+def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | None) -> RepairReport:
     report = RepairReport(stage.label)
-    found = verify_stage(stage, check).problems
     if not found:
         return report
     report.actions = [str(problem) for problem in found]
@@ -141,8 +161,6 @@ def _repair_stage(stage: StageStore, check: RowCheck | None) -> RepairReport:
         for problem in found:
             if problem.kind in ("missing", "altered") and problem.file in manifest.shards:
                 report.lost_rows += manifest.shards.pop(problem.file).rows
-            if problem.kind == "extra" and not is_shard(problem.file):
-                stage.files.delete(problem.file)
             if problem.kind == "lost":
                 report.lost_rows += max(int(entry["rows"]) for entry in manifest.finished.values()) - listed
         manifest.finished = {} if report.lost_rows else manifest.finished

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,12 @@ import numpy.typing as npt
 from prep.cache.keys import fingerprint
 from prep.cache.manifest import KEYS_PREFIX
 from prep.errors import PrepError
+from prep.files import sha256_of
 
 if TYPE_CHECKING:
+    from prep.cache.files import Files
+    from prep.cache.manifest import Manifest
+    from prep.cache.store import StageReader
     from prep.cache.writer import StageWriter
 
 Hashes = npt.NDArray[np.uint64]
@@ -80,29 +85,47 @@ def record(writer: StageWriter, origin: Origin, keys: Hashes, keep_missing: bool
     """Remember what the source has now; with ``keep_missing``, what it had is still its own."""
     moved = predecessor(writer, origin)
     if keep_missing:
-        before = read_keys(writer, moved)
+        before = read_keys(writer.files, writer.manifest, moved)
         keys = keys if before is None else np.union1d(keys, before)
     buffer = io.BytesIO()
     np.save(buffer, keys)
-    writer.files.write(_keys_file(writer, origin.name), buffer.getvalue())
+    writer.files.write(_keys_file(writer.manifest, origin.name), buffer.getvalue())
     writer.manifest.sources.pop(moved, None)
     writer.manifest.sources[origin.name] = origin.entry(keep_missing)
     writer.save()
 
 
-def _keys_file(writer: StageWriter, source: str) -> str:
-    return (
-        f"{KEYS_PREFIX}{fingerprint({'generation': writer.manifest.generation, 'source': source})[:16]}.npy"
-    )
+def _keys_file(manifest: Manifest, source: str) -> str:
+    identity = {"generation": manifest.generation, "source": source}
+    return f"{KEYS_PREFIX}{fingerprint(identity)[:16]}.npy"
 
 
-def read_keys(writer: StageWriter, source: str) -> Hashes | None:
+def read_keys(files: Files, manifest: Manifest, source: str) -> Hashes | None:
     """The keys that a source had; None if they were not recorded, or the file is damaged."""
-    name = _keys_file(writer, source)
-    if not writer.files.exists(name):
+    name = _keys_file(manifest, source)
+    if not files.exists(name):
         return None
     try:
-        keys = np.load(io.BytesIO(writer.files.read(name)), allow_pickle=False)
+        keys = np.load(io.BytesIO(files.read(name)), allow_pickle=False)
     except (ValueError, EOFError, OSError):
         return None
     return keys if keys.dtype == np.uint64 and keys.ndim == 1 else None
+
+
+def keys_of_input(reader: StageReader, path: Path) -> Hashes | None:
+    """The keys of the rows that were made of a file; None for a table of 0.1.0, which does not record them.
+
+    Raises :class:`PrepError` if the rows are those of another file of this name, or of an older version.
+    """
+    entry = reader.manifest.sources.get(path.name) if reader.manifest else None
+    if reader.manifest is None or entry is None:
+        return None
+    if entry["inputs"] != {path.name: sha256_of(path)}:
+        moved = entry["place"] != os.path.abspath(path)
+        raise PrepError(
+            f"{reader.stage.files.uri} has the rows of {entry['place']}, not of {path}."
+            if moved
+            else f"{path} has changed since {reader.stage.files.uri} was made of it.",
+            f"Run: pcnet-prep phrases --input {path} --out {'OTHER' if moved else reader.stage.files.uri}",
+        )
+    return read_keys(reader.stage.files, reader.manifest, path.name)

@@ -28,7 +28,8 @@ SHOWN = 5
 class Problem:
     """A problem found in a store.
 
-    ``kind``: ``manifest`` (cannot be read), ``missing``, ``altered`` (bytes differ from the manifest),
+    ``kind``: ``manifest`` (cannot be read), ``missing``, ``unreadable`` (there, but the file system refuses
+    it), ``altered`` (bytes differ from the manifest),
     ``extra`` (a shard or other Parquet file that no manifest lists), ``stray`` (left by a killed run; not
     visible to readers), ``lost`` (fewer rows than a finished selection had), ``doubled`` (duplicate rows) or
     ``wrong`` (invalid rows), by their numbers in ``rows``.
@@ -143,7 +144,7 @@ class _RowReader:
         try:
             data = stage.files.read(shard.name)
         except PrepError as error:
-            kind = "altered" if stage.files.exists(shard.name) else "missing"
+            kind = "unreadable" if stage.files.exists(shard.name) else "missing"
             yield Problem(stage.label, kind, shard.name, f"{error.message.rstrip('.')}; {shard.rows} rows")
             return
         digest = hashlib.sha256(data).hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     manifest = read_manifest_file(path)
     flags = _last(manifest, path)
     recorded = flags.pop("command")
+    flags.pop("folder", None)
     if recorded != command:
         raise PrepError(
             f"{path} records a run of `pcnet-prep {recorded}`, not of `{command}`.",
@@ -48,12 +52,33 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def repeat(context: typer.Context, arguments: Mapping[str, Any]) -> None:
-    """Run a command of the program of ``context`` again, with the flags recorded in a manifest."""
+def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> None:
+    """Run a command of the program of ``context`` again on ``store``, with the flags recorded in a manifest.
+
+    Relative paths among them are those of the folder in which the command ran.
+    """
+    _invoke(context, {**arguments, "out": store})
+
+
+def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str) -> None:
+    """Check that :func:`repeat` can begin: everything is read that it needs, and nothing is written.
+
+    :raises PrepError: if an input, a model or an option is not usable.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        _invoke(context, {**arguments, "out": store, "plan": True})
+
+
+def _invoke(context: typer.Context, arguments: Mapping[str, Any]) -> None:
     assert context.parent is not None
-    name = arguments["command"]
+    flags = dict(arguments)
+    name, folder = flags.pop("command"), flags.pop("folder", os.curdir)
     command = context.parent.command.commands[name]  # type: ignore[attr-defined]
-    with command.make_context(name, [], default_map=dict(arguments)) as repeated:
+    flags = {name: value for name, value in flags.items() if name in {one.name for one in command.params}}
+    with (
+        contextlib.chdir(folder if os.path.isdir(folder) else os.curdir),
+        command.make_context(name, [], default_map=flags) as repeated,
+    ):
         command.invoke(repeated)
 
 

@@ -37,6 +37,7 @@ def score(
     split: shared.Splits = None,
     out: shared.Out = "prepared",
     replace: shared.Replace = False,
+    keep_missing: shared.KeepMissing = False,
     gpus: shared.Gpus = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,

@@ -29,7 +29,8 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
         flags.pop("ray_address", None)  # specific to this job, not part of the run
     given = {name: value for name, value in flags.items() if value is not None and value is not False}
-    return {"command": context.info_name, **{name: value for name, value in given.items() if value != []}}
+    command = {"command": context.info_name, "folder": os.getcwd()}
+    return {**command, **{name: value for name, value in given.items() if value != []}}
 
 
 def _plain(value: Any) -> Any:

@@ -12,8 +12,9 @@ import typer
 from prep.commands import options as shared
 from prep.commands.inputs import open_sources
 from prep.commands.output import emit
-from prep.commands.replay import repeat
+from prep.commands.replay import rehearse, repeat
 from prep.commands.stage_run import report_lines
+from prep.errors import PrepError
 
 if TYPE_CHECKING:
     from prep.cache.compact import CompactReport
@@ -88,10 +89,18 @@ def verify(
     emit(found, _verify_lines(found), as_json and not repair)
     if found.ok or not repair:
         raise typer.Exit(0 if found.ok else 1)
+    for table, arguments in maintain.lost_with(opened, found):
+        try:
+            rehearse(context, arguments, opened.uri)
+        except PrepError as error:
+            raise PrepError(
+                f"The damaged rows of {table} cannot be made again: {error.message} Nothing was changed.",
+                error.remedy,
+            ) from error
     for report in maintain.repair(opened, checks):
         print(f"{report.stage}: {report.lost_rows:,} rows to regenerate")
         for arguments in report.commands:
-            repeat(context, arguments)
+            repeat(context, arguments, opened.uri)
     raise typer.Exit(0 if check(opened, checks).ok else 1)
 
 

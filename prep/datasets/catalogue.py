@@ -44,6 +44,10 @@ class Dataset(Protocol):
     def place(self) -> Path:
         """The file or folder that is read."""
 
+    @property
+    def flags(self) -> str:
+        """The options of a command that select this dataset, for messages."""
+
     def splits(self) -> list[str]:
         """The names of the splits that have entries."""
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from prep.cache.keys import normalise_text, row_id
 from prep.datasets.ordinals import Ordinals
 from prep.errors import PrepError
-from prep.records import Expression, ImageRef
+from prep.records import Expression, ImageRef, in_splits
 
 # Rows are numbered in batches: large enough for numpy to be efficient, small enough to stream.
 BATCH = 4096
@@ -108,14 +108,6 @@ def images(pairs: Iterable[tuple[str, int | None]], path_of: Any) -> Iterator[Im
 
 def _hash(text: str) -> int:
     return int(row_id("", "", None, None, text, "", 0)[:16], 16)
-
-
-def in_splits(split: str, wanted: Collection[str]) -> bool:
-    """Whether a row's split is selected; RefClef's shared test sets (``testAB``) belong to both of theirs."""
-    if split in wanted:
-        return True
-    letters = split[4:] if split.startswith("test") else ""
-    return len(letters) > 1 and any(f"test{letter}" in wanted for letter in letters)
 
 
 def ordered(splits: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from prep.datasets.coco_json import integer
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.inputs import HEAD, check_text, image_name, not_utf8, open_plain
-from prep.records import Expression, ImageRef
+from prep.records import Expression, ImageRef, in_splits
 
 DEFAULT_SPLIT = "train"
 MAX_LINE = 1 << 24
@@ -36,6 +36,7 @@ class JsonlDataset:
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
         self.place = path
+        self.flags = f"--input {path}" + (f" --image-root {root}" if root != path.parent else "")
         self.name, self.split_by = rows.clean_text(path.stem), ""
         # Why images of the last complete iteration were left out, and how often.
         self.left_out: Mapping[str, int] = {}
@@ -63,7 +64,7 @@ class JsonlDataset:
         refused: Counter[str] = Counter()
         for line in self._lines():
             draft = self._draft(line)
-            if splits is None or rows.in_splits(draft.split, splits):
+            if splits is None or in_splits(draft.split, splits):
                 if draft.image is not None:
                     yield draft.image, draft.image_id
                 elif line.entry.get("image") is not None:
@@ -134,13 +135,21 @@ class JsonlDataset:
             reason = f"the image {str(named)[:80]} is no text"
         if reason:
             problem = problem or f"line {line.number}: {reason}"
+        texts = {name: _name(entry.get(name)) for name in ("dataset", "split_by", "split")}
+        ids = {name: integer(entry.get(name)) for name in ("ref_id", "sent_id", "image_id")}
+        unusable = [
+            name for name, value in {**texts, **ids}.items() if value is None and entry.get(name) is not None
+        ]
+        for name in unusable:
+            kind = "text" if name in texts else "a whole number"
+            problem = problem or f"line {line.number}: {name} is {str(entry[name])[:40]!r}, not {kind}"
         return rows.Draft(
-            _string(entry.get("dataset"), self.name),
-            _string(entry.get("split_by"), self.split_by),
-            _string(entry.get("split"), DEFAULT_SPLIT),
-            integer(entry.get("ref_id")),
-            integer(entry.get("sent_id")),
-            integer(entry.get("image_id")),
+            texts["dataset"] or self.name,
+            texts["split_by"] or self.split_by,
+            texts["split"] or DEFAULT_SPLIT,
+            ids["ref_id"],
+            ids["sent_id"],
+            ids["image_id"],
             image,
             text,
             problem or rows.text_problem(text),
@@ -148,8 +157,11 @@ class JsonlDataset:
         )
 
 
-def _string(value: Any, default: str) -> str:
-    return rows.clean_text(value) if isinstance(value, str) and value else default
+def _name(value: Any) -> str | None:
+    """A name given as text, or as a whole number as some tools write splits; None if it is neither."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return rows.clean_text(value) if isinstance(value, str) else None
 
 
 def _decode(raw: bytes, offset: int, number: int) -> _Line:

@@ -15,7 +15,7 @@ from prep.datasets.pickles import load_pickle
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.inputs import image_name
-from prep.records import Expression, ImageRef
+from prep.records import Expression, ImageRef, in_splits
 
 # gRefCOCO's marker for an expression that refers to nothing in its image.
 NO_TARGET = -1
@@ -39,6 +39,7 @@ class RefDataset:
     def __init__(self, root: Path, name: str, split_by: str, refs_file: Path) -> None:
         self.root, self.name, self.split_by = root, name, split_by
         self.refs_file = self.place = refs_file
+        self.flags = f"--data {root} --dataset {name} --split-by {split_by}"
         # Why images of the last complete iteration were left out, and how often.
         self.left_out: Mapping[str, int] = {}
         self.instances_file = refs_file.parent / "instances.json"
@@ -92,7 +93,7 @@ class RefDataset:
         """The image of each reference of ``splits`` and its ID; sets ``left_out``."""
         refused: dict[int | None, str] = {}
         for ref in self.refs:
-            if splits is None or rows.in_splits(ref.split, splits):
+            if splits is None or in_splits(ref.split, splits):
                 image, problem = self._image(ref.image_id)
                 if image is None:
                     refused[ref.image_id] = problem

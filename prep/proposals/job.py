@@ -21,7 +21,7 @@ from prep.errors import PrepError
 from prep.proposals.rows import Answer, content_key
 from prep.proposals.sam.fidelity import ExactnessStats
 from prep.proposals.stage import Answers
-from prep.proposals.stale_images import SEEN, changed_rows, open_seen
+from prep.proposals.stale_images import SEEN, changed_rows, open_seen, refuse_other_root
 from prep.proposals.unit_metadata import unit_metadata_of
 from prep.stage import Stage
 
@@ -181,10 +181,12 @@ def _retire_changed(
             continue
         mine = [source for source in sources if source.root == root]
         here = {ref.image for source in mine for ref in source.images(splits) if ref.image in names}
-        cut = {
-            shard: {row for row, image in rows.items() if image in here} for shard, rows in changed.items()
+        mine_only = {
+            shard: {row: image for row, image in rows.items() if image in here}
+            for shard, rows in changed.items()
         }
-        cut_rows(writer, {shard: rows for shard, rows in cut.items() if rows})
+        refuse_other_root(writer.files, mine_only, root, writer.manifest.sources)
+        cut_rows(writer, {shard: set(rows) for shard, rows in mine_only.items() if rows})
         retired |= here
     return retired
 

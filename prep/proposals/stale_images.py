@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import stat_key
 from prep.cache.shards import read_shard
+from prep.errors import PrepError
 from prep.images import UnreadableImage, check_name, read_bytes
 
 if TYPE_CHECKING:
     from prep.cache.files import Files
+    from prep.cache.store import StageReader
 
 Fault = tuple[int, str]
 Row = tuple[str, str | None]  # an image and the SHA-256 of its bytes, None if they could not be read
@@ -25,6 +27,7 @@ Row = tuple[str, str | None]  # an image and the SHA-256 of its bytes, None if t
 SEEN_STAGE = "seen"
 SEEN = pa.schema([pa.field("key", pa.string(), nullable=False)])
 BLOCK = 4096
+SAMPLE = 100
 
 
 def open_seen(cache: str | Path) -> AnswerCache:
@@ -52,6 +55,31 @@ def changed_rows(
                 if found:
                     changed.setdefault(name, {}).update({start + row: rows[row][0] for row in found})
     return changed
+
+
+def refuse_other_root(
+    files: Files,
+    changed: Mapping[str, Mapping[int, str]],
+    root: Path,
+    sources: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Raise :class:`PrepError` if an image that seems to have changed is whole in another known root.
+
+    It is then another image of the same name, and the masks of the first one would be lost.
+    """
+    own = os.path.abspath(root)
+    others = sorted({entry["root"] for entry in sources.values()} - {own})
+    for name in changed if others else ():
+        table = read_shard(files, name, ["image_sha256"])
+        for row, image in changed[name].items():
+            sha256 = table["image_sha256"][row].as_py()
+            for other in others:
+                if sha256 is not None and _hash_now(Path(other), image, sha256) == sha256:
+                    raise PrepError(
+                        f"{image} in {own} and in {other} are different images; {files.uri} has masks of the "
+                        "latter.",
+                        "Use another store with --out: images are known by their path below the image root.",
+                    )
 
 
 def _changed(rows: Sequence[Row], root: Path, seen: AnswerCache, pool: ThreadPoolExecutor) -> list[int]:
@@ -91,6 +119,27 @@ def _hash_now(root: Path, image: str, before: str | None) -> str | None:
     except UnreadableImage as error:
         # A read error may be temporary, so it does not invalidate a row.
         return None if before is not None and isinstance(error.__cause__, OSError) else ""
+
+
+def check_images(reader: StageReader, root: Path, images: Sequence[str]) -> None:
+    """Raise :class:`PrepError` if images under ``root`` are not those that the masks were made of.
+
+    A run of `pcnet-prep sam` with this root has compared them. For any other root, up to :data:`SAMPLE`
+    images are hashed, evenly spaced.
+    """
+    sources = reader.manifest.sources if reader.manifest else {}
+    if any(entry["root"] == os.path.abspath(root) for entry in sources.values()):
+        return
+    wanted = set(images[:: -(-len(images) // SAMPLE) or 1])
+    for batch in reader.batches(["image", "image_sha256"]):
+        for image, sha256 in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            if image in wanted and (now := _hash_now(root, image, sha256)) and sha256 and now != sha256:
+                known = ", ".join(sorted({entry["root"] for entry in sources.values()})) or "another folder"
+                raise PrepError(
+                    f"{root / image} is not the image that {reader.stage.files.uri} has masks of: those were "
+                    f"made of {known}.",
+                    f"Make a store of its own: pcnet-prep sam --images {root} --out OTHER",
+                )
 
 
 def image_faults(root: Path) -> Callable[[pa.Table], Iterator[Fault]]:

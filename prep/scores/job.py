@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.cache.follow import Entry, follow
 from prep.cache.rewrite import cut_rows
 from prep.cache.shards import read_shard
+from prep.cache.sources import Origin
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
 from prep.errors import MissingInputError, PrepError
 from prep.images import UnreadableImage, check_name
+from prep.records import in_splits
 from prep.scores.stage import ImageTexts, ScoreStage, Text
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ def run_scores(
     datasets: Collection[str] | None = None,
     splits: Collection[str] | None = None,
     replace: bool = False,
+    keep_missing: bool = False,
     unit_size: int = 4,
     workers: int = 1,
     ray_address: str | None = None,
@@ -45,6 +49,7 @@ def run_scores(
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
         total = sum(map(len, wanted.values()))
+        followed = follow(writer, _origin(store), _entries(store), keep_missing=keep_missing).counts()
         remade = _cut_remade(proposals, writer)
         wanted = {image: todo for image, texts in wanted.items() if (todo := _not_done(texts, writer))}
         left = sum(map(len, wanted.values()))
@@ -64,9 +69,22 @@ def run_scores(
                 )
     summary.total, summary.reused = total, total - left
     summary.extra["skipped"] = skipped
+    summary.extra.update(followed)
     if remade:
         summary.extra["scores of masks made again since"] = remade
     return summary
+
+
+def _origin(store: Store) -> Origin:
+    """Scores are made of the expressions in the store, wherever it is."""
+    return Origin("phrases", ("", ""), store.uri, store.uri)
+
+
+def _entries(store: Store) -> Iterator[Entry]:
+    """The expressions that may have scores."""
+    for batch in store.stage("phrases").reader().batches(["row_id"]):
+        for row_id in batch.column(0).to_pylist():
+            yield row_id, {}, None
 
 
 def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
@@ -96,7 +114,7 @@ def _expressions(
         for row in batch.to_pylist():
             if datasets is not None and row["dataset"] not in datasets:
                 continue
-            if splits is not None and row["split"] not in splits:
+            if splits is not None and not in_splits(row["split"], splits):
                 continue
             if row["status"] == "error":
                 _count(skipped, "phrases have an error")
