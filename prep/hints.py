@@ -40,7 +40,7 @@ def missing_package(error: ModuleNotFoundError, command: str) -> PrepError | Non
     extra = "sam" if command == "sam" else _EXTRAS[package]
     return PrepError(
         f"`{command}` needs the package {package}, which is not installed.",
-        f"Run: pip install 'pcnet-prep[{extra}]'",
+        f"Run `pip install 'pcnet-prep[{extra}]'`.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The README is short and its tree names what exists, docs/architecture.md every source file, and links lead somewhere."""
+"""The README is short, its tree and docs/architecture.md name what exists, and links lead somewhere."""
 
 from __future__ import annotations
 

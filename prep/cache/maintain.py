@@ -138,7 +138,7 @@ def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[R
 
 
 def lost_with(store: Store, found: VerifyReport) -> list[tuple[str, dict[str, Any]]]:
-    """The tables in which :func:`repair` has to drop rows, each with the arguments of a command of its runs."""
+    """The tables in which :func:`repair` has to drop rows, each with a command (arguments) of its runs."""
     losing = {
         problem.stage for problem in found.problems if problem.kind in ("missing", "altered", "wrong", "lost")
     }

@@ -135,10 +135,9 @@ def sam(
     """
     _limit_threads()
     if source is not None:
-        _reselect(context, source)
-        return
-    sources = open_image_sources(images, data, dataset, split_by, input, image_root)
+        return _reselect(context, source)
     devices = gpu_count(gpus, ray_address) if generator != "segments" else 0
+    sources = open_image_sources(images, data, dataset, split_by, input, image_root)
     _run(context, _stage(context.params, devices), sources, devices)
 
 

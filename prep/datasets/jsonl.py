@@ -19,6 +19,7 @@ from prep.records import Expression, ImageRef, in_splits
 
 DEFAULT_SPLIT = "train"
 MAX_LINE = 1 << 24
+FIELDS = frozenset({"sent", "image", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "mask"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class JsonlDataset:
         self.flags = f"--input {path}" + (f" --image-root {root}" if root != path.parent else "")
         self.name, self.split_by = rows.clean_text(path.stem), ""
         # Why images of the last complete iteration were left out, and how often.
+        # The fields of other names, and how often each occurs, as of the last complete iteration.
+        self.unused_fields: Mapping[str, int] = {}
         self.left_out: Mapping[str, int] = {}
 
     @cached_property
@@ -94,6 +97,7 @@ class JsonlDataset:
     def _lines(self) -> Iterator[_Line]:
         """Every non-blank line. One that is not a JSON object has a problem; a bad first line raises."""
         number = offset = good = 0
+        unused = Counter[str]()
         try:
             with open_plain(self.path) as file:
                 check_text(self.path, file.peek(HEAD))
@@ -111,7 +115,9 @@ class JsonlDataset:
                         if line.problem and not good and not line.is_encoding:
                             self._refuse(line)
                         good += 1
+                        unused.update(line.entry.keys() - FIELDS)
                         yield line
+            self.unused_fields = unused
         except OSError as error:
             raise PrepError(f"{self.path} cannot be read: {error.strerror or error}.") from error
 
@@ -137,12 +143,10 @@ class JsonlDataset:
             problem = problem or f"line {line.number}: {reason}"
         texts = {name: _name(entry.get(name)) for name in ("dataset", "split_by", "split")}
         ids = {name: integer(entry.get(name)) for name in ("ref_id", "sent_id", "image_id")}
-        unusable = [
-            name for name, value in {**texts, **ids}.items() if value is None and entry.get(name) is not None
-        ]
-        for name in unusable:
-            kind = "text" if name in texts else "a whole number"
-            problem = problem or f"line {line.number}: {name} is {str(entry[name])[:40]!r}, not {kind}"
+        for name, value in {**texts, **ids}.items():
+            if value is None and entry.get(name) is not None:
+                kind = "text" if name in texts else "a whole number"
+                problem = problem or f"line {line.number}: {name} is {str(entry[name])[:40]!r}, not {kind}"
         return rows.Draft(
             texts["dataset"] or self.name,
             texts["split_by"] or self.split_by,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from prep.engine.runner import Summary
     from prep.records import Expression
 
+# Unused fields to name.
+UNUSED = 10
+
 
 class Texts(Source, Protocol):
     """What this stage needs from a dataset."""
@@ -74,6 +77,7 @@ def run_phrases(
                 options = source_options(writer, source, splits, source.expressions if count else None)
                 summary = run(expressions, engine=engine, writer=writer, arguments=arguments, **options)
                 summary.extra.update(followed)
+                summary.extra["fields of the input that are not used"] = _unused(source)
                 summaries.append(summary)
     finally:
         if stage is not None:
@@ -89,3 +93,11 @@ def _entries(source: Texts) -> Iterator[Entry]:
             {"split": text.split, "image_id": text.image_id},
             text.problem or unusable(text.text),
         )
+
+
+def _unused(source: Texts) -> str:
+    """The fields of a JSONL file that mean nothing here, with their counts: a misspelt one is among them."""
+    fields: Mapping[str, int] = getattr(source, "unused_fields", {})
+    shown = sorted(fields.items(), key=lambda pair: (-pair[1], pair[0]))[:UNUSED]
+    more = f" and {len(fields) - len(shown)} more" if len(fields) > len(shown) else ""
+    return ", ".join(f"{name[:40]!r} ({count:,})" for name, count in shown) + more

@@ -114,6 +114,10 @@ class CachedAnswers:
         """Does nothing: the store's writer keeps the masks."""
 
 
+def _cached_answers(stage: MaskStage, settings: Mapping[str, Any], where: str | Path) -> CachedAnswers:
+    return CachedAnswers(AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS), stage.key)
+
+
 def run_proposals(
     stage: MaskStage,
     sources: Collection[Images],
@@ -135,17 +139,16 @@ def run_proposals(
     modification time has changed; ``summary.extra["changed"]`` counts such rows. ``cache`` is a cache folder
     that several stores can share (default: inside the store). ``count`` counts the images first, so that
     progress has a total. Rows of images that a source no longer has are set aside, unless ``keep_missing``.
-    Raises :class:`~prep.errors.PrepError` if the table has other settings and
-    ``replace`` is not set, or if a source has no images.
+    Raises :class:`~prep.errors.PrepError` if the table has other settings and ``replace`` is not set, or if a
+    source has no images.
     """
-    settings, inputs = stage.settings(), inputs_of(sources)
+    settings = stage.settings()
     where = store.cache_uri if cache is None else cache
-    known = AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS)
-    stage.answers = CachedAnswers(known, stage.key)
+    stage.answers = _cached_answers(stage, settings, where)
     summaries = []
     with (
         store.stage("proposals").writer(
-            settings, replace=replace, cache=where, share=cache is not None, inputs=inputs
+            settings, replace=replace, cache=where, share=cache is not None, inputs=inputs_of(sources)
         ) as writer,
         Engine(stage, workers=workers, ray_address=ray_address) as engine,
         open_seen(where) as seen,

@@ -40,7 +40,8 @@ def run_scores(
 
     ``datasets`` and ``splits`` limit the expressions (None: all). Skipped and counted in the summary's
     ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
-    read by the proposals stage. If the masks of an image were regenerated, its scores are too. Raises
+    read by the proposals stage. If the masks of an image were regenerated, its scores are too. Scores of
+    expressions that the store no longer has are set aside, unless ``keep_missing``. Raises
     :class:`~prep.errors.PrepError` for an image without a proposals row, and if the table was started with
     another model or other proposals (unless ``replace``).
     """
@@ -48,13 +49,12 @@ def run_scores(
     wanted, skipped = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
-        total = sum(map(len, wanted.values()))
         followed = follow(writer, _origin(store), _entries(store), keep_missing=keep_missing).counts()
         remade = _cut_remade(proposals, writer)
+        total = sum(map(len, wanted.values()))
         wanted = {image: todo for image, texts in wanted.items() if (todo := _not_done(texts, writer))}
         left = sum(map(len, wanted.values()))
-        for image in _unreadable(proposals, wanted, store.uri):
-            _count(skipped, "image could not be read", len(wanted.pop(image)))
+        _skip_unreadable(proposals, wanted, store.uri, skipped)
         summary = Summary(stage="scores", where=writer.uri)
         if wanted:  # otherwise no run is recorded
             with Engine(stage, workers=workers, ray_address=ray_address) as engine:
@@ -68,11 +68,15 @@ def run_scores(
                     arguments=arguments,
                 )
     summary.total, summary.reused = total, total - left
-    summary.extra["skipped"] = skipped
-    summary.extra.update(followed)
-    if remade:
-        summary.extra["scores of masks made again since"] = remade
+    summary.extra.update({"skipped": skipped, **followed, "scores of masks made again since": remade})
     return summary
+
+
+def _skip_unreadable(
+    proposals: StageReader, wanted: dict[str, list[Text]], uri: str, skipped: dict[str, int]
+) -> None:
+    for image in _unreadable(proposals, wanted, uri):
+        _count(skipped, "image could not be read", len(wanted.pop(image)))
 
 
 def _origin(store: Store) -> Origin:

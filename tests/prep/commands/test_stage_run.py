@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_recorded_and_what_was_not_given_is_not() -> None:
     recorded, passed = called()
-    assert recorded == {"command": "fill", "data": "coco", "dataset": ["refcoco"]}
+    folder = os.getcwd()
+    assert recorded == {"command": "fill", "folder": folder, "data": "coco", "dataset": ["refcoco"]}
     assert passed == {
         "replace": False,
         "cache": None,
@@ -63,6 +65,7 @@ def test_flags_are_recorded_as_plain_values_in_the_order_of_the_command() -> Non
     )  # fmt: skip
     assert list(recorded.items()) == [
         ("command", "fill"),
+        ("folder", os.getcwd()),
         ("data", str(Path("tree"))),
         ("dataset", ["refcoco+"]),
         ("split", ["val", "testA"]),

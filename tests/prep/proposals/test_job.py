@@ -160,12 +160,13 @@ def test_an_image_that_arrives_gets_its_masks_and_one_that_goes_keeps_them(
     assert after["0.png"] == gone
 
 
-def test_rows_of_images_that_a_run_does_not_name_are_left(photos: Path, tmp_path: Path) -> None:
+def test_rows_of_images_that_another_file_names_are_left(photos: Path, tmp_path: Path) -> None:
     store = propose(photos, tmp_path / "store", True)[0]
     before = rows(store)
     save(photos / "1.png", 200)
-    (photos / "said.jsonl").write_text(json.dumps({"sent": "thing", "image": "0.png"}))
-    assert propose(photos, tmp_path / "store", True)[1].done == 0
+    few = open_jsonl(listing(photos / "few.jsonl", "0.png"), photos)
+    stage = ProposalStage(SegmentGenerator(), Selection(), resources=Resources())
+    assert run_proposals(stage, [few], store)[0].done == 0
     assert rows(store) == before
 
 
