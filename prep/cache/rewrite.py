@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +13,10 @@ import pyarrow as pa
 
 from prep.cache.exchange import aside_of, exchange
 from prep.cache.files import Files, open_files
+from prep.cache.lock import HOLDER_FILE, LOCK_FILE
 from prep.cache.manifest import KEYS_PREFIX
-from prep.cache.shards import Shard, encode, read_shard
+from prep.cache.shards import Shard, encode, is_shard, read_shard
+from prep.files import TEMPORARY
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -77,9 +80,17 @@ def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
+def _is_ours(name: str) -> bool:
+    return (
+        is_shard(name) or name.startswith("_") or name in (LOCK_FILE, HOLDER_FILE) or name.endswith(TEMPORARY)
+    )
+
+
 def _rewrite_aside(writer: StageWriter, folder: Path, groups: Groups, keep: Keep) -> bool:
     """:func:`rewrite` through a second folder; False, with nothing changed, if that is not possible."""
     folder = folder.resolve()
+    if not all(map(_is_ours, os.listdir(folder))):
+        return False  # somebody's own files would be lost with the folder
     aside = aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
     target = open_files(aside)

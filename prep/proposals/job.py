@@ -135,15 +135,13 @@ def run_proposals(
 ) -> list[Summary]:
     """Generate masks for every image of ``sources`` without a row in the store; one summary per source.
 
-    The row of an image whose bytes have changed is made again. A file is read again only if its size or
-    modification time has changed; ``summary.extra["changed"]`` counts such rows. ``cache`` is a cache folder
-    that several stores can share (default: inside the store). ``count`` counts the images first, so that
-    progress has a total. Rows of images that a source no longer has are set aside, unless ``keep_missing``.
-    Raises :class:`~prep.errors.PrepError` if the table has other settings and ``replace`` is not set, or if a
-    source has no images.
+    The row of an image whose bytes have changed is made again (``summary.extra["changed"]`` counts them); a
+    file is read again only if its size or modification time has changed. ``cache`` is a cache folder that
+    several stores can share (default: inside the store). ``count`` counts the images first, so that progress
+    has a total. Rows of images that a source no longer has are set aside, unless ``keep_missing``. Raises
+    :class:`~prep.errors.PrepError` for other settings without ``replace``, and for a source without images.
     """
-    settings = stage.settings()
-    where = store.cache_uri if cache is None else cache
+    settings, where = stage.settings(), store.cache_uri if cache is None else cache
     stage.answers = _cached_answers(stage, settings, where)
     summaries = []
     with (
@@ -155,8 +153,8 @@ def run_proposals(
     ):
         retired = _retire_changed(sources, splits, writer, seen)
         for source in sources:
-            followed = follow_source(writer, source, partial(_entries, source), keep_missing=keep_missing)
             told = _Told(seen, retired)
+            followed = follow_source(writer, source, partial(_entries, source), keep_missing=keep_missing)
             summary = run_stage(
                 engine,
                 _images(source, splits),

@@ -1,0 +1,197 @@
+"""A table follows its input: rows are updated, set aside, taken back or made again, also after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prep.cache.follow as follow_module
+from prep.cache.compact import compact
+from prep.cache.maintain import status
+from prep.cache.store import Store, open_store
+from prep.cache.verify import verify
+from prep.datasets.catalogue import open_jsonl
+from prep.engine.runner import Summary
+from prep.errors import PrepError
+from prep.phrases.run import run_phrases
+
+TEXTS = ("the red cup", "the blue cup", "the left man", "a dog on a chair", "the tall tree")
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def entries(split: str = "train", **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"sent": text, "image": f"{n}.png", "split": split, "image_id": n, **changes}
+        for n, text in enumerate(TEXTS)
+    ]
+
+
+def run(file: Path, store: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[Store, Summary]:
+    file.write_text(lines(*rows), encoding="utf-8")
+    opened = open_store(store, create=True)
+    return opened, run_phrases(None, [open_jsonl(file)], opened, **options)[0]
+
+
+def held(store: Store, *columns: str) -> list[tuple[Any, ...]]:
+    table = store.stage("phrases").reader().read(list(columns))
+    return sorted(zip(*(table[name].to_pylist() for name in columns), strict=True))
+
+
+def content(store: Store) -> list[dict[str, Any]]:
+    rows = store.stage("phrases").reader().read().to_pylist()
+    return sorted(rows, key=lambda row: row["row_id"])
+
+
+@pytest.mark.parametrize("change", ["split", "image_id"])
+def test_columns_of_the_input_are_updated_without_making_the_row_again(tmp_path: Path, change: str) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    changed = entries()
+    changed[1][change], changed[3][change] = ("val", "test") if change == "split" else (71, None)
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", changed)
+    assert (summary.done, summary.reused) == (0, 5)
+    assert summary.extra["rows updated from the input"] == 2
+    fresh, _ = run(tmp_path / "mine.jsonl", tmp_path / "fresh", changed)
+    assert content(store) == content(fresh)
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    assert held(store, "split", "image_id") == [("train", n) for n in range(5)]
+    assert summary.total == 5
+
+
+def test_rows_that_left_are_set_aside_and_come_back(tmp_path: Path) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    edited = [{**entries()[0], "sent": "the green cup"}, *entries()[2:]]
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", edited)
+    assert summary.extra["rows set aside, as the input no longer has them"] == 2
+    assert [text for (text,) in held(store, "expression")] == sorted(row["sent"] for row in edited)
+    assert status(store).stages[0].set_aside == 2
+    assert verify(store).ok
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val"))
+    assert (summary.done, summary.extra["rows taken back, as the input has them again"]) == (0, 2)
+    assert held(store, "expression", "split") == sorted((text, "val") for text in TEXTS)
+    assert status(store).stages[0].set_aside == 1
+    fresh, _ = run(tmp_path / "mine.jsonl", tmp_path / "fresh", entries("val"))
+    assert content(store) == content(fresh)
+
+
+def test_keep_missing_leaves_them(tmp_path: Path) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:3], keep_missing=True)
+    assert summary.extra["rows kept that the input no longer has"] == 2
+    assert len(held(store, "row_id")) == 5
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:3])
+    assert summary.extra["rows set aside, as the input no longer has them"] == 2
+    assert len(held(store, "row_id")) == 3
+
+
+def test_other_files_and_splits_keep_their_rows(tmp_path: Path) -> None:
+    """Two files whose rows name the same dataset; a run over one split covers the other splits too."""
+    mixed = entries(dataset="kitchen")
+    mixed[0]["split"] = "val"
+    run(tmp_path / "a.jsonl", tmp_path / "st", mixed)
+    more = [{"sent": "the spoon", "image": "9.png", "dataset": "kitchen"}, mixed[1]]
+    store, summary = run(tmp_path / "b.jsonl", tmp_path / "st", more)
+    assert (summary.done, summary.reused) == (1, 1)
+    assert len(held(store, "row_id")) == 6
+    store, summary = run(tmp_path / "a.jsonl", tmp_path / "st", [mixed[0], *mixed[3:]], splits=["val"])
+    assert summary.total == 1
+    # The row of mixed[1] is one of b's too; that of mixed[2] is gone.
+    assert [text for (text,) in held(store, "expression")] == sorted(
+        [TEXTS[0], TEXTS[1], TEXTS[3], TEXTS[4], "the spoon"]
+    )
+
+
+def test_two_files_of_one_name_are_refused_and_a_moved_one_is_not(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+    run(tmp_path / "x" / "mine.jsonl", tmp_path / "st", entries())
+    with pytest.raises(PrepError, match=r"x/mine\.jsonl.*y/mine\.jsonl.*same name"):
+        run(tmp_path / "y" / "mine.jsonl", tmp_path / "st", entries()[:2])
+    store = open_store(tmp_path / "st")
+    assert len(held(store, "row_id")) == 5
+    _, summary = run(tmp_path / "y" / "mine.jsonl", tmp_path / "st", entries())  # a copy
+    assert (summary.done, summary.reused) == (0, 5)
+    (tmp_path / "y" / "mine.jsonl").unlink()
+    store, summary = run(tmp_path / "x" / "mine.jsonl", tmp_path / "st", entries()[:2])
+    assert len(held(store, "row_id")) == 2
+
+
+def test_a_row_whose_error_the_input_caused_is_made_again(tmp_path: Path) -> None:
+    broken = entries()
+    broken[2]["ref_id"] = "x7"
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", broken)
+    assert summary.failed == 1
+    mended = entries()
+    mended[2]["ref_id"] = None
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", mended)
+    assert (summary.done, summary.failed) == (1, 0)
+    fresh, _ = run(tmp_path / "mine.jsonl", tmp_path / "fresh", mended)
+    assert content(store) == content(fresh)
+
+
+def test_a_store_without_recorded_sources_sets_aside_what_is_its_datasets(tmp_path: Path) -> None:
+    """As 0.1.0 wrote it."""
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    manifest = tmp_path / "st/phrases/_manifest.json"
+    old = {name: value for name, value in json.loads(manifest.read_text()).items() if name != "sources"}
+    manifest.write_text(json.dumps(old))
+    for keys in (tmp_path / "st/phrases").glob("_keys-*"):
+        keys.unlink()
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val")[1:])
+    assert summary.extra["rows set aside, as the input no longer has them"] == 1
+    assert held(store, "split") == [("val",)] * 4
+
+
+def test_compact_keeps_what_is_known_of_the_sources(tmp_path: Path) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:3])
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    compact(open_store(tmp_path / "st"))
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[1:])
+    assert summary.extra["rows set aside, as the input no longer has them"] == 1
+    assert len(held(store, "row_id")) == 4
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import prep.cache.{module} as module
+original = module.{name}
+def stop(*arguments, **options):
+    if {after}:
+        original(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+module.{name} = stop
+from prep.cache.store import open_store
+from prep.datasets.catalogue import open_jsonl
+from prep.phrases.run import run_phrases
+run_phrases(None, [open_jsonl(Path(sys.argv[1]))], open_store(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", ["_set_aside", "rewrite", "_apply", "_take_back", "record"])
+def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, name: str, after: bool) -> None:
+    assert hasattr(follow_module, name)
+    file, store = tmp_path / "mine.jsonl", tmp_path / "st"
+    run(file, store, entries())
+    run(file, store, entries()[:4])  # one is set aside, and comes back below
+    wanted = [*entries("val")[1:], {"sent": "the new lamp", "image": "8.png"}]
+    file.write_text(lines(*wanted))
+    code = KILLED.format(module="follow", name=name, after=after)
+    done = subprocess.run([sys.executable, "-c", code, str(file), str(store)], check=False, env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    opened, _ = run(file, store, wanted)
+    fresh, _ = run(file, tmp_path / "fresh", wanted)
+    assert content(opened) == content(fresh)
+    assert status(opened).stages[0].set_aside == 1
+    assert verify(opened).ok
