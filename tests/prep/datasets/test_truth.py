@@ -230,8 +230,8 @@ def test_masks_of_another_size_than_their_image_are_reasons(tmp_path: Path) -> N
     truth, rows = Truth(dataset), list(dataset.expressions())
     assert [truth.mask(row) for row in rows] == [None] * len(masks)
     reasons = [truth.problems[row.row_id] for row in rows]
-    assert "large.png has 10 x 12 pixels, its image 5 x 6" in reasons[0]
-    assert "turned.png has 6 x 5" in reasons[1]
+    assert "large.png: it has 10 x 12 pixels, its image 5 x 6" in reasons[0]
+    assert "turned.png: it has 6 x 5" in reasons[1]
     assert "no pixel belongs to an object" in reasons[2]
     assert all("an RLE of size" in reason for reason in reasons[3:])
 
