@@ -110,14 +110,18 @@ def decode(data: bytes) -> Pixels:
         return np.array(_to_rgb(image), dtype=np.uint8)
 
 
-def read_mask(path: str | Path) -> Mask:
-    """The object in a mask file, H x W: its pixels that are not black.
+def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> Mask:
+    """The object in a mask file, H x W: its pixels that are not black. ``size`` is what it must have.
 
     In formats that change pixels (JPEG) those that are at least half bright. If the alpha channel alone tells
     pixels apart, those that it shows. Raises :class:`UnreadableImage` if no pixel belongs to an object, if no
-    pixel is black although they differ, and if colours and alpha channel disagree.
+    pixel is black although they differ, and if colours and alpha channel or palette disagree.
     """
     with _file(path) as file, _open(file) as image:
+        if size not in (None, (image.height, image.width)):
+            raise UnreadableImage(
+                f"it has {image.width} x {image.height} pixels, its image {size[1]} x {size[0]}"
+            )
         return _object(image)
 
 

@@ -199,6 +199,19 @@ def test_training_reaches_no_ground_truth(start: str) -> None:
     assert [n for n in reachable(start) if within(n, "prep.datasets") or within(n, "pcnet.evaluation")] == []
 
 
+@pytest.mark.parametrize(
+    ("call", "place"),
+    [("Image.open", "prep/images.py"), (".frPyObjects", "prep/datasets/segmentation.py")],
+)
+def test_images_and_segmentations_are_read_in_one_place(call: str, place: str) -> None:
+    users = set()
+    for path in SOURCES:
+        calls = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+        if any(f".{ast.unparse(node.func)}".endswith(call) for node in calls):
+            users.add(path.relative_to(ROOT).as_posix())
+    assert users == {place}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_says_what_it_is_for(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import os
 import resource
 import shutil
 import sys
@@ -52,6 +54,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "photos").mkdir()
     Image.new("RGB", (40, 30), "red").save(place / "photos" / "1.png")
     (place / "empty").mkdir()
+    (place / "packed.jsonl").write_bytes(gzip.compress(b'{"sent": "the man"}\n'))
+    (place / "wide.jsonl").write_text('{"sent": "the man"}\n', encoding="utf-16")
+    (place / "others.json").write_text('[{"image_id": 139, "segmentation": [[1, 1, 9, 1, 9, 9]]}]')
+    os.mkfifo(place / "pipe")
     (place / "half.bin").write_bytes(b"PK\x03\x04 the first half of an archive")
     (place / "page.pth").write_bytes(b"<!DOCTYPE html><html>404</html>")
     (place / "half.json").write_text('{"images": [{"id": 1, ')
@@ -136,6 +142,14 @@ MISTAKES = {
         ("pcnet-prep status {photos}", "photos pcnet-prep"),
         ("pcnet-prep sam --images {photos}/1.png", "1.png --images"),
         ("pcnet train --store {store} --data {nowhere} --encoder tiny --gpus 0 --out {o}", "nowhere --data"),
+    ],
+    "input of another kind": [
+        ("pcnet-prep phrases --llm rules --input {packed.jsonl} --out {o}", "packed.jsonl gzip -dc"),
+        ("pcnet-prep phrases --llm rules --input {wide.jsonl} --out {o}", "wide.jsonl UTF-16 iconv"),
+        ("pcnet-prep phrases --llm rules --input {pipe} --out {o}", "pipe sent"),
+        ("pcnet-prep import {others.json} --images {photos} --out {o}", "others.json None docs/proposals.md"),
+        ("pcnet-prep import {photos} --layout sa1b --images {photos} --out {o}", "photos None"),
+        ("pcnet-prep import {pipe} --images {photos} --out {o}", "pipe COCO"),
     ],
     "no weights": [
         ("pcnet-prep sam --images {photos} --gpus 0 --out {o}", "sam_vit_h_4b8939.pth curl --checkpoint"),

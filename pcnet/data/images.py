@@ -35,7 +35,7 @@ def open_rgb(path: Path) -> Image.Image:
     except UnreadableImage as error:
         remedy = "Replace the file, or remove it from the dataset."
         if not path.exists():
-            remedy = "Set --data to the folder that the store's image paths are relative to."
+            remedy = "Check the path; --data is the folder that the image paths of a store are relative to."
         raise PrepError(f"{path}: {str(error).rstrip('.')}.", remedy) from error
 
 

@@ -75,7 +75,7 @@ def open_dataset(data: Path, name: str, split_by: str | None = None) -> RefDatas
         raise _no_folder(data, name)
     for author in (split_by,) if split_by is not None else authors:
         refs = folder / pattern.format(author)
-        if refs.is_file():
+        if refs.exists():
             return RefDataset(data, name, author, refs)
     wanted = " or ".join(pattern.format(author) for author in ((split_by,) if split_by else authors))
     there = sorted(path.name for path in folder.glob("*refs(*)*"))

@@ -134,8 +134,14 @@ class RefDataset:
         plain, problem = image_name(name)
         if plain is None:
             return None, f"image {image_id}: {problem}"
-        # Some files name the folder too.
-        return plain if plain.startswith("train2014/") else f"train2014/{plain}", ""
+        return self._place(plain), ""
+
+    def _place(self, name: str) -> str:
+        """The path of a file name below the data root; some files name folders too."""
+        if "/train2014/" in f"/{name}":
+            return f"train2014/{name.rpartition('train2014/')[2]}"
+        first, slash, _ = name.partition("/")
+        return name if slash and (self.root / first).is_dir() else f"train2014/{name}"
 
     def _target_problem(self, ref: Ref) -> str:
         if ref.ref_id in self.ambiguous_refs:

@@ -48,23 +48,31 @@ def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
     if not parts:
         raise BadSegmentation("the segmentation is empty")
     if all(isinstance(part, dict) for part in parts):
-        if len(parts) == 1:
-            return _rle(parts[0], height, width)
-        union = np.zeros((height, width), bool)
-        for part in parts:
-            union |= rle.decode(_rle(part, height, width), height, width)
-        return rle.encode(union)
+        runs = [_rle(part, height, width) for part in parts]
+        return runs[0] if len(runs) == 1 else _union(runs, height * width)
     flat = all(isinstance(part, (int, float)) for part in parts)
     return _polygons([parts] if flat and parts is segmentation else parts, height, width)
+
+
+def _union(masks: list[rle.Runs], pixels: int) -> rle.Runs:
+    """The runs of what any of the masks covers."""
+    # Where a run ends another begins: each second one is inside, one level deeper.
+    places = np.concatenate([np.cumsum(runs) for runs in masks])
+    steps = np.concatenate([np.resize([1, -1], len(runs)) for runs in masks])
+    places, index = np.unique(places, return_inverse=True)
+    inside = np.cumsum(np.bincount(index, steps)) > 0
+    edges = places[np.flatnonzero(np.diff(inside, prepend=False))]
+    return np.diff(edges[edges < pixels], prepend=0, append=pixels)
 
 
 def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
     """The runs of what any of the polygons covers."""
     length, whole = 0.0, False
+    pairs = len(polygons) > 2 and all(isinstance(part, list) and len(part) == 2 for part in polygons)
     for polygon in polygons:
         if not isinstance(polygon, list):
             raise BadSegmentation(f"a polygon that is a {type(polygon).__name__}")
-        if (len(polygon) == 2 and len(polygons) > 1) or any(isinstance(value, list) for value in polygon):
+        if pairs or any(isinstance(value, list) for value in polygon):
             raise BadSegmentation("a polygon of points [[x, y], ...], where COCO has [x, y, x, y, ...]")
         # pycocotools interprets four numbers as a box and drops an odd one.
         if len(polygon) < 6 or len(polygon) % 2:

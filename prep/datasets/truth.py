@@ -123,12 +123,6 @@ def _mask_file(root: Path, name: str, size: tuple[int, int] | None) -> Mask:
     if below(name) is None:
         raise BadSegmentation(f"the mask file {name[:80]!r} is not a path below the image root")
     try:
-        mask = read_mask(root / name)
+        return read_mask(root / name, size)
     except UnreadableImage as error:
         raise BadSegmentation(f"the mask file {name[:80]}: {error}") from error
-    if size not in (None, mask.shape):
-        raise BadSegmentation(
-            f"the mask file {name[:80]} has {mask.shape[1]} x {mask.shape[0]} pixels, "
-            f"its image {size[1]} x {size[0]}"
-        )
-    return mask

@@ -219,7 +219,7 @@ def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef
             )
         why = _reasons(_left_out(source))
         raise PrepError(
-            f"{source.name} in {source.root} has no images{f' ({why})' if why else ''}.",
+            f"{source.name} has no images in {source.root.resolve()}{f' (left out: {why})' if why else ''}.",
             "Give another folder, or see docs/datasets.md.",
         )
     yield from lost

@@ -35,7 +35,7 @@ def array_runs(path: Path, height: int, width: int) -> list[rle.Runs]:
         columns = np.arange(width) * stored.shape[2] // width
         return [rle.encode(_finite(mask[np.ix_(rows, columns)])) for mask in stored]
     except (OSError, *HEADER_ERRORS) as error:
-        reason = str(error).rstrip(".")
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise BadMasks(f"{path.name} could not be read as an array: {reason}") from error
 
 

@@ -170,7 +170,8 @@ class Sa1b(_Files):
         try:
             read = json.loads(read_plain(path, MAX_JSON))
         except (OSError, ValueError, RecursionError) as error:
-            raise BadMasks(f"{path.name} could not be read as JSON: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise BadMasks(f"{path.name} could not be read as JSON: {reason}") from error
         listed = read.get("annotations") if isinstance(read, dict) else read
         if not isinstance(listed, list):
             raise BadMasks(f"{path.name} contains no list of annotations")
@@ -273,6 +274,6 @@ def _read_json(file: Path) -> Any:
         return json.loads(read_plain(file, MAX_JSON))
     except (OSError, ValueError, RecursionError) as error:
         raise PrepError(
-            f"{file} could not be read as JSON: {str(error).rstrip('.')}.",
+            f"{file} could not be read as JSON: {getattr(error, 'strerror', None) or error}.",
             "Download or create the file again.",
         ) from error

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_truncated_anywhere_is_an_error() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Tag data larger", "ignore:Corrupt EXIF", "ignore:Image size")
-def test_flipped_bytes_never_escape_as_another_error() -> None:
+def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"):
         whole = encoded(Image.fromarray(np.dstack([GRADIENT] * 3)), kind)
@@ -112,6 +113,9 @@ def test_flipped_bytes_never_escape_as_another_error() -> None:
             data = bytearray(whole)
             for place in rng.integers(0, len(data), 4):
                 data[place] = rng.integers(0, 256)
+            (tmp_path / "m").write_bytes(data)
+            with suppress(UnreadableImage):
+                assert images.read_mask(tmp_path / "m").any()
             try:
                 out = decode(bytes(data))
             except UnreadableImage:

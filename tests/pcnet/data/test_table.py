@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -223,7 +224,15 @@ def test_images_are_normalised_by_the_published_statistics(tmp_path):
     assert np.allclose(done, expected.transpose(2, 0, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(PrepError, match=r"x\.jpg: not a file"):
+        read_image(tmp_path / "x.jpg", 32)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+)
 def test_an_image_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "x.jpg"
     if content is not None:

@@ -453,6 +453,26 @@ def test_images_that_names_refuse_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("x.jpg", "train2014/x.jpg"),
+        ("train2014/x.jpg", "train2014/x.jpg"),
+        ("./train2014//x.jpg", "train2014/x.jpg"),
+        ("images/train2014/x.jpg", "train2014/x.jpg"),
+        ("val2014/x.jpg", "val2014/x.jpg"),
+        ("part1/x.jpg", "train2014/part1/x.jpg"),
+        ("mytrain2014/x.jpg", "train2014/mytrain2014/x.jpg"),
+    ],
+)
+def test_folders_in_file_names_are_those_of_the_tree(tmp_path: Path, name: str, path: str) -> None:
+    (tmp_path / "val2014").mkdir()
+    instances = _instances()
+    instances["images"][0]["file_name"] = name
+    (row,) = _rows(tmp_path, [_ref(1)], instances=instances)
+    assert row.image == path
+
+
+@pytest.mark.parametrize(
     ("raw", "text"),
     [
         ("the man&#39;s hat", "the man's hat"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from prep.datasets.catalogue import open_dataset, open_jsonl
-from prep.datasets.segmentation import BadSegmentation, decode
+from prep.datasets.segmentation import BadSegmentation, decode, runs_of
 from prep.datasets.truth import Truth
 from prep.demo.dataset import write
 from prep.records import Expression
@@ -48,6 +49,22 @@ def test_an_rle_decodes_to_the_mask_it_was_made_of(mask: np.ndarray, compressed:
             decode(_rle(mask, compressed), *mask.shape)
 
 
+@given(st.lists(arrays(bool, (5, 7)), min_size=2, max_size=4), st.booleans())
+def test_several_rles_are_united(masks: list[np.ndarray], compressed: bool) -> None:
+    union = np.logical_or.reduce(masks)
+    if union.any():
+        np.testing.assert_array_equal(decode([_rle(mask, compressed) for mask in masks], 5, 7), union)
+
+
+def test_runs_of_no_length_and_many_rles_are_united() -> None:
+    split = {"size": [5, 6], "counts": [3, 0, 0, 2, 0, 0, 0, 4, 21]}
+    assert decode([split, split], 5, 6).T.ravel().nonzero()[0].tolist() == list(range(3, 9))
+    whole = {"size": [16_000, 16_000], "counts": [0, 16_000 * 16_000]}
+    began = time.process_time()
+    assert runs_of([whole] * 1000, 16_000, 16_000).tolist() == [0, 16_000 * 16_000]
+    assert time.process_time() - began < 2  # one decoded mask takes a quarter of a second
+
+
 def test_polygons_are_filled_as_pycocotools_fills_them_and_united() -> None:
     parts = [[0.0, 0.0, 3.5, 0.0, 3.5, 2.2, 0.0, 2.2], [2, 1, 9, 1, 5, 7]]
     wanted = coco.decode(coco.merge(coco.frPyObjects([[float(v) for v in p] for p in parts], 8, 10))).astype(
@@ -68,6 +85,7 @@ def test_polygons_are_filled_as_pycocotools_fills_them_and_united() -> None:
         ([[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]], "fractions"),
         ([1, 2, 3, 4], "polygon of 4 numbers"),
         ([[1, 1], [4, 1], [4, 4]], "points"),
+        ([[1, 1], [1, 1, 4, 1, 4, 4]], "polygon of 2 numbers"),
         ([[[1, 1], [4, 1], [4, 4]]], "points"),
         ([[1e5, 1e5, -1e5, -1e5] * 20], "an outline of more than"),
         ([[1, 1, 4, 1, 4, 4]] + [[1e5, 1e5, -1e5, -1e5, 0, 0]] * 3, "an outline of more than"),
@@ -212,8 +230,8 @@ def test_masks_of_another_size_than_their_image_are_reasons(tmp_path: Path) -> N
     truth, rows = Truth(dataset), list(dataset.expressions())
     assert [truth.mask(row) for row in rows] == [None] * len(masks)
     reasons = [truth.problems[row.row_id] for row in rows]
-    assert "large.png has 10 x 12 pixels, its image 5 x 6" in reasons[0]
-    assert "turned.png has 6 x 5" in reasons[1]
+    assert "large.png: it has 10 x 12 pixels, its image 5 x 6" in reasons[0]
+    assert "turned.png: it has 6 x 5" in reasons[1]
     assert "no pixel belongs to an object" in reasons[2]
     assert all("an RLE of size" in reason for reason in reasons[3:])
 

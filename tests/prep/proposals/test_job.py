@@ -98,11 +98,11 @@ def test_sources_without_a_usable_image_end_the_run_in_words(photos: Path, tmp_p
     with pytest.raises(PrepError, match=r"There is no folder .*typo"):
         propose(photos, tmp_path / "store", listed=True)
     listing(photos / "said.jsonl", "../9.png")
-    with pytest.raises(PrepError, match=r"has no images .1: rows whose image is no path"):
+    with pytest.raises(PrepError, match=r"has no images in .* \(left out: 1: rows whose image is no path"):
         propose(photos, tmp_path / "store", listed=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/a.txt").touch()
-    with pytest.raises(PrepError, match=r"empty.* has no images .1: \*\.txt"):
+    with pytest.raises(PrepError, match=r"empty has no images in .*empty \(left out: 1: \*\.txt"):
         propose(tmp_path / "empty", tmp_path / "store", listed=False)
 
 
