@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,24 +61,28 @@ def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> 
     _invoke(context, {**arguments, "out": store})
 
 
-def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str) -> None:
-    """Check that :func:`repeat` can begin: everything is read that it needs, and nothing is written.
+def rehearse(context: typer.Context, arguments: Mapping[str, Any]) -> None:
+    """Check that :func:`repeat` can begin: everything is read that it needs, and no store is touched.
 
     :raises PrepError: if an input, a model or an option is not usable.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        _invoke(context, {**arguments, "out": store, "plan": True})
+    if "plan" in {option.name for option in _command(context, arguments).params}:
+        with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
+            _invoke(context, {**arguments, "out": os.path.join(nowhere, "store"), "plan": True})
+
+
+def _command(context: typer.Context, arguments: Mapping[str, Any]) -> Any:
+    assert context.parent is not None
+    return context.parent.command.commands[arguments["command"]]  # type: ignore[attr-defined]
 
 
 def _invoke(context: typer.Context, arguments: Mapping[str, Any]) -> None:
-    assert context.parent is not None
-    flags = dict(arguments)
-    name, folder = flags.pop("command"), flags.pop("folder", os.curdir)
-    command = context.parent.command.commands[name]  # type: ignore[attr-defined]
-    flags = {name: value for name, value in flags.items() if name in {one.name for one in command.params}}
+    command, folder = _command(context, arguments), arguments.get("folder", os.curdir)
+    names = {option.name for option in command.params}
+    flags = {name: value for name, value in arguments.items() if name in names}
     with (
         contextlib.chdir(folder if os.path.isdir(folder) else os.curdir),
-        command.make_context(name, [], default_map=flags) as repeated,
+        command.make_context(arguments["command"], [], default_map=flags) as repeated,
     ):
         command.invoke(repeated)
 

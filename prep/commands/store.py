@@ -91,7 +91,7 @@ def verify(
         raise typer.Exit(0 if found.ok else 1)
     for table, arguments in maintain.lost_with(opened, found):
         try:
-            rehearse(context, arguments, opened.uri)
+            rehearse(context, arguments)
         except PrepError as error:
             raise PrepError(
                 f"The damaged rows of {table} cannot be made again: {error.message} Nothing was changed.",
