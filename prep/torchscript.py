@@ -75,7 +75,7 @@ class _Unpickler(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> object:
-        if module.split(".")[0] == "__torch__":
+        if module.startswith("__torch__."):
             return _Module
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]

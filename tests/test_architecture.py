@@ -75,7 +75,7 @@ def within(name: str, package: str) -> bool:
 LAYERS = {
     "prep": [
         ("errors", "records", "devices", "moved"),
-        ("files", "hints"),
+        ("files", "hints", "torchscript"),
         ("stage",),
         ("masks",),
         ("cache",),

@@ -103,7 +103,7 @@ def _fill(clip: nn.Module, path: Path, name: str) -> None:
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors file, a state dict or a TorchScript archive; no code of the file is run."""
+    """The tensors of a safetensors file, a state dict or a TorchScript archive; no code of it is run."""
     try:
         return _tensors(_read(path))
     except PrepError:
