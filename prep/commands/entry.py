@@ -35,7 +35,7 @@ def run_program(app: typer.Typer) -> None:
     # By default, waiting OpenMP threads spin. If another process needs the core, this costs more than ten
     # times as much as sleeping. torch reads the variable when it is loaded, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Every Python process that is started from here, by whatever library, imports nothing of the current folder.
+    # No Python process that is started from here, by whatever library, imports from the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     if not debug:  # a library's thread (such as TensorBoard's writer) would print its traceback
         threading.excepthook = lambda failed: print(f"{failed.exc_value}", file=sys.stderr)

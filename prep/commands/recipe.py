@@ -65,7 +65,9 @@ def _parsed(
         name, program = section.command, "pcnet" if section.command == "train" else "pcnet-prep"
         values = {**section.flags, "plan": plan, "as_json": as_json}
         try:
-            parsed = commands[name].make_context(name, [], parent=context.parent, default_map=values)
+            parsed = commands[name].make_context(
+                name, [], parent=context.parent, default_map=values, obj=tuple(flags)
+            )
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from prep.errors import PrepError
 from prep.files import sha256_of, write_whole
@@ -87,7 +88,27 @@ def _endpoint(llm: str, revision: str) -> Model:
             f"--llm {llm} does not specify both an endpoint and a model.",
             "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server.",
         )
+    _check_url(match[1])
     return Model("openai", f"openai:{match[2]}", match[2], revision, match[1].rstrip("/"))
+
+
+def _check_url(url: str) -> None:
+    """Check that an endpoint's URL names a host and holds no password."""
+    try:
+        parts = urlsplit(url)
+        host, _, holds_password = parts.hostname, parts.port, "@" in parts.netloc
+    except ValueError:
+        host, holds_password = None, False
+    if not host or not url.isascii():
+        raise PrepError(
+            "--llm openai:URL#MODEL: the URL names no valid host and port.",
+            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server.",
+        )
+    if holds_password:
+        raise PrepError(
+            "--llm openai:URL#MODEL: the URL holds a user name or password, which would be written down.",
+            "Leave them out, and set OPENAI_API_KEY to the key.",
+        )
 
 
 def _local(folder: Path) -> Model:
