@@ -109,9 +109,10 @@ def _tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
     """A tensor as TorchScript describes it, within its storage and no larger."""
+    count: int = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    inside = last < storage.numel() and math.prod(size) <= storage.numel()
-    if min((offset, *size, *stride)) < 0 or (math.prod(size) and not inside):
+    inside = last < storage.numel() and count <= storage.numel()
+    if min((offset, *size, *stride)) < 0 or (count and not inside):
         raise ValueError("a tensor beyond its data")
     return storage.as_strided(size, stride, offset)
 

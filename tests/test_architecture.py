@@ -74,7 +74,7 @@ def within(name: str, package: str) -> bool:
 # From the bottom up: a part may import parts of the layers before its own, and itself.
 LAYERS = {
     "prep": [
-        ("errors", "records", "devices", "moved"),
+        ("errors", "records", "devices", "moved", "display"),
         ("files", "hints", "torchscript"),
         ("stage",),
         ("masks",),

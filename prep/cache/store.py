@@ -50,8 +50,8 @@ class Store:
 
     @property
     def cache_uri(self) -> str:
-        """The location of the response cache if ``--cache`` is not set."""
-        return self.files.folder(CACHE_FOLDER).uri
+        """The location of the response cache if ``--cache`` is not set, to open it."""
+        return self.files.folder(CACHE_FOLDER).address
 
     def stages(self) -> list[str]:
         """The tables that exist in this store."""

@@ -11,6 +11,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
+from prep.commands.output import say
 from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _stage(
         from prep.phrases.engines.openai import OpenAIStage
 
         if not params["plan"] and (notice := key_notice(model.url, named)):
-            print(notice, file=sys.stderr, flush=True)
+            say(notice, to_stderr=True)
         return OpenAIStage(model, prompt, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None

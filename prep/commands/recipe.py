@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from prep.commands import options as shared
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 from prep.errors import MissingInputError, PrepError
 
 ConfigFile = Annotated[
@@ -40,7 +39,7 @@ def run(
         if parsed.info_name == "train":
             emit({"train": line}, [f"$ {line}"], as_json)
             continue
-        print(f"$ {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+        say(f"$ {line}", to_stderr=as_json)
         try:
             with parsed:
                 parsed.command.invoke(parsed)

@@ -103,7 +103,7 @@ class Client:
         self._head, question, self._query = url.partition("?")
         self._query = question + self._query
         self._unended = 0
-        self._headers = {
+        self._headers: dict[bytes | str, bytes | str] = {
             **dict.fromkeys(("Content-Type", "Accept"), "application/json"),
             "Accept-Encoding": "identity",
             "User-Agent": "pcnet-prep",
@@ -124,8 +124,8 @@ class Client:
     def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         """The reply to one request, retried up to :data:`ATTEMPTS` times.
 
-        Raises :class:`Refused` for a bad request or response, PrepError for an endpoint that stays unreachable
-        or rejects the key.
+        Raises :class:`Refused` for a bad request or response, PrepError for an endpoint that stays
+        unreachable or rejects the key.
         """
         payload = None if body is None else json.dumps(body).encode()
         trouble = ""
@@ -207,7 +207,8 @@ class _Timed(httpcore.NetworkBackend):
 
     def left(self) -> float:
         """The seconds left for the request; at least a moment, as 0 would mean no limit."""
-        return max(1e-3, self._request.end - time.monotonic())
+        end: float = self._request.end
+        return max(1e-3, end - time.monotonic())
 
     def connect_tcp(
         self,
