@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from prep.errors import PrepError
+from prep.inputs import open_plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +75,7 @@ def sha256_of(path: Path) -> str:
 def feed(digest: hashlib._Hash, path: Path) -> None:
     """Update ``digest`` with the content of a file."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:

@@ -75,6 +75,7 @@ def within(name: str, package: str) -> bool:
 LAYERS = {
     "prep": [
         ("errors", "records", "devices", "moved", "display"),
+        ("inputs",),
         ("files", "hints", "torchscript"),
         ("stage",),
         ("masks",),

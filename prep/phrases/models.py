@@ -118,7 +118,7 @@ def _local(folder: Path) -> Model:
             f"{folder} has no config.json, so it is not a model in Hugging Face's layout.",
             f"Give the folder that contains config.json, the tokenizer and the weights. {NO_MODEL_NEEDED}",
         )
-    weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern)]
+    weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()]
     if not weights:
         raise PrepError(
             f"{folder} contains no weights ({', '.join(_WEIGHTS)}).",
@@ -135,13 +135,14 @@ def _local(folder: Path) -> Model:
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files (64 hex digits), without hidden files.
+    """SHA-256 over the names and contents of a folder's files (64 hex digits), without hidden files. A folder
+    that links lead to again is read once.
 
     The hash of a large file is cached by path, size and times in the user's cache folder, so only the first
     run reads all weights.
     """
     known = _KnownHashes()
-    files = sorted(_files(folder), key=lambda file: file.relative_to(folder).as_posix())
+    files = sorted(_files(folder, set()), key=lambda file: file.relative_to(folder).as_posix())
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(known.digest, files))
     known.save()
@@ -151,12 +152,15 @@ def folder_hash(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
+def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _files(entry)
+            yield from _files(entry, seen)
         elif entry.is_file():
             yield entry
 
