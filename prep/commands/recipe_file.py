@@ -99,7 +99,7 @@ def _loader() -> type[yaml.SafeLoader]:
     """PyYAML's safe loader, without mappings that merge each other into ever larger ones."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
             super().flatten_mapping(node)
             if len(node.value) > MAX_KEYS:
