@@ -29,10 +29,11 @@ browser:                    ## Chromium for the tests of the pages, from Debian'
 	apt-get -qq update && apt-get -qqy install --no-install-recommends chromium || \
 	echo 'The tests of the pages will be skipped: install Chromium to run them.'
 
-check: .venv/test docs      ## lint, types and the documentation's links
+check: .venv/test docs      ## lint, types, the documentation's links; known faults of packages, as advice
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	-timeout 300 $(BIN)/uvx --quiet pip-audit --skip-editable --progress-spinner off $(addprefix --path ,$(wildcard .venv/lib/python*/site-packages))
 
 docs: .venv/test            ## the documentation as a site/; a link that leads nowhere fails
 	$(BIN)/zensical build --strict --clean

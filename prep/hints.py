@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from prep.display import shown
 from prep.errors import PrepError
 
 LINES, WIDTH = 5, 400
@@ -45,9 +46,12 @@ def missing_package(error: ModuleNotFoundError, command: str) -> PrepError | Non
 
 
 def format_error(error: PrepError) -> str:
-    """The error in at most :data:`LINES` lines of bounded length. Only the message is truncated."""
-    remedy = error.remedy.splitlines()
-    message, room = f"error: {error.message}".splitlines(), max(1, LINES - len(remedy))
+    """The error, safe to show, in at most :data:`LINES` lines of bounded length.
+
+    Only the message is truncated.
+    """
+    remedy = shown(error.remedy).splitlines()
+    message, room = f"error: {shown(error.message)}".splitlines(), max(1, LINES - len(remedy))
     if len(message) > room:
         left = len(message) - room + 1
         message = [*message[: room - 1], f"  ... and {left} more lines (use --debug to see them)"]

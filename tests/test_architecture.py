@@ -74,9 +74,9 @@ def within(name: str, package: str) -> bool:
 # From the bottom up: a part may import parts of the layers before its own, and itself.
 LAYERS = {
     "prep": [
-        ("errors", "records", "devices", "moved"),
+        ("errors", "records", "devices", "moved", "display"),
         ("inputs",),
-        ("files", "hints", "images"),
+        ("files", "hints", "images", "torchscript"),
         ("stage",),
         ("masks",),
         ("cache",),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcnet.metrics import binarise, normalise, proposal_under_peak
+from prep.display import without_secrets
 from prep.files import replacing, write_whole
 
 Map = NDArray[np.float32]
@@ -49,7 +50,7 @@ def write_report(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = json.dumps({**figures, "settings": dict(settings)}, indent=2, sort_keys=True)
+    text = without_secrets(json.dumps({**figures, "settings": dict(settings)}, indent=2, sort_keys=True))
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "metrics.json", f"{text}\n".encode())
     with replacing(folder / "samples.parquet") as file:

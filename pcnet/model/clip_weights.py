@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pcnet.model.encoders import ClipEncoder
 from prep.errors import PrepError
 from prep.machine.clip_weights import OPENAI_CACHE, REPOSITORIES, downloaded, kept
+from prep.torchscript import is_archive, read_tensors
 
 PROBE_SECONDS = 10
 
@@ -102,9 +103,11 @@ def _fill(clip: nn.Module, path: Path, name: str) -> None:
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors file, a state dict or a TorchScript archive; pickled code is not run."""
+    """The tensors of a safetensors file, a state dict or a TorchScript archive; no code of it is run."""
     try:
         return _tensors(_read(path))
+    except PrepError:
+        raise
     except Exception as error:  # each reader raises its own types
         raise PrepError(
             f"{path}: not a readable weights file: {_reason(error).rstrip('.')}.",
@@ -117,12 +120,9 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except RuntimeError as error:
-        if "TorchScript" not in str(error):
-            raise
-        return torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    if is_archive(path):
+        return read_tensors(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,11 +17,15 @@ import numpy as np
 
 from pcnet.training.log import CSV_NAME, SETTINGS_NAME, VALIDATION_NAME
 from prep.errors import PrepError
+from prep.inputs import read_plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FIGURES, ROWS, STAGES = "metrics.json", "samples.parquet", "stages"
+# The numbers of FIGURES that the page shows.
+NUMBERS = ("n", "miou", "oiou", "pointm", "hit", "box_accuracy", "proposal_miou", "oracle_miou")
+MAX_JSON = 1 << 24
 # Maximum points of a curve on the page; longer logs are averaged down to this number.
 POINTS = 400
 
@@ -140,7 +145,7 @@ def _labelled(folders: list[Path]) -> dict[str, Evaluation]:
     """Evaluations by dataset and split, such as "refcoco unc val"; duplicates also get their
     folder's name.
     """
-    figures = {folder: _read_json(folder / FIGURES) for folder in folders}
+    figures = {folder: _read_figures(folder / FIGURES) for folder in folders}
     labels = {folder: _label(folder, told) for folder, told in figures.items()}
     times = Counter(labels.values())
     found = {}
@@ -155,19 +160,47 @@ def _label(folder: Path, figures: dict[str, Any]) -> str:
     if "dataset" not in told:
         return folder.name
     first = "first expressions" if told.get("sentences") == "first" else None
-    return " ".join(
-        part for part in (told["dataset"], told.get("split_by"), told.get("split"), first) if part
-    )
+    parts = (told["dataset"], told.get("split_by"), told.get("split"), first)
+    return " ".join(str(part) for part in parts if part)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        told = json.loads(read_plain(path, MAX_JSON), parse_float=_finite, parse_constant=_finite)
+    except (OSError, ValueError, RecursionError) as error:
         raise PrepError(
-            f"{path} could not be read: {error}.", "Run the command that wrote it again."
+            f"{path} could not be read: {str(error).rstrip('.')}.", "Run the command that wrote it again."
         ) from error
     return told if isinstance(told, dict) else {}
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    """The figures of an evaluation: numbers, groups of numbers, and settings, as the page expects them."""
+    told = _read_json(path)
+    groups, settings = told.get("groups") or {}, told.get("settings") or {}
+    parts = [told.get(name) or {} for name in ("skipped", "no_target")]
+    tables = [told, *groups.values()] if isinstance(groups, dict) else []
+    if (
+        not tables
+        or not all(isinstance(one, dict) for one in (*tables, *parts, settings))
+        or not all(_is_number(one.get(name)) for one in tables for name in NUMBERS)
+        or not all(_is_number(value) for part in parts for value in part.values())
+        or not _is_number(settings.get("threshold"))
+    ):
+        raise PrepError(
+            f"{path} holds another kind of value where a figure belongs.", "Run `pcnet eval --out` again."
+        )
+    return told
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number, or absent."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _finite(text: str) -> float | None:
+    """The number of a JSON text; None for one that JavaScript's JSON does not have."""
+    return number if math.isfinite(number := float(text)) else None
 
 
 def _read_rows(path: Path) -> pa.Table:

@@ -24,9 +24,9 @@ def is_lead() -> bool:
 
 def command(processes: int, arguments: Sequence[str]) -> list[str]:
     """The command that runs ``arguments`` (a Python script and its options) as ``processes`` processes on
-    this machine.
+    this machine. ``-P``: a ``torch.py`` of the current folder is not imported.
     """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone"]
     return [*torchrun, f"--nproc-per-node={processes}", *arguments]
 
 

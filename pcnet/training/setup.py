@@ -25,6 +25,7 @@ from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
 from prep.cache.store import open_store
 from prep.devices import cpu_cores
+from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.proposals.stale_images import check_images
 
@@ -97,6 +98,10 @@ class TrainConfig:
     val_split: str | None = None
     restart: bool = False
     quiet: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for the log and the checkpoint: without credentials of the store."""
+        return {**asdict(self), "store": without_secrets(self.store)}
 
     def resolved(self, processes: int = 1) -> TrainConfig:
         """The same settings with every default resolved, for ``processes`` processes.

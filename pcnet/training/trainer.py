@@ -225,7 +225,7 @@ class _Run:
 
     def _log(self) -> RunLog:
         self.out.mkdir(parents=True, exist_ok=True)
-        write_settings(self.out, {"train": asdict(self.config), "recipe": self.job.recipe.as_dict()})
+        write_settings(self.out, {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()})
         weights = asdict(self.job.recipe.weights)
         columns = ["total", *(name for name, weight in weights.items() if weight)]
         return RunLog(self.out, columns, start=self.step, total=self.job.total, quiet=self.config.quiet)
@@ -234,7 +234,7 @@ class _Run:
         if self.ranks.rank:
             return
         state = {
-            "config": asdict(self.config),
+            "config": self.config.as_dict(),
             "samples": self.job.fingerprint,
             "step": self.step,
             "best": self.best,

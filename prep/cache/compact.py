@@ -74,7 +74,7 @@ def _compact_answers(name: str, files: Files, target_bytes: int) -> CompactRepor
     report = CompactReport(name, len(sizes), len(sizes), sum(sizes.values()), sum(sizes.values()), [])
     schema = next(filter(None, (shard_schema(files, shard) for shard in sorted(sizes))), None)
     if len(sizes) > 1 and schema is not None:
-        cache, stage, fingerprint = files.uri.rsplit("/", 2)
+        cache, stage, fingerprint = files.address.rsplit("/", 2)
         AnswerCache(cache, stage, fingerprint, schema).merge(target_bytes)
         sizes = _shard_sizes(files)
         report.shards_after, report.bytes_after = len(sizes), sum(sizes.values())

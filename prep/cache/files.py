@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.files import write_whole
 from prep.hints import remedy_of
@@ -37,18 +38,20 @@ def explained(doing: str, where: str) -> Iterator[None]:
 class Files:
     """A folder on a file system. Names are POSIX paths below it; files are written atomically.
 
-    ``local`` is the folder's path on a local (or mounted) file system and ``None`` on an object store, where
-    a write is atomic and nothing is renamed.
+    ``uri`` is for messages and records, without credentials; ``address`` opens the folder again. ``local`` is
+    the folder's path on a local (or mounted) file system and ``None`` on an object store, where a write is
+    atomic and nothing is renamed.
     """
 
     def __init__(self, filesystem: Any, root: str, uri: str) -> None:
         self.filesystem = filesystem
         self.root = root.rstrip("/") or "/"
-        self.uri = uri.rstrip("/") or "/"
+        self.address = uri.rstrip("/") or "/"
+        self.uri = without_secrets(self.address)
         self.local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_files, (self.uri,)
+        return open_files, (self.address,)
 
     def path(self, name: str = "") -> str:
         """The path of ``name`` for the file system."""
@@ -60,7 +63,7 @@ class Files:
 
     def folder(self, name: str) -> Files:
         """The folder ``name`` in this one; it does not need to exist."""
-        head, query, options = self.uri.partition("?")
+        head, query, options = self.address.partition("?")
         return Files(self.filesystem, self.path(name), f"{head.rstrip('/')}/{name}{query}{options}")
 
     def make(self) -> None:
@@ -160,7 +163,7 @@ def open_files(uri: str | Path) -> Files:
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise PrepError(
-            f"Cannot use {text}: {reason.rstrip('.')}.",
+            without_secrets(f"Cannot use {text}: {reason.rstrip('.')}."),
             "Give a local folder, or an s3:// or gs:// URI with its credentials set.",
         ) from error
     return Files(filesystem, root, root if isinstance(filesystem, pafs.LocalFileSystem) else text)

@@ -247,7 +247,7 @@ def _aside_writer(writer: StageWriter) -> StageWriter:
     """A writer of the rows set aside; those of other settings cannot come back, and are replaced."""
     table = writer.stage.aside
     return table.writer(
-        writer.settings, replace=table.reader().settings != writer.settings, cache=writer.cache_uri
+        writer.settings, replace=table.reader().settings != writer.settings, cache=writer.cache_address
     )
 
 

@@ -194,7 +194,7 @@ def load_manifest(files: Files) -> Manifest | None:
         where = files.where(MANIFEST)
         try:
             manifest = Manifest.from_json(json.loads(files.read(MANIFEST)), where)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _broken(where, error) from error
         try:
             for sequence in sequences:
@@ -204,7 +204,7 @@ def load_manifest(files: Files) -> Manifest | None:
             if not files.exists(ledger_name(sequence)):
                 continue
             raise
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _broken(files.where(ledger_name(sequence)), error) from error
         return manifest
     raise PrepError(f"{files.uri} changes faster than it can be read.", "Run the command again.")

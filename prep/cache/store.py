@@ -14,12 +14,15 @@ from prep.cache.keyset import KeySet, column_hashes
 from prep.cache.manifest import MANIFEST, Manifest, load_manifest
 from prep.cache.schema import STAGES
 from prep.errors import MissingInputError, PrepError
+from prep.inputs import read_plain
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
 
 CACHE_FOLDER = "cache"
 ASIDE_FOLDER = "aside"
+# A manifest of 10^7 rows in 10^4 shards has 2 MB.
+MAX_MANIFEST = 1 << 28
 
 
 def open_store(uri: str | Path, *, create: bool = False) -> Store:
@@ -51,8 +54,8 @@ class Store:
 
     @property
     def cache_uri(self) -> str:
-        """The location of the response cache if ``--cache`` is not set."""
-        return self.files.folder(CACHE_FOLDER).uri
+        """The location of the response cache if ``--cache`` is not set, to open it."""
+        return self.files.folder(CACHE_FOLDER).address
 
     def stages(self) -> list[str]:
         """The tables that exist in this store."""
@@ -197,9 +200,9 @@ class StageReader:
 def read_manifest_file(path: Path) -> Manifest:
     """A manifest from a separate file, for ``--from-manifest``: its ``settings`` and ``runs``."""
     with explained("read", str(path)):
-        text = path.read_text(encoding="utf-8")
+        data = read_plain(path, MAX_MANIFEST)
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise PrepError(f"{path} is not JSON: {error}.", "Give a stage's _manifest.json.") from error
     return Manifest.from_json(value, str(path))

@@ -116,9 +116,9 @@ class StageWriter:
         return self.files.uri
 
     @property
-    def cache_uri(self) -> str | None:
+    def cache_address(self) -> str | None:
         """The cache in which retired shards stay readable."""
-        return None if self._cache is None else self._cache.uri
+        return None if self._cache is None else self._cache.address
 
     @property
     def done(self) -> KeySet:

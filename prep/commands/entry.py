@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from prep.display import shown
 from prep.errors import PrepError
 from prep.hints import format_error, memory_error, missing_package, remedy_of
 
@@ -35,8 +36,10 @@ def run_program(app: typer.Typer) -> None:
     # By default, waiting OpenMP threads spin. If another process needs the core, this costs more than ten
     # times as much as sleeping. torch reads the variable when it is loaded, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # No Python process that is started from here, by whatever library, imports from the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     if not debug:  # a library's thread (such as TensorBoard's writer) would print its traceback
-        threading.excepthook = lambda failed: print(f"{failed.exc_value}", file=sys.stderr)
+        threading.excepthook = lambda failed: print(shown(f"{failed.exc_value}"), file=sys.stderr)
     try:
         code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
@@ -83,7 +86,7 @@ def _exit_code(error: BaseException) -> int:
 def _print_usage_error(error: Any) -> None:
     """Print what is wrong with a command line, and how to get help."""
     shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program was run without arguments
-    print(f"{'' if shows_help else 'error: '}{error.format_message()}", file=sys.stderr)
+    print(shown(f"{'' if shows_help else 'error: '}{error.format_message()}"), file=sys.stderr)
     context = getattr(error, "ctx", None)
     if context is not None and not shows_help:
         print(f"See: {context.command_path} --help", file=sys.stderr)

@@ -10,6 +10,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import open_image_sources, open_sources
+from prep.commands.output import say
 from prep.commands.stage_run import check_recorded, emit_summaries, run_options
 
 if TYPE_CHECKING:
@@ -82,5 +83,5 @@ def _released_texts(
         summaries.append(import_phrases(folder, source, store, splits=splits, replace=replace))
     if (folder / candidates_file(source.split_by)).is_file():
         rows = import_scores(folder, source, store, replace=replace)
-        print(f"scores: {rows:,} rows", file=sys.stderr)
+        say(f"scores: {rows:,} rows", to_stderr=True)
     return summaries

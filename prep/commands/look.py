@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prep.commands import options as shared
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 
 Load = Annotated[
     bool,
@@ -80,9 +79,6 @@ def demo(
     from prep.demo.run import DemoConfig
     from prep.demo.run import demo as run
 
-    def say(line: str) -> None:
-        # Flushed, so that the lines stay in order with the output of the subprocesses.
-        print(line, flush=True, file=sys.stderr if as_json else sys.stdout)
-
-    made = run(DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown), say=say)
+    config = DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown)
+    made = run(config, say=lambda line: say(line, to_stderr=as_json))
     emit({"page": made.page, "metrics": made.metrics, "figures": made.figures}, [], as_json)

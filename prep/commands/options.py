@@ -104,6 +104,17 @@ def _as_recorded(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def was_typed(context: typer.Context, name: str) -> bool:
+    """Whether a flag's value is from the command line or the environment, and not only from a file.
+
+    ``context.obj`` holds the words of the command line of `pcnet-prep run`, if that runs the command.
+    """
+    source, words = context.get_parameter_source(name), context.obj
+    value, words = str(context.params[name]), words if isinstance(words, tuple) else ()
+    typed = any(word == value or word.endswith(f"={value}") for word in words)
+    return typed or (source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"))
+
+
 FromManifest = Annotated[
     Path | None,
     typer.Option(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from prep.display import shown, without_secrets
 
 
 def emit(value: Any, lines: Iterable[str], as_json: bool) -> None:
@@ -15,10 +18,15 @@ def emit(value: Any, lines: Iterable[str], as_json: bool) -> None:
     ``lines`` is not consumed if it is not printed.
     """
     if as_json:
-        print(json.dumps(value, default=_plain), flush=True)
+        print(without_secrets(json.dumps(value, default=_plain)), flush=True)
         return
     for line in lines:
-        print(line, flush=True)
+        say(line)
+
+
+def say(line: str, *, to_stderr: bool = False) -> None:
+    """Print a line, safe to show, at once, so that it stays in order with the output of other processes."""
+    print(shown(line), file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 def _plain(value: Any) -> Any:

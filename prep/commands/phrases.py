@@ -11,6 +11,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
+from prep.commands.output import say
 from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
 
 if TYPE_CHECKING:
@@ -92,16 +93,24 @@ def phrases(
     words, model = load_prompt(prompt), resolve(llm, revision)
     sources = open_sources(data, dataset, split_by, input, image_root)
     devices = 0 if model.kind != "vllm" else gpu_count(gpus, ray_address)
-    stage = _stage(model, words, context.params, on_gpus=devices > 0)
+    stage = _stage(model, words, context.params, on_gpus=devices > 0, named=shared.was_typed(context, "llm"))
     _run(context, stage, sources, workers or max(1, devices // tensor_parallel))
 
 
-def _stage(model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool) -> AnswerStage | None:
-    """The stage that queries ``model``, configured by the command's ``params``; None for the rules."""
+def _stage(
+    model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool, named: bool
+) -> AnswerStage | None:
+    """The stage that queries ``model``, configured by the command's ``params``; None for the rules.
+
+    ``named``: the user named the model, and not only a file.
+    """
     if model.kind == "openai":
+        from prep.phrases.engines.endpoint import key_notice
         from prep.phrases.engines.openai import OpenAIStage
 
-        return OpenAIStage(model, prompt, concurrency=params["concurrency"])
+        if not params["plan"] and (notice := key_notice(model.url, named)):
+            say(notice, to_stderr=True)
+        return OpenAIStage(model, prompt, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None
     from prep.phrases.engines.vllm import VllmStage

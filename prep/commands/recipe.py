@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from prep.commands import options as shared
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 from prep.errors import MissingInputError, PrepError
 
 ConfigFile = Annotated[
@@ -40,7 +39,7 @@ def run(
         if parsed.info_name == "train":
             emit({"train": line}, [f"$ {line}"], as_json)
             continue
-        print(f"$ {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+        say(f"$ {line}", to_stderr=as_json)
         try:
             with parsed:
                 parsed.command.invoke(parsed)
@@ -65,7 +64,9 @@ def _parsed(
         name, program = section.command, "pcnet" if section.command == "train" else "pcnet-prep"
         values = {**section.flags, "plan": plan, "as_json": as_json}
         try:
-            parsed = commands[name].make_context(name, [], parent=context.parent, default_map=values)
+            parsed = commands[name].make_context(
+                name, [], parent=context.parent, default_map=values, obj=tuple(flags)
+            )
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise

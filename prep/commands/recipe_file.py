@@ -7,9 +7,13 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prep.errors import PrepError
+from prep.inputs import read_plain
+
+if TYPE_CHECKING:
+    import yaml
 
 # Flags with the same meaning in every command that has them; they may appear above the sections.
 SHARED = (
@@ -22,6 +26,8 @@ TRAIN_SHARED = {name: name for name in ("data", "dataset", "split-by", "input", 
 TRAIN_SHARED["out"] = "store"
 # Options that belong on a command line, not in a configuration.
 LEFT_OUT = ("help", "plan", "from_manifest", "as_json")
+
+MAX_BYTES, MAX_KEYS = 1 << 20, 1000
 
 Options = dict[str, Any]
 
@@ -89,17 +95,32 @@ def command_line(section: Section, command: Any, program: str) -> str:
     return shlex.join(line)
 
 
+def _loader() -> type[yaml.SafeLoader]:
+    """PyYAML's safe loader, without mappings that merge each other into ever larger ones."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MAX_KEYS:
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a mapping of too many keys", node.start_mark
+                )
+
+    return Loader
+
+
 def _load(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(read_plain(path, MAX_BYTES).decode(), _loader())
     except OSError as error:
         raise PrepError(
             f"{path} cannot be read: {error.strerror}.", "Use: pcnet-prep run FILE.yaml [--flag value ...]"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split()).rstrip(".")
         raise PrepError(f"{path} is not valid YAML: {problem}.", "See docs/run.md.") from error
     if not isinstance(loaded, dict):
         raise PrepError(f"{path} has no sections.", "See docs/run.md.")

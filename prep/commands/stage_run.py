@@ -13,6 +13,7 @@ import typer
 
 from prep.commands.output import emit
 from prep.commands.replay import check_settings
+from prep.display import without_secrets
 from prep.engine.progress import duration
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest")
 
 
 def recorded_arguments(context: typer.Context) -> dict[str, Any]:
-    """A command and its flags as plain JSON values, for the manifest; flags not given are omitted."""
+    """A command and its flags as plain JSON values, for the manifest; flags not given are omitted, and so are
+    credentials in URIs.
+    """
     names = [option.name for option in context.command.params if option.name not in NOT_RECORDED]
     flags = {name: _plain(context.params[name]) for name in names if name in context.params}
     if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
@@ -39,7 +42,7 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return without_secrets(str(value)) if isinstance(value, Path | str) else value
 
 
 def run_options(context: typer.Context) -> dict[str, Any]:

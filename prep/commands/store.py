@@ -11,7 +11,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import open_sources
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 from prep.commands.replay import rehearse, repeat
 from prep.commands.stage_run import report_lines
 from prep.errors import PrepError
@@ -98,9 +98,9 @@ def verify(
                 error.remedy,
             ) from error
     for report in maintain.repair(opened, checks):
-        print(f"{report.stage}: {report.lost_rows:,} rows to regenerate")
+        say(f"{report.stage}: {report.lost_rows:,} rows to regenerate")
         for arguments in report.commands:
-            repeat(context, arguments, opened.uri)
+            repeat(context, arguments, opened.files.address)
     raise typer.Exit(0 if check(opened, checks).ok else 1)
 
 

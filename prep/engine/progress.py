@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from prep.display import shown
+
 
 class Bar:
     """Reports the progress of a run. This base class shows nothing."""
@@ -24,7 +26,7 @@ class _RichBar(Bar):
     def update(self, done: int, reused: int = 0, note: str = "") -> None:
         seconds = time.monotonic() - self._started
         rate = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
-        self._display.update(self._task, completed=done + reused, rate=f"{note}  {rate}".strip())
+        self._display.update(self._task, completed=done + reused, rate=shown(f"{note}  {rate}".strip()))
 
 
 @contextmanager
@@ -34,6 +36,7 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
         yield Bar()
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -52,7 +55,7 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as display:
-        yield _RichBar(display, display.add_task(label, total=total, rate=""))
+        yield _RichBar(display, display.add_task(escape(shown(label)), total=total, rate=""))
 
 
 def duration(seconds: float) -> str:

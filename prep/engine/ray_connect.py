@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import socket
+import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from prep.devices import cpu_cores
 from prep.errors import PrepError
@@ -26,11 +30,11 @@ def connect(resources: Resources, workers: int, address: str | None) -> bool:
         # Workers may share cores: allow the number of workers that --workers requested.
         cpus = max(cpu_cores(), math.ceil(workers * resources.cpus))
         try:
-            _initialise("local", num_cpus=cpus, include_dashboard=False)
+            _start(cpus)
         except PrepError:
             # Ray waits 30 s for its own processes to start, which may be too short on a busy machine.
             ray.shutdown()
-            _initialise("local", num_cpus=cpus, include_dashboard=False)
+            _start(cpus)
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if address is None and gpus < resources.gpus:  # a cluster may scale up, this machine does not
         if started:
@@ -42,9 +46,38 @@ def connect(resources: Resources, workers: int, address: str | None) -> bool:
     return started
 
 
+class _DriversPath(list[str]):
+    """The folders that Ray adds to its workers' path, but for those that this process does not import from.
+
+    Ray adds the current folder, where a dataset may lie, before all others.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(folder for folder in folders if folder in sys.path)
+
+
+def _start(cpus: int) -> None:
+    """Start Ray, listening on this machine alone: Ray takes an outer address if it may form a cluster."""
+    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, may = os.environ.get(variable), ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[variable] = "0"  # for its own processes
+    try:
+        _initialise("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1")
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = may
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
 def _initialise(address: str, **options: Any) -> None:
     """Run ``ray.init`` quietly, unify its errors and keep our SIGTERM handler."""
     before = signal.getsignal(signal.SIGTERM)
+    if not address.startswith("ray://"):  # there, the workers get no folder of this machine
+        options["job_config"] = job = ray.job_config.JobConfig()
+        job._py_driver_sys_path = _DriversPath()
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:

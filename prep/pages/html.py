@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.files import write_whole
 
@@ -22,7 +23,8 @@ def render(package: str, name: str, content: Mapping[str, Any]) -> str:
     it.
     """
     shared, own = files("prep.pages"), files(package)
-    packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
+    text = without_secrets(json.dumps(content, separators=(",", ":")))
+    packed = gzip.compress(text.encode(), mtime=0)
     return Template((own / f"{name}.html").read_text("utf-8")).substitute(
         css="".join((shared / css).read_text("utf-8") for css in ("page.css", "report.css")),
         js=(shared / "shared.js").read_text("utf-8") + (own / f"{name}.js").read_text("utf-8"),

@@ -178,5 +178,10 @@ def _maps(folder: Path | None, gallery: Gallery, pictures: Mapping[str, Any]) ->
 def _threshold(folder: Path | None) -> float:
     """The share of a map's maximum above which the evaluation counts a pixel as part of the mask."""
     path = None if folder is None else folder / "metrics.json"
-    told = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
-    return float(told.get("settings", {}).get("threshold", 0.0))
+    if path is None or not path.is_file():
+        return 0.0
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return float(told.get("settings", {}).get("threshold", 0.0))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise PrepError(f"{path} names no threshold.", "Create it with `pcnet eval --out`.") from error

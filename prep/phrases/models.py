@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from prep.errors import PrepError
 from prep.files import sha256_of, write_whole
@@ -87,7 +88,27 @@ def _endpoint(llm: str, revision: str) -> Model:
             f"--llm {llm} does not specify both an endpoint and a model.",
             "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server.",
         )
+    _check_url(match[1])
     return Model("openai", f"openai:{match[2]}", match[2], revision, match[1].rstrip("/"))
+
+
+def _check_url(url: str) -> None:
+    """Check that an endpoint's URL names a host and holds no password."""
+    try:
+        parts = urlsplit(url)
+        host, _, holds_password = parts.hostname, parts.port, "@" in parts.netloc
+    except ValueError:
+        host, holds_password = None, False
+    if not host or not url.isascii():
+        raise PrepError(
+            "--llm openai:URL#MODEL: the URL names no valid host and port.",
+            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server.",
+        )
+    if holds_password:
+        raise PrepError(
+            "--llm openai:URL#MODEL: the URL holds a user name or password, which would be written down.",
+            "Leave them out, and set OPENAI_API_KEY to the key.",
+        )
 
 
 def _local(folder: Path) -> Model:
@@ -97,7 +118,7 @@ def _local(folder: Path) -> Model:
             f"{folder} has no config.json, so it is not a model in Hugging Face's layout.",
             f"Give the folder that contains config.json, the tokenizer and the weights. {NO_MODEL_NEEDED}",
         )
-    weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern)]
+    weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern) if file.is_file()]
     if not weights:
         raise PrepError(
             f"{folder} contains no weights ({', '.join(_WEIGHTS)}).",
@@ -114,13 +135,14 @@ def _local(folder: Path) -> Model:
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files (64 hex digits), without hidden files.
+    """SHA-256 over the names and contents of a folder's files (64 hex digits), without hidden files. A folder
+    that links lead to again is read once.
 
     The hash of a large file is cached by path, size and times in the user's cache folder, so only the first
     run reads all weights.
     """
     known = _KnownHashes()
-    files = sorted(_files(folder), key=lambda file: file.relative_to(folder).as_posix())
+    files = sorted(_files(folder, set()), key=lambda file: file.relative_to(folder).as_posix())
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(known.digest, files))
     known.save()
@@ -130,12 +152,15 @@ def folder_hash(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
+def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _files(entry)
+            yield from _files(entry, seen)
         elif entry.is_file():
             yield entry
 

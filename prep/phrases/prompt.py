@@ -10,6 +10,7 @@ from typing import Any
 
 from prep.cache.keys import normalise_text
 from prep.errors import PrepError
+from prep.inputs import read_plain
 
 DEFAULT = Path(__file__).parent / "prompts" / "v1.txt"
 SECTIONS = ("instruction", "constraints", "examples", "question")
@@ -88,7 +89,7 @@ def _error(file: Path, what: str) -> PrepError:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_plain(file, 4 * MAX_PROMPT_CHARS)
     except OSError as error:
         raise PrepError(
             f"{file}: the prompt cannot be read ({error.strerror}).", "Give a file with --prompt."

@@ -81,7 +81,9 @@ class HfGenerator:
         if self._weights_sha256 is None:
             digest = hashlib.sha256()
             folder = self._folder()
-            for file in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+            for file in sorted(
+                {path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}
+            ):
                 digest.update(file.name.encode() + b"\0")
                 feed(digest, file)
             self._weights_sha256 = digest.hexdigest()
@@ -102,7 +104,9 @@ class HfGenerator:
             logging.disable_progress_bar()
         folder = self._folder()
         try:
-            self._pipeline = pipeline("mask-generation", model=str(folder), device=self.options.device)
+            self._pipeline = pipeline(
+                "mask-generation", model=str(folder), device=self.options.device, trust_remote_code=False
+            )
         except Exception as error:  # transformers and torch raise many types for an unsuitable folder
             reason = str(error).splitlines()[0][:200].rstrip(".")
             raise PrepError(

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,12 @@ from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.images import UnreadableImage, decode, read_bytes
 from prep.masks import rle
-
-if TYPE_CHECKING:
-    import torch
+from prep.scores.clip import Clip, Floats, Pixels, is_openais
 
 VERSION = 1  # part of every key: increment it when crops or scores change
 BACKGROUNDS = ("mean", "blur", "keep")
-TEXTS_AT_ONCE = 32
 TEXTS_REMEMBERED = 1 << 15
 BLUR_SHARE = 0.02  # radius of the blurred background, as a share of the image's longer side
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +32,11 @@ class ScoreSettings:
     """The CLIP model and how proposals are cropped for it.
 
     ``model`` is an open_clip name (``ViT-B-32``, ``RN50``, ``hf-hub:org/name``) or a folder with an
-    ``open_clip_config.json``; ``weights`` a tag of open_clip (``openai``, ``laion2b_s34b_b79k``), a file, or
-    empty if the model includes its own. ``background``: what surrounds the mask in its crop: ``mean`` (CLIP's
-    mean colour), ``blur`` (the blurred image) or ``keep`` (the image). ``margin``: how far the crop extends
-    beyond the mask's box on each side, as a share of the box's longer side. ``template``: the text, with
-    ``{}`` for the expression.
+    ``open_clip_config.json``; ``weights`` a tag of open_clip (``openai``, ``laion2b_s34b_b79k``), a file
+    (OpenAI's get QuickGELU), or empty if the model includes its own. ``background``: what surrounds the mask
+    in its crop: ``mean`` (CLIP's mean colour), ``blur`` (the blurred image) or ``keep`` (the image).
+    ``margin``: how far the crop extends beyond the mask's box on each side, as a share of the box's longer
+    side. ``template``: the text, with ``{}`` for the expression.
     """
 
     model: str = "ViT-B-32"
@@ -72,6 +66,7 @@ class ScoreSettings:
             "background": self.background,
             "margin": self.margin,
             "template": self.template,
+            **({"activation": "quick_gelu"} if is_openais(Path(self.weights), self.model) else {}),
         }
 
 
@@ -112,7 +107,7 @@ class ScoreStage:
 
     def open(self) -> None:
         """Load the model; raises PrepError if its weights cannot be loaded."""
-        self._clip = Clip(self.settings)
+        self._clip = Clip(self.settings.model, self.settings.weights, self.settings.device)
         self._texts: OrderedDict[str, Floats] = OrderedDict()
 
     def load(self, unit: list[ImageTexts]) -> list[tuple[ImageTexts, Pixels]]:
@@ -204,78 +199,6 @@ def cut(
         square.paste(crop, ((longer - crop.width) // 2, (longer - crop.height) // 2))
         crops[place] = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
     return crops
-
-
-class Clip:
-    """An open_clip model, ready to encode: ``side`` and ``fill`` are its input's size and mean colour."""
-
-    def __init__(self, settings: ScoreSettings) -> None:
-        import open_clip
-        import torch
-
-        name = f"local-dir:{settings.model}" if Path(settings.model).is_dir() else settings.model
-        try:
-            model = open_clip.create_model(
-                name,
-                pretrained=settings.weights or None,
-                device=settings.device,
-                force_quick_gelu=_quick_gelu(settings),
-                require_pretrained=bool(settings.weights),
-            )
-            self._tokenize = open_clip.get_tokenizer(name)
-        except Exception as error:  # open_clip raises whatever its download code and torch's reader raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise PrepError(
-                f"CLIP {settings.model} ({settings.weights or 'its own weights'}) could not be loaded: "
-                f"{str(reason).rstrip('.')}.",
-                "Download its weights on a machine with network access and give the file with --weights "
-                "FILE.",
-            ) from error
-        self._model = model.eval().requires_grad_(False)
-        self._torch = torch
-        size = model.visual.image_size
-        self.side = int(size[0] if isinstance(size, tuple | list) else size)
-        mean, std = (torch.tensor(v, device=settings.device).view(1, 3, 1, 1) for v in _statistics(model))
-        self._mean, self._std, self._device = mean, std, settings.device
-        red, green, blue = (round(255 * float(v)) for v in mean.flatten())
-        self.fill = red, green, blue
-
-    def encode_images(self, crops: Pixels) -> Floats:
-        """Unit features (P, D) of P x side x side x 3 crops, P at least 1."""
-        torch = self._torch
-        with torch.inference_mode():
-            images = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float() / 255
-            return self._unit(self._model.encode_image((images - self._mean) / self._std))
-
-    def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
-        """Unit features, each (D,); a text too long for the model is truncated."""
-        torch, features = self._torch, []
-        with torch.inference_mode():
-            for start in range(0, len(texts), TEXTS_AT_ONCE):
-                part = list(texts[start : start + TEXTS_AT_ONCE])
-                ids = self._tokenize(part + [""] * (TEXTS_AT_ONCE - len(part))).to(self._device)
-                features += list(self._unit(self._model.encode_text(ids))[: len(part)])
-        return features
-
-    def _unit(self, features: torch.Tensor) -> Floats:
-        unit = self._torch.nn.functional.normalize(features.float(), dim=-1)
-        return np.asarray(unit.cpu().numpy(), np.float32)
-
-
-def _statistics(model: Any) -> tuple[Sequence[float], Sequence[float]]:
-    """The mean and standard deviation of the pixel values that a model was trained with."""
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    mean = getattr(model.visual, "image_mean", None) or OPENAI_DATASET_MEAN
-    std = getattr(model.visual, "image_std", None) or OPENAI_DATASET_STD
-    return mean, std
-
-
-def _quick_gelu(settings: ScoreSettings) -> bool:
-    """Whether a tag's weights were trained with QuickGELU, which open_clip infers from the name."""
-    from open_clip.pretrained import get_pretrained_cfg
-
-    return bool((get_pretrained_cfg(settings.model, settings.weights) or {}).get("quick_gelu", False))
 
 
 def _weights_name(settings: ScoreSettings) -> str:

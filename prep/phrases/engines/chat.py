@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prep.phrases.engines.base import RETRY, quoted_answer
@@ -11,6 +12,9 @@ from prep.phrases.prompt import Prompt
 
 # A multiple of the prefix cache's block sizes: 16 tokens on GPUs, 32 on CPUs.
 BLOCK = 32
+
+# Templates take milliseconds.
+TEMPLATE_SECONDS = 10.0
 
 _CONTENT, _ANSWER, _AGAIN = "PROMPT-GOES-HERE", "ANSWER-GOES-HERE", "RETRY-GOES-HERE"
 # Variables that some templates read: disable hidden reasoning before the answer, and fix the date.
@@ -95,8 +99,10 @@ class ChatTokens:
         roles = ["user", "assistant", "user"]
         messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
         if getattr(self._tokenizer, "chat_template", None):
-            text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **_TEMPLATE_VARIABLES
+            text = _in_time(
+                lambda: self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **_TEMPLATE_VARIABLES
+                )
             )
         else:  # a model without a template continues plain text
             text = (self._tokenizer.bos_token or "") + "".join(f"{content}\n" for content in contents)
@@ -107,3 +113,28 @@ class ChatTokens:
                 raise ValueError("the model's chat template leaves out a message of the conversation")
             parts.append(before)
         return [*parts, text]
+
+
+def _in_time(render: Callable[[], str]) -> str:
+    """The result of a chat template, which is a program of the model's folder and may not end.
+
+    Raises ValueError after :data:`TEMPLATE_SECONDS`, and ends the thread that runs it.
+    """
+    done: list[str | Exception] = []
+
+    def run() -> None:
+        try:
+            done.append(render())
+        except Exception as error:
+            done.append(error)
+
+    thread = threading.Thread(target=run, name="chat template", daemon=True)
+    thread.start()
+    thread.join(TEMPLATE_SECONDS)
+    if not done:
+        number = ctypes.c_ulong(thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(SystemExit))
+        raise ValueError(f"the model's chat template did not end within {TEMPLATE_SECONDS:g} s")
+    if isinstance(done[0], Exception):
+        raise done[0]
+    return done[0]

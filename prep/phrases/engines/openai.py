@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import re
-import ssl
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
-
-import httpx
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import (
@@ -24,6 +16,7 @@ from prep.phrases.engines.base import (
     quoted_answer,
     whole_lines,
 )
+from prep.phrases.engines.endpoint import FIRST_WAIT, Client, Refused, may_get_key, rejected_key
 from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
@@ -32,13 +25,8 @@ from prep.stage import Resources
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-# A request is retried after 1, 2, 4, ... seconds (with jitter, at most 60; or as the server says).
-ATTEMPTS = 8
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-TIMEOUT_SECONDS = 180.0
-_NOTHING_THERE = (404, 405, 501)
-_BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
+# More tokens than any model's context has.
+_MOST_TOKENS = 1_000_000_000
 # An object around the list, as strict endpoints require one at the root; the checks enforce the lengths.
 _SCHEMA = {
     "type": "object",
@@ -48,21 +36,14 @@ _SCHEMA = {
 }
 
 
-class Refused(Exception):
-    """The endpoint permanently rejected one request: HTTP status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"HTTP {status}: {message}")
-        self.status = status
-
-
 class OpenAIStage:
     """Queries a model at ``/v1/chat/completions``: takes :class:`Question`, returns ``engines.base.ANSWERS``.
 
     At most ``concurrency`` requests are in flight, across two units. If the endpoint is busy or unreachable,
-    a request waits and is retried; one that it rejects becomes an error of its own question. The worker reads
-    the key from OPENAI_API_KEY and uses it only in the request's header. ``first_wait`` is the first pause in
-    seconds.
+    a request waits and is retried; one that it rejects, or answers in a form that nobody expects, becomes an
+    error of its own question. The worker reads the key from OPENAI_API_KEY and uses it only in the request's
+    header, if the endpoint may have it: ``named`` says that the user named the endpoint, and not only a file.
+    ``first_wait`` is the first pause in seconds.
     """
 
     def __init__(
@@ -73,6 +54,7 @@ class OpenAIStage:
         *,
         concurrency: int = 32,
         first_wait: float = FIRST_WAIT,
+        named: bool = True,
         resources: Resources | None = None,
     ) -> None:
         self.model = model
@@ -80,9 +62,10 @@ class OpenAIStage:
         self.sampling = sampling or Sampling()
         self.concurrency = concurrency
         self.first_wait = first_wait
+        self.send_key = may_get_key(model.url, named)
         self.resources = resources or Resources()
         self._pool: ThreadPoolExecutor | None = None
-        self._client: _Client | None = None
+        self._client: Client | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None, "_client": None}
@@ -100,14 +83,20 @@ class OpenAIStage:
         """Request the endpoint's model list; raises PrepError if the endpoint is unusable."""
         if self._pool is not None:
             return
-        client = _Client(self.model.url, self.first_wait)
+        client = Client(self.model.url, self.first_wait, send_key=self.send_key)
         try:
             listed = client.request("GET", "/models", None)
         except Refused as error:
             if error.status in (401, 403):
-                raise _no_entry(self.model.url, error) from error
+                raise rejected_key(self.model.url, error) from error
             listed = {}  # an endpoint that lists no models may still answer
-        names = [str(entry.get("id")) for entry in listed.get("data") or [] if isinstance(entry, dict)]
+        entries = listed.get("data")
+        ids = (
+            [entry.get("id") for entry in entries if isinstance(entry, dict)]
+            if isinstance(entries, list)
+            else []
+        )
+        names = [_text(name) for name in ids if isinstance(name, str)]
         if names and self.model.source not in names:
             raise PrepError(
                 f"{self.model.url} serves no model {self.model.source!r}.",
@@ -121,7 +110,7 @@ class OpenAIStage:
         if self._client is not None and self._pool is not None:
             self._client.stopped.set()
             self._pool.shutdown(cancel_futures=True)
-            self._client.http.close()
+            self._client.close()
             self._pool = None
 
     def load(self, unit: list[Question]) -> list[Future[Answer]]:
@@ -174,112 +163,26 @@ class OpenAIStage:
         }
         assert self._client is not None  # load() has checked that the stage is open
         reply = self._client.request("POST", "/chat/completions", body)
-        try:
-            choice = reply["choices"][0]
-            usage = reply.get("usage") or {}
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            answer.prompt_tokens += int(usage.get("prompt_tokens") or 0)
-            answer.cached_tokens += int(cached)
-            answer.output_tokens += int(usage.get("completion_tokens") or 0)
-            return str(choice["message"]["content"] or ""), str(choice.get("finish_reason") or "stop")
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise Refused(200, f"unexpected response format ({type(error).__name__})") from error
+        usage = _dict(reply.get("usage"))
+        answer.prompt_tokens += _count(usage.get("prompt_tokens"))
+        answer.cached_tokens += _count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens"))
+        answer.output_tokens += _count(usage.get("completion_tokens"))
+        match reply.get("choices"):
+            case [{"message": {"content": str() | None as content}} as choice, *_]:
+                finish = choice.get("finish_reason")
+                return _text(content or ""), _text(finish)[:40] if isinstance(finish, str) else "stop"
+        raise Refused(200, "unexpected response format")
 
 
-class _Client:
-    """JSON over HTTP, from any number of threads; ``stopped`` ends their pauses."""
-
-    def __init__(self, url: str, first_wait: float) -> None:
-        self.url, self._first_wait = url, first_wait
-        self.stopped = threading.Event()
-        headers = {
-            **dict.fromkeys(("Content-Type", "Accept"), "application/json"),
-            "Accept-Encoding": "identity",
-        }
-        if key := os.environ.get(KEY_VARIABLE):
-            if not re.fullmatch("[!-~]+", key):  # the error of a header would show it
-                raise _no_entry(url, ValueError("it has characters that a header cannot have"))
-            headers["Authorization"] = f"Bearer {key}"
-        # httpx follows no redirects unless told to; a proxy or a password of .netrc is not used either.
-        tls, any_number = ssl.create_default_context(), httpx.Limits()
-        self.http = httpx.Client(
-            headers=headers, timeout=TIMEOUT_SECONDS, limits=any_number, verify=tls, trust_env=False
-        )
-
-    def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """The reply to one request, retried up to :data:`ATTEMPTS` times.
-
-        Raises :class:`Refused` for a bad request, PrepError for an endpoint that stays unreachable or rejects
-        the key.
-        """
-        payload = None if body is None else json.dumps(body).encode()
-        trouble = ""
-        for attempt in range(ATTEMPTS):
-            wait = min(LONGEST_WAIT, self._first_wait * 2**attempt) * random.uniform(0.5, 1.0)
-            try:
-                reply = self.http.request(method, self.url + path, content=payload)
-            except (httpx.RequestError, httpx.InvalidURL) as error:
-                trouble = f"{type(error).__name__}: {error}"
-            else:
-                status = reply.status_code
-                if status == 200:
-                    return _json(reply.content)
-                message = _message(reply.content)
-                trouble = f"HTTP {status}: {message}"
-                if status in (401, 403) and method == "POST":
-                    raise _no_entry(self.url, Refused(status, message))
-                if status in _NOTHING_THERE and method == "POST":
-                    raise _nothing_there(self.url + path, trouble)
-                if status not in _BUSY:
-                    raise Refused(status, message)
-                wait = _retry_after(reply.headers, wait)
-            if attempt + 1 < ATTEMPTS and self.stopped.wait(wait):
-                break
-        raise PrepError(
-            f"{self.url} does not respond ({ATTEMPTS} attempts; the last: {trouble}).",
-            "Committed answers are kept: run the same command again when the endpoint is back. "
-            f"{NO_MODEL_NEEDED}",
-        )
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise Refused(200, "a response that is not JSON") from error
+def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _message(data: bytes) -> str:
-    """The endpoint's error message on one line."""
-    text = data.decode("utf-8", "replace")
-    try:
-        value = json.loads(text)
-        inner = value.get("error", value)
-        text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
-    except (ValueError, AttributeError):
-        pass
-    return " ".join(text.split())[:300]
+def _count(value: object) -> int:
+    """A number of tokens; 0 for anything else that an endpoint may say."""
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0
 
 
-def _retry_after(headers: Any, wait: float) -> float:
-    """The delay that a busy endpoint requests, if any, within bounds."""
-    try:
-        return min(LONGEST_WAIT, max(wait, float(headers.get("Retry-After", ""))))
-    except ValueError:
-        return wait
-
-
-def _nothing_there(url: str, trouble: str) -> PrepError:
-    return PrepError(
-        f"{url} was not found, or does not serve this model ({trouble}).",
-        "Give --llm openai:URL#MODEL with the URL up to and including /v1, and the model's name on the "
-        "server. " + NO_MODEL_NEEDED,
-    )
-
-
-def _no_entry(url: str, error: Exception) -> PrepError:
-    return PrepError(
-        f"{url} rejects the API key ({error}).",
-        f"Set {KEY_VARIABLE} to a valid key. {NO_MODEL_NEEDED}",
-    )
+def _text(text: str) -> str:
+    """``text`` with ``?`` for the halves of characters that JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()

@@ -77,6 +77,7 @@ def engine_arguments(
         "revision": None if local else model.commit,
         "tokenizer_revision": None if local else model.commit,
         "tokenizer_mode": "hf",
+        "trust_remote_code": False,
         "tensor_parallel_size": options.tensor_parallel,
         # Inside a Ray actor, vLLM would otherwise request another placement group from Ray.
         "distributed_executor_backend": "mp" if options.tensor_parallel > 1 else None,
@@ -158,7 +159,9 @@ def load_chat(model: Model, prompt: Prompt) -> ChatTokens:
         from transformers import AutoTokenizer
 
         local = os.path.isdir(model.source)
-        tokenizer = AutoTokenizer.from_pretrained(model.source, revision=None if local else model.commit)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.source, revision=None if local else model.commit, trust_remote_code=False
+        )
         return ChatTokens(tokenizer, prompt)
     except Exception as error:  # a missing or broken tokenizer raises many different errors
         raise PrepError(

@@ -61,6 +61,37 @@ def _write(folder: Path, rows, **figures) -> None:
     pq.write_table(pa.Table.from_pylist(list(rows)), folder / "samples.parquet")
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"miou": "1.0"}, {"miou": [1]}, {"n": {"a": 1}}, {"pointm": True}, {"groups": [1]},
+        {"groups": {"all": 3}}, {"groups": {"all": {"hit": "x"}}}, {"skipped": [["a", 1]]},
+        {"skipped": {"a": "b"}}, {"no_target": {"n": "x"}}, {"no_target": 3},
+        {"settings": {"threshold": "high"}}, {"settings": [1]},
+    ],
+)  # fmt: skip
+def test_figures_of_another_type_are_refused(figures: dict[str, object], tmp_path: Path) -> None:
+    _write(tmp_path / "val", [_row("a", True, 0.5)], **figures)
+    with pytest.raises(PrepError, match=r"metrics\.json holds another kind of value"):
+        read_run(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_numbers_that_a_page_cannot_have_are_left_out(tmp_path: Path) -> None:
+    _write(tmp_path / "val", [_row("a", True, 0.5)])
+    path = tmp_path / "val" / "metrics.json"
+    path.write_text('{"n": 1, "miou": NaN, "hit": 1e999, "oiou": -Infinity, "prms": {"a": NaN}}')
+    (figures,) = (one.figures for one in read_run(tmp_path).evaluations.values())
+    assert json.loads(json.dumps(figures, allow_nan=False))["miou"] is None
+    path.write_text("[" * 100_000)
+    with pytest.raises(PrepError, match="could not be read"):
+        read_run(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(PrepError, match="could not be read"):
+        read_run(tmp_path)
+
+
 def test_runs_are_joined_by_row_id_whatever_their_order() -> None:
     first = _evaluation(_row("a", True, 0.5), _row("b", False, 0.1), _row("c", True, 0.9))
     second = _evaluation(_row("c", False, 0.2), _row("a", True, 0.75), _row("d", True, 1.0))

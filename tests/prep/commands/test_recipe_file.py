@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import typer
 
 import cli
+from prep.cache.store import read_manifest_file
 from prep.commands.recipe_file import Section, command_line, read_configuration
 from prep.errors import PrepError
 
@@ -122,3 +124,35 @@ def test_the_command_line_of_a_section_parses_to_its_flags() -> None:
     assert parsed == by_file
     assert (parsed["data"], parsed["split"], parsed["gpus"]) == (Path("a tree"), ["val", "testA"], 2)
     assert "--no-batch-invariant" in words
+
+
+HOSTILE = {
+    "deep list": "phrases: " + "[" * 50_000,
+    "deep mapping": "{a: " * 20_000,
+    "deep indentation": "\n".join(" " * depth + "- " for depth in range(3000)),
+    "long number": "phrases: {workers: " + "9" * 5000 + "}",
+    "no date": "phrases: {llm: 2020-99-99}",
+    "tag": "phrases: {llm: !!python/object/apply:os.system [true]}",
+    "alias of itself": "phrases: &a {llm: *a}",
+    "merged": "a0: &a0 {x: 1}\n"
+    + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)),
+    "size": "phrases: {}\n" + "#" * (1 << 21),
+    "nul": "phrases: \0",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_an_error_of_the_file(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PrepError, match=r"c\.yaml"):
+        read(tmp_path, HOSTILE[name])
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(PrepError, match="cannot be read"):
+            read_configuration(path, [], COMMANDS)
+        with pytest.raises(PrepError, match="Cannot read"):
+            read_manifest_file(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -176,3 +177,38 @@ def test_without_a_network_the_download_cache_is_asked(
         resolve("mistral-7b")
     assert "hf download mistralai/Mistral-7B-Instruct-v0.3" in error.value.remedy
     assert "--llm rules" in error.value.remedy
+
+
+@pytest.mark.timeout(60)
+def test_links_to_folders_above_are_not_followed_without_end(model_folder: Path) -> None:
+    plain = folder_hash(model_folder)
+    for number in range(3):
+        (model_folder / f"loop{number}").symlink_to(model_folder, target_is_directory=True)
+        (model_folder / "extra" / f"up{number}").symlink_to("..", target_is_directory=True)
+    (model_folder / "self").symlink_to("self")
+    assert folder_hash(model_folder) == plain
+
+
+@pytest.mark.timeout(60)
+def test_a_folder_linked_along_many_ways_is_read_once(model_folder: Path) -> None:
+    last = model_folder / "f0"
+    last.mkdir()
+    for number in range(1, 40):  # 2**39 paths
+        folder = model_folder / f"f{number}"
+        folder.mkdir()
+        for name in "ab":
+            (folder / name).symlink_to(last, target_is_directory=True)
+        last = folder
+    assert len(folder_hash(model_folder)) == 64
+
+
+@pytest.mark.timeout(60)
+def test_pipes_and_devices_in_a_model_folder_are_not_read(model_folder: Path) -> None:
+    plain = folder_hash(model_folder)
+    os.mkfifo(model_folder / "pipe.safetensors")
+    (model_folder / "zero.bin").symlink_to("/dev/zero")
+    assert folder_hash(model_folder) == plain
+    assert resolve(str(model_folder)).commit == f"sha256:{plain}"
+    (model_folder / "model.safetensors").unlink()
+    with pytest.raises(PrepError, match="contains no weights"):
+        resolve(str(model_folder))

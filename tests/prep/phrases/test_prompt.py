@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,11 @@ def test_a_copy_with_other_words_is_another_prompt(tmp_path: Path) -> None:
     assert mine.version == "mine-2"
     assert mine.sha256 != ours.sha256
     assert mine.prefix != ours.prefix
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device_is_no_prompt(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(PrepError, match="cannot be read"):
+            load_prompt(path)

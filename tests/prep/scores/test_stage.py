@@ -186,6 +186,76 @@ def test_keys_follow_settings_and_weights(clip_folder: Path, tmp_path: Path) -> 
     assert ScoreSettings(model=str(copy), weights="").key() != base.key()
 
 
+def save_archive(module: Any, path: Path) -> None:
+    """Save the weights of a module as OpenAI does, with numbers beside them."""
+    import torch
+
+    def copy(source: Any) -> Any:
+        held = torch.nn.Module()
+        for name, value in source.named_parameters(recurse=False):
+            held.register_parameter(name, value)
+        for name, child in source.named_children():
+            held.add_module(name, copy(child))
+        return held
+
+    whole = copy(module)
+    whole.register_buffer("input_resolution", torch.tensor(SIDE))
+    torch.jit.save(torch.jit.script(whole), path)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> str:
+    """The name of a small model that open_clip lists, as it lists OpenAI's."""
+    import open_clip
+
+    vision = {"image_size": SIDE, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    for ending in ("", "-quickgelu"):
+        config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text, "quick_gelu": bool(ending)}
+        (tmp_path / f"small-clip{ending}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(tmp_path / f"small-clip{ending}.json")
+    return "small-clip"
+
+
+@pytest.mark.parametrize(
+    ("file", "quick"),
+    [
+        ("small-clip.pt", True),
+        ("models--timm--small.openai/open_clip_model.safetensors", True),
+        ("archive.pt", True),
+        ("laion.pt", False),
+    ],
+)
+def test_openais_files_get_its_activation(small_model: str, tmp_path: Path, file: str, quick: bool) -> None:
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    clip = open_clip.create_model(small_model)
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    if file.startswith("archive"):
+        save_archive(clip, path)
+    elif path.suffix == ".pt":
+        torch.save(clip.state_dict(), path)
+    else:
+        save_file(clip.state_dict(), path)
+    picture, _ = photo(tmp_path, "1.jpg", 1)
+
+    def scored(model: str, weights: Path) -> list[float]:
+        made = ScoreStage(ScoreSettings(model=model, weights=str(weights)))
+        made.open()
+        return scores(made, [item(picture, ["a cup"])])["1-0"]
+
+    plain = tmp_path / "state.pt"
+    torch.save(clip.state_dict(), plain)
+    expected = scored(small_model + ("-quickgelu" if quick else ""), plain)
+    assert expected != scored(small_model + ("" if quick else "-quickgelu"), plain)
+    assert scored(small_model, path) == expected
+    assert ("activation" in ScoreSettings(model=small_model, weights=str(path)).key()) == quick
+
+
 @pytest.mark.parametrize("wrong", [{"background": "black"}, {"margin": -1.0}, {"template": "a photo"}])
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(PrepError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prep.phrases.engines import chat
 from prep.phrases.engines.base import RETRY
 from prep.phrases.engines.chat import BLOCK, ChatTokens
 from prep.phrases.prompt import load_prompt
@@ -125,3 +128,17 @@ def test_a_template_that_loses_the_prompt_is_refused(byte_level: Any, tmp_path: 
     broken.chat_template = "{{ bos_token }}"
     with pytest.raises(ValueError, match="leaves out a message"):
         ChatTokens(broken, load_prompt())
+
+
+@pytest.mark.timeout(60)
+def test_a_template_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(chat, "TEMPLATE_SECONDS", 0.5)
+    tokenizer = make_tokenizer(tmp_path)
+    loop = "{% for a in range(99999) %}"
+    tokenizer.chat_template = loop * 4 + "{% endfor %}" * 4 + "{{ messages[0].content }}"
+    with pytest.raises(ValueError, match="did not end within"):
+        ChatTokens(tokenizer, load_prompt())
+    deadline = time.monotonic() + 20
+    while any(thread.name == "chat template" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "the template still runs"
+        time.sleep(0.05)

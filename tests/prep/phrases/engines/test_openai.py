@@ -24,7 +24,8 @@ from prep.cache.store import open_store
 from prep.engine.local import Engine
 from prep.errors import PrepError
 from prep.phrases.engines.base import Question
-from prep.phrases.engines.openai import KEY_VARIABLE, OpenAIStage
+from prep.phrases.engines.endpoint import KEY_VARIABLE
+from prep.phrases.engines.openai import OpenAIStage
 from prep.phrases.job import run_llm
 from prep.phrases.models import resolve
 from prep.phrases.prompt import load_prompt
@@ -41,6 +42,8 @@ class Endpoint:
         self.seen: list[dict[str, Any]] = []
         self.headers: dict[str, str] = {}
         self.keys: set[str | None] = set()
+        self.models: Any = {"data": [{"id": "m"}]}
+        self.paths: list[str] = []
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
         outer = self
@@ -50,11 +53,13 @@ class Endpoint:
 
             def do_GET(self) -> None:
                 outer.keys.add(self.headers.get("Authorization"))
-                self._reply(200, {"data": [{"id": "m"}]})
+                outer.paths.append(self.path)
+                self._reply(200, outer.models)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer._lock:
+                    outer.paths.append(self.path)
                     number = len(outer.seen)
                     outer.seen.append(body)
                     outer._at_once += 1

@@ -1,0 +1,42 @@
+"""What a program sets up before its command runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import subprocess, sys
+import typer
+from prep.commands.entry import run_program
+
+app = typer.Typer()
+
+@app.command()
+def main() -> None:
+    subprocess.run([sys.executable, "-c", "import multiprocessing.spawn, json, runpy"], check=True)
+
+run_program(app)
+"""
+
+
+@pytest.mark.parametrize("before", [None, ""])
+def test_processes_that_are_started_import_nothing_of_the_current_folder(
+    tmp_path: Path, before: str | None
+) -> None:
+    """``-c`` is how multiprocessing starts its processes: with the current folder first, without this."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("multiprocessing", "json", "runpy"):
+        (folder / f"{name}.py").write_text("open('ran', 'w')\nspawn = None\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    if before is not None:
+        environment["PYTHONSAFEPATH"] = before
+    command = [sys.executable, str(tmp_path / "program.py")]
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+    assert not (folder / "ran").exists()
