@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from prep.cache.keyset import KeySet, hash_keys
-from prep.cache.manifest import Manifest
+from prep.cache.manifest import Manifest, differences
 from prep.cache.store import Store
 from prep.cache.writer import COMMIT_ROWS
 from prep.engine.progress import duration
-from prep.errors import MissingInputError
+from prep.errors import PrepError
 
 # The rate of a shorter run mostly measures startup time.
 MIN_ROWS = 20
@@ -34,20 +34,21 @@ class Pace:
 
 @dataclass(frozen=True)
 class Plan:
-    """The estimated cost of ``items`` rows on ``workers`` workers.
+    """The ``items`` rows left to make on ``workers`` workers, and their estimated cost.
 
     ``seconds`` is wall time, ``worker_hours`` the billed time, ``commits`` the shards before ``compact``
-    (each takes two PUTs to an object store), ``key_bytes`` the driver's memory for the keys.
+    (each takes two PUTs to an object store); without a ``pace`` to estimate them from, all are None.
+    ``key_bytes`` is the driver's memory for the keys.
     """
 
     items: int
     workers: int
-    seconds: float
-    worker_hours: float
-    storage_bytes: float
-    commits: int
     key_bytes: int
-    pace: Pace
+    seconds: float | None = None
+    worker_hours: float | None = None
+    storage_bytes: float | None = None
+    commits: int | None = None
+    pace: Pace | None = None
 
 
 def pace_of(manifest: Manifest) -> Pace | None:
@@ -74,64 +75,54 @@ def plan_run(
     *,
     replace: bool = False,
 ) -> Plan:
-    """The estimated cost of a run with these settings for those of ``keys`` that have no row yet.
+    """What a run with these settings has to make: those of ``keys`` that have no row yet, and their cost.
 
-    With ``replace``, all rows are generated again. Raises :class:`MissingInputError` if the table does not
-    exist or was made with other settings.
+    With ``replace``, all rows are generated again. Raises :class:`PrepError` if the table was made with other
+    settings, as the run itself would.
     """
     reader = store.stage(stage).reader()
-    if reader.exists and reader.settings != settings:
-        raise MissingInputError(
-            f"{reader.stage.files.uri} was made with other settings, so its rate does not apply to these.",
-            "Run the same command on a small part first, with another --out, then plan with that --out.",
+    other = reader.exists and reader.num_rows > 0 and reader.settings != settings
+    if other and not replace:
+        raise PrepError(
+            f"{reader.stage.files.uri} was made with other settings:\n"
+            + "\n".join(differences(reader.settings, settings)),
+            "Set another --out, or use --replace to overwrite its rows (responses stay cached).",
         )
     done, missing, keys = KeySet() if replace else reader.keys(), KeySet(), iter(keys)
     while block := list(itertools.islice(keys, BLOCK)):
         hashes = hash_keys(block)
         missing.add_hashes(hashes[~done.contains_hashes(hashes)])
-    return plan(store, stage, len(missing), workers)
+    return plan(store, stage, len(missing), workers, other=other)
 
 
-def plan(store: Store, stage: str, items: int, workers: int) -> Plan:
-    """The estimated cost of ``items`` more rows of a stage, at the pace of the store's largest run.
+def plan(store: Store, stage: str, items: int, workers: int, *, other: bool = False) -> Plan:
+    """The cost of ``items`` more rows of a stage at the pace of the store's largest run, if it has one.
 
-    Raises :class:`MissingInputError` if the store has no such run: the rate of another machine would be a
-    guess.
+    A pace of ``other`` settings, or of another machine, would be a guess.
     """
     manifest = store.stage(stage).reader().manifest
-    pace = None if manifest is None else pace_of(manifest)
-    if pace is None:
-        raise MissingInputError(
-            f"{store.uri} has no run of the {stage} stage with at least {MIN_ROWS} rows to estimate from.",
-            "Run the same command on a small part first (--split val, or a folder of few images), then plan.",
-        )
-    return plan_at(pace, items, workers)
+    pace = None if manifest is None or other else pace_of(manifest)
+    return Plan(items, workers, 8 * items) if pace is None else plan_at(pace, items, workers)
 
 
 def plan_at(pace: Pace, items: int, workers: int) -> Plan:
     """The same at a given pace. Assumes that workers scale: they share only the driver."""
     seconds = pace.start_seconds + items / (pace.rows_per_second * workers)
     commits = max(math.ceil(items / COMMIT_ROWS), math.ceil(min(items, seconds / COMMIT_SECONDS)))
-    return Plan(
-        items=items,
-        workers=workers,
-        seconds=seconds,
-        worker_hours=seconds * workers / 3600,
-        storage_bytes=items * pace.bytes_per_row,
-        commits=commits,
-        key_bytes=8 * items,
-        pace=pace,
-    )
+    hours, storage = seconds * workers / 3600, items * pace.bytes_per_row
+    return Plan(items, workers, 8 * items, seconds, hours, storage, commits, pace)
 
 
 def describe(made: Plan, stage: str) -> list[str]:
     """A plan as lines of text."""
-    pace, put = made.pace, 2 * made.commits
+    left = f"{stage}: {made.items:,} rows to make (workers: {made.workers})"
+    if made.pace is None or made.seconds is None or made.storage_bytes is None or made.commits is None:
+        return [f"{left}; no run of {MIN_ROWS} rows or more with these settings tells how long they take"]
+    pace = made.pace
     return [
-        f"{stage}: {made.items:,} rows to make (workers: {made.workers}): about {duration(made.seconds)}, "
-        f"{made.worker_hours:,.1f} worker hours",
+        f"{left}: about {duration(made.seconds)}, {made.worker_hours:,.1f} worker hours",
         f"  {made.storage_bytes / 2**20:,.1f} MiB of shards; {made.commits:,} commits before `compact` "
-        f"({put:,} requests to an object store); {made.key_bytes / 2**20:,.1f} MiB of memory for the keys",
+        f"({2 * made.commits:,} requests to an object store); {made.key_bytes / 2**20:,.1f} MiB for the keys",
         f"  based on a run of {pace.rows:,} rows: {pace.rows_per_second:,.2f} rows/s per worker, "
         f"{duration(pace.start_seconds)} to the first rows",
     ]

@@ -9,8 +9,7 @@ import pytest
 
 from prep.cache.schema import SCORES
 from prep.cache.store import Store, open_store
-from prep.engine.plan import Pace, plan, plan_at
-from prep.errors import PrepError
+from prep.engine.plan import Pace, describe, plan, plan_at
 from tests.prep.toy import item, row
 
 
@@ -27,14 +26,17 @@ def ran(store: Store, **figures: float) -> None:
         writer.record_run(figures)
 
 
-def test_without_a_run_there_is_no_plan(store: Store) -> None:
-    with pytest.raises(PrepError, match="no run of the scores stage"):
-        plan(store, "scores", 10, 1)
-    with pytest.raises(PrepError, match="no run of the phrases stage"):
-        plan(store, "phrases", 10, 1)
+def test_without_a_run_the_rows_are_counted_and_no_time_is_guessed(store: Store) -> None:
+    for stage in ("scores", "phrases"):
+        made = plan(store, stage, 10, 1)
+        assert (made.items, made.seconds, made.pace) == (10, None, None)
     ran(store, rows=3, seconds=1.0, workers=1)
-    with pytest.raises(PrepError, match="small part first"):
-        plan(store, "scores", 10, 1)
+    made = plan(store, "scores", 10, 1)
+    assert (made.items, made.seconds) == (10, None)
+    assert describe(made, "scores") == [
+        "scores: 10 rows to make (workers: 1); "
+        "no run of 20 rows or more with these settings tells how long they take"
+    ]
 
 
 def test_the_largest_run_sets_the_pace(store: Store) -> None:
