@@ -51,7 +51,7 @@ fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but
 .venv/base: pyproject.toml .ci/constraints.txt .ci/overrides.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(UV) --override .ci/overrides.txt -e .
+	$(UV) --override .ci/overrides.txt -e '.[sam,train,ray]'
 	@touch $@
 
 .venv/test: .venv/base
