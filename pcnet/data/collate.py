@@ -81,9 +81,7 @@ class BatchMaker:
     def _scores(self, draw: Draw, real: NDArray[np.bool_]) -> Tensor | None:
         if self.table.scores is None:
             return None
-        padded = np.full(
-            real.shape, -1e4, dtype=np.float32
-        )  # lower than any score, so that padding is never the best
+        padded = np.full(real.shape, -np.inf, dtype=np.float32)  # padding is never the best
         for row, sample in enumerate(draw.anchors):
             own = self.table.scores[sample]
             padded[row, : len(own)] = own

@@ -278,6 +278,8 @@ def _ranking(
         done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)
         pixels = (row["height"] or 1) * (row["width"] or 1)
         values = [mask["area"] / pixels for mask in row["masks"]]
-    rank = np.full(MASKS, min([0.0, *values]) - 1, np.float32)
+    lowest = min([0.0, *values])
+    # Twice the lowest: in float32, a large number minus 1 is the same number.
+    rank = np.full(MASKS, lowest - max(1.0, -lowest), np.float32)
     rank[: len(kept)] = [values[at] for at in kept]
     return rank

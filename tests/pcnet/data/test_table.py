@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,20 @@ def test_a_batch_is_the_same_for_any_number_of_threads_and_for_cached_images(pre
             assert other.row_ids == first.row_ids
             for name in tensors:
                 assert torch.equal(getattr(first, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("size", [0.3, 1e5, 2e20])
+def test_padding_of_scores_is_below_every_score(prepared, size):
+    table = load_samples(open_store(prepared.store), Selection("refcoco", "train"))
+    counts = np.diff(table.grid_bounds)[table.image]
+    table = replace(table, scores=[np.full(count, -size, np.float32) for count in counts])
+    draw = next(Sampler(table.image, table.target, 8, seed=1).epoch(0))
+    pixels = Pixels(prepared.data, table.images, 48)
+    maker = BatchMaker(table, pixels, WordTokenizer.from_texts(table.expressions), 0)
+    maker.slots += 1  # an empty slot for every image
+    batch = maker(draw)
+    for scores, count in zip(batch.clip_scores, counts[draw.anchors], strict=True):
+        assert (scores[count:] < scores[:count].min()).all()
 
 
 def test_opposites_are_made_where_they_are_asked_for(prepared):

@@ -50,7 +50,14 @@ def proposals(random: Random, many: int) -> list[Proposal]:
     return sorted(made, key=lambda one: -one.area)
 
 
-def fill(folder: Path, data: Path, *, many: int = 6, scored: bool = True) -> Store:
+def fill(
+    folder: Path,
+    data: Path,
+    *,
+    many: int = 6,
+    scored: bool = True,
+    between: tuple[float, float] = (-1, 1),
+) -> Store:
     """A store with phrases by rules, random masks, and scores that name their row and place."""
     store, dataset, random = open_store(folder, create=True), open_dataset(data, "refcoco"), Random(3)
     with store.stage("phrases").writer(rules_settings()) as writer:
@@ -72,7 +79,7 @@ def fill(folder: Path, data: Path, *, many: int = 6, scored: bool = True) -> Sto
                     "row_id": item.row_id,
                     "split_by": "unc",
                     "image": item.image,
-                    "scores": [random.uniform(-1, 1) for _ in range(many)],
+                    "scores": [random.uniform(*between) for _ in range(many)],
                     "proposals_key": keys[item.image],
                     "model": "random",
                     "key": item.row_id,
@@ -137,6 +144,16 @@ def test_the_released_class_finds_what_the_store_holds(data: Path, tmp_path: Pat
                 assert chosen.sum() == count
                 assert score[chosen == 1].min() >= score[chosen == 0].max()
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("between", [(-0.3, -0.1), (-90.0, -20.0), (-3e8, -1e8), (-2e20, -1e20)])
+def test_padding_is_below_every_score(data: Path, tmp_path: Path, between: tuple[float, float]) -> None:
+    store, dataset = fill(tmp_path / "store", data, between=between), open_dataset(data, "refcoco")
+    export_official(store, dataset, tmp_path / "out")
+    for entry in released_class(tmp_path / "out", "refcoco", "unc").values():
+        for score in entry["clip_score"]:
+            assert np.isfinite(score).all()
+            assert score[6:].max() < score[:6].min()
 
 
 def test_the_round_trip_loses_nothing(data: Path, tmp_path: Path) -> None:
