@@ -1,15 +1,15 @@
 """Draws expressions to label, encodes labels as word positions, and compares phrases with them.
 
-The labels are of texts that may not be copied, so they hold no text: a row number, the SHA-256 of the text, and
-positions of words in it. ``python benchmarks/labels.py draw EXPRESSIONS.jsonl`` prints the expressions that
-``gold_real.jsonl`` labels; ``... encode EXPRESSIONS.jsonl LABELS.txt`` prints its rows from lines such as
-``17 guy, short guy :: left | ?in red // ...`` (row, heads, cues; ``?`` marks a cue that may be left out; ``//``
-starts another reading that is also right).
+The labels are of texts that may not be copied, so they hold no text: a row number, the SHA-256 of the text,
+and positions of words in it. ``python benchmarks/labels.py draw EXPRESSIONS.jsonl`` prints the expressions
+that ``gold_real.jsonl`` labels; ``... encode EXPRESSIONS.jsonl LABELS.txt`` prints its rows from lines such
+as ``17 guy, short guy :: left | ?in red // ...`` (row, heads, cues; ``?`` marks a cue that may be left out;
+``//`` starts another reading that is also right).
 
-``answer_labels.jsonl`` labels a model's answers in the same way, each with a verdict by reading: ``accept`` (the
-answer's phrases are right as they are), ``repair`` (its lines hold what a right set needs, the target included) or
-``reject`` (it names another target, or loses what no line has). Both files were written before the code that is
-measured on them.
+``answer_labels.jsonl`` labels a model's answers in the same way, each with a verdict by reading: ``accept``
+(the answer's phrases are right as they are), ``repair`` (its lines hold what a right set needs, the target
+included) or ``reject`` (it names another target, or loses what no line has). Both files were written before
+the code that is measured on them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ DRAWN = {"refcoco": 60, "refcocog": 60, "refclef": 60, "refcocos": 15, "grefcoco
 
 # Words without content. All others count, so that the comparison is independent of the rules' word classes.
 STOP = frozenset(
-    "a an the this that which who whose is are was were be been it there of to in on at and or by from for with "
-    "her his its object one please sorry thanks lol ok haha".split()
+    (
+        *("a", "an", "the", "this", "that", "thats", "which", "who", "whos", "whose", "some", "s", "is", "are"),
+        *("was", "were", "be", "been", "it", "there", "of", "to", "in", "on", "at", "and", "or", "by", "from"),
+        *("for", "with", "her", "his", "its", "object", "one", "please", "sorry", "thanks", "lol", "ok", "haha"),
+    )
 )
 _STAND_IN = frozenset(("object", "objects", "thing", "things", "one", "ones"))
 _WORD = re.compile(r"[^\W_]+")
@@ -153,7 +156,7 @@ def compare(phrases: Sequence[str], reading: Reading) -> tuple[bool, int, int, i
     found = Counter[frozenset[str]]()
     for phrase, text in zip(said[1:], phrases[1:], strict=True):
         cue = phrase - names or phrase
-        # The target's full name after its short one is no cue; a phrase that does not name the target is wrong.
+        # The target's full name after its short one is no cue; without the target a phrase is wrong.
         if cue == phrase and said[0] < phrase and phrase in reading.heads:
             continue
         named = any(

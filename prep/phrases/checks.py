@@ -12,6 +12,7 @@ from prep.phrases.clip_tokens import fits
 from prep.phrases.rules.grammar import analyse
 from prep.phrases.rules.tokens import read
 from prep.phrases.rules.wordforms import stem
+from prep.phrases.target import named_at, starts_with, starts_with_side
 
 MAX_PHRASES = 5
 
@@ -33,24 +34,33 @@ class Reading(NamedTuple):
 
     ``stems`` maps the lemma of each word to its kind: ``w`` content word, ``x`` negation, ``0`` number, ``c``
     colour, ``s`` location, ``y`` chatter, or empty for function words and fillers. ``target`` holds the
-    lemmas that name the target, ``cues`` is the number of cues.
+    lemmas that name the target, ``cues`` the content words of each cue, also as lemmas.
     """
 
     stems: dict[str, str]
     target: frozenset[str]
-    cues: int
+    cues: tuple[frozenset[str], ...]
 
 
 @lru_cache(maxsize=1 << 15)
 def reading(text: str) -> Reading:
     """Analyse ``text`` once for all checks."""
     words, tags = read(text)
+    kinds = list(map(_kinds, words, tags))
     stems: dict[str, str] = {}
-    for kinds in map(_kinds, words, tags):
-        stems.update(kinds)
+    for kind in kinds:
+        stems.update(kind)
+    if "c" in tags and stems.get("color"):  # "of a blue color" says no more than "blue"
+        stems["color"] = ""
     frame = analyse(tags)
     target = frozenset([stem(words[i]) for i in frame.head if tags[i] not in "O&dh"])
-    return Reading(stems, target, len(frame.cues))
+    cues = [frozenset([key for i in cue.words for key in kinds[i] if stems[key]]) for cue in frame.cues]
+    return Reading(stems, target, tuple(cues))
+
+
+def content(phrase: str) -> frozenset[str]:
+    """The lemmas of the content words of a phrase."""
+    return frozenset([key for key, kind in reading(phrase).stems.items() if kind])
 
 
 @lru_cache(maxsize=1 << 15)
@@ -84,31 +94,69 @@ def too_long(text: str, phrases: Sequence[str]) -> bool:
 
 
 def target_first(text: str, phrases: Sequence[str]) -> bool:
-    """The first phrase names the expression's target and contains no cue."""
+    """The first phrase names the expression's target and contains no cue.
+
+    The target is the rules' or, where they take another noun, a noun phrase before the first relation.
+    """
     first, target = reading(phrases[0]), reading(text).target
-    if first.cues == 0 and not target.isdisjoint(first.target):
+    if not first.cues and not target.isdisjoint(first.target):
         return True
-    named = {key for key, kind in first.stems.items() if kind}
-    return named <= target if named else not target and first.cues == 0
+    named = content(phrases[0])
+    if named <= target if named else not target and not first.cues:
+        return True
+    return bool(named_at(text, phrases[0]))
 
 
 def target_kept(text: str, phrases: Sequence[str]) -> bool:
     """Every phrase is about the target that the first one names."""
-    first = reading(phrases[0])
-    content = {key for key, kind in first.stems.items() if kind}
-    named = first.target or content
-    for phrase in phrases[1:]:
-        other = reading(phrase)
-        # "the bigger of the two" has no noun of its own; its target is not named either.
-        if named.isdisjoint(other.target) if other.target else not content <= other.stems.keys():
-            return False
-    return True
+    return all(about(text, phrase, phrases[0]) for phrase in phrases[1:])
+
+
+def about(text: str, phrase: str, target: str) -> bool:
+    """Whether a phrase is about what the phrase ``target`` names.
+
+    "the left side of the tray" is about a side, unless the expression has an "of" itself.
+    """
+    first, other = reading(target), reading(phrase)
+    named = first.target or content(target)
+    # "the bigger of the two" has no noun of its own; its target is not named either.
+    if named.isdisjoint(other.target) if other.target else not content(target) <= other.stems.keys():
+        return starts_with(phrase, named)
+    return starts_with(phrase, named) or "O" in read(text)[1] or not starts_with_side(phrase)
+
+
+def cues_of(phrase: str, target: str) -> list[frozenset[str]]:
+    """The content words of each cue of a phrase, without those of the phrase ``target``; none are empty."""
+    named = content(target)
+    return [cue - named for cue in reading(phrase).cues if not cue <= named]
 
 
 def one_cue(text: str, phrases: Sequence[str]) -> bool:
     """Each later phrase has one cue, or more only if five phrases cannot hold all cues."""
-    counts = [reading(phrase).cues for phrase in phrases[1:]]
-    return all(n <= 1 for n in counts) or (len(phrases) == MAX_PHRASES and reading(text).cues >= MAX_PHRASES)
+    if all(len(cues_of(phrase, phrases[0])) <= 1 for phrase in phrases[1:]):
+        return True
+    return len(phrases) == MAX_PHRASES and len(reading(text).cues) >= MAX_PHRASES
+
+
+def new_cue(text: str, phrases: Sequence[str]) -> bool:
+    """Each later phrase has a cue, and none that is part of another phrase's."""
+    return not any(is_repeated(text, phrases, at) for at in range(1, len(phrases)))
+
+
+def is_repeated(text: str, phrases: Sequence[str], at: int) -> bool:
+    """Whether the phrase at ``at`` says nothing that the others do not.
+
+    A word may be in as many phrases as the expression has it: "red" in "the red bus next to the red car".
+    """
+    first = reading(phrases[0]).stems.keys()
+    if reading(phrases[at]).stems.keys() <= first:
+        return True
+    new = content(phrases[at]) - first
+    others = [content(phrase) for i, phrase in enumerate(phrases) if i not in (0, at)]
+    if not new or not any(new <= other for other in others):
+        return False
+    words = list(map(stem, read(text)[0]))
+    return any(sum(key in other for other in others) >= max(1, words.count(key)) for key in new)
 
 
 def extractive(text: str, phrases: Sequence[str]) -> bool:
@@ -164,6 +212,7 @@ CHECKS: dict[str, Check] = {
     "target_not_first": target_first,
     "off_target": target_kept,
     "several_cues": one_cue,
+    "repeated_cue": new_cue,
     "not_extractive": extractive,
     "uncovered": covering,
     "negation_lost": negation_kept,

@@ -32,14 +32,14 @@ def break_up(text: str) -> tuple[str, ...]:
     if not frame.head and not frame.cues:
         return ()
     cues = list(frame.cues)
-    phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
+    phrases = [compose(words, tags, frame.head, cue) for cue in cues]
     if not all(map(fits, phrases)):
         cues = _split_long(words, tags, frame)
     while len(cues) >= MAX_PHRASES:
         cues = _merge_nearest(words, tags, frame.head, cues)
     if len(cues) != len(phrases):
-        phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
-    phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
+        phrases = [compose(words, tags, frame.head, cue) for cue in cues]
+    phrases.insert(0, compose(words, tags, frame.head, Cue(())))
     if not all(map(fits, phrases)):
         phrases = list(map(shorten, phrases))
     # A name too long for CLIP is not used.
@@ -66,13 +66,14 @@ def shorten(text: str, limit: int = MAX_TOKENS) -> str:
     return word
 
 
-def _compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
-    """The phrase of one cue: its words and the target's, in the order of the expression."""
+def compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
+    """The phrase of one cue: its words and those of the target (``head``), in the order of the expression."""
     if not head:
         return _headless(words, tags, cue)
     order = sorted({*head, *cue.words})
-    if cue.words and cue.words[-1] < head[0] and any(tags[i] in _AFTER_NAME for i in cue.words):
-        # "on the left man": the name comes first.
+    chosen = bool(cue.words) and cue.words[-1] == head[0] - 1 and tags[cue.words[-1]] in "O0d"
+    behind = bool(cue.words) and cue.words[-1] < head[0] and any(tags[i] in _AFTER_NAME for i in cue.words)
+    if behind and not chosen:  # "on the left man", unlike "the bigger of the two dogs": the name comes first
         order = [*head, *cue.words]
     parts = [words[i] for i in order]
     if cue.link and cue.words:
@@ -105,7 +106,7 @@ def _join(parts: Sequence[str]) -> str:
 def _merge_nearest(words: Sequence[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
     """Merge the two neighbouring cues that are shortest together, in tokens of the merged phrase."""
     merged = [_merge(first, second) for first, second in pairwise(cues)]
-    costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
+    costs = [count_tokens(compose(words, tags, head, cue)) for cue in merged]
     i = costs.index(min(costs))
     return [*cues[:i], merged[i], *cues[i + 2 :]]
 
@@ -135,4 +136,4 @@ def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
 
 
 def _fits(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
-    return fits(_compose(words, tags, head, cue))
+    return fits(compose(words, tags, head, cue))
