@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -119,7 +120,8 @@ def about(text: str, phrase: str, target: str) -> bool:
     """
     first, other = reading(target), reading(phrase)
     named = first.target or content(target)
-    # "the bigger of the two" has no noun of its own; its target is not named either.
+    if not content(target):  # "the object": any stand-in will do, and "the bigger of the two" has none
+        return bool(_FILLERS & other.stems.keys()) or "O" in read(phrase)[1] or first.stems == other.stems
     if named.isdisjoint(other.target) if other.target else not content(target) <= other.stems.keys():
         return starts_with(phrase, named)
     return starts_with(phrase, named) or "O" in read(text)[1] or not starts_with_side(phrase)
@@ -155,8 +157,13 @@ def is_repeated(text: str, phrases: Sequence[str], at: int) -> bool:
     others = [content(phrase) for i, phrase in enumerate(phrases) if i not in (0, at)]
     if not new or not any(new <= other for other in others):
         return False
-    words = list(map(stem, read(text)[0]))
-    return any(sum(key in other for other in others) >= max(1, words.count(key)) for key in new)
+    there = occurrences(text)
+    return any(sum(key in other for other in others) >= max(1, there[key]) for key in new)
+
+
+def occurrences(text: str) -> Counter[str]:
+    """How often each lemma is in ``text``, those of compounds ("to the left of") included."""
+    return Counter(stem(part) for word in read(text)[0] for part in word.replace("-", " ").split())
 
 
 def extractive(text: str, phrases: Sequence[str]) -> bool:

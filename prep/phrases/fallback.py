@@ -48,9 +48,9 @@ def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
     """The phrases of ``text`` given the model's answers: the first one and, if any, the retry.
 
     The first level whose phrases pass every check is used: ``llm``, ``repaired`` (the first answer mended),
-    ``retry``, ``repaired`` (the retry mended), ``rules``. If none does, the rules' phrases are used with their
-    violations; if the rules find no phrase, the expression itself. ``rejected`` lists the levels rejected
-    before. Never raises; a text that is :func:`unusable` has no phrases.
+    ``retry``, ``repaired`` (the retry mended), ``rules``. If none does, the rules' phrases are used with
+    their violations; if the rules find no phrase, the expression itself. ``rejected`` lists the levels
+    rejected before. Never raises; a text that is :func:`unusable` has no phrases.
     """
     if unusable(text):
         return PhraseSet((), "expression", ("count",))

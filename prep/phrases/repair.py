@@ -1,13 +1,12 @@
-"""Repairs a model's answer: keeps the lines that are right, and mends those that break a rule of the prompt."""
+"""Repairs a model's answer: keeps its right lines, and mends those that break a rule of the prompt."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from prep.phrases.checks import MAX_PHRASES, about, content, cues_of, reading, violations
+from prep.phrases.checks import MAX_PHRASES, about, content, cues_of, occurrences, reading, violations
 from prep.phrases.clip_tokens import count_tokens
 from prep.phrases.rules.decompose import STAND_IN, compose
 from prep.phrases.rules.grammar import analyse
@@ -18,6 +17,9 @@ from prep.phrases.target import named_at
 
 # How alike two words are of which one is a spelling of the other, from 0 to 1.
 _ALIKE = 0.75
+
+# Classes of words that a line about the target cannot start with.
+_CUE_STARTS = tuple("VvezwIilTFrRbxy")
 
 # Name in the column ``repairs`` -> what was done, in the order in which it is tried.
 REPAIRS = {
@@ -69,7 +71,7 @@ class _Repair:
     def __init__(self, text: str, phrases: Sequence[str]) -> None:
         self.text, self.given = text, phrases
         self.there = reading(text).stems
-        self.counts = Counter(map(stem, read(text)[0]))
+        self.counts = occurrences(text)
         self.done: set[str] = set()
         self.dropped: set[str] = set()
         self.lines: list[_Line] = []
@@ -82,12 +84,21 @@ class _Repair:
             return ()
         if target != given[0]:
             self.done.add("target_made")
+        kept = False
         for phrase in given:
-            if content(phrase) - self.there.keys() or not about(self.text, phrase, target):
-                self.dropped |= content(phrase)
-                self.done.add("other_object_dropped")
-            elif phrase != target:
+            if content(phrase) - self.there.keys():
+                self._drop(phrase)
+            elif about(self.text, phrase, target):
+                kept = True
                 self._take(phrase, target)
+            elif cue := _bare_cue(phrase):
+                kept = True
+                self.done.add("target_added")
+                self._take(f"{target} {cue}", target)
+            else:
+                self._drop(phrase)
+        if not kept:
+            return ()
         self._add_missing(target)
         while len(self.lines) >= MAX_PHRASES:
             if not self._merge(target):
@@ -97,7 +108,9 @@ class _Repair:
     def _spelt(self, phrases: Sequence[str]) -> Iterator[str]:
         """The phrases with the expression's spelling of its words."""
         said = frozenset[str]().union(*map(content, phrases))
-        unsaid = [word for word in read(self.text)[0] if self.there.get(key := stem(word)) and key not in said]
+        unsaid = [
+            word for word in read(self.text)[0] if self.there.get(key := stem(word)) and key not in said
+        ]
         for phrase in phrases:
             words = phrase.split(" ")
             for i, word in enumerate(words):
@@ -106,14 +119,21 @@ class _Repair:
                     self.done.add("respelled")
             yield " ".join(words)
 
+    def _drop(self, phrase: str) -> None:
+        """Leave a line out, but remember which words it had."""
+        self.dropped |= content(phrase)
+        self.done.add("other_object_dropped")
+
     def _take(self, phrase: str, target: str) -> None:
         """Add the cues of a line, each as a line of its own."""
+        if phrase == target:
+            return
         parts = _split(phrase, target)
         if len(parts) > 1:
             self.done.add("split")
         for part in parts:
             line = _Line(part, content(part) - content(target))
-            if not line.cue or any(line.cue <= other.cue and self._shared(line, other) for other in self.lines):
+            if not line.cue or any(self._says(other, line) for other in self.lines):
                 self.done.add("repeat_dropped")
                 continue
             self._replace_parts_of(line)
@@ -121,14 +141,16 @@ class _Repair:
 
     def _replace_parts_of(self, line: _Line) -> None:
         """Drop the lines that say a part of what ``line`` says."""
-        kept = [other for other in self.lines if not (other.cue < line.cue and self._shared(line, other))]
+        kept = [other for other in self.lines if not self._says(line, other)]
         if len(kept) < len(self.lines):
             self.done.add("repeat_dropped")
             self.lines = kept
 
-    def _shared(self, line: _Line, other: _Line) -> bool:
-        """Whether two cues have a word that the expression has only once."""
-        return any(self.counts[key] <= 1 for key in line.cue & other.cue)
+    def _says(self, line: _Line, other: _Line) -> bool:
+        """Whether ``line`` says all that ``other`` does, and the expression does not say it twice."""
+        return other.cue == line.cue or (
+            other.cue < line.cue and any(self.counts[key] <= 1 for key in other.cue)
+        )
 
     def _add_missing(self, target: str) -> None:
         """Add the cues, as the rules word them, that no line has; at most as many as the model's own."""
@@ -166,6 +188,15 @@ class _Repair:
         return True
 
 
+def _bare_cue(phrase: str) -> str:
+    """A line without its article if it is a cue without a target ("on the left", "standing"); else empty."""
+    words, tags = read(phrase)
+    start = len(tags) - len(tags.lstrip("d"))
+    if tags[start : start + 1] in _CUE_STARTS or not reading(phrase).target:
+        return " ".join(words[start:]).replace(" 's", "'s")
+    return ""
+
+
 def _spelling(word: str, unsaid: Sequence[str]) -> str:
     """The word of the expression that ``word`` spells in another way or in full; empty if there is none."""
     for other in unsaid:
@@ -178,7 +209,7 @@ def _spelling(word: str, unsaid: Sequence[str]) -> str:
 
 
 def _target(text: str, lines: Sequence[str]) -> str:
-    """The phrase that names the target: a line, the name in one, or the rules'; empty if no line is about it."""
+    """The phrase that names the target: a line, the name in one, or the rules'; empty if no line fits."""
     for line in lines:
         if named_at(text, line):
             return line

@@ -78,7 +78,9 @@ def verb_end(tags: str, i: int) -> int:
 def _complements_end(tags: str, j: int) -> int:
     """The end of a verb's complements after its object: clauses, and locations of the action."""
     while not POSITION.match(tags, j):
-        if tags[j] == "l" and tags[j + 1] not in "huk":  # another cue: "sailing past the pier near the buoy"
+        if (
+            tags[j] == "l" and tags[j + 1] not in "huk$,&"
+        ):  # another cue: "sailing past the pier near the buoy"
             break
         if tags[j] == "r" or (tags[j] == "R" and tags[j - 1] in "pf"):
             j = max(j + 1, predicate_end(tags, j))
@@ -172,7 +174,7 @@ def _landmark_end(tags: str, i: int, j: int) -> int:
 
 
 def _part_end(tags: str, i: int, j: int) -> int:
-    """One more attribute of a part of the target: "with several chairs standing around it", "its door open"."""
+    """One more attribute of a part of the target: "with several chairs around it", "with its door open"."""
     tag, after = tags[j], tags[j + 1 : j + 2]
     if tag in "ejqi" and after in "$,&":
         return j + 1
