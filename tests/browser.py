@@ -12,12 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def find_browser() -> str | None:
-    """The program, if one is installed."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+def find_browser() -> str:
+    """The installed browser; without one the test is skipped, or fails where ``BROWSER=required`` is set."""
+    program = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if program is None:
+        missing = "no Chromium is installed: `make browser` installs it where apt-get may"
+        if os.environ.get("BROWSER") == "required":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return program
 
 
 class Browser:

@@ -157,6 +157,8 @@ def test_every_message_of_the_troubleshooting_is_in_the_source() -> None:
 SLURM = """
 scontrol() { printf 'node1\\nnode2\\nnode3\\n'; }
 sleep() { :; }
+source() { echo "source $*"; }
+python() { echo "${NODES_ALIVE:-3}"; }
 srun() { echo "srun $*"; }
 pcnet-prep() { echo "pcnet-prep $*"; }
 """
@@ -182,6 +184,13 @@ def test_the_slurm_script_starts_ray_on_every_node_and_runs_our_commands() -> No
     assert [call[1] for call in found] == ["phrases", "sam", "verify"]
     assert [problem(call) for call in found] == [None] * 3
     assert all(call[-4:] == ["--ray-address", "auto", "--gpus", "24"] for call in found[:2])
+    assert lines[0].endswith(".venv/bin/activate")
+    late = subprocess.run(
+        ["bash", "-c", SLURM + text], env={**job, "NODES_ALIVE": "2"}, capture_output=True, text=True,
+        check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert late.returncode == 1
+    assert late.stdout.splitlines()[-1] == "Ray has 2 of 3 nodes"
 
 
 def test_the_ray_cluster_file_is_one_that_ray_takes() -> None:
@@ -189,7 +198,7 @@ def test_the_ray_cluster_file_is_one_that_ray_takes() -> None:
 
     path = ROOT / "docs/examples/ray-cluster.yaml"
     validate_config(prepare_config(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    assert "pcnet-prep[vllm]" in path.read_text(encoding="utf-8")
+    assert "pcnet-prep[all]" in path.read_text(encoding="utf-8")
 
 
 def test_every_page_is_in_the_sites_navigation() -> None:

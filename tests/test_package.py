@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -95,7 +97,12 @@ def test_its_metadata_are_the_projects(wheel: Path) -> None:
 
 
 def test_whatever_is_imported_is_required() -> None:
-    required = {bare(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["vllm"]]}
+    extras = PROJECT["optional-dependencies"]
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for name in ("sam", "train", "ray", "vllm") for line in extras[name]),
+    ]
+    required = {bare(line) for line in lines}
     distributions = packages_distributions()
     missing = set()
     for path in [ROOT / "cli.py", *(ROOT / "prep").rglob("*.py"), *(ROOT / "pcnet").rglob("*.py")]:
@@ -177,3 +184,63 @@ def test_the_container_is_of_cuda_installs_the_extra_and_runs_as_nobody_special(
     command = re.search(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)
     assert command
     assert json.loads(command[1])[0] in PROJECT["scripts"]
+
+
+# Raises for the packages of the extras what Python raises where they are not installed.
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+import cli
+cli.{program}_main()
+"""
+
+
+def without_extras(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program where no package of an extra can be imported."""
+    names = (
+        "torch", "torchvision", "transformers", "open_clip", "segment_anything", "ray", "vllm", "tensorboard",
+        "huggingface_hub", "safetensors",
+    )  # fmt: skip
+    program, *rest = arguments
+    code = BLOCKED.format(names=names, program=program)
+    return subprocess.run(
+        [sys.executable, "-c", code, *rest], cwd=cwd, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_rules_segments_and_the_store_need_no_extra(tmp_path: Path) -> None:
+    from skimage import data
+
+    (tmp_path / "images").mkdir()
+    Image.fromarray(data.coffee()).resize((96, 64)).save(tmp_path / "images" / "1.png")
+    row = {"sent": "the white cup to the left of the silver spoon", "image": "1.png"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    given = ("--input", "mine.jsonl", "--image-root", "images", "--out", "st")
+    for command in (
+        ("phrases", "--llm", "rules", *given),
+        ("sam", "--generator", "segments", *given),
+        ("status", "st"),
+        ("verify", "st"),
+        ("report", "st", "--out", "page.html"),
+        ("doctor",),
+    ):
+        done = without_extras("prep", *command, cwd=tmp_path)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0 or command == ("doctor",), done.stderr
+    for program, command, extra in (
+        ("prep", ("phrases", "--llm", "rules", *given[:-1], "new", "--workers", "2"), "ray"),
+        ("prep", ("phrases", "--llm", "mistral-7b", *given[:-1], "new"), "vllm"),
+        ("prep", ("sam", *given[:-1], "new"), "sam"),
+        ("prep", ("score", "--data", "images", "--out", "st"), "train"),
+        ("pcnet", ("train", *given[:-2], "--store", "st"), "train"),
+    ):
+        done = without_extras(program, *command, cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert f"Run: pip install 'pcnet-prep[{extra}]'" in done.stderr
+        assert len(done.stderr.splitlines()) <= 3

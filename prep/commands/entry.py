@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from prep.errors import PrepError
-from prep.hints import format_error, memory_error, remedy_of
+from prep.hints import format_error, memory_error, missing_package, remedy_of
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -61,6 +61,11 @@ def _exit_code(error: BaseException) -> int:
     if hasattr(error, "format_message"):  # click's class, of which typer may bundle a copy
         _print_usage_error(error)
         return 2
+    if isinstance(error, ModuleNotFoundError):
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        if (missing := missing_package(error, command)) is not None:
+            print(format_error(missing), file=sys.stderr)
+            return 1
     if (exhausted := memory_error(error)) is not None:
         print(format_error(exhausted), file=sys.stderr)
         return 1

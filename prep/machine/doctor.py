@@ -108,13 +108,14 @@ def packages() -> Iterable[Finding]:
         extra = re.search(r"extra == ['\"](\w+)['\"]", requirement)
         if name:
             needed.setdefault(extra[1] if extra else "", []).append(name[0])
+    needed.pop("all", None)
     base = {name: _version(name) for name in needed.pop("", [])}
     missing = [name for name, version in base.items() if version is None]
     told = " ".join(f"{name} {version}" for name, version in base.items() if version)
     yield Finding("packages", "pcnet-prep", None, f"{_version('pcnet-prep')} with {told}")
     if missing:
         yield Finding("packages", "missing", False, ", ".join(missing), f"pip install {' '.join(missing)}")
-    torch = base.get("torch") or ""
+    torch = _version("torch") or ""
     if "+cpu" in torch and devices.list_gpus():
         yield Finding("packages", "torch", False, f"{torch} cannot use the GPUs", "pip install torch")
     for group, names in needed.items():
@@ -166,6 +167,8 @@ def sam_weights() -> Iterable[Finding]:
 
 def clip_weights() -> Iterable[Finding]:
     """CLIP's weights: RN50 for training, ViT-B-32 for scores."""
+    if util.find_spec("huggingface_hub") is None:
+        return  # no extra that loads weights is installed
     for name in ("RN50", "ViT-B-32"):
         found = clip_files.kept(name) or clip_files.downloaded(name)
         looked = " and ".join(clip_files.places(name))
@@ -175,6 +178,8 @@ def clip_weights() -> Iterable[Finding]:
 
 def language_model() -> Iterable[Finding]:
     """The default model of the phrases stage in the Hugging Face cache."""
+    if util.find_spec("huggingface_hub") is None:
+        return
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gzip
 import html
-import importlib.util
 import re
 from functools import lru_cache
+from importlib import resources
 from itertools import pairwise
-from pathlib import Path
-
-from prep.errors import PrepError
 
 # The released code truncates at 20 tokens including start and end; 18 of the phrase's own keep the end token.
 MAX_TOKENS = 18
@@ -31,8 +28,8 @@ def fits(text: str) -> bool:
 def count_tokens(text: str) -> int:
     """The number of tokens of ``text`` in CLIP's byte-pair encoding, without the start and end tokens.
 
-    Equal to ``len(open_clip.tokenizer.SimpleTokenizer().encode(text))``; the merges are read from that
-    package.
+    Equal to ``len(open_clip.tokenizer.SimpleTokenizer().encode(text))``. ``clip_merges.txt.gz`` holds the
+    merges of that tokenizer that CLIP uses, so that phrases by rules need no torch.
     """
     if not (text.isascii() and text.isprintable() and "&" not in text):
         import ftfy
@@ -83,18 +80,10 @@ def _pieces(part: str) -> int:
 @lru_cache(maxsize=1)
 def _merges() -> tuple[dict[tuple[str, str], int], frozenset[str]]:
     """The rank of each pair that CLIP merges, and the results of the merges."""
-    # find_spec of a top-level package does not import it; importing open_clip would load torch.
-    spec = importlib.util.find_spec("open_clip")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    files = [Path(folder) / "bpe_simple_vocab_16e6.txt.gz" for folder in folders]
-    for file in files:
-        if file.is_file():
-            lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
-            ranks = {(first, second): rank for rank, (first, second) in enumerate(map(str.split, lines))}
-            return ranks, frozenset(first + second for first, second in ranks)
-    raise PrepError(
-        "CLIP's vocabulary was not found in the package open_clip.", "Install it: pip install open_clip_torch"
-    )
+    packed = resources.files("prep.phrases").joinpath("clip_merges.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").splitlines()
+    ranks = {(first, second): rank for rank, (first, second) in enumerate(map(str.split, lines))}
+    return ranks, frozenset(first + second for first, second in ranks)
 
 
 @lru_cache(maxsize=1)

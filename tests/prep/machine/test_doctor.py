@@ -96,7 +96,7 @@ def test_a_machine_with_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)["findings"]
     assert {f["name"]: f["text"] for f in found}["GPUs"] == "no NVIDIA GPU"
-    assert [f for f in found if f["area"] == "problem" and "huggingface_hub" in f["text"]]
+    assert [f for f in found if f["area"] == "problem" and "pyarrow" in f["text"]]
 
 
 def test_unreadable_data_is_a_finding(tmp_path: Path) -> None:
