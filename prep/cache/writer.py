@@ -28,7 +28,7 @@ from prep.cache.manifest import (
     write_ledger,
 )
 from prep.cache.reopen import check_sizes, checked_manifest
-from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
+from prep.cache.shards import Shard, ShardMeta, complete, describe, encode, is_shard, read_shard
 from prep.errors import PrepError
 from prep.files import TEMPORARY
 
@@ -192,10 +192,13 @@ class StageWriter:
 
     def _merged(self, target: Files, group: Sequence[str], keep: Keep) -> list[Shard]:
         """Write the kept rows of a group to ``target``: one shard, or none."""
-        table = pa.concat_tables([keep(name, read_shard(self.files, name)) for name in group])
+        schema = self.stage.schema
+        table = pa.concat_tables(
+            [complete(keep(name, read_shard(self.files, name)), schema) for name in group]
+        )
         if not table.num_rows:
             return []
-        shard, data = encode(table.cast(self.stage.schema), self._meta())
+        shard, data = encode(table, self._meta())
         target.write(shard.name, data)
         return [shard]
 

@@ -54,6 +54,7 @@ def row(
         "prompt_version": prompt_version,
         "key": key,
         "violations": [] if failed or phrase_set is None else list(phrase_set.violations),
+        "repairs": [] if failed or phrase_set is None else list(phrase_set.repairs),
         "rejected": []
         if failed or phrase_set is None
         else [{"source": source, "violations": list(names)} for source, names in phrase_set.rejected],

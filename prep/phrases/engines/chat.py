@@ -6,8 +6,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from prep.phrases.engines.base import RETRY, quoted_answer
+from prep.phrases.engines.base import quoted_answer
 from prep.phrases.prompt import Prompt
+from prep.phrases.reasons import second_turn
 
 # A multiple of the prefix cache's block sizes: 16 tokens on GPUs, 32 on CPUs.
 BLOCK = 32
@@ -37,7 +38,7 @@ class ChatTokens:
         start = [*self._ids(head, special=True), *self._ids([fixed])[0]]
         self._newline = self._ids(["\n"])[0]
         self._tail = self._ids(tail, special=True)
-        self._again = self._ids(again + RETRY + end, special=True)
+        self._again, self._end = self._ids(again, special=True), self._ids(end, special=True)
         shared = self._shared_start()
         pad = -(len(start) + len(shared)) % BLOCK
         blank = self._newline[-1:]
@@ -49,12 +50,12 @@ class ChatTokens:
         return [[*self._start, *ids, *self._tail] for ids in self._last_lines(texts)]
 
     def retries(self, texts: Sequence[str], raws: Sequence[str]) -> list[list[int]]:
-        """The token IDs of the retry's conversation: question, first answer, correction."""
+        """The token IDs of the retry's conversation: question, first answer, what is wrong with it."""
         answers = self._ids([quoted_answer(raw) for raw in raws])
-        lines = self._last_lines(texts)
+        turns = self._ids([second_turn(text, raw) for text, raw in zip(texts, raws, strict=True)])
         return [
-            [*self._start, *line, *self._tail, *answer, *self._again]
-            for line, answer in zip(lines, answers, strict=True)
+            [*self._start, *line, *self._tail, *answer, *self._again, *turn, *self._end]
+            for line, answer, turn in zip(self._last_lines(texts), answers, turns, strict=True)
         ]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:

@@ -15,7 +15,6 @@ import httpx
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import (
-    RETRY,
     Answer,
     Question,
     Sampling,
@@ -27,6 +26,7 @@ from prep.phrases.engines.base import (
 from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
+from prep.phrases.reasons import second_turn
 from prep.stage import Resources
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class OpenAIStage:
         answer.first = whole_lines(raw, answer.finish)
         if needs_retry(question.text, answer.first):
             said = {"role": "assistant", "content": quoted_answer(answer.first)}
-            turns = [user, said, {"role": "user", "content": RETRY}]
+            turns = [user, said, {"role": "user", "content": second_turn(question.text, answer.first)}]
             answer.retry = self._complete_constrained(answer, turns)
         return answer
 

@@ -15,8 +15,9 @@ from prep.phrases.engines.chat import BLOCK, ChatTokens
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
 
-# Tokens reserved for an expression after the fixed prompt if --max-model-len is not given.
-EXPRESSION_TOKENS = 256
+# Tokens reserved after the fixed prompt, for an expression, its first answer and what is wrong with it, if
+# --max-model-len is not given.
+EXPRESSION_TOKENS = 448
 
 
 @dataclass(frozen=True, slots=True)
