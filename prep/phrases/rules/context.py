@@ -45,7 +45,7 @@ def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
     """The words that have several classes, including those that change the class of the previous word."""
     lists = lexicon().lists
     names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
-    single = ("that", "one", "all", "top", "back", "half", "quarter", "can", "'s", "number", "right")
+    single = ("that", "one", "all", "cut", "carry on", "top", "back", "half", "quarter", "can", "'s", "number", "right")
     ambiguous = frozenset(single).union(*(lists[name] for name in names))
     comparing = [word for word, tag in lexicon().words.items() if tag == "N"]
     return ambiguous, ambiguous.union(lists["made-up"], comparing)
@@ -103,6 +103,8 @@ def _top(before: str, after: str, following: str) -> str:
 
 
 _CASES = {
+    "carry on": lambda before, after, following: "j" if after in _NOUNS else "n",
+    "cut": lambda before, after, following: "n" if before == "d" and after in "vV" else "e",
     "'s": lambda before, after, following: "'",
     "that": lambda before, after, following: "r" if before in "npkgtfucsomeq0" else "d",
     "one": _one,

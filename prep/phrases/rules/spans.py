@@ -78,10 +78,9 @@ def verb_end(tags: str, i: int) -> int:
 def _complements_end(tags: str, j: int) -> int:
     """The end of a verb's complements after its object: clauses, and locations of the action."""
     while not POSITION.match(tags, j):
-        if (
-            tags[j] == "l" and tags[j + 1] not in "huk$,&"
-        ):  # another cue: "sailing past the pier near the buoy"
-            break
+        landmark = noun_phrase_end(tags, j + 1)
+        if tags[j] == "l" and landmark > j + 1 and tags[j + 1] not in "hu" and tags[landmark - 1] != "k":
+            break  # another cue: "sailing past the pier near the buoy", unlike "holding a bat behind the back"
         if tags[j] == "r" or (tags[j] == "R" and tags[j - 1] in "pf"):
             j = max(j + 1, predicate_end(tags, j))
         elif tags[j] in "iTlFI":
@@ -178,6 +177,8 @@ def _part_end(tags: str, i: int, j: int) -> int:
     tag, after = tags[j], tags[j + 1 : j + 2]
     if tag in "ejqi" and after in "$,&":
         return j + 1
+    if tag == "e" and after == "T" and tags[j + 2] not in "dhc":  # "with a bat ready to hit the ball"
+        return j
     end = predicate_end(tags, j) if tag in "Vvewr" else j
     if tag == "r":  # "with three wheels that stands closest to the door" is not about the wheels
         return j if "0" in tags[i:j] or (after in "zb" and tags[j + 2] in "msolIi") else end

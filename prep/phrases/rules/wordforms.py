@@ -55,7 +55,7 @@ def _by_ending(word: str) -> str:
         return "a"
     if size > 6 and word.endswith(("woman", "women")):
         return "p"
-    if size > 3 and word[0] == "w" and lexicon().words.get(word[1:], "n") in "ck":  # "w/hat", cleaned
+    if word[0] == "w" and lexicon().words.get(word[1:]) == "c":  # "w/red hat" without its slash
         return "e"
     return "n"
 
