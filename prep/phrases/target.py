@@ -80,10 +80,3 @@ def starts_with(phrase: str, nouns: frozenset[str]) -> bool:
         if stem(word) in nouns:
             return True
     return False
-
-
-def starts_with_side(phrase: str) -> bool:
-    """Whether a phrase is about a side or corner of something: "the left side of the tray"."""
-    tags = read(phrase)[1]
-    of = tags.find("O")
-    return of > 0 and tags[of - 1] in "gs"

@@ -45,7 +45,21 @@ def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
     """The words that have several classes, including those that change the class of the previous word."""
     lists = lexicon().lists
     names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
-    single = ("that", "one", "all", "cut", "carry on", "top", "back", "half", "quarter", "can", "'s", "number", "right")
+    single = (
+        "that",
+        "one",
+        "all",
+        "cut",
+        "carry on",
+        "top",
+        "back",
+        "half",
+        "quarter",
+        "can",
+        "'s",
+        "number",
+        "right",
+    )
     ambiguous = frozenset(single).union(*(lists[name] for name in names))
     comparing = [word for word, tag in lexicon().words.items() if tag == "N"]
     return ambiguous, ambiguous.union(lists["made-up"], comparing)
