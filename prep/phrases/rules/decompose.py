@@ -86,7 +86,7 @@ def _order(tags: str, head: tuple[int, ...], cue: tuple[int, ...]) -> tuple[int,
         return tuple(sorted({*head, *cue}))
     # "the bigger of the two dogs" keeps its order.
     chosen = cue[-1] == head[0] - 1 and tags[cue[-1]] in "O0d"
-    return head + cue if not chosen and any([tags[i] in _AFTER_NAME for i in cue]) else cue + head
+    return head + cue if not chosen and any(tags[i] in _AFTER_NAME for i in cue) else cue + head
 
 
 def _headless(words: Sequence[str], tags: str, cue: Cue) -> str:

@@ -80,7 +80,7 @@ def _complements_end(tags: str, j: int) -> int:
     while not POSITION.match(tags, j):
         landmark = noun_phrase_end(tags, j + 1)
         if tags[j] == "l" and landmark > j + 1 and tags[j + 1] not in "hu" and tags[landmark - 1] != "k":
-            break  # another cue: "sailing past the pier near the buoy", unlike "holding a bat behind the back"
+            break  # another cue: "sailing past the pier near the buoy", not "holding a bat behind the back"
         if tags[j] == "r" or (tags[j] == "R" and tags[j - 1] in "pf"):
             j = max(j + 1, predicate_end(tags, j))
         elif tags[j] in "iTlFI":
