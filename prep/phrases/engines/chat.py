@@ -6,7 +6,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from prep.errors import PrepError
 from prep.phrases.engines.base import quoted_answer
+from prep.phrases.models import NO_MODEL_NEEDED
 from prep.phrases.prompt import Prompt
 from prep.phrases.reasons import second_turn
 
@@ -27,8 +29,9 @@ class ChatTokens:
     Expressions and answers are tokenised as plain text, so a special token written in one is not interpreted.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+    def __init__(self, tokenizer: Any, prompt: Prompt, template: str = "") -> None:
         self._tokenizer = tokenizer
+        self._chat_template = template or getattr(tokenizer, "chat_template", None)
         self._prompt = prompt
         self._lock = threading.Lock()
         head, tail = self._template([_CONTENT])
@@ -95,16 +98,25 @@ class ChatTokens:
         """The chat template's text before, between and after the messages of a conversation."""
         roles = ["user", "assistant", "user"]
         messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
-        if getattr(self._tokenizer, "chat_template", None):
-            text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **_TEMPLATE_VARIABLES
+        if not self._chat_template:
+            raise PrepError(
+                "The model has no chat template: it is a base model, or its template is in another file.",
+                f"Use an instruct model, or give the template with --chat-template FILE. {NO_MODEL_NEEDED}",
             )
-        else:  # a model without a template continues plain text
-            text = (self._tokenizer.bos_token or "") + "".join(f"{content}\n" for content in contents)
+        text = self._tokenizer.apply_chat_template(
+            messages,
+            chat_template=self._chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+            **_TEMPLATE_VARIABLES,
+        )
         parts = []
         for content in contents:
             before, found, text = text.partition(content)
             if not found:
-                raise ValueError("the model's chat template leaves out a message of the conversation")
+                raise PrepError(
+                    "The chat template leaves out a message of the conversation of user, assistant and user.",
+                    f"Give one that has every message with --chat-template FILE. {NO_MODEL_NEEDED}",
+                )
             parts.append(before)
         return [*parts, text]

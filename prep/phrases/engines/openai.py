@@ -8,7 +8,9 @@ import random
 import re
 import ssl
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -83,6 +85,7 @@ class OpenAIStage:
         self.resources = resources or Resources()
         self._pool: ThreadPoolExecutor | None = None
         self._client: _Client | None = None
+        self._limit = "max_tokens"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None, "_client": None}
@@ -168,12 +171,18 @@ class OpenAIStage:
             "messages": messages,
             "temperature": self.sampling.temperature,
             "top_p": self.sampling.top_p,
-            "max_tokens": self.sampling.max_tokens,
+            self._limit: self.sampling.max_tokens,
             "seed": self.sampling.seed,
             **options,
         }
         assert self._client is not None  # load() has checked that the stage is open
-        reply = self._client.request("POST", "/chat/completions", body)
+        try:
+            reply = self._client.request("POST", "/chat/completions", body)
+        except Refused as error:
+            if "max_completion_tokens" not in str(error) or "max_tokens" not in body:
+                raise
+            self._limit = "max_completion_tokens"  # newer endpoints know the limit by this name alone
+            return self._complete(answer, messages, **options)
         try:
             choice = reply["choices"][0]
             usage = reply.get("usage") or {}
@@ -264,10 +273,15 @@ def _message(data: bytes) -> str:
 
 def _retry_after(headers: Any, wait: float) -> float:
     """The delay that a busy endpoint requests, if any, within bounds."""
+    asked = str(headers.get("Retry-After", ""))
     try:
-        return min(LONGEST_WAIT, max(wait, float(headers.get("Retry-After", ""))))
+        seconds = float(asked)
     except ValueError:
-        return wait
+        try:  # or the time at which to come back
+            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return wait
+    return min(LONGEST_WAIT, max(wait, seconds))
 
 
 def _nothing_there(url: str, trouble: str) -> PrepError:

@@ -160,7 +160,9 @@ def load_chat(model: Model, prompt: Prompt) -> ChatTokens:
 
         local = os.path.isdir(model.source)
         tokenizer = AutoTokenizer.from_pretrained(model.source, revision=None if local else model.commit)
-        return ChatTokens(tokenizer, prompt)
+        return ChatTokens(tokenizer, prompt, model.template)
+    except PrepError as error:
+        raise PrepError(f"{model.name}: {error.message}", error.remedy) from error
     except Exception as error:  # a missing or broken tokenizer raises many different errors
         raise PrepError(
             f"The tokenizer of {model.source} cannot be loaded: {_first_line(error).rstrip('.')}.",
