@@ -129,8 +129,8 @@ def _endpoint(llm: str, revision: str) -> Model:
     if match is None:
         raise PrepError(
             f"--llm {llm} does not specify both an endpoint and a model.",
-            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server; or write openai:MODEL "
-            f"and set {URL_VARIABLE} to the address.",
+            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server; or write "
+            f"openai:MODEL and set {URL_VARIABLE} to the address.",
         )
     return Model("openai", f"openai:{match[2]}", match[2], revision, match[1].rstrip("/"))
 

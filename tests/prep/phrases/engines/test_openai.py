@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,43 @@ def test_a_request_that_is_refused_costs_only_its_own_question() -> None:
         assert rows[0]["error"] == "refused: HTTP 400: maximum context length"
         assert [row["status"] for row in rows] == ["error", "ok", "ok"]
         assert rows[2]["retry"] == CORRECTIONS["sheep in front"][1]
+
+
+def test_an_endpoint_that_calls_the_limit_otherwise_gets_its_name() -> None:
+    message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+
+    def behave(_: int, body: dict[str, Any]) -> tuple[int, Any]:
+        if "max_tokens" in body:
+            return 400, {"error": {"message": message}}
+        return 200, said(lesson(body))
+
+    with Endpoint(behave) as endpoint:
+        rows = ask(endpoint.stage(concurrency=1), "cup", "red truck", "tall giraffe")
+        assert [row["first"] for row in rows] == [LESSONS[t] for t in ("cup", "red truck", "tall giraffe")]
+        limits = ["max_tokens" in body for body in endpoint.seen]
+        assert limits == [True, False, False, False]
+        assert endpoint.seen[1]["max_completion_tokens"] == endpoint.seen[0]["max_tokens"]
+
+
+def test_a_limit_that_is_refused_by_both_names_is_an_error_of_its_question() -> None:
+    with Endpoint(lambda *_: (400, {"error": "max_completion_tokens is too large"})) as endpoint:
+        (row,) = ask(endpoint.stage(), "cup")
+        assert row["error"].startswith("refused: HTTP 400")
+        assert len(endpoint.seen) == 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_busy_endpoint_says_when_to_come_back(form: str) -> None:
+    def behave(number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        return (429, {"error": "slow down"}) if number == 0 else (200, said(lesson(body)))
+
+    with Endpoint(behave) as endpoint:
+        later = formatdate(time.time() + 2, usegmt=True)
+        endpoint.headers["Retry-After"] = "0.6" if form == "seconds" else later
+        started = time.monotonic()
+        (row,) = ask(endpoint.stage(), "cup")
+        assert row["first"] == "the cup"
+        assert time.monotonic() - started > 0.5
 
 
 @pytest.mark.parametrize("reply", [b"<html>", {}, {"choices": []}, {"choices": [{"message": None}]}, []])
