@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -270,6 +271,38 @@ def test_a_stop_ends_the_pause_that_a_busy_endpoint_asks_for() -> None:
         assert time.monotonic() - started < 2
         assert len(endpoint.seen) == 2
         assert all(future.cancelled() or future.exception() for future in loaded)
+
+
+@pytest.mark.parametrize("unit_size", [1, 3, 100])
+def test_no_row_of_equal_texts_is_lost_when_a_run_is_resumed(unit_size: int, tmp_path: Path) -> None:
+    """Equal texts before and after the stop, in other letters, and in the same unit."""
+    texts = [*list(LESSONS)[:4], "CUP", *list(LESSONS)[2:9], "cup", " cup ", *list(LESSONS)[:9], "Cup"]
+    items = [Expression(f"{n:032x}", "toy", "none", "val", n, n, n, None, t) for n, t in enumerate(texts)]
+    broken = threading.Event()
+
+    def behave(number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        return (503, b"down") if number > 5 and not broken.is_set() else (200, said(lesson(body)))
+
+    place = open_store(tmp_path, create=True).stage("phrases")
+    asked: list[str] = []
+    with Endpoint(behave) as endpoint:
+        for attempt in range(2):
+            stage = endpoint.stage(concurrency=1)
+            with (
+                contextlib.suppress(PrepError),
+                place.writer(stage.settings()) as writer,
+                Engine(stage) as engine,
+            ):
+                run_llm(items, engine=engine, writer=writer, cache=tmp_path / "cache", unit_size=unit_size)
+                assert attempt == 1, "the endpoint was down"
+            stage.close()
+            broken.set()
+        asked = [body["messages"][0]["content"].rsplit('"', 2)[1] for body in endpoint.seen]
+    rows = place.reader().read().to_pylist()
+    assert sorted(row["row_id"] for row in rows) == [item.row_id for item in items]
+    for row in rows:
+        assert row["phrases"] == LESSONS[row["expression"].strip().lower()].split("\n")
+    assert set(asked) == {text.strip().lower() for text in texts}
 
 
 @pytest.mark.slow
