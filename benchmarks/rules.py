@@ -223,7 +223,7 @@ def print_speed(rows: list[dict[str, Any]]) -> None:
 
 
 def print_speed_beside(real: Path, revision: str) -> None:
-    """Rows per second of the stage now and at ``revision``: three processes each, in turn; the best counts."""
+    """Rows per second of the stage now and at ``revision``: three processes each, the best counts."""
     rates: dict[str, list[tuple[float, ...]]] = {"before": [], "now": []}
     with tempfile.TemporaryDirectory() as folder:
         packed = subprocess.run(

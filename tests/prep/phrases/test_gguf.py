@@ -27,6 +27,7 @@ def test_a_converted_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.
     assert unpacked(model).settings() == model.settings()
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_converted_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
