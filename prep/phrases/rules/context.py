@@ -95,7 +95,7 @@ def _creature(word: str, after: str) -> str:
 
 
 def _half(before: str, after: str, following: str) -> str:
-    if after == "e" or following in lexicon().lists["filled"]:
+    if after in "eF" or following in lexicon().lists["filled"]:
         return "a"
     return "j" if after in "npkgtfGjcsmo" else "t"
 
