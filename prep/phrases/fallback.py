@@ -41,7 +41,8 @@ class _Judged(NamedTuple):
 def _judged(text: str, raw: str) -> _Judged:
     """The judgement of one answer, cached between an engine's stage and :func:`settle`."""
     phrases = tuple(parse(raw))
-    return _Judged(phrases, violations(text, phrases), repair(text, phrases))
+    failed = violations(text, phrases)
+    return _Judged(phrases, failed, repair(text, phrases) if failed else Repaired(phrases, ()))
 
 
 def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
