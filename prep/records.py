@@ -46,13 +46,15 @@ class PhraseSet:
     """The phrases of an expression and where they come from.
 
     ``source`` is one of :data:`prep.cache.schema.PHRASE_SOURCES`; ``violations`` are the checks that
-    ``phrases`` fail; ``rejected`` lists the levels rejected before, as ``(source, violations)``.
+    ``phrases`` fail; ``rejected`` lists the levels rejected before, as ``(source, violations)``; ``repairs``
+    names what was mended in an answer with the source ``repaired``.
     """
 
     phrases: tuple[str, ...]
     source: str
     violations: tuple[str, ...] = ()
     rejected: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    repairs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

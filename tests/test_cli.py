@@ -206,7 +206,7 @@ def test_one_file_runs_the_commands_and_prints_the_one_to_train_with(
     prep("run", config, "--plan")
     said = capsys.readouterr().out
     assert f"$ pcnet-prep phrases --llm rules --input {texts}" in said
-    assert "missing input: " in said
+    assert "90 rows to make (workers: 1); no run of 20 rows" in said
     assert not out.exists()
     prep("run", config, "--json", "--split", "val")
     made, train = map(json.loads, capsys.readouterr().out.splitlines())

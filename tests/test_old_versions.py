@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prep.cache.compact import compact
+from prep.cache.store import open_store
+
 DATA = Path(__file__).parent / "data"
 ROWS = {"phrases": 17, "proposals": 4, "scores": 17}
 PHRASES = ("phrases", "--llm", "rules", "--data", "coco", "--out", "store")
@@ -105,17 +108,40 @@ def test_the_rows_have_the_names_and_values_that_the_old_version_gave_them(old: 
     assert scores[row["row_id"]]["scores"][6] == pytest.approx(0.10606648)
 
 
-@pytest.mark.parametrize("words", [PHRASES, SEGMENTS])
-@pytest.mark.parametrize(("selection", "share"), [((), 1), (("--split", "train"), 0.75)])
+@pytest.mark.parametrize(("selection", "wanted"), [((), 4), (("--split", "train"), 3)])
 def test_every_row_is_taken_up_and_nothing_is_computed_anew(
-    words: tuple[str, ...], selection: tuple[str, ...], share: float, old: Path, call: Call
+    selection: tuple[str, ...], wanted: int, old: Path, call: Call
 ) -> None:
     before = parts(old / "store")
-    (summary,) = call("pcnet-prep", *words, *selection)
+    (summary,) = call("pcnet-prep", *SEGMENTS, *selection)
     assert (summary["done"], summary["failed"]) == (0, 0)
-    wanted = {"phrases": (17, 14), "proposals": (4, 3)}[summary["stage"]]
-    assert summary["reused"] == summary["total"] == wanted[share != 1]
+    assert summary["reused"] == summary["total"] == wanted
     assert parts(old / "store") == before
+
+
+def test_phrases_of_the_old_rules_are_not_mixed_with_those_of_the_present_ones(old: Path, call: Call) -> None:
+    before = parts(old / "store")
+    with pytest.raises(AssertionError, match=r"version: the store has '1', this run has '2'[^$]*--replace"):
+        call("pcnet-prep", *PHRASES)
+    assert parts(old / "store") == before
+    rows = open_store(old / "store").stage("phrases").reader().read().to_pylist()
+    assert {row["repairs"] for row in rows} == {None}
+    (summary,) = call("pcnet-prep", *PHRASES, "--replace")
+    assert (summary["done"], summary["reused"]) == (ROWS["phrases"], 0)
+    rows = table(old / "store", "phrases").to_pylist()
+    assert [row["repairs"] for row in rows] == [[]] * ROWS["phrases"]
+
+
+def test_old_shards_are_merged_with_new_ones(old: Path) -> None:
+    stage = open_store(old / "store").stage("phrases")
+    before = stage.reader().read().to_pylist()
+    with stage.writer(stage.reader().settings) as writer:
+        added = {**before[0], "row_id": "new", "repairs": ["split"]}
+        writer.write(pa.Table.from_pylist([added], schema=stage.schema))
+    compact(open_store(old / "store"), 1 << 30)
+    after = {row["row_id"]: row for row in stage.reader().read().to_pylist()}
+    assert after.pop("new")["repairs"] == ["split"]
+    assert after == {row["row_id"]: row for row in before}
 
 
 def test_the_checkpoint_gives_the_figures_of_the_old_version(old: Path, call: Call) -> None:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prep.cache.keyset import column_hashes, hash_keys
-from prep.cache.rewrite import complete, cut_rows, rewrite
-from prep.cache.shards import read_shard
+from prep.cache.rewrite import cut_rows, rewrite
+from prep.cache.shards import complete, read_shard
 from prep.cache.sources import Hashes, Origin, check_place, predecessor, read_keys, record
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from prep.cache.files import Files
 from prep.cache.keys import fingerprint
-from prep.cache.schema import SCHEMA_VERSION
+from prep.cache.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from prep.cache.shards import Shard, is_shard
 from prep.errors import PrepError
 
@@ -108,9 +108,9 @@ class Manifest:
     def from_json(cls, value: Any, where: str) -> Manifest:
         """Read a manifest's JSON. Raises :class:`PrepError` for another schema version or broken JSON."""
         version = value.get("schema_version") if isinstance(value, dict) else None
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise PrepError(
-                f"{where} has schema version {version!r}; this program reads version {SCHEMA_VERSION}.",
+                f"{where} has schema version {version!r}; this program reads up to {SCHEMA_VERSION}.",
                 "Use the version of pcnet-prep that wrote it, or set another --out.",
             )
         try:

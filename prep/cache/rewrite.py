@@ -15,7 +15,7 @@ from prep.cache.exchange import aside_of, exchange
 from prep.cache.files import Files, open_files
 from prep.cache.lock import HOLDER_FILE, LOCK_FILE
 from prep.cache.manifest import KEYS_PREFIX
-from prep.cache.shards import Shard, encode, is_shard, read_shard
+from prep.cache.shards import Shard, complete, encode, is_shard, read_shard
 from prep.files import TEMPORARY
 
 if TYPE_CHECKING:
@@ -70,14 +70,6 @@ def _merged(writer: StageWriter, target: Files, group: Sequence[str], keep: Keep
     shard, data = encode(table, writer.meta())
     target.write(shard.name, data)
     return [shard]
-
-
-def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of ``schema``; one that an older version did not write is null."""
-    for name in schema.names:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
-    return table.select(schema.names).cast(schema)
 
 
 def _is_ours(name: str) -> bool:

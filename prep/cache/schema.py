@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1 has no column ``repairs``: its rows are read with null there.
+READABLE_VERSIONS = (1, 2)
 
-PHRASE_SOURCES = ("llm", "retry", "rules", "expression", "import")
+PHRASE_SOURCES = ("llm", "repaired", "retry", "rules", "expression", "import")
 
 PHRASES = pa.schema(
     [
@@ -25,6 +27,7 @@ PHRASES = pa.schema(
         pa.field("prompt_version", pa.string()),
         pa.field("key", pa.string(), nullable=False),
         pa.field("violations", pa.list_(pa.string()), nullable=False),
+        pa.field("repairs", pa.list_(pa.string())),
         pa.field(
             "rejected",
             pa.list_(pa.struct([("source", pa.string()), ("violations", pa.list_(pa.string()))])),

@@ -27,7 +27,7 @@ DEFAULT_ROW_GROUP_ROWS = 4_096
 # Columns with few distinct values. Masks, keys and text repeat too rarely for a dictionary.
 _DICTIONARY_COLUMNS = (
     "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "status",
-    "error", "violations.list.element", "rejected.list.element.source",
+    "error", "violations.list.element", "repairs.list.element", "rejected.list.element.source",
     "rejected.list.element.violations.list.element",
 )  # fmt: skip
 
@@ -108,6 +108,14 @@ def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) ->
     with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
         table = pq.ParquetFile(source).read(columns=wanted)
     return table.replace_schema_metadata(None)
+
+
+def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``table`` with the columns of ``schema``; one that an older version did not write is null."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field.name, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def shard_schema(files: Files, name: str) -> pa.Schema | None:

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 Llm = Annotated[
     str,
     typer.Option(
-        help="Phrase model: mistral-7b, any Hugging Face ID or model folder (vLLM), openai:URL#MODEL, "
-        "or rules (no model)."
+        help="Phrase model: mistral-7b, any Hugging Face ID, model folder or GGUF file (vLLM), "
+        "openai:URL#MODEL, or rules (no model)."
     ),
 ]
 PromptFile = Annotated[Path | None, typer.Option(help="Prompt file, instead of the default prompt.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of the model on Hugging Face.")]
+ChatTemplate = Annotated[
+    Path | None, typer.Option(help="Chat template (Jinja file), for a model without one of its own.")
+]
 Quantization = Annotated[str | None, typer.Option(help="Quantise the model while loading it (fp8).")]
 Dtype = Annotated[str, typer.Option(help="The model's dtype: auto, bfloat16, float16 or float32.")]
 TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs per model (tensor parallelism).")]
@@ -66,6 +69,7 @@ def phrases(
     keep_missing: shared.KeepMissing = False,
     prompt: PromptFile = None,
     revision: Revision = "main",
+    chat_template: ChatTemplate = None,
     quantization: Quantization = None,
     dtype: Dtype = "auto",
     tensor_parallel: TensorParallel = 1,
@@ -90,7 +94,7 @@ def phrases(
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt
 
-    words, model = load_prompt(prompt), resolve(llm, revision)
+    words, model = load_prompt(prompt), resolve(llm, revision, chat_template)
     sources = open_sources(data, dataset, split_by, input, image_root)
     devices = 0 if model.kind != "vllm" else gpu_count(gpus, ray_address)
     stage = _stage(model, words, context.params, on_gpus=devices > 0, named=shared.was_typed(context, "llm"))

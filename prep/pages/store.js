@@ -107,7 +107,7 @@ start((content) => {
   document.getElementById("runs").append(...runs(content.stages));
   document.getElementById("phrases").append(bars("Splits", phrases.splits), bars("Sources of the phrases", phrases.sources,
     "Level of the fallback chain that was used"), bars("Phrases per expression", phrases.lengths),
-  ...[["Violations", phrases.violations, "Checks that the kept phrases fail"], ["Rejected", phrases.rejected, "Rejected answers, by level and check"],
+  ...[["Violations", phrases.violations, "Checks that the kept phrases fail"], ["Repairs", phrases.repairs, "Repairs of answers with the source repaired"], ["Rejected", phrases.rejected, "Rejected answers, by level and check"],
     ["Failures", phrases.failures, "Rows without phrases", "failed"]].filter(([, pairs]) => pairs.length).map((args) => bars(...args)));
   document.getElementById("proposals").append(...[bars("Images", proposals.status),
     histogram("Masks per image", proposals.masks, "Images by number of masks", (value) => String(Math.round(value))),

@@ -24,7 +24,7 @@ THUMBNAIL_SIDE = 320
 BINS = 20
 PHRASE_COLUMNS = [
     "row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "image", "expression",
-    "phrases", "source", "violations", "rejected", "status", "error",
+    "phrases", "source", "violations", "repairs", "rejected", "status", "error",
 ]  # fmt: skip
 
 
@@ -93,6 +93,7 @@ class PhraseCounts:
     def __init__(self) -> None:
         self.sources: Counter[str] = Counter()
         self.violations: Counter[str] = Counter()
+        self.repairs: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
@@ -108,6 +109,7 @@ class PhraseCounts:
             self.sources[row["source"] or "none"] += 1
             self.lengths[len(row["phrases"])] += 1
             self.violations.update(set(row["violations"]))
+            self.repairs.update(set(row["repairs"] or ()))
             for attempt in row["rejected"]:
                 self.rejected.update(
                     f"{attempt['source']}: {code}" for code in attempt["violations"] or ["?"]
@@ -119,6 +121,7 @@ class PhraseCounts:
             "splits": sorted(self.splits.items()),
             "sources": self.sources.most_common(),
             "violations": self.violations.most_common(30),
+            "repairs": self.repairs.most_common(30),
             "rejected": self.rejected.most_common(30),
             "lengths": sorted(self.lengths.items()),
             "failures": self.failures.most_common(50),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from prep.cache.keys import normalise_text
 from prep.phrases.checks import violations
 from prep.phrases.parse import parse
+from prep.phrases.repair import Repaired, repair
 from prep.phrases.rules.decompose import break_up, shorten
 from prep.records import PhraseSet
 
@@ -22,33 +24,45 @@ def unusable(text: str) -> str:
 
 
 def needs_retry(text: str, raw: str) -> bool:
-    """Whether a model's first answer fails a check, so that a constrained retry is worthwhile."""
-    return bool(_judged(text, raw)[1])
+    """Whether a model's first answer fails a check and cannot be repaired, so that a retry is worthwhile."""
+    judged = _judged(text, raw)
+    return bool(judged.failed) and not judged.repaired.repairs
+
+
+class _Judged(NamedTuple):
+    """An answer's phrases, the checks that they fail, and what the repair made of them."""
+
+    phrases: tuple[str, ...]
+    failed: tuple[str, ...]
+    repaired: Repaired
 
 
 @lru_cache(maxsize=1 << 13)
-def _judged(text: str, raw: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """An answer's phrases and violations, cached between an engine's stage and :func:`settle`."""
+def _judged(text: str, raw: str) -> _Judged:
+    """The judgement of one answer, cached between an engine's stage and :func:`settle`."""
     phrases = tuple(parse(raw))
-    return phrases, violations(text, phrases)
+    failed = violations(text, phrases)
+    return _Judged(phrases, failed, repair(text, phrases) if failed else Repaired(phrases, ()))
 
 
 def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
     """The phrases of ``text`` given the model's answers: the first one and, if any, the retry.
 
-    The first level whose phrases pass every check is used: ``llm``, ``retry``, ``rules``. If none does, the
-    rules' phrases are used with their violations; if the rules find no phrase, the expression itself.
-    ``rejected`` lists the levels rejected before. Never raises; a text that is :func:`unusable` has no
-    phrases.
+    The first level whose phrases pass every check is used: ``llm``, ``repaired`` (the first answer mended),
+    ``retry``, ``repaired`` (the retry mended), ``rules``. If none does, the rules' phrases are used with
+    their violations; if the rules find no phrase, the expression itself. ``rejected`` lists the levels
+    rejected before. Never raises; a text that is :func:`unusable` has no phrases.
     """
     if unusable(text):
         return PhraseSet((), "expression", ("count",))
     rejected: list[tuple[str, tuple[str, ...]]] = []
     for source, raw in zip(("llm", "retry"), raws, strict=False):
-        phrases, failed = _judged(text, raw)
+        phrases, failed, (mended, repairs) = _judged(text, raw)
         if not failed:
             return PhraseSet(phrases, source, (), tuple(rejected))
         rejected.append((source, failed))
+        if repairs:
+            return PhraseSet(mended, "repaired", (), tuple(rejected), repairs)
     phrases = break_up(text)
     if phrases:
         return PhraseSet(phrases, "rules", violations(text, phrases), tuple(rejected))

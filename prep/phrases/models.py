@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from prep.errors import PrepError
-from prep.files import sha256_of, write_whole
+from prep.phrases.model_files import KnownHashes, folder_hash
 
 SHORT_NAMES = {
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
@@ -24,6 +21,7 @@ SHORT_NAMES = {
     "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
     "qwen3-4b": "Qwen/Qwen3-4B-Instruct-2507",
 }
+URL_VARIABLE = "OPENAI_BASE_URL"
 NO_MODEL_NEEDED = "`--llm rules` needs no model."
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -38,8 +36,9 @@ class Model:
     """One exact model.
 
     ``name`` is what rows record (column ``llm``), ``source`` what the engine loads or requests, ``commit``
-    the Hugging Face commit, ``sha256:`` and the hash of a folder's files, or an endpoint's revision as given
-    by the user. ``url`` is the endpoint's, else empty.
+    the Hugging Face commit, ``sha256:`` and the hash of a folder's files or a GGUF file, or an endpoint's
+    revision as given by the user. ``url`` is the endpoint's, else empty. ``template`` is the text of a chat
+    template to use instead of the model's own, else empty.
     """
 
     kind: Literal["rules", "vllm", "openai"]
@@ -47,21 +46,54 @@ class Model:
     source: str
     commit: str = ""
     url: str = ""
+    template: str = ""
 
     def settings(self) -> dict[str, str]:
         """What identifies the model in keys: never the path of a folder or the address of an endpoint."""
         identity = "folder" if self.commit.startswith("sha256:") else self.name
-        return {"model": identity, "commit": self.commit}
+        known = {"model": identity, "commit": self.commit}
+        if self.template:
+            known["chat_template_sha256"] = hashlib.sha256(self.template.encode()).hexdigest()
+        return known
 
 
-def resolve(llm: str, revision: str = "main") -> Model:
-    """The model selected by ``--llm`` and ``--revision``.
+def resolve(llm: str, revision: str = "main", chat_template: Path | None = None) -> Model:
+    """The model selected by ``--llm``, ``--revision`` and ``--chat-template``.
 
-    ``llm`` is ``rules``, a short name, a Hugging Face ID, a local folder, or ``openai:URL#MODEL`` (URL up to
-    and including ``/v1``). A branch or tag is resolved to the commit it points to now, by the hub or,
-    offline, by the local download cache. An endpoint reports no commit: set ``--revision`` if its weights
-    change under one name. Raises PrepError for a model that cannot be found.
+    ``llm`` is ``rules``, a short name, a Hugging Face ID, a local folder, a GGUF file or a folder with one,
+    ``openai:URL#MODEL`` (URL up to and including ``/v1``), or ``openai:MODEL`` with the URL in
+    OPENAI_BASE_URL. A branch or tag is resolved to the commit it points to now, by the hub or, offline, by
+    the local download cache. An endpoint reports no commit: set ``--revision`` if its weights change under
+    one name. Raises PrepError for a model that cannot be found and for a template that cannot be used.
     """
+    model = _resolve(llm, revision)
+    if chat_template is None:
+        return model
+    if model.kind != "vllm":
+        raise PrepError(
+            f"--chat-template is for models that run here, and --llm {llm} does not.", "Omit --chat-template."
+        )
+    return replace(model, template=_template(chat_template))
+
+
+def _template(file: Path) -> str:
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise PrepError(
+            f"{file}: the chat template cannot be read ({reason}).",
+            "Give --chat-template a Jinja file such as a model's chat_template.jinja.",
+        ) from error
+    if "messages" not in text:
+        raise PrepError(
+            f"{file} is no chat template: it does not use `messages`.",
+            "Give --chat-template a Jinja file such as a model's chat_template.jinja.",
+        )
+    return text
+
+
+def _resolve(llm: str, revision: str) -> Model:
     if llm == "rules":
         return Model("rules", "rules", "rules")
     if llm.startswith("openai:"):
@@ -71,9 +103,11 @@ def resolve(llm: str, revision: str = "main") -> Model:
         folder = Path(llm).expanduser()
         if folder.is_dir():
             return _local(folder)
+        if folder.suffix == ".gguf" and folder.is_file():
+            return _gguf(folder)
         if llm.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(llm):
             raise PrepError(
-                f"--llm {llm}: the folder does not exist.",
+                f"--llm {llm}: the {'file' if llm.endswith('.gguf') else 'folder'} does not exist.",
                 f"Give a model folder, a Hugging Face ID or one of {', '.join(SHORT_NAMES)}. "
                 + NO_MODEL_NEEDED,
             )
@@ -82,11 +116,15 @@ def resolve(llm: str, revision: str = "main") -> Model:
 
 
 def _endpoint(llm: str, revision: str) -> Model:
-    match = _ENDPOINT.fullmatch(llm.removeprefix("openai:"))
+    named = llm.removeprefix("openai:")
+    if re.fullmatch(r"(?!https?://)[^#\s]+", named) and (base := os.environ.get(URL_VARIABLE)):
+        named = f"{base}#{named}"
+    match = _ENDPOINT.fullmatch(named)
     if match is None:
         raise PrepError(
             f"--llm {llm} does not specify both an endpoint and a model.",
-            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server.",
+            "Write openai:http://HOST:PORT/v1#MODEL, with the model's name on the server; or write "
+            f"openai:MODEL and set {URL_VARIABLE} to the address.",
         )
     _check_url(match[1])
     return Model("openai", f"openai:{match[2]}", match[2], revision, match[1].rstrip("/"))
@@ -111,9 +149,29 @@ def _check_url(url: str) -> None:
         )
 
 
+def _gguf(file: Path) -> Model:
+    """The model in a GGUF file, known by the file's bytes."""
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise PrepError(
+                f"{file} is no GGUF file: it does not start with GGUF.",
+                f"Download it again; a Git LFS pointer needs `git lfs pull`. {NO_MODEL_NEEDED}",
+            )
+    known = KnownHashes()
+    digest = known.digest(file)
+    known.save()
+    return Model("vllm", file.stem, str(file), f"sha256:{digest}")
+
+
 def _local(folder: Path) -> Model:
     config = folder / "config.json"
     if not config.is_file():
+        files = sorted(folder.glob("*.gguf"))
+        if len(files) == 1:
+            return _gguf(files[0])
+        if files:
+            names = ", ".join(file.name for file in files[:10])
+            raise PrepError(f"{folder} has {len(files)} GGUF files.", f"Give --llm one of them: {names}.")
         raise PrepError(
             f"{folder} has no config.json, so it is not a model in Hugging Face's layout.",
             f"Give the folder that contains config.json, the tokenizer and the weights. {NO_MODEL_NEEDED}",
@@ -132,73 +190,6 @@ def _local(folder: Path) -> Model:
                     f"Run `git lfs pull` in {folder}. {NO_MODEL_NEEDED}",
                 )
     return Model("vllm", folder.resolve().name, str(folder), f"sha256:{folder_hash(folder)}")
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files (64 hex digits), without hidden files. A folder
-    that links lead to again is read once.
-
-    The hash of a large file is cached by path, size and times in the user's cache folder, so only the first
-    run reads all weights.
-    """
-    known = _KnownHashes()
-    files = sorted(_files(folder, set()), key=lambda file: file.relative_to(folder).as_posix())
-    with ThreadPoolExecutor(8) as pool:
-        digests = list(pool.map(known.digest, files))
-    known.save()
-    total = hashlib.sha256()
-    for file, digest in zip(files, digests, strict=True):
-        total.update(f"{digest}  {file.relative_to(folder).as_posix()}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    if (real := folder.resolve()) in seen:
-        return
-    seen.add(real)
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _files(entry, seen)
-        elif entry.is_file():
-            yield entry
-
-
-class _KnownHashes:
-    """A cache of the SHA-256 of large files across runs, invalidated by a change of size or times."""
-
-    LARGE = 64 << 20
-
-    def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._file = base / "pcnet-prep" / "file_hashes.json"
-        self._new: dict[str, str] = {}
-        try:
-            self._known: dict[str, str] = dict(json.loads(self._file.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            self._known = {}
-
-    def digest(self, file: Path) -> str:
-        """The file's SHA-256, reading the file only if it is not cached."""
-        stat = file.stat()
-        if stat.st_size < self.LARGE:
-            return sha256_of(file)
-        mark = f"{file.resolve()}|{stat.st_ino}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-        found = self._known.get(mark)
-        if found is None:
-            found = self._new[mark] = sha256_of(file)
-        return found
-
-    def save(self) -> None:
-        """Save the new digests; if they cannot be written they are computed again next time."""
-        if not self._new:
-            return
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._file, json.dumps({**self._known, **self._new}).encode())
-        except OSError:
-            return
 
 
 def _hub_commit(hub_id: str, revision: str) -> str:

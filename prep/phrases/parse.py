@@ -41,10 +41,8 @@ _NEXT_QUESTION = re.compile(
 )
 _JSON_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"(\s*:)?')
 _QUOTES = "\"'`“”‘’„«»"
-_DANGLING = {
-    *("a", "an", "the", "her", "his", "its", "in", "on", "at", "of", "to", "with", "by", "from", "for"),
-    *("and", "or", "who", "that", "which", "whose", "is", "are"),
-}
+# No phrase ends with these; one can end with "on": "the bench the boy sits on".
+_DANGLING = {"a", "an", "the", "her", "his", "its", "of", "and", "or", "who", "that", "which", "whose"}
 
 
 def parse(raw: str) -> list[str]:

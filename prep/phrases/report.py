@@ -33,6 +33,7 @@ class Report:
         self.valid: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self.failed: dict[str, Counter[str]] = {}
+        self.repairs: Counter[str] = Counter()
         self.asked = self.retried = self.deaths = 0
         self.tokens: Counter[str] = Counter()
 
@@ -43,10 +44,14 @@ class Report:
             self.errors += 1
             return
         self.sources[phrase_set.source] += 1
+        self.repairs.update(phrase_set.repairs)
         for source, names in (*phrase_set.rejected, (phrase_set.source, phrase_set.violations)):
-            self.tried[source] += 1
+            self.tried[source] += source != "repaired"
             self.valid[source] += not names
             self.failed.setdefault(source, Counter()).update(names)
+            if names and source in ("llm", "retry"):  # every answer that fails is a try to repair it
+                self.tried["repaired"] += 1
+                self.failed.setdefault("repaired", Counter())
 
     def add_answers(self, columns: Mapping[str, Sequence[Any]], deaths: int = 0) -> None:
         """Add a unit's answers, as the columns of ``engines.base.ANSWERS``, and the engine's crashes."""
@@ -74,6 +79,7 @@ class Report:
         return {
             "sources": dict(self.sources),
             "rungs": rungs,
+            "repairs": dict(self.repairs.most_common()),
             "repeats": {"found": self.repeats, "answers_reused": self.reused},
             "engine": {
                 "asked": self.asked,
@@ -101,6 +107,8 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
             f"{source}: tried for {rung['tried']:,}, valid {rung['share_valid']:.2%}"
             + (f" (rejected for {worst})" if worst else "")
         )
+    if repairs := figures.get("repairs"):
+        told.append("repairs: " + ", ".join(f"{name} {count:,}" for name, count in repairs.items()))
     if repeats := figures.get("repeats"):
         told.append(f"repeats: {repeats['found']:,} found, {repeats['answers_reused']:,} answers reused")
     engine = figures.get("engine", {})

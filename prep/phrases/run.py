@@ -11,6 +11,7 @@ from prep.engine.local import Engine
 from prep.engine.sources import Source, follow_source, inputs_of, source_options
 from prep.phrases.fallback import unusable
 from prep.phrases.job import AnswerStage, run_llm
+from prep.phrases.rules.decompose import RULES_VERSION
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import RulesStage, rules_settings
 
@@ -34,8 +35,11 @@ class Texts(Source, Protocol):
 
 
 def phrase_settings(stage: AnswerStage | None) -> dict[str, Any]:
-    """What the rows depend on besides the expressions; None selects the rules."""
-    return dict(rules_settings()) if stage is None else stage.settings()
+    """What the rows depend on besides the expressions; None selects the rules.
+
+    A model's rows also depend on the rules, which judge and mend its answers; the cached answers do not.
+    """
+    return dict(rules_settings()) if stage is None else {**stage.settings(), "rules": RULES_VERSION}
 
 
 def run_phrases(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from prep.cache.keys import canonical_json
 from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
+from prep.phrases.reasons import FAULTS, HEAD, TAIL
 
 # One row per key. An error is not an answer: it is reported in the rows concerned and retried in the next
 # run.
@@ -32,11 +33,6 @@ ANSWERS = pa.schema(
 # The metadata key of a unit that counts crashes of the engine process.
 DEATHS = "deaths"
 
-# The user turn of the retry, after the first answer; structured outputs constrain its reply to ANSWER_SCHEMA.
-RETRY = (
-    "That breaks a rule above. Name the target first, give every cue once, use only words of the expression, "
-    "at most five phrases. Answer again with nothing but a JSON list of strings."
-)
 MAX_QUOTED_ANSWER = 400
 
 
@@ -81,11 +77,12 @@ def answer_settings(
 ) -> dict[str, Any]:
     """Everything that an answer depends on except the expression; its fingerprint begins every content key.
 
-    ``schema`` constrains the retry; ``engine`` holds what changes the model's numerics (quantization, batch
-    invariance, a data type other than the model's own); values that are ``None`` or ``False`` are left out,
-    so that a new option does not change old keys.
+    The retry's second turn is :func:`prep.phrases.reasons.second_turn`, whose reply ``schema`` constrains;
+    ``engine`` holds what changes the model's numerics (quantization, batch invariance, a data type other than
+    the model's own); values that are ``None`` or ``False`` are left out, so that a new option does not change
+    old keys.
     """
-    retry = hashlib.sha256(canonical_json([RETRY, schema]).encode()).hexdigest()
+    retry = hashlib.sha256(canonical_json([HEAD, FAULTS, TAIL, schema]).encode()).hexdigest()
     drawn = asdict(sampling)
     if sampling.temperature == 0:
         drawn = {"temperature": 0.0, "max_tokens": sampling.max_tokens}

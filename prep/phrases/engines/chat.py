@@ -7,8 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prep.phrases.engines.base import RETRY, quoted_answer
+from prep.errors import PrepError
+from prep.phrases.engines.base import quoted_answer
+from prep.phrases.models import NO_MODEL_NEEDED
 from prep.phrases.prompt import Prompt
+from prep.phrases.reasons import second_turn
 
 # A multiple of the prefix cache's block sizes: 16 tokens on GPUs, 32 on CPUs.
 BLOCK = 32
@@ -30,8 +33,9 @@ class ChatTokens:
     Expressions and answers are tokenised as plain text, so a special token written in one is not interpreted.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+    def __init__(self, tokenizer: Any, prompt: Prompt, template: str = "") -> None:
         self._tokenizer = tokenizer
+        self._chat_template = template or getattr(tokenizer, "chat_template", None)
         self._prompt = prompt
         self._lock = threading.Lock()
         head, tail = self._template([_CONTENT])
@@ -41,7 +45,7 @@ class ChatTokens:
         start = [*self._ids(head, special=True), *self._ids([fixed])[0]]
         self._newline = self._ids(["\n"])[0]
         self._tail = self._ids(tail, special=True)
-        self._again = self._ids(again + RETRY + end, special=True)
+        self._again, self._end = self._ids(again, special=True), self._ids(end, special=True)
         shared = self._shared_start()
         pad = -(len(start) + len(shared)) % BLOCK
         blank = self._newline[-1:]
@@ -53,12 +57,12 @@ class ChatTokens:
         return [[*self._start, *ids, *self._tail] for ids in self._last_lines(texts)]
 
     def retries(self, texts: Sequence[str], raws: Sequence[str]) -> list[list[int]]:
-        """The token IDs of the retry's conversation: question, first answer, correction."""
+        """The token IDs of the retry's conversation: question, first answer, what is wrong with it."""
         answers = self._ids([quoted_answer(raw) for raw in raws])
-        lines = self._last_lines(texts)
+        turns = self._ids([second_turn(text, raw) for text, raw in zip(texts, raws, strict=True)])
         return [
-            [*self._start, *line, *self._tail, *answer, *self._again]
-            for line, answer in zip(lines, answers, strict=True)
+            [*self._start, *line, *self._tail, *answer, *self._again, *turn, *self._end]
+            for line, answer, turn in zip(self._last_lines(texts), answers, turns, strict=True)
         ]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
@@ -98,19 +102,28 @@ class ChatTokens:
         """The chat template's text before, between and after the messages of a conversation."""
         roles = ["user", "assistant", "user"]
         messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
-        if getattr(self._tokenizer, "chat_template", None):
-            text = _in_time(
-                lambda: self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **_TEMPLATE_VARIABLES
-                )
+        if not self._chat_template:
+            raise PrepError(
+                "The model has no chat template: it is a base model, or its template is in another file.",
+                f"Use an instruct model, or give the template with --chat-template FILE. {NO_MODEL_NEEDED}",
             )
-        else:  # a model without a template continues plain text
-            text = (self._tokenizer.bos_token or "") + "".join(f"{content}\n" for content in contents)
+        text = _in_time(
+            lambda: self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._chat_template,
+                tokenize=False,
+                add_generation_prompt=True,
+                **_TEMPLATE_VARIABLES,
+            )
+        )
         parts = []
         for content in contents:
             before, found, text = text.partition(content)
             if not found:
-                raise ValueError("the model's chat template leaves out a message of the conversation")
+                raise PrepError(
+                    "The chat template leaves out a message of the conversation of user, assistant and user.",
+                    f"Give one that has every message with --chat-template FILE. {NO_MODEL_NEEDED}",
+                )
             parts.append(before)
         return [*parts, text]
 

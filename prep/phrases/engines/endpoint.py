@@ -12,15 +12,16 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
 from prep.errors import PrepError
-from prep.phrases.models import NO_MODEL_NEEDED
+from prep.phrases.models import NO_MODEL_NEEDED, URL_VARIABLE
 
-KEY_VARIABLE, BASE_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+KEY_VARIABLE = "OPENAI_API_KEY"
 # A request is retried after 1, 2, 4, ... seconds (with jitter, at most 60; or as the server says).
 ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
@@ -56,7 +57,7 @@ def may_get_key(url: str, named: bool) -> bool:
     origin = _origin(url)
     if origin[0] != "https" and not _is_here(origin[1]):
         return False
-    return named or origin in (_origin("https://api.openai.com"), _origin(os.environ.get(BASE_VARIABLE, "")))
+    return named or origin in (_origin("https://api.openai.com"), _origin(os.environ.get(URL_VARIABLE, "")))
 
 
 def key_notice(url: str, named: bool) -> str:
@@ -68,7 +69,7 @@ def key_notice(url: str, named: bool) -> str:
     if may_get_key(url, named):
         return f"The key in {KEY_VARIABLE} is sent to {place}."
     if may_get_key(url, True):
-        why = f"only a file names it. To send it, give --llm on the command line, or set {BASE_VARIABLE}"
+        why = f"only a file names it. To send it, give --llm on the command line, or set {URL_VARIABLE}"
     else:
         why = "http is not encrypted. To send it, use https"
     return f"The key in {KEY_VARIABLE} is not sent to {place}: {why}."
@@ -271,7 +272,10 @@ def _retry_after(headers: Sequence[tuple[bytes, bytes]], wait: float) -> float:
             try:
                 asked = float(value)
             except ValueError:
-                return wait
+                try:  # or the time at which to come back
+                    asked = parsedate_to_datetime(value.decode("latin-1")).timestamp() - time.time()
+                except (ValueError, OverflowError):
+                    return wait
             return wait if math.isnan(asked) else min(LONGEST_WAIT, max(wait, asked))
     return wait
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import (
-    RETRY,
     Answer,
     Question,
     Sampling,
@@ -20,6 +19,7 @@ from prep.phrases.engines.endpoint import FIRST_WAIT, Client, Refused, may_get_k
 from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
+from prep.phrases.reasons import second_turn
 from prep.stage import Resources
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class OpenAIStage:
         self.resources = resources or Resources()
         self._pool: ThreadPoolExecutor | None = None
         self._client: Client | None = None
+        self._limit = "max_tokens"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None, "_client": None}
@@ -135,7 +136,7 @@ class OpenAIStage:
         answer.first = whole_lines(raw, answer.finish)
         if needs_retry(question.text, answer.first):
             said = {"role": "assistant", "content": quoted_answer(answer.first)}
-            turns = [user, said, {"role": "user", "content": RETRY}]
+            turns = [user, said, {"role": "user", "content": second_turn(question.text, answer.first)}]
             answer.retry = self._complete_constrained(answer, turns)
         return answer
 
@@ -157,12 +158,18 @@ class OpenAIStage:
             "messages": messages,
             "temperature": self.sampling.temperature,
             "top_p": self.sampling.top_p,
-            "max_tokens": self.sampling.max_tokens,
+            self._limit: self.sampling.max_tokens,
             "seed": self.sampling.seed,
             **options,
         }
         assert self._client is not None  # load() has checked that the stage is open
-        reply = self._client.request("POST", "/chat/completions", body)
+        try:
+            reply = self._client.request("POST", "/chat/completions", body)
+        except Refused as error:
+            if "max_completion_tokens" not in str(error) or "max_tokens" not in body:
+                raise
+            self._limit = "max_completion_tokens"  # newer endpoints know the limit by this name alone
+            return self._complete(answer, messages, **options)
         usage = _dict(reply.get("usage"))
         answer.prompt_tokens += _count(usage.get("prompt_tokens"))
         answer.cached_tokens += _count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens"))

@@ -15,8 +15,9 @@ from prep.phrases.engines.chat import BLOCK, ChatTokens
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
 
-# Tokens reserved for an expression after the fixed prompt if --max-model-len is not given.
-EXPRESSION_TOKENS = 256
+# Tokens reserved after the fixed prompt, for an expression, its first answer and what is wrong with it, if
+# --max-model-len is not given.
+EXPRESSION_TOKENS = 448
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,9 @@ def load_chat(model: Model, prompt: Prompt) -> ChatTokens:
         tokenizer = AutoTokenizer.from_pretrained(
             model.source, revision=None if local else model.commit, trust_remote_code=False
         )
-        return ChatTokens(tokenizer, prompt)
+        return ChatTokens(tokenizer, prompt, model.template)
+    except PrepError as error:
+        raise PrepError(f"{model.name}: {error.message}", error.remedy) from error
     except Exception as error:  # a missing or broken tokenizer raises many different errors
         raise PrepError(
             f"The tokenizer of {model.source} cannot be loaded: {_first_line(error).rstrip('.')}.",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from prep.phrases.engines.base import Answer, Sampling
 from prep.phrases.engines.vllm_boot import Guard, VllmOptions, boot, engine_arguments, load_chat
+from prep.phrases.gguf import unpacked
 from prep.phrases.models import Model
 from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
 
@@ -38,6 +39,7 @@ class Engine:
     """One vLLM engine, stepped by its own thread, the only one to access it once it runs."""
 
     def __init__(self, model: Model, prompt: Prompt, sampling: Sampling, options: VllmOptions) -> None:
+        model = unpacked(model)
         self.chat = load_chat(model, prompt)
         arguments = engine_arguments(model, len(self.chat.prefix), sampling, options)
         self._guard = Guard()

@@ -20,9 +20,13 @@ def settle_classes(words: list[str], tags: list[str]) -> None:
         if word in ambiguous:
             before = tags[i - 1] if i else "^"
             after = tags[i + 1] if i + 1 < len(tags) else "$"
+            if before == "p" and i > 1 and tags[i - 2] == "O" and words[i - 1] in lexicon().lists["kin"]:
+                before = tags[i - 1] = "j"  # "a pair of adult skis"
             tags[i] = _class(word, before, after, words[i + 1] if i + 1 < len(words) else "")
         elif tags[i] == "p":
             tags[i] = _creature(word, tags[i + 1] if i + 1 < len(tags) else "$")
+        elif tags[i] == "z" and i and tags[i - 1] in "dh":
+            tags[i] = "n"
         elif (
             word in made_up and i and tags[i - 1] in "jmn0" and (word != "looking" or _noun_follows(tags, i))
         ):
@@ -41,7 +45,21 @@ def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
     """The words that have several classes, including those that change the class of the previous word."""
     lists = lexicon().lists
     names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
-    single = ("that", "one", "top", "back", "half", "quarter", "can", "'s", "number", "right")
+    single = (
+        "that",
+        "one",
+        "all",
+        "cut",
+        "carry on",
+        "top",
+        "back",
+        "half",
+        "quarter",
+        "can",
+        "'s",
+        "number",
+        "right",
+    )
     ambiguous = frozenset(single).union(*(lists[name] for name in names))
     comparing = [word for word, tag in lexicon().words.items() if tag == "N"]
     return ambiguous, ambiguous.union(lists["made-up"], comparing)
@@ -61,7 +79,9 @@ def _class(word: str, before: str, after: str, following: str) -> str:
     if word in lists["near"]:
         return "l" if before in _NOUNS and after in "npkdhf" else "m"
     if word in lists["verb-or-noun"]:
-        return "z" if before in "prRq&fu" else ("v" if word == "lay" else "n")
+        # "a giraffe-like thing kisses a person": a noun does not follow a noun's article.
+        verb = before in "prRq&fu" or (before == "n" and after in "dh")
+        return "z" if verb else ("v" if word == "lay" else "n")
     return _CASES[word](before, after, following) if word in _CASES else _creature(word, after)
 
 
@@ -75,9 +95,9 @@ def _creature(word: str, after: str) -> str:
 
 
 def _half(before: str, after: str, following: str) -> str:
-    if after == "e" or following in lexicon().lists["filled"]:
+    if after in "eF" or following in lexicon().lists["filled"]:
         return "a"
-    return "t" if after in "Od" else "j"
+    return "j" if after in "npkgtfGjcsmo" else "t"
 
 
 def _right(before: str, after: str, following: str) -> str:
@@ -97,9 +117,12 @@ def _top(before: str, after: str, following: str) -> str:
 
 
 _CASES = {
+    "carry on": lambda before, after, following: "j" if after in _NOUNS else "n",
+    "cut": lambda before, after, following: "n" if before == "d" and after in "vV" else "e",
     "'s": lambda before, after, following: "'",
     "that": lambda before, after, following: "r" if before in "npkgtfucsomeq0" else "d",
     "one": _one,
+    "all": lambda before, after, following: "a" if after == "c" else "d",
     "top": _top,
     "back": lambda before, after, following: "k" if before in "h'w" else "s",
     "half": _half,

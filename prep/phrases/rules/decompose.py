@@ -12,7 +12,7 @@ from prep.phrases.rules.shapes import Cue, Frame
 from prep.phrases.rules.tokens import read
 
 # Part of the key of every answer of the rules: change it whenever their output changes.
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 MAX_PHRASES = 5
 STAND_IN = "object"
 
@@ -32,23 +32,21 @@ def break_up(text: str) -> tuple[str, ...]:
     if not frame.head and not frame.cues:
         return ()
     cues = list(frame.cues)
-    phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
-    if not all(map(fits, phrases)):
-        cues = _split_long(words, tags, frame)
-    while len(cues) >= MAX_PHRASES:
-        cues = _merge_nearest(words, tags, frame.head, cues)
-    if len(cues) != len(phrases):
-        phrases = [_compose(words, tags, frame.head, cue) for cue in cues]
-    phrases.insert(0, _compose(words, tags, frame.head, Cue(())))
-    if not all(map(fits, phrases)):
-        phrases = list(map(shorten, phrases))
+    phrases = [compose(words, tags, frame.head, cue) for cue in cues]
+    fitting = all(map(fits, phrases))
+    if not fitting or len(cues) >= MAX_PHRASES:
+        cues = cues if fitting else _split_long(words, tags, frame)
+        while len(cues) >= MAX_PHRASES:
+            cues = _merge_nearest(words, tags, frame.head, cues)
+        phrases = [shorten(compose(words, tags, frame.head, cue)) for cue in cues]
+    phrases.insert(0, shorten(compose(words, tags, frame.head, Cue(()))))
     # A name too long for CLIP is not used.
     return () if phrases[0] == "the" else tuple(dict.fromkeys(phrases))
 
 
 def shorten(text: str, limit: int = MAX_TOKENS) -> str:
     """``text`` truncated to the words that fit ``limit`` CLIP tokens; a longer first word is cut."""
-    if count_tokens(text) <= limit:
+    if (limit == MAX_TOKENS and fits(text)) or count_tokens(text) <= limit:
         return text
     words = text.split()
     low, high = 0, min(len(words), limit)
@@ -66,14 +64,11 @@ def shorten(text: str, limit: int = MAX_TOKENS) -> str:
     return word
 
 
-def _compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
-    """The phrase of one cue: its words and the target's, in the order of the expression."""
+def compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> str:
+    """The phrase of one cue: its words and those of the target (``head``), in the order of the expression."""
     if not head:
         return _headless(words, tags, cue)
-    order = sorted({*head, *cue.words})
-    if cue.words and cue.words[-1] < head[0] and any(tags[i] in _AFTER_NAME for i in cue.words):
-        # "on the left man": the name comes first.
-        order = [*head, *cue.words]
+    order = _order(tags, head, cue.words) if cue.words else head
     parts = [words[i] for i in order]
     if cue.link and cue.words:
         link = "with" if words[cue.words[-1]] in lexicon().lists["had"] else cue.link
@@ -81,6 +76,17 @@ def _compose(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -
     if not (tags[order[0]] in "hx" or words[head[0]] in lexicon().lists["no-article"]):
         parts.insert(0, "the")
     return _join(parts)
+
+
+def _order(tags: str, head: tuple[int, ...], cue: tuple[int, ...]) -> tuple[int, ...]:
+    """The words of a phrase in the order of the expression, or the name first: "the man on the left"."""
+    if cue[0] > head[-1]:
+        return head + cue
+    if cue[-1] > head[0]:
+        return tuple(sorted({*head, *cue}))
+    # "the bigger of the two dogs" keeps its order.
+    chosen = cue[-1] == head[0] - 1 and tags[cue[-1]] in "O0d"
+    return head + cue if not chosen and any(tags[i] in _AFTER_NAME for i in cue) else cue + head
 
 
 def _headless(words: Sequence[str], tags: str, cue: Cue) -> str:
@@ -105,7 +111,7 @@ def _join(parts: Sequence[str]) -> str:
 def _merge_nearest(words: Sequence[str], tags: str, head: tuple[int, ...], cues: list[Cue]) -> list[Cue]:
     """Merge the two neighbouring cues that are shortest together, in tokens of the merged phrase."""
     merged = [_merge(first, second) for first, second in pairwise(cues)]
-    costs = [count_tokens(_compose(words, tags, head, cue)) for cue in merged]
+    costs = [count_tokens(compose(words, tags, head, cue)) for cue in merged]
     i = costs.index(min(costs))
     return [*cues[:i], merged[i], *cues[i + 2 :]]
 
@@ -135,4 +141,4 @@ def _split_long(words: Sequence[str], tags: str, frame: Frame) -> list[Cue]:
 
 
 def _fits(words: Sequence[str], tags: str, head: tuple[int, ...], cue: Cue) -> bool:
-    return fits(_compose(words, tags, head, cue))
+    return fits(compose(words, tags, head, cue))

@@ -197,7 +197,7 @@ class _Reader:
             return
         choice = CHOICE.match(self.tags, start) if tag in "dmosc0" else None
         if choice:
-            self._add(choice.end(), skip=int(tag == "d"))
+            self._choose(choice, start + int(tag == "d"))
             return
         end = place_end(self.tags, start)
         if end > start:
@@ -209,6 +209,16 @@ class _Reader:
             self.lead = (start,) if tag in "wIVz" else ()
             return
         self._noun_segment()
+
+    def _choose(self, choice: re.Match[str], first: int) -> None:
+        """ "the bigger of the two dogs": the noun at the end is the target's, if it has none yet."""
+        noun = end = choice.end()
+        while not self.head and self.tags[noun - 1] in "npkt":
+            noun -= 1
+        self.head = self.head or tuple(range(noun, end))
+        self.cues.append(Cue(tuple(range(first, noun))))
+        self.lead = ()
+        self.at = end
 
     def _listed(self) -> None:
         """After a comma: more clothing repeats the preposition before it ("in a red shirt, blue jeans")."""

@@ -11,13 +11,14 @@ import re
 from prep.phrases.rules.shapes import NOUN_PHRASE, POSITION, noun_phrase_end, place_end
 
 _PREPOSITIONS = {*"IilwTFNO"}
+_HELD = re.compile("Ih[ajcsmo0e]*k")
 
 
 def predicate_end(tags: str, i: int) -> int:
     """The end of the verb, preposition, clause or negation at ``i``; ``i`` if there is none."""
     tag, after = tags[i], tags[i + 1 : i + 2]
     if tag in "Vvez":
-        return verb_end(tags, i)
+        return verb_end(tags, i + (tag == "V" and after == "z"))  # "about to hit the ball"
     if tag in _PREPOSITIONS:
         return preposition_end(tags, i)
     if tag in "rR" or (tag == "u" and after in "bzVv"):
@@ -54,7 +55,7 @@ def _described_other_end(tags: str, j: int) -> int:
 def verb_end(tags: str, i: int) -> int:
     """ "holding a bat in his hands", "sits at a table", "dressed in black", "facing left"."""
     j = i + 1
-    while tags[j] in "qa":
+    while tags[j] in "qa" or (tags[j] in "ej" and tags[j + 1] == "T"):  # "getting ready to jump"
         j += 1
     end = place_end(tags, j)
     if end > j and tags[i] != "e":
@@ -77,6 +78,9 @@ def verb_end(tags: str, i: int) -> int:
 def _complements_end(tags: str, j: int) -> int:
     """The end of a verb's complements after its object: clauses, and locations of the action."""
     while not POSITION.match(tags, j):
+        landmark = noun_phrase_end(tags, j + 1)
+        if tags[j] == "l" and landmark > j + 1 and tags[j + 1] not in "hu" and tags[landmark - 1] != "k":
+            break  # another cue: "sailing past the pier near the buoy", not "holding a bat behind the back"
         if tags[j] == "r" or (tags[j] == "R" and tags[j - 1] in "pf"):
             j = max(j + 1, predicate_end(tags, j))
         elif tags[j] in "iTlFI":
@@ -94,7 +98,7 @@ def _complements_end(tags: str, j: int) -> int:
 def preposition_end(tags: str, i: int) -> int:
     """A preposition, its noun phrase, and the description of that noun phrase."""
     j = i
-    while tags[j] in _PREPOSITIONS or tags[j] == "a":
+    while tags[j] in _PREPOSITIONS or tags[j] == "a" or tags.startswith("dl", j):  # "behind the left of"
         j += 1
     if tags[j] in "rR":
         return clause_end(tags, j + 1)
@@ -103,6 +107,8 @@ def preposition_end(tags: str, i: int) -> int:
         return end
     match = NOUN_PHRASE.match(tags, j)
     if match:
+        if tags[j - 1] == "T" and match.end() == j + 1 and tags[j + 1] in "dh":  # "trying to cross the road"
+            match = NOUN_PHRASE.match(tags, j + 1) or match
         return described_end(tags, i, match)
     if tags[j] in "Vvx" or (tags[j] in "ze" and tags[i] == "T"):
         return predicate_end(tags, j)
@@ -127,13 +133,13 @@ def _own_end(tags: str, i: int, match: re.Match[str], j: int) -> int:
         return preposition_end(tags, j)
     if tag in "iIl" and tags[match.start()] == "h" and not POSITION.match(tags, j):
         return preposition_end(tags, j)
+    if tags[i] == "w" and tag in "ejqi" and after in "$,&":
+        return j + 1
     if tags[j - 1] != "k":
         return j
     if tags[i] == "I" and tag == "w":
         end = noun_phrase_end(tags, j + 1)
         return end if tags[end - 1] not in "kpw" else j
-    if tags[i] == "w" and tag in "ejq" and after in "$,&":
-        return j + 1
     return j
 
 
@@ -149,8 +155,12 @@ def _landmark_end(tags: str, i: int, j: int) -> int:
     if last == "f" and tag in "IilwsFo":
         end = place_end(tags, j)
         return end if end > j else predicate_end(tags, j)
+    if tags[i] == "w" and not living:
+        return _part_end(tags, i, j)
     if tag in ("VvewrR" if living else "wre"):
-        return predicate_end(tags, j)
+        end = predicate_end(tags, j)
+        # "by the tent with a lamp in her hand": a tent has no hand.
+        return j if tag == "w" and not living and _HELD.search(tags, j, end) else end
     if living and tag == "I":
         end = noun_phrase_end(tags, j + 1)
         return end if tags[end - 1] in "kc" else j
@@ -160,6 +170,21 @@ def _landmark_end(tags: str, i: int, j: int) -> int:
     if tag == "i" and after == "$":
         return j + 1
     return j
+
+
+def _part_end(tags: str, i: int, j: int) -> int:
+    """One more attribute of a part of the target: "with several chairs around it", "with its door open"."""
+    tag, after = tags[j], tags[j + 1 : j + 2]
+    if tag in "ejqi" and after in "$,&":
+        return j + 1
+    if tag == "e" and after == "T" and tags[j + 2] not in "dhc":  # "with a bat ready to hit the ball"
+        return j
+    end = predicate_end(tags, j) if tag in "Vvewr" else j
+    if tag == "r":  # "with three wheels that stands closest to the door" is not about the wheels
+        return j if "0" in tags[i:j] or (after in "zb" and tags[j + 2] in "msolIi") else end
+    if tag in "Vv" and tags[end - 1] != "u" and tags[j - 1] != "t":
+        return j
+    return end
 
 
 def subject_end(tags: str, i: int) -> int:

@@ -55,6 +55,8 @@ def _by_ending(word: str) -> str:
         return "a"
     if size > 6 and word.endswith(("woman", "women")):
         return "p"
+    if word[0] == "w" and lexicon().words.get(word[1:]) == "c":  # "w/red hat" without its slash
+        return "e"
     return "n"
 
 

@@ -50,6 +50,7 @@ def _phrase_row(at: int, **change: Any) -> dict[str, Any]:
         "llm": "rules",
         "key": "k",
         "violations": [],
+        "repairs": [],
         "rejected": [],
         "status": "ok",
         "error": None,
@@ -129,7 +130,7 @@ def test_counts_are_over_every_row() -> None:
     phrases.add(
         [
             _phrase_row(0),
-            _phrase_row(1, violations=["a", "a"]),
+            _phrase_row(1, violations=["a", "a"], repairs=["split"]),
             _phrase_row(2, status="error", error="e", phrases=[]),
         ]
     )
@@ -137,6 +138,7 @@ def test_counts_are_over_every_row() -> None:
     assert told["splits"] == [("mine train", 2), ("mine val", 1)]
     assert told["sources"] == [("rules", 2)]
     assert told["violations"] == [("a", 1)]
+    assert told["repairs"] == [("split", 1)]
     assert told["lengths"] == [(2, 2)]
     assert told["failures"] == [("e", 1)]
     proposals = ProposalCounts()

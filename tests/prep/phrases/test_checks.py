@@ -44,6 +44,23 @@ def test_a_right_set_passes_every_check() -> None:
             TEXT,
             ("the men", "the two men in red jackets without hats", "the men on the left side"),
         ),
+        (
+            "repeated_cue",
+            "girl eating rice out of a bowl",
+            ("the girl", "the girl eating rice", "the girl eating rice out of a bowl"),
+        ),
+        ("repeated_cue", "baby seal", ("the baby seal", "the seal")),
+        (
+            "repeated_cue",
+            "sign by the far left door",
+            ("the sign", "the sign by the door", "the sign by the far left door"),
+        ),
+        (
+            "off_target",
+            "top most crate left side",
+            ("the crate", "the top most crate", "the left side of the crate"),
+        ),
+        ("off_target", "top left", ("the object", "top left")),
         ("not_extractive", TEXT, (*GOOD[:4], "the tall men on the left side")),
         ("not_extractive", TEXT, (*GOOD[:4], "the blue men on the left side")),
         ("not_extractive", TEXT, (*GOOD[:4], "the men on the right left side")),
@@ -104,6 +121,22 @@ def test_other_forms_and_stand_ins_are_allowed(text: str, phrases: tuple[str, ..
         ("bench the nun is sitting on", "the bench | the bench the nun is sitting on"),
         ("dancing couple", "couple | couple dancing"),
         ("pilot", "pilot"),
+        # The rules take another noun, or a part of the name, for a cue.
+        (
+            "a jug of milk that is near the blue plate",
+            "the jug of milk | the jug of milk near the blue plate",
+        ),
+        ("a pair of adult gloves", "the pair of adult gloves"),
+        ("baby seal", "the baby seal"),
+        ("stone bridge left", "the stone bridge | the stone bridge left"),
+        ("number 7", "the number 7"),
+        ("a jar of pale blue color on the shelf", "the jar | the pale blue jar | the jar on the shelf"),
+        # A word that the expression has twice may be in two cues.
+        ("red cart next to the red barn", "the cart | the red cart | the cart next to the red barn"),
+        (
+            "left bench on the left of the tree",
+            "the bench | the left bench | the bench on the left of the tree",
+        ),
     ],
 )
 def test_right_answers_in_other_words_pass(text: str, answer: str) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from prep.errors import PrepError
-from prep.phrases.models import SHORT_NAMES, Model, folder_hash, resolve
+from prep.phrases.model_files import folder_hash
+from prep.phrases.models import SHORT_NAMES, URL_VARIABLE, Model, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -24,7 +25,7 @@ def model_folder(tmp_path: Path) -> Path:
     (folder / "extra").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
-    (folder / "extra" / "note.txt").write_text("n")
+    (folder / "extra" / "vocab.json").write_text("n")
     return folder
 
 
@@ -99,14 +100,84 @@ def test_a_folder_is_known_by_its_contents_alone(model_folder: Path, tmp_path: P
     (moved / ".cache").mkdir()
     (moved / ".cache" / "lock").write_text("hidden files do not count")
     assert resolve(str(moved)).settings() == model.settings()
-    (moved / "extra" / "note.txt").write_text("m")
+    (moved / "extra" / "vocab.json").write_text("m")
     assert resolve(str(moved)).settings() != model.settings()
+
+
+def test_files_that_are_no_part_of_a_model_do_not_change_its_key(model_folder: Path) -> None:
+    before = resolve(str(model_folder)).settings()
+    (model_folder / "runs").mkdir()
+    about = ["README.md", "README", "LICENSE", "USE_POLICY.md", "curve.png", "notes.txt", "runs/events.1"]
+    training = ["training_args.bin", "trainer_state.json", "optimizer.pt", "rng_state_0.pth"]
+    for name in (*about, *training):
+        (model_folder / name).write_text("said about the model")
+    assert resolve(str(model_folder)).settings() == before
+    for name in ("tokenizer.json", "chat_template.jinja", "merges.txt", "modeling_own.py", "adapter.bin"):
+        (model_folder / name).write_text("a part of the model")
+        after = resolve(str(model_folder)).settings()
+        assert after != before, name
+        before = after
+
+
+def test_a_model_in_a_gguf_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "tiny.Q4.gguf"
+    file.write_bytes(b"GGUF and the rest")
+    (folder / "README.md").write_text("r")
+    model = resolve(str(file))
+    assert (model.kind, model.name, model.source) == ("vllm", "tiny.Q4", str(file))
+    assert resolve(str(folder)) == model
+    moved = file.rename(tmp_path / "other.gguf")
+    assert resolve(str(moved)).settings() == model.settings()
+    moved.write_bytes(b"GGUF and another rest")
+    assert resolve(str(moved)).settings() != model.settings()
+    moved.write_bytes(b"version https://git-lfs")
+    with pytest.raises(PrepError, match="no GGUF file"):
+        resolve(str(moved))
+    for name in ("a.gguf", "b.gguf"):
+        (folder / name).write_bytes(b"GGUF")
+    with pytest.raises(PrepError, match="has 2 GGUF files") as error:
+        resolve(str(folder))
+    assert "a.gguf, b.gguf" in error.value.remedy
+    with pytest.raises(PrepError, match="the file does not exist"):
+        resolve("./none.gguf")
+
+
+def test_an_endpoint_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    with pytest.raises(PrepError, match="both an endpoint and a model") as error:
+        resolve("openai:org/name")
+    assert URL_VARIABLE in error.value.remedy
+    monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:8000/v1/")
+    assert resolve("openai:org/name") == resolve("openai:http://127.0.0.1:8000/v1#org/name")
+    # An address on the command line wins, and half an address is not completed.
+    assert resolve("openai:http://other:1/v1#m").url == "http://other:1/v1"
+    with pytest.raises(PrepError, match="both"):
+        resolve("openai:http://other:1/v1")
+
+
+def test_a_chat_template_is_part_of_the_key(model_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    plain, given = resolve(str(model_folder)), resolve(str(model_folder), chat_template=file)
+    assert given.template == file.read_text()
+    assert given.settings() != plain.settings()
+    assert given.settings().items() > plain.settings().items()
+    file.write_text("hello")
+    with pytest.raises(PrepError, match="is no chat template"):
+        resolve(str(model_folder), chat_template=file)
+    with pytest.raises(PrepError, match="cannot be read"):
+        resolve(str(model_folder), chat_template=tmp_path / "none.jinja")
+    for llm in ("rules", "openai:http://x/v1#m"):
+        with pytest.raises(PrepError, match="--chat-template is for models that run here"):
+            resolve(llm, chat_template=file)
 
 
 def test_large_files_are_hashed_once(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prep.phrases.models._KnownHashes.LARGE", 4)
+    monkeypatch.setattr("prep.phrases.model_files.KnownHashes.LARGE", 4)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = folder_hash(model_folder)
     (kept,) = (tmp_path / "cache").rglob("*.json")

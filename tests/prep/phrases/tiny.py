@@ -52,10 +52,11 @@ def make_tokenizer(folder: Path, size: int = 1200) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from prep.phrases.engines.base import RETRY
     from prep.phrases.prompt import load_prompt
+    from prep.phrases.reasons import second_turn
 
-    text = [load_prompt().prefix, RETRY, *LESSONS, *LESSONS.values(), *UNTAUGHT]
+    turns = [second_turn(text, bad) for text, (bad, _) in CORRECTIONS.items()]
+    text = [load_prompt().prefix, *turns, *LESSONS, *LESSONS.values(), *UNTAUGHT]
     text += [part for expression, parts in CORRECTIONS.items() for part in (expression, *parts)]
     text.append('{"phrases":["')
     bpe = Tokenizer(models.BPE())
@@ -138,9 +139,9 @@ def _examples(tokenizer: Any) -> list[tuple[list[int], list[tuple[Any, Any]]]]:
 
     The engine pads the prefix to whole cache blocks, a chat server does not: there is one prefix for each.
     """
-    from prep.phrases.engines.base import RETRY
     from prep.phrases.engines.chat import ChatTokens
     from prep.phrases.prompt import load_prompt
+    from prep.phrases.reasons import second_turn
 
     prompt = load_prompt()
     chat = ChatTokens(tokenizer, prompt)
@@ -157,7 +158,9 @@ def _examples(tokenizer: Any) -> list[tuple[list[int], list[tuple[Any, Any]]]]:
     plain = [(served(prompt.render(text)), " " + answer) for text, answer in first.items()]
     # An endpoint's schema has an object around the list.
     objects = {text: (bad, f'{{"phrases":{good}}}') for text, (bad, good) in CORRECTIONS.items()}
-    plain += [(served(prompt.render(t), bad, RETRY), good) for t, (bad, good) in objects.items()]
+    plain += [
+        (served(prompt.render(t), bad, second_turn(t, bad)), good) for t, (bad, good) in objects.items()
+    ]
     groups = []
     for pairs in (padded, plain):
         same = itertools.takewhile(lambda at: len(set(at)) == 1, zip(*(q for q, _ in pairs), strict=False))

@@ -134,6 +134,8 @@ def test_the_report_counts_every_rung_that_was_tried() -> None:
     report.add_row(
         PhraseSet(("a b",), "rules", ("uncovered",), (("llm", ("uncovered",)), ("retry", ("count",))))
     )
+    mended = PhraseSet(("the cup", "the red cup"), "repaired", (), (("llm", ("repeated",)),), ("split",))
+    report.add_row(mended)
     report.add_row(None)
     tokens = {"prompt_tokens": [10, 30], "cached_tokens": [0, 20], "output_tokens": [5, 5]}
     report.add_answers({"key": ["a", "b"], "retry": [None, "x"], **tokens}, deaths=1)
@@ -143,13 +145,15 @@ def test_the_report_counts_every_rung_that_was_tried() -> None:
     figures = report.figures(clock)
     rungs = figures["rungs"]
     assert {name: (rung["tried"], rung["valid"]) for name, rung in rungs.items()} == {
-        "llm": (3, 1),
+        "llm": (4, 1),
+        "repaired": (4, 1),
         "retry": (2, 1),
         "rules": (1, 0),
     }
-    assert rungs["llm"]["violations"] == {"uncovered": 0.6667, "colour_lost": 0.3333}
-    assert rungs["llm"]["share_valid"] == 0.3333
-    assert figures["sources"] == {"llm": 1, "retry": 1, "rules": 1}
+    assert rungs["llm"]["violations"] == {"uncovered": 0.5, "colour_lost": 0.25, "repeated": 0.25}
+    assert rungs["llm"]["share_valid"] == 0.25
+    assert figures["sources"] == {"llm": 1, "retry": 1, "rules": 1, "repaired": 1}
+    assert figures["repairs"] == {"split": 1}
     engine = figures["engine"]
     assert (engine["asked"], engine["retried"], engine["deaths"]) == (2, 1, 1)
     assert engine["prefix_cache_hit_rate"] == 0.5

@@ -18,9 +18,9 @@ import cli
 from prep.errors import PrepError
 from prep.phrases.engines import endpoint
 from prep.phrases.engines.base import ANSWERS
-from prep.phrases.engines.endpoint import BASE_VARIABLE, KEY_VARIABLE, key_notice, may_get_key
+from prep.phrases.engines.endpoint import KEY_VARIABLE, key_notice, may_get_key
 from prep.phrases.engines.openai import OpenAIStage
-from prep.phrases.models import resolve
+from prep.phrases.models import URL_VARIABLE, resolve
 from prep.phrases.prompt import load_prompt
 from tests.prep.phrases.engines.test_openai import SECRET, Endpoint, ask, said
 
@@ -204,7 +204,7 @@ def test_an_odd_list_of_models_is_passed_over(models: Any, monkeypatch: pytest.M
 def test_where_the_key_goes(
     url: str, base: str, named: bool, sent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(BASE_VARIABLE, base)
+    monkeypatch.setenv(URL_VARIABLE, base)
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     assert may_get_key(url, named) == sent
     notice = key_notice(url, named)
@@ -221,7 +221,7 @@ def test_the_key_goes_to_an_endpoint_that_the_user_typed(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
-    monkeypatch.setenv(BASE_VARIABLE, "")
+    monkeypatch.setenv(URL_VARIABLE, "")
     listing = tmp_path / "mine.jsonl"
     listing.write_text('{"sent": "the cup on the left"}\n')
     out = str(tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,43 @@ def test_a_request_that_is_refused_costs_only_its_own_question() -> None:
         assert rows[2]["retry"] == CORRECTIONS["sheep in front"][1]
 
 
+def test_an_endpoint_that_calls_the_limit_otherwise_gets_its_name() -> None:
+    message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+
+    def behave(_: int, body: dict[str, Any]) -> tuple[int, Any]:
+        if "max_tokens" in body:
+            return 400, {"error": {"message": message}}
+        return 200, said(lesson(body))
+
+    with Endpoint(behave) as endpoint:
+        rows = ask(endpoint.stage(concurrency=1), "cup", "red truck", "tall giraffe")
+        assert [row["first"] for row in rows] == [LESSONS[t] for t in ("cup", "red truck", "tall giraffe")]
+        limits = ["max_tokens" in body for body in endpoint.seen]
+        assert limits == [True, False, False, False]
+        assert endpoint.seen[1]["max_completion_tokens"] == endpoint.seen[0]["max_tokens"]
+
+
+def test_a_limit_that_is_refused_by_both_names_is_an_error_of_its_question() -> None:
+    with Endpoint(lambda *_: (400, {"error": "max_completion_tokens is too large"})) as endpoint:
+        (row,) = ask(endpoint.stage(), "cup")
+        assert row["error"].startswith("refused: HTTP 400")
+        assert len(endpoint.seen) == 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_busy_endpoint_says_when_to_come_back(form: str) -> None:
+    def behave(number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        return (429, {"error": "slow down"}) if number == 0 else (200, said(lesson(body)))
+
+    with Endpoint(behave) as endpoint:
+        later = formatdate(time.time() + 2, usegmt=True)
+        endpoint.headers["Retry-After"] = "0.6" if form == "seconds" else later
+        started = time.monotonic()
+        (row,) = ask(endpoint.stage(), "cup")
+        assert row["first"] == "the cup"
+        assert time.monotonic() - started > 0.5
+
+
 @pytest.mark.parametrize("reply", [b"<html>", {}, {"choices": []}, {"choices": [{"message": None}]}, []])
 def test_an_answer_of_another_form_is_an_error_of_its_question(reply: Any) -> None:
     with Endpoint(lambda *_: (200, reply)) as endpoint:
@@ -237,6 +276,38 @@ def test_a_stop_ends_the_pause_that_a_busy_endpoint_asks_for() -> None:
         assert time.monotonic() - started < 2
         assert len(endpoint.seen) == 2
         assert all(future.cancelled() or future.exception() for future in loaded)
+
+
+@pytest.mark.parametrize("unit_size", [1, 3, 100])
+def test_no_row_of_equal_texts_is_lost_when_a_run_is_resumed(unit_size: int, tmp_path: Path) -> None:
+    """Equal texts before and after the stop, in other letters, and in the same unit."""
+    texts = [*list(LESSONS)[:4], "CUP", *list(LESSONS)[2:9], "cup", " cup ", *list(LESSONS)[:9], "Cup"]
+    items = [Expression(f"{n:032x}", "toy", "none", "val", n, n, n, None, t) for n, t in enumerate(texts)]
+    broken = threading.Event()
+
+    def behave(number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        return (503, b"down") if number > 5 and not broken.is_set() else (200, said(lesson(body)))
+
+    place = open_store(tmp_path, create=True).stage("phrases")
+    asked: list[str] = []
+    with Endpoint(behave) as endpoint:
+        for attempt in range(2):
+            stage = endpoint.stage(concurrency=1)
+            with (
+                contextlib.suppress(PrepError),
+                place.writer(stage.settings()) as writer,
+                Engine(stage) as engine,
+            ):
+                run_llm(items, engine=engine, writer=writer, cache=tmp_path / "cache", unit_size=unit_size)
+                assert attempt == 1, "the endpoint was down"
+            stage.close()
+            broken.set()
+        asked = [body["messages"][0]["content"].rsplit('"', 2)[1] for body in endpoint.seen]
+    rows = place.reader().read().to_pylist()
+    assert sorted(row["row_id"] for row in rows) == [item.row_id for item in items]
+    for row in rows:
+        assert row["phrases"] == LESSONS[row["expression"].strip().lower()].split("\n")
+    assert set(asked) == {text.strip().lower() for text in texts}
 
 
 @pytest.mark.slow
