@@ -197,3 +197,11 @@ def test_a_mistyped_replacement_leaves_the_rows(
     with pytest.raises(PrepError):
         prep(*words, "--replace", *mistake)
     assert open_store(tmp_path / "st").stage("phrases").reader().read().equals(before)
+
+
+@pytest.mark.slow
+def test_random_journeys_end_in_the_store_that_is_made_afresh(tmp_path: Path) -> None:
+    from benchmarks.soak import Journey
+
+    for seed in range(1000, 1008):
+        Journey(tmp_path / str(seed), seed).travel()
