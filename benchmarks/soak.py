@@ -5,8 +5,8 @@
 A journey is 3 to 8 steps. A step changes the input (texts, splits, rows, images), the store (moved, linked
 to another folder, compacted, a shard lost and repaired) or the way it is run (one split, a mistake in an
 option, a second file of the same name, SIGKILL at a random moment). It ends with the two commands on the
-whole input. The store then has to hold the rows of a store that is made of that input alone, and nothing else;
-a step that is refused has to leave the store as it was.
+whole input. The store then has to hold the rows of a store that is made of that input alone, and nothing
+else; a step that is refused has to leave the store as it was.
 """
 
 from __future__ import annotations
