@@ -1,4 +1,4 @@
-"""Change the critical files one expression at a time with mutmut, and print how many changes the tests notice."""
+"""Change the critical files one expression at a time and print how many changes the tests notice."""
 
 from __future__ import annotations
 

@@ -83,3 +83,10 @@ def test_a_batch_larger_than_the_data_is_the_data(size):
     image = np.arange(3, dtype=np.int64)
     sampler = Sampler(image, image, size, seed=0)
     assert sorted(np.concatenate(sampler.order(0))) == [0, 1, 2]
+
+
+def test_samples_that_fill_no_batch_are_one_batch_of_all() -> None:
+    sampler = Sampler(np.array([0, 0, 1]), np.array([0, 1, 2]), batch_size=8, seed=0)
+    assert sampler.batches_per_epoch == 1
+    (batch,) = sampler.order(0)
+    assert sorted(batch) == [0, 1, 2]
