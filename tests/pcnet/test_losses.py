@@ -327,3 +327,17 @@ def test_single_functions_match_the_released_code(released: Any, deviation: Any)
     assert deviation(losses.shares(logits).diagonal(), released["loss/cls_fg"]) <= 1e-6
     value = losses.classification(logits, torch.arange(4))
     assert deviation(value, released["loss/multilabel"]) <= 1e-6
+
+
+def test_pairs_of_all_processes_divide_the_sum_even_where_they_are_fewer_than_one() -> None:
+    same = torch.ones(2, 1, 3, 3)
+    # Equal responses at the peak: log(1 + exp(0)) = log 2 for each image.
+    for opposite, pairs, wanted in [
+        ([True, False], None, math.log(2)),
+        ([True, True], None, math.log(2)),
+        ([True, False], 0.5, 2 * math.log(2)),
+        ([False, False], None, 0.0),
+        ([False, False], 0.0, 0.0),
+    ]:
+        value = losses.direction_contrast(same, same, torch.tensor(opposite), pairs=pairs)
+        assert float(value) == pytest.approx(wanted, rel=1e-6)
