@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -94,7 +95,7 @@ def train(
     trained = run(config, _validator(config, context.params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
-        emit(result, _lines(trained, validated=val_split is not None), as_json)
+        emit(result, _lines(trained, config), as_json)
 
 
 def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
@@ -150,7 +151,16 @@ def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | Non
     return validator(source, store=config.store, split=config.val_split, size=config.resolved().size)
 
 
-def _lines(trained: Trained, *, validated: bool) -> Iterator[str]:
+def _lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
     yield f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}"
-    if not validated:
+    if trained.metrics is not None:
+        last = trained.metrics
+        figures = f"mIoU {last.miou:.2f}  oIoU {last.oiou:.2f}  PointM {last.pointm:.2f}  n {last.n:,}"
+        yield f"{config.val_split}: {figures}"
+    else:
         yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."
+    given = ["--data", config.data, "--dataset", config.dataset]
+    if config.input is not None:
+        given = ["--input", config.input, "--image-root", config.data]
+    command = ["pcnet", "eval", "--checkpoint", str(trained.best), "--store", config.store, *given]
+    yield f"Next: {shlex.join(command)}"

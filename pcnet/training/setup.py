@@ -148,6 +148,17 @@ class TrainSetup:
     threads: int
     fingerprint: str
 
+    def intro(self, config: TrainConfig, devices: str) -> str:
+        """What is trained, on what, for how long and where to, in one line."""
+        table, epochs = self.table, -(-self.total // self.per_epoch)
+        skipped = "".join(f", {count:,} left out: {why}" for why, count in sorted(table.skipped.items()))
+        return (
+            f"training on {len(table):,} expressions and {len(table.images):,} images of {config.dataset} "
+            f"{config.split}{skipped}; recipe {config.recipe}, {config.encoder}, "
+            f"{self.network.stages} stages, {config.size} px, batch {config.batch_size}; "
+            f"{self.total:,} steps of {epochs:,} epochs; {devices}; to {config.out}"
+        )
+
 
 def prepare(config: TrainConfig) -> TrainSetup:
     """Read the store and prepare the run; ``config`` is already resolved.

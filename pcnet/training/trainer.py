@@ -92,8 +92,7 @@ class _Run:
         self.model = build_model(config, self.job).to(device)
         share_batch_norm(self.model, ranks)
         self.model.scope = Scope(pairwise=True, gather=ranks.gather, rank=ranks.rank)
-        self.optimizer = make_optimizer(self.model, config)
-        self.step: int = 0
+        self.optimizer, self.step = make_optimizer(self.model, config), 0
         self.best: dict[str, float] = {}
         self.metrics: Metrics | None = None
 
@@ -141,8 +140,7 @@ class _Run:
             epoch, position = divmod(self.step, self.job.per_epoch)
             for batches in self._batches(epoch, position):
                 rate = self._set_rate()
-                # All processes must leave the loop after the same step, so they exchange this with the
-                # losses.
+                # All processes must leave the loop after the same step: they exchange this with the losses.
                 losses = self.ranks.mean({**self._take(batches), "asked": float(asked.signum > 0)})
                 stop = losses.pop("asked") > 0
                 self.step += 1
@@ -228,7 +226,9 @@ class _Run:
         write_settings(self.out, {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()})
         weights = asdict(self.job.recipe.weights)
         columns = ["total", *(name for name, weight in weights.items() if weight)]
-        return RunLog(self.out, columns, start=self.step, total=self.job.total, quiet=self.config.quiet)
+        intro = self.job.intro(self.config, f"{self.ranks.size} x {self.device.type}")
+        steps = {"start": self.step, "total": self.job.total, "per_epoch": self.job.per_epoch}
+        return RunLog(self.out, columns, **steps, intro=intro, quiet=self.config.quiet)
 
     def _save(self, name: str) -> None:
         if self.ranks.rank:
