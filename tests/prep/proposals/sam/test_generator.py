@@ -114,14 +114,14 @@ def test_odd_images(size: tuple[int, int], ragged: Sam, official: Official) -> N
 def test_masks_near_a_threshold_are_recomputed_where_the_arithmetic_is_not_torchs(
     ragged: Sam, photo: np.ndarray, official: Official, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upsample, "agrees", lambda plan, device: False)
-    upsample.geometry.cache_clear()
+    monkeypatch.setattr(upsample, "agreeing", lambda plan, device: None)
+    upsample._geometry.cache_clear()
     try:
         generator = ours(ragged, **RAGGED)
         assert_same(generator.propose([photo])[0], official(ragged, photo, **RAGGED))
         assert 0 < generator.recomputed <= generator.measured == 108
     finally:
-        upsample.geometry.cache_clear()
+        upsample._geometry.cache_clear()
 
 
 def test_where_nothing_survives_there_are_no_masks(ragged: Sam, photo: np.ndarray) -> None:
