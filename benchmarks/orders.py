@@ -2,8 +2,8 @@
 
     python benchmarks/orders.py            # every number of threads with every capability of this processor
 
-torch interpolates in another order of operations with one thread than with several, and without AVX2. Each
-line is measured in its own process: how many image sizes agree with torch bit for bit, the share of smooth and
+torch interpolates in another order of operations with one thread than with several, and without AVX2.
+Each line is measured in its own process: how many image sizes agree with torch bit for bit, the share of smooth and
 of ragged masks that is recomputed, and the same with the guard band of sizes where no order agrees.
 """
 
@@ -71,11 +71,8 @@ def measure(threads: int, masks: int) -> None:
             used = replace(plan, band=BAND) if band else plan
             shares.append(Postprocessor().measure(logits, used, Thresholds.of(0.0, offset)).recomputed.mean())
     figures = [f"{np.mean(shares):.1%}" for shares in recomputed.values()]
-    capability = torch.backends.cpu.get_cpu_capability()
-    print(
-        f"{threads}, {capability}: {agreed} of {len(SIZES)}; {', '.join(figures[:2])}; {', '.join(figures[2:])}",
-        flush=True,
-    )
+    agreed_of = f"{torch.backends.cpu.get_cpu_capability()}: {agreed} of {len(SIZES)}"
+    print(f"{threads}, {agreed_of}; {', '.join(figures[:2])}; {', '.join(figures[2:])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The reference generator upsamples every mask to 1024 x 1024, crops, resizes to the image and only then
 compares with its thresholds. Both resizes are convex, so if all low-resolution logits around a pixel lie
 between the same two thresholds, the pixel does too and needs no arithmetic. The rest is computed in *strips*
-of sixteen image columns, row by row, in an order of operations of torch's kernels, and compared at once: no pixel
+of sixteen image columns, row by row, in the order of operations of torch's kernel, and compared at once: no pixel
 is stored.
 
 A *level* is the number of edges below a logit, out of six ascending ones, one on either side of each of the
@@ -154,33 +154,37 @@ def compute_row(
 def largest(low: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
     """The largest absolute logit in rows ``top`` to ``bottom`` and columns ``left`` to ``right``."""
     found = np.float32(0)
-    for y in range(top, bottom + np.int64(1)):
-        for x in range(left, right + np.int64(1)):
+    for y in range(np.int64(top), np.int64(bottom) + 1):
+        for x in range(np.int64(left), np.int64(right) + 1):
             found = max(found, abs(low[y, x]))
     return found
 
 
-@inlined  # type: ignore[untyped-decorator]
-def close_lanes(line: Any, thresholds: Any, close: Any) -> Any:
-    """Which lanes are within ``close`` of a threshold."""
-    near = np.int64(0)
-    for k in range(3):
-        near |= above(line, 0, thresholds[k] - close) ^ above(line, 0, thresholds[k] + close)
-    return near
-
-
 @compiled
 def undecided(
-    near: Any, line: Any, y: Any, low: Any, strip: Any, geometry: Any, thresholds: Any, band: Any
+    line: Any,
+    y: Any,
+    all_lanes: Any,
+    low: Any,
+    strip: Any,
+    geometry: Any,
+    thresholds: Any,
+    band: Any,
+    close: Any,
 ) -> Any:
-    """How many of the lanes ``near`` are within ``band`` times the largest logit they depend on of a threshold."""
+    """How many pixels of a row of a strip are within ``band`` times the largest logit they depend on of a
+    threshold. All of those are within ``close``.
+    """
     _, mid, rows, (index, _, _), _ = geometry
-    top, bottom = np.int64(mid[0][rows[0][y]]), np.int64(mid[1][rows[1][y]])
-    count = 0
+    top, bottom = mid[0][rows[0][y]], mid[1][rows[1][y]]
+    count, near = 0, np.int64(0)
+    for k in range(3):
+        near |= above(line, 0, thresholds[k] - close) ^ above(line, 0, thresholds[k] + close)
+    near &= all_lanes
     while near:
         lane = lowest(near)
         near &= near - 1
-        left, right = np.int64(index[strip, lane]), np.int64(index[strip, lane + 3 * LANES])
+        left, right = index[strip, lane], index[strip, lane + 3 * LANES]
         bound = band * largest(low, top, bottom, left, right)
         away = HUGE
         for k in range(3):
@@ -241,14 +245,12 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
                 continue
             close = np.float32(0)
             if band > 0:
-                top, bottom = np.int64(mid[0][rows[0][a]]), np.int64(mid[1][rows[1][b - 1]])
-                close = band * largest(low, top, bottom, first_low, last_low)
+                close = band * largest(low, mid[0][rows[0][a]], mid[1][rows[1][b - 1]], first_low, last_low)
             for y in range(a, b):
                 compute_row(y, low, s, geometry, state, low_lanes, mid_lanes, line)
                 inside |= tally(line, y, all_lanes, thresholds, result)
                 if close > 0:
-                    near = close_lanes(line, thresholds, close) & all_lanes
-                    result[CLOSE] += undecided(near, line, y, low, s, geometry, thresholds, band)
+                    result[CLOSE] += undecided(line, y, all_lanes, low, s, geometry, thresholds, band, close)
         if inside:
             result[LEFT] = min(result[LEFT], x_from + lowest(inside))
             result[RIGHT] = x_to - 1

@@ -84,6 +84,24 @@ NESTED = ((0, 0), (-1, -1), (0, 1), (1, 0), (1, 1))
 ORDERS = (_flat(True), _flat(False), *(_nested(within, between) for within, between in NESTED))
 
 
+def _chosen(builder: Any, order: Any, apply: Callable[[Arithmetic], Any]) -> Any:
+    """The result of the arithmetic number ``order``."""
+    blocks = [builder.append_basic_block() for _ in ORDERS]
+    done = builder.append_basic_block()
+    choice = builder.switch(order, blocks[0])
+    totals = []
+    for number, (block, arithmetic) in enumerate(zip(blocks, ORDERS, strict=True)):
+        choice.add_case(ir.Constant(order.type, number), block)
+        builder.position_at_end(block)
+        totals.append(apply(arithmetic))
+        builder.branch(done)
+    builder.position_at_end(done)
+    result = builder.phi(_FLOATS)
+    for total, block in zip(totals, blocks, strict=True):
+        result.add_incoming(total, block)
+    return result
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: Any, br: Any, u: Any, j: Any,
               top: Any, bottom: Any, order: Any) -> Any:  # fmt: skip
@@ -104,19 +122,7 @@ def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: 
         after = builder.add(values[8], ir.Constant(values[8].type, LANES))
         right = _load(context, builder, u, values[7], after)
         first, second = _splat(builder, values[9], _FLOATS), _splat(builder, values[10], _FLOATS)
-        blocks = [builder.append_basic_block() for _ in ORDERS]
-        done = builder.append_basic_block()
-        choice = builder.switch(values[11], blocks[0])
-        totals = []
-        for number, (block, arithmetic) in enumerate(zip(blocks, ORDERS, strict=True)):
-            choice.add_case(ir.Constant(values[11].type, number), block)
-            builder.position_at_end(block)
-            totals.append(arithmetic(builder, fma, taps, first, second, left, right))
-            builder.branch(done)
-        builder.position_at_end(done)
-        total = builder.phi(_FLOATS)
-        for value, block in zip(totals, blocks, strict=True):
-            total.add_incoming(value, block)
+        total = _chosen(builder, values[11], lambda a: a(builder, fma, taps, first, second, left, right))
         builder.store(total, _pointer(context, builder, out, values[0], values[1], _FLOATS), align=4)
         return context.get_dummy_value()
 

@@ -93,4 +93,4 @@ def test_where_no_order_agrees_few_smooth_masks_are_close(monkeypatch: pytest.Mo
         share = Postprocessor().measure(logits, plan, Thresholds.of(0.0, 1.0)).recomputed.mean()
     finally:
         upsample._geometry.cache_clear()
-    assert share < 0.05
+    assert share < 0.1
