@@ -3,8 +3,8 @@
     python benchmarks/orders.py            # every number of threads with every capability of this processor
 
 torch interpolates in another order of operations with one thread than with several, and without AVX2.
-Each line is measured in its own process: how many image sizes agree with torch bit for bit, the share of smooth and
-of ragged masks that is recomputed, and the same with the guard band of sizes where no order agrees.
+Each line is measured in its own process: how many image sizes agree with torch bit for bit, the share of
+smooth and of ragged masks that is recomputed, and the same with the guard band, as where no order agrees.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The reference generator upsamples every mask to 1024 x 1024, crops, resizes to the image and only then
 compares with its thresholds. Both resizes are convex, so if all low-resolution logits around a pixel lie
 between the same two thresholds, the pixel does too and needs no arithmetic. The rest is computed in *strips*
-of sixteen image columns, row by row, in the order of operations of torch's kernel, and compared at once: no pixel
-is stored.
+of sixteen image columns, row by row, in the order of operations of torch's kernel, and compared at once: no
+pixel is stored.
 
 A *level* is the number of edges below a logit, out of six ascending ones, one on either side of each of the
 three thresholds; an odd level is too close to a threshold. The arrays of a
