@@ -85,12 +85,13 @@ def train(
 
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
-    from pcnet.training.launch import is_launched, is_lead, relaunch
+    from pcnet.training.launch import is_launched, is_lead, relaunch, stop_with_launcher
     from pcnet.training.trainer import train as run
 
     devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
+    stop_with_launcher()
     config = _config(context.params, "auto" if devices else "cpu")
     trained = run(config, _validator(config, context.params))
     if is_lead():
