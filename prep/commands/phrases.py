@@ -146,6 +146,8 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
 
     if only_planned(context, "phrases", settings, keys, workers):
         return
+    for source in sources:
+        source.expressions(options["splits"])  # a wrong split is refused before the store is touched
     store = open_store(params["out"], create=True)
     summaries = run_phrases(
         stage,

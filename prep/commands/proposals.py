@@ -220,6 +220,8 @@ def _run(context: typer.Context, stage: ProposalStage, sources: Sequence[Images]
 
     if only_planned(context, "proposals", stage.settings(), keys, workers):
         return
+    for source in sources:
+        source.images(options["splits"])  # a wrong split is refused before the store is touched
     summaries = run_proposals(
         stage,
         sources,

@@ -228,6 +228,7 @@ def test_opposites_counts_the_texts_that_have_one() -> None:
 
 @pytest.mark.parametrize("loss", ["iad", "released_iad", "iad_soft"])
 def test_only_pairs_of_one_image_count(loss: str) -> None:
+    torch.manual_seed(0)
     own, other = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
     grid = (torch.rand(3, 5, 4, 4) > 0.5).float()
     more: dict[str, Any] = {"temperature": 10} if loss == "iad_soft" else {}
