@@ -41,6 +41,12 @@ Size = Annotated[
     int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: the encoder's.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs.")]
+Epoch = Annotated[
+    Literal["refs", "sentences"] | None,
+    typer.Option(
+        help="An epoch: one expression per reference, or each. Default: sentences for plus, else refs."
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Batch size over all GPUs. Default: 36.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches per optimiser step (gradient accumulation).")]
@@ -71,6 +77,7 @@ def train(
     weight: Weight = None,
     size: Size = None,
     epochs: Epochs = 15,
+    epoch: Epoch = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     accumulate: Accumulate = 1,
