@@ -28,9 +28,15 @@ Recipe = Annotated[
 Threshold = Annotated[
     float, typer.Option(help="Mask threshold, as a fraction of the response map's maximum.")
 ]
+Protocol = Annotated[
+    Literal["standard", "released"],
+    typer.Option(
+        help="How maps become masks, and which targets and expressions count: see docs/training.md."
+    ),
+]
 Sentences = Annotated[
-    Literal["all", "first"],
-    typer.Option(help="Every expression (the standard protocol) or only the first of each reference."),
+    Literal["all", "first"] | None,
+    typer.Option(help="Every expression or only the first of each reference. Default: all; released: first."),
 ]
 Refine = Annotated[
     bool, typer.Option(help="Also score the proposal under the peak, and the oracle (best proposal).")
@@ -64,7 +70,8 @@ def evaluate(
     recipe: Recipe = None,
     stages: TrainedStages = None,
     threshold: Threshold = 1e-9,
-    sentences: Sentences = "all",
+    protocol: Protocol = "standard",
+    sentences: Sentences = None,
     refine: Refine = False,
     size: TrainedSize = None,
     batch_size: BatchSize = 32,
@@ -89,7 +96,7 @@ def evaluate(
         open_sources(data, [dataset], split_by, input, image_root)[0],
         store=store,
         split=split or ("val" if input is None else None),
-        settings=EvalSettings(threshold, size, batch_size, prms=prms, **folders),
+        settings=EvalSettings(threshold, size, batch_size, prms=prms, protocol=protocol, **folders),
         sentences=sentences,
         refine=refine,
         recipe=recipe,
@@ -138,6 +145,8 @@ def _check_is_there(checkpoint: Path) -> None:
 
 def _report_lines(report: Report) -> Iterator[str]:
     metrics = report.metrics
+    counted = {"all": "every expression", "first": "the first expression of each reference"}[report.sentences]
+    yield f"protocol {report.protocol}: {counted}, masks of maps above {report.threshold:g} of the maximum"
     yield _metrics_line(metrics)
     if metrics.proposal_miou is not None and metrics.oracle_miou is not None:
         yield f"refined mIoU {metrics.proposal_miou:.2f} (oracle {metrics.oracle_miou:.2f})"

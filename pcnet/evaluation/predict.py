@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pcnet.data.batch import upsample
 from pcnet.data.images import normalise_pixels, open_rgb, resized
 from pcnet.evaluation.dataset import decode, encode
-from pcnet.evaluation.evaluate import encode_items
+from pcnet.evaluation.responses import encode_items
 from pcnet.metrics import RELEASED_THRESHOLD, binarise, normalise, peak, proposal_under_peak
 from pcnet.model.pcnet import PCNet
 from prep.errors import PrepError
