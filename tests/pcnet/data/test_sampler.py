@@ -117,3 +117,10 @@ def test_the_steps_of_refcoco_are_those_of_the_released_code_and_of_every_senten
     refs, sentences = (Sampler(target, target, 36, seed=0, refs=refs) for refs in (True, False))
     assert 15 * refs.batches_per_epoch == 17_670
     assert 15 * sentences.batches_per_epoch == 50_250
+
+
+def test_samples_that_fill_no_batch_are_one_batch_of_all() -> None:
+    sampler = Sampler(np.array([0, 0, 1]), np.array([0, 1, 2]), batch_size=8, seed=0)
+    assert sampler.batches_per_epoch == 1
+    (batch,) = sampler.order(0)
+    assert sorted(batch) == [0, 1, 2]
