@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from prep.engine.runner import Summary
 
 NOTHING_USABLE, SOME_FAILED = 1, 3
+# From fewer answers nothing is concluded about a model.
+MIN_ANSWERS = 10
 MaxFailed = Annotated[
     str,
     typer.Option(
@@ -80,4 +82,4 @@ def _unkept(summaries: Sequence[Summary]) -> float:
         report = summary.extra.get("report", {})
         asked += report.get("rungs", {}).get("llm", {}).get("tried", 0)
         kept += sum(report.get("sources", {}).get(source, 0) for source in ("llm", "retry", "repaired"))
-    return 1 - kept / asked if asked and kept < asked / 2 else 0.0
+    return 1 - kept / asked if asked >= MIN_ANSWERS and kept < asked / 2 else 0.0

@@ -163,7 +163,7 @@ def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
     noise = torch.randn((1, 3, plan.low, plan.low), generator=torch.Generator().manual_seed(0))
     expected = reference(noise.to(device), plan.mid, plan.inside, plan.size)[0].cpu().numpy()
     work = workspace(plan)
-    for orders in product(range(len(ORDERS)), repeat=2):
+    for orders in product(range(len(ORDERS)), range(len(ORDERS))):
         arrays = (*plan.arrays[:-1], orders)
         if all(kernels.same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(3)):
             return orders

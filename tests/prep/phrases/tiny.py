@@ -218,7 +218,7 @@ def taught_model(folder: Path) -> None:
 
 
 def vllm_stage(folder: Path, max_model_len: int = 736) -> Any:
-    """A vLLM stage of the model in ``folder``; by default too short for expressions of 400 strange letters."""
+    """A vLLM stage of the model in ``folder``; by default too short for 400 strange letters."""
     from prep.phrases.engines.vllm import VllmStage
     from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.phrases.models import resolve
