@@ -102,7 +102,7 @@ def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
     name = CHECKPOINTS[model]
     line = f"mkdir -p checkpoints && curl -L -o checkpoints/{name} {DOWNLOAD}{name}"
     if given is not None:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if path.is_dir():
             path = path / name
         if not path.is_file():
@@ -125,7 +125,7 @@ def _hub_folder() -> Path:
     """The checkpoint folder of ``torch.hub``, found without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return Path(os.path.expanduser(home), "hub", "checkpoints")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
