@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
-from pcnet.evaluation.masks import StoredMasks
+from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
+from pcnet.evaluation.masks import SamMasks, StoredMasks, predicted_masks
 from pcnet.evaluation.outputs import save_cam, save_pseudo, write_report
 from pcnet.evaluation.prms import as_arrays, choose
 from pcnet.evaluation.responses import EvalSettings, Map, responses
-from pcnet.metrics import RELEASED_THRESHOLD, Metrics, SampleScore, score_sample, summarise
+from pcnet.metrics import RELEASED_THRESHOLD, Metrics, SampleScore, binarise, score_sample, summarise
 from pcnet.model.checkpoint import load_model, read_checkpoint
 from pcnet.model.pcnet import PCNet
 from prep.cache.store import open_store
 from prep.datasets.catalogue import Dataset
+from prep.proposals.prompt import PointPrompter
 
 __all__ = ["EvalSettings", "Report", "evaluate", "evaluate_checkpoint", "validator"]
 
@@ -34,7 +36,7 @@ class Report:
     counts the expressions without one (gRefCOCO): ``n``, and ``silent``, those whose map has no positive
     response. ``rows`` are the metrics of every expression, ``skipped`` counts what was not scored. ``prms``
     are the metrics over refs, each with the one map chosen for it. ``protocol``, ``threshold`` and
-    ``sentences`` say how they were computed.
+    ``sentences`` say how they were computed. ``masks`` are the metrics of each kind of mask.
     """
 
     metrics: Metrics
@@ -46,6 +48,7 @@ class Report:
     protocol: str = "standard"
     threshold: float = RELEASED_THRESHOLD
     sentences: str = "all"
+    masks: dict[str, MaskMetrics] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The metrics without the rows, as JSON values; those of ``metrics`` at the top level."""
@@ -57,26 +60,32 @@ class Report:
             "protocol": self.protocol,
             "threshold": self.threshold,
             "sentences": self.sentences,
+            "masks": {kind: metrics.as_dict() for kind, metrics in self.masks.items()},
             **({"prms": self.prms.as_dict()} if self.prms else {}),
         }
 
 
-def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Report:
+def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMasks | None = None) -> Report:
     """Score every item of ``evalset``; the model's mode is restored afterwards."""
+    table: dict[str, list[MaskScore]] = {}
     rows: list[dict[str, Any]] = []
     scores: list[tuple[Item, SampleScore]] = []
     silent: list[bool] = []
     looks: list[tuple[Tensor, Tensor]] = []
-    masks = StoredMasks(evalset)
+    stored = StoredMasks(evalset)
     for item, response in responses(model, evalset, settings, looks):
-        proposals = masks(item)
-        score = score_sample(response, item.mask(), proposals, settings.threshold, item.boxes)
+        proposals, truth = stored(item), item.mask()
+        score = score_sample(response, truth, proposals, settings.threshold, item.boxes)
+        masks = predicted_masks(item, response, score, proposals, sam, settings)
+        found = {kind: _mask_score(kind, mask, item, truth, score) for kind, mask in masks.items()}
+        for kind, one in found.items():
+            table.setdefault(kind, []).append(one)
         if item.truth is None:
             silent.append(score.empty)
         else:
             scores.append((item, score))
-        rows.append(_row(item, score))
-        _save(item, response, proposals, settings)
+        rows.append({**_row(item, score), **_sam_columns(found)})
+        _save(item, response, masks, settings)
     names = sorted({name for item, _ in scores for name in item.groups})
     return Report(
         metrics=summarise(score for _, score in scores),
@@ -87,7 +96,27 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings) -> Report:
         prms=_chosen(evalset.items, scores, looks) if settings.prms else None,
         protocol=settings.protocol,
         threshold=settings.threshold,
+        masks={kind: summarise_masks(scored) for kind, scored in table.items()},
     )
+
+
+def _mask_score(
+    kind: str, mask: NDArray[np.bool_], item: Item, truth: NDArray[np.bool_], score: SampleScore
+) -> MaskScore:
+    """The score of one mask; an oracle also knows whether there is a target."""
+    has_target = item.truth is not None
+    silent = not has_target if kind.startswith("oracle") else score.empty
+    return mask_score(mask, truth, has_target, silent)
+
+
+def _sam_columns(found: Mapping[str, MaskScore]) -> dict[str, float]:
+    """The columns of SAM's masks; those of the other masks are in :class:`pcnet.metrics.SampleScore`."""
+    return {
+        f"{kind}_{name}": getattr(found[kind], name)
+        for kind in ("sam", "oracle_sam")
+        if kind in found
+        for name in ("intersection", "union", "iou")
+    }
 
 
 def _chosen(
@@ -129,6 +158,8 @@ def evaluate_checkpoint(
     settings: EvalSettings | None = None,
     sentences: str | None = None,
     refine: bool = False,
+    prompter: PointPrompter | None = None,
+    oracle: bool = False,
     recipe: str | None = None,
     stages: int | None = None,
     device: str = "auto",
@@ -136,8 +167,9 @@ def evaluate_checkpoint(
 ) -> Report:
     """Score a checkpoint over a split, as ``pcnet eval`` does.
 
-    ``sentences`` is ``all`` or ``first``, by default that of ``settings.protocol``; with ``refine`` the
-    metrics of the chosen proposals are also computed; ``recipe`` and ``stages`` replace the checkpoint's own.
+    ``sentences`` is ``all`` or ``first``, by default that of ``settings.protocol``; ``refine``
+    adds ``proposal`` to ``settings.masks``; ``prompter`` makes the masks ``sam``, with ``oracle`` also those
+    prompted at a point of the target; ``recipe`` and ``stages`` replace the checkpoint's own.
     If ``settings.size`` is ``None``, the size it was trained with is used. With ``out``, the metrics and one
     row per expression are written there.
 
@@ -146,6 +178,8 @@ def evaluate_checkpoint(
     settings = settings or EvalSettings()
     model = load_model(checkpoint, stages, recipe)
     settings = replace(settings, size=settings.size or input_size(checkpoint, model))
+    if refine and "proposal" not in settings.masks:
+        settings = replace(settings, masks=(*settings.masks, "proposal"))
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
     evalset = load_evalset(
@@ -153,11 +187,12 @@ def evaluate_checkpoint(
         open_store(store),
         split,
         sentences=sentences,
-        proposals=refine,
+        proposals="proposal" in settings.masks,
         released=released,
     )
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    report = replace(evaluate(model.to(where), evalset, settings), sentences=sentences)
+    sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
+    report = replace(evaluate(model.to(where), evalset, settings, sam), sentences=sentences)
     if out is not None:
         told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
         told |= {
@@ -193,13 +228,18 @@ def _row(item: Item, score: SampleScore) -> dict[str, Any]:
     }
 
 
-def _save(item: Item, response: Map, proposals: NDArray[np.bool_] | None, settings: EvalSettings) -> None:
+def _save(item: Item, response: Map, masks: Mapping[str, NDArray[np.bool_]], settings: EvalSettings) -> None:
     """Save maps and pseudo masks under the names that a second-stage segmentor reads: image stem, ref,
     sentence.
+
+    The pseudo mask is of the last kind of ``settings.masks``; of an image without proposals it is the map's.
     """
     ref = item.row_id if item.ref_id is None else item.ref_id
     name = f"{Path(item.image).stem}_{ref}_{item.sentence}"
     if settings.save_cam is not None:
         save_cam(settings.save_cam, name, response)
     if settings.save_pseudo is not None:
-        save_pseudo(settings.save_pseudo, name, response, proposals, settings.threshold)
+        mask = masks[settings.masks[-1]]
+        if settings.masks[-1] == "proposal" and not mask.any():
+            mask = binarise(response, settings.threshold)
+        save_pseudo(settings.save_pseudo, name, mask)

@@ -33,7 +33,7 @@ class EvalSettings:
     released code; 0.5 is also common); ``size`` is the side of the network's input; ``save_cam`` and
     ``save_pseudo`` are folders for maps and masks, ``save_stages`` one for the raw maps of every stage. With
     ``prms``, one map per ref is also chosen among those of its expressions: the one most similar to all of
-    them.
+    them. ``masks`` are the kinds of mask to compare, ``map``, ``proposal`` or ``sam``; the last is saved.
     """
 
     threshold: float = RELEASED_THRESHOLD
@@ -45,6 +45,7 @@ class EvalSettings:
     save_stages: Path | None = None
     prms: bool = False
     protocol: str = "standard"
+    masks: tuple[str, ...] = ("map",)
 
 
 def responses(

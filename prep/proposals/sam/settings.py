@@ -91,12 +91,12 @@ def preset(name: str, **changes: Any) -> SamSettings:
     return replace(PRESETS[name], **changes)
 
 
-def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
+def find_checkpoint(model: str, given: str | Path | None = None, flag: str = "--checkpoint") -> Path:
     """The weights file of ``model``: ``given`` if it is a file, else the standard name in the standard
     folders.
 
-    These are the current folder, ``checkpoints/`` and torch hub's cache. Raises PrepError with the download
-    command if there is none.
+    These are the current folder, ``checkpoints/`` and torch hub's cache. ``flag`` is the option for
+    ``given``. Raises PrepError with the download command if there is none.
     """
     _check_choice("model", model, tuple(CHECKPOINTS))
     name = CHECKPOINTS[model]
@@ -117,7 +117,7 @@ def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
     looked = ", ".join(str(place / name) for place in places)
     raise PrepError(
         f"No weights for SAM {model}: looked for {looked}.",
-        f"Download them with\n  {line}\nor set --checkpoint to the file.",
+        f"Download them with\n  {line}\nor set {flag} to the file.",
     )
 
 
