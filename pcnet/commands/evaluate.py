@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -58,6 +58,7 @@ PredictionFolder = Annotated[Path, typer.Option(help="Folder for mask.png, stage
 
 
 def evaluate(
+    context: typer.Context,
     checkpoint: Checkpoint,
     store: shared.Store = "prepared",
     data: shared.Data = shared.COCO,
@@ -91,29 +92,34 @@ def evaluate(
 
     Reads the store, the images and the ground truth; prints percentages.
     """
+    _check_is_there(checkpoint)
+    report = _evaluated(context.params)
+    emit(report.as_dict(), _report_lines(report), as_json)
+
+
+def _evaluated(params: Mapping[str, Any]) -> Report:
+    """The evaluation that the command's ``params`` ask for."""
     from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint
 
-    _check_is_there(checkpoint)
-    folders: dict[str, Any] = {"save_cam": save_cam, "save_pseudo": save_pseudo, "save_stages": save_stages}
-    wanted = kinds.kinds_of(mask or [], refine)
-    device = "auto" if gpu_count(gpus, None) else "cpu"
-    report = evaluate_checkpoint(
-        checkpoint,
-        open_sources(data, [dataset], split_by, input, image_root)[0],
-        store=store,
-        split=split or ("val" if input is None else None),
-        settings=EvalSettings(
-            threshold, size, batch_size, prms=prms, protocol=protocol, masks=wanted, **folders
-        ),
-        sentences=sentences,
-        prompter=kinds.prompter_of(wanted, sam, sam_checkpoint, single_mask, device),
-        oracle=oracle,
-        recipe=recipe,
-        stages=stages,
-        device=device,
-        out=out,
+    wanted = kinds.kinds_of(params["mask"] or [], params["refine"])
+    device = "auto" if gpu_count(params["gpus"], None) else "cpu"
+    named = ("threshold", "size", "batch_size", "prms", "protocol", "save_cam", "save_pseudo", "save_stages")
+    settings = EvalSettings(masks=wanted, **{name: params[name] for name in named})
+    sources = open_sources(
+        params["data"], [params["dataset"]], params["split_by"], params["input"], params["image_root"]
     )
-    emit(report.as_dict(), _report_lines(report), as_json)
+    prompter = kinds.prompter_of(
+        wanted, params["sam"], params["sam_checkpoint"], params["single_mask"], device
+    )
+    return evaluate_checkpoint(
+        params["checkpoint"],
+        sources[0],
+        split=params["split"] or ("val" if params["input"] is None else None),
+        settings=settings,
+        prompter=prompter,
+        device=device,
+        **{name: params[name] for name in ("store", "sentences", "oracle", "recipe", "stages", "out")},
+    )
 
 
 def predict(

@@ -182,26 +182,15 @@ def evaluate_checkpoint(
         settings = replace(settings, masks=(*settings.masks, "proposal"))
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
-    evalset = load_evalset(
-        dataset,
-        open_store(store),
-        split,
-        sentences=sentences,
-        proposals="proposal" in settings.masks,
-        released=released,
-    )
+    options = {"proposals": "proposal" in settings.masks, "released": released}
+    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, **options)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
     report = replace(evaluate(model.to(where), evalset, settings, sam), sentences=sentences)
     if out is not None:
         told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
-        told |= {
-            "dataset": dataset.name,
-            "split_by": dataset.split_by,
-            "split": split,
-            "sentences": sentences,
-        }
-        told |= {"checkpoint": str(checkpoint), "store": store}
+        told |= {"dataset": dataset.name, "split_by": dataset.split_by, "split": split}
+        told |= {"sentences": sentences, "checkpoint": str(checkpoint), "store": store}
         write_report(out, report.as_dict(), report.rows, told)
     return report
 

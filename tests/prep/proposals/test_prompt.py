@@ -31,7 +31,8 @@ def test_every_mask_is_the_official_predictors(
             masks, scores, _ = official.predict(
                 np.array([[column, row]]), np.array([1]), multimask_output=not single
             )
-            assert len(masks) == (1 if single else 3)
+            if weights == "ragged":  # the decoder of the smooth one has three masks whatever is asked for
+                assert len(masks) == (1 if single else 3)
             found = prompter.mask(name, lambda image=image: image, row, column)
             assert (found.dtype, found.shape) == (np.bool_, image.shape[:2])
             np.testing.assert_array_equal(found, masks[np.argmax(scores)])
@@ -63,7 +64,7 @@ def test_without_weights_the_download_and_the_flag_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(PrepError, match="sam_vit_h_4b8939.pth") as missing:
+    with pytest.raises(PrepError, match=r"sam_vit_h_4b8939\.pth") as missing:
         open_prompter("vit_h", None, single=False, device="cpu")
     assert "curl" in missing.value.remedy
     assert "--sam-checkpoint" in missing.value.remedy
@@ -90,7 +91,8 @@ def test_models_of_transformers_give_the_masks_of_their_own_call(
     family: str, single: bool, tmp_path: Path
 ) -> None:
     import transformers as hf
-    from test_generators import save_model
+
+    from tests.prep.proposals.test_generators import save_model
 
     folder = save_model(family, tmp_path / family)
     image = np.random.default_rng(0).integers(0, 256, (48, 70, 3), dtype=np.uint8)
