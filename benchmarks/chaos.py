@@ -52,7 +52,7 @@ class Job:
 
 
 def expressions(folder: Path, count: int) -> Path:
-    chance = random.Random(0)
+    rng = random.Random(0)
     words = [
         "man",
         "woman",
@@ -77,14 +77,14 @@ def expressions(folder: Path, count: int) -> Path:
     path = folder / "expressions.jsonl"
     with path.open("w") as file:
         for number in range(count):
-            text = " ".join(chance.choices(words, k=chance.randint(2, 9)))
+            text = " ".join(rng.choices(words, k=rng.randint(2, 9)))
             file.write(json.dumps({"sent": text, "sent_id": number}) + "\n")
     return path
 
 
 def photos(folder: Path, count: int, side: int) -> Path:
     """Images of a few coloured boxes on noise; one file in ten is not an image."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     place = folder / "images"
     place.mkdir()
     for number in range(count):
@@ -92,10 +92,10 @@ def photos(folder: Path, count: int, side: int) -> Path:
         if number % 10 == 9:
             path.write_bytes(b"not an image")
             continue
-        pixels = chance.integers(0, 60, (side, side, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 60, (side, side, 3), dtype=np.uint8)
         for _ in range(4):
-            y, x = chance.integers(0, side * 3 // 4, 2)
-            pixels[y : y + side // 4, x : x + side // 4] = chance.integers(60, 255, 3)
+            y, x = rng.integers(0, side * 3 // 4, 2)
+            pixels[y : y + side // 4, x : x + side // 4] = rng.integers(60, 255, 3)
         Image.fromarray(pixels).save(path, quality=92)
     return place
 
@@ -203,14 +203,14 @@ def serve(pipe: Connection) -> None:
 class Launcher:
     """Starts the command of a job; its constructor completes the first, uninterrupted run."""
 
-    def __init__(self, job: Job, calm: Path, workers: int) -> None:
+    def __init__(self, job: Job, uninterrupted: Path, workers: int) -> None:
         self.job, self.workers = job, workers
         self.pipe, theirs = multiprocessing.Pipe()
         # Not a daemon: daemons may not have child processes, and vLLM starts one.
         self.server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,))
         self.server.start()
-        self.pipe.send((command(job, calm, workers), str(calm) + ".log"))
-        self.calm_code: int = self.pipe.recv()
+        self.pipe.send((command(job, uninterrupted, workers), str(uninterrupted) + ".log"))
+        self.uninterrupted_code: int = self.pipe.recv()
 
     def close(self) -> None:
         """Stop the launcher's process."""
@@ -270,11 +270,13 @@ def actors(driver: int) -> list[int]:
     return [int(pid) for pid, _, args in rows if args.startswith("ray::Worker") and belongs(int(pid))]
 
 
-def torment(launcher: Launcher, calm: Path, kills: int, victim: str, chance: random.Random) -> bool:
-    job, folder, began = launcher.job, calm.parent, time.monotonic()
-    if launcher.calm_code != 0:
-        sys.exit((folder / f"{calm.name}.log").read_text())
-    wanted = table(job, calm)
+def kill_repeatedly(
+    launcher: Launcher, uninterrupted: Path, kills: int, victim: str, rng: random.Random
+) -> bool:
+    job, folder, began = launcher.job, uninterrupted.parent, time.monotonic()
+    if launcher.uninterrupted_code != 0:
+        sys.exit((folder / f"{uninterrupted.name}.log").read_text())
+    wanted = table(job, uninterrupted)
     assert wanted.num_rows == job.rows, f"{wanted.num_rows} rows, not {job.rows}"
     warm = folder / f"{job.name}-warm"
     launcher.wait(launcher.start(warm))
@@ -290,7 +292,7 @@ def torment(launcher: Launcher, calm: Path, kills: int, victim: str, chance: ran
             while launcher.alive(run) and not (out / job.stage / ".writer.json").exists():
                 time.sleep(0.005)
             if counted < kills:
-                time.sleep(chance.uniform(0.0, 1.1 * span))
+                time.sleep(rng.uniform(0.0, 1.1 * span))
                 targets = [run] if victim == "driver" else actors(run)[:1]
                 alive = launcher.alive(run)
                 for pid in targets if alive else ():
@@ -324,7 +326,7 @@ def torment(launcher: Launcher, calm: Path, kills: int, victim: str, chance: ran
             file=sys.stderr,
             flush=True,
         )
-    shutil.rmtree(calm)
+    shutil.rmtree(uninterrupted)
     shutil.rmtree(warm)
     middle = f"; median rows at a kill: {int(np.median(sizes))} of {job.rows}" if sizes else ""
     print(
@@ -355,10 +357,10 @@ def main() -> int:
     for name in arguments.jobs:
         with tempfile.TemporaryDirectory() as folder:
             job = jobs(arguments, Path(folder))[name]()
-            chance = random.Random(arguments.seed)
-            calm = Path(folder) / f"{name}-calm"
-            with contextlib.closing(Launcher(job, calm, arguments.workers)) as launcher:
-                good &= torment(launcher, calm, arguments.kills, arguments.victim, chance)
+            rng = random.Random(arguments.seed)
+            uninterrupted = Path(folder) / f"{name}-uninterrupted"
+            with contextlib.closing(Launcher(job, uninterrupted, arguments.workers)) as launcher:
+                good &= kill_repeatedly(launcher, uninterrupted, arguments.kills, arguments.victim, rng)
     return 0 if good else 1
 
 

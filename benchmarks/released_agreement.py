@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -23,10 +24,10 @@ from pcnet.training.objective import step_losses
 SIZES = ClipSizes(1024, 224, (1, 1, 1, 1), 4, 77, 512, 64, 2)
 
 
-class Numbers:
-    """The arrays of the file as tensors."""
+class ReleasedNumbers:
+    """The arrays that the released code computed, as tensors by key."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.arrays = np.load(path)
 
     def __getitem__(self, key: str) -> Tensor:
@@ -36,6 +37,21 @@ class Numbers:
         """The arrays whose keys start with ``prefix``, by the rest of the key."""
         return {key.removeprefix(prefix): self[key] for key in self.arrays.files if key.startswith(prefix)}
 
+    def batch(self) -> Batch:
+        """The batch that the released code was given."""
+        given = self.under("input/")
+        return Batch(
+            images=given["img"],
+            expression_ids=given["word_ids"],
+            phrase_ids=given["llm_word_ids"],
+            grid=given["zs_mask"],
+            partner_expression_ids=given["diff_word_ids"],
+            partner_phrase_ids=given["diff_llm_word_ids"],
+            same_image=given["same_img_mark"],
+            negative_ids=given["neg_word_ids"],
+            clip_scores=given["clip_score"],
+        )
+
 
 def show(name: str, ours: Tensor, theirs: Tensor) -> float:
     worst = float(((ours.detach() - theirs).abs() / (1 + theirs.abs())).max())
@@ -43,13 +59,13 @@ def show(name: str, ours: Tensor, theirs: Tensor) -> float:
     return worst
 
 
-def model(numbers: Numbers, stages: int) -> PCNet:
+def model(numbers: ReleasedNumbers, stages: int) -> PCNet:
     network = PCNet(ModelConfig("clip", "released", stages, 32, 0.1, clip=SIZES))
     network.load_state_dict(numbers.under("state/"))
     return network
 
 
-def evaluation(numbers: Numbers) -> list[float]:
+def evaluation(numbers: ReleasedNumbers) -> list[float]:
     given, errors = numbers.under("input/"), []
     for stages in (1, 2, 3, 4):
         texts = given["word_ids"], given["eval_llm_word_ids"]
@@ -61,19 +77,8 @@ def evaluation(numbers: Numbers) -> list[float]:
     return errors
 
 
-def training(numbers: Numbers) -> list[float]:
-    given, errors = numbers.under("input/"), []
-    batch = Batch(
-        images=given["img"],
-        expression_ids=given["word_ids"],
-        phrase_ids=given["llm_word_ids"],
-        grid=given["zs_mask"],
-        partner_expression_ids=given["diff_word_ids"],
-        partner_phrase_ids=given["diff_llm_word_ids"],
-        same_image=given["same_img_mark"],
-        negative_ids=given["neg_word_ids"],
-        clip_scores=given["clip_score"],
-    )
+def training(numbers: ReleasedNumbers) -> list[float]:
+    batch, errors = numbers.batch(), []
     chosen = RECIPES["released"].override({"ras": 1, "anchor": 1, "iad": 1})
     for stages in (1, 3):
         network, here = model(numbers, stages), f"train/K{stages}/"
@@ -94,7 +99,7 @@ def training(numbers: Numbers) -> list[float]:
     return errors
 
 
-def calibration(numbers: Numbers) -> Calibration:
+def calibration(numbers: ReleasedNumbers) -> Calibration:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision = CLIPVisionCfg(layers=1, width=64, patch_size=32, image_size=224)
@@ -103,7 +108,7 @@ def calibration(numbers: Numbers) -> Calibration:
     return Calibration(clip.eval().requires_grad_(False))
 
 
-def functions(numbers: Numbers) -> list[float]:
+def functions(numbers: ReleasedNumbers) -> list[float]:
     grid, scores, same = (numbers[f"input/{name}"] for name in ("zs_mask", "clip_score", "same_img_mark"))
     cam = numbers["loss/cam"].requires_grad_()
     left, right = losses.released_overlap(cam, grid, scores)
@@ -126,6 +131,6 @@ def functions(numbers: Numbers) -> list[float]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: released_agreement.py pcnet_released_small.npz")
-    given = Numbers(sys.argv[1])
+    given = ReleasedNumbers(Path(sys.argv[1]))
     worst = max(evaluation(given) + training(given) + functions(given))
     print(f"{'maximum':52s} {worst:.1e}")

@@ -1,4 +1,4 @@
-"""Makes random journeys over a changing dataset, and compares each store with one made afresh.
+"""Makes random journeys over a changing dataset, and compares each store with one made from scratch.
 
     python benchmarks/soak.py --journeys 300 --seed 0
 
@@ -233,7 +233,7 @@ class Journey:
             assert call(*words) == ""
         mine, other = self.content(self.store), self.content(fresh)
         for name in other:
-            assert mine[name] == other[name], f"{name} differs from a store made afresh"
+            assert mine[name] == other[name], f"{name} differs from a store made from scratch"
         report = verify(open_store(self.store))
         assert report.ok, [str(problem) for problem in report.problems]
 

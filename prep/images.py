@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from prep.inputs import NotPlainError, below, open_plain
+from prep.inputs import LFS_POINTER, NotPlainError, below, open_plain
 from prep.records import ImageRef
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _looks_like(data: bytes) -> str:
     head = data[:512].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML or XML page"
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(LFS_POINTER):
         return "a Git LFS pointer (fetch the file with `git lfs pull`)"
     if head.startswith((b"{", b"[")):
         return "JSON text"

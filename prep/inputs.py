@@ -59,7 +59,7 @@ def below(name: str) -> str | None:
 
 
 def image_name(name: str) -> tuple[str | None, str]:
-    """An image's name in a dataset as a path below the image root, or None and the reason why it is none."""
+    """An image's name in a dataset as a path below the image root, or None and the reason."""
     path = below(name)
     if path is None:
         return None, f"the image {name[:80]!r} leaves the image folder"
@@ -96,7 +96,7 @@ _MAGIC = {
 
 
 def check_text(path: Path, head: bytes) -> None:
-    """Raise the error of a file that begins with ``head`` if that is no UTF-8 text with lines.
+    """Raise the error of a file that begins with ``head`` if it is not UTF-8 text with lines.
 
     Such as a compressed file, or text in UTF-16.
     """

@@ -200,7 +200,7 @@ def test_a_mistyped_replacement_leaves_the_rows(
 
 
 @pytest.mark.slow
-def test_random_journeys_end_in_the_store_that_is_made_afresh(tmp_path: Path) -> None:
+def test_random_journeys_end_in_the_store_that_is_made_from_scratch(tmp_path: Path) -> None:
     from benchmarks.soak import Journey
 
     for seed in range(1000, 1008):

@@ -46,8 +46,10 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
 
 def resized(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """An RGB image as uint8 (3, size, size), resized bilinearly; the aspect ratio is not preserved."""
+    from PIL import Image
+
     if image.size != (size, size):
-        image = image.resize((size, size), 2)  # bilinear
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
 

@@ -66,7 +66,8 @@ def follow(
     no longer has move to the table's rows set aside (unless ``keep_missing``), and back if the input has them
     again; rows that another source has too stay. A row whose error the input no longer causes, or now causes,
     is removed, so that the run makes it again. A repetition after the process died has the same result: rows
-    are written where they go before they are removed where they were.
+    are written where they go before they are removed where they were. In a replacement nothing is taken back:
+    its first committed row would end the rows that it replaces before the run has begun.
 
     Raises :class:`PrepError` if the table has rows of another file of this name that still exists.
     """
@@ -83,7 +84,8 @@ def follow(
         done.set_aside = len(changes.gone)
         _set_aside(writer, changes.gone)
     _apply(writer, changes)
-    done.taken_back = _take_back(writer, changes)
+    if not writer.replaces:
+        done.taken_back = _take_back(writer, changes)
     record(writer, origin, changes.keys, keep_missing)
     return done
 

@@ -86,16 +86,12 @@ def _stage_status(stage: StageStore) -> StageStatus | None:
     manifest = reader.manifest
     if manifest is None:
         return None
-    statuses: Counter[str] = Counter()
-    if "status" in stage.schema.names:
-        for batch in reader.batches(columns=["status"]):
-            statuses.update({e["values"]: e["counts"] for e in batch.column(0).value_counts().to_pylist()})
     return StageStatus(
         stage=stage.name,
         rows=manifest.rows,
         shards=len(manifest.shards),
         bytes=sum(shard.bytes for shard in manifest.shards.values()),
-        statuses=dict(statuses),
+        statuses=dict(reader.statuses()),
         settings=manifest.settings,
         fingerprint=manifest.fingerprint,
         created=manifest.created,

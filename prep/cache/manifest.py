@@ -124,7 +124,7 @@ class Manifest:
                 shards={entry["name"]: _shard(entry) for entry in value["shards"]},
                 finished=value["finished"],
                 runs=value["runs"],
-                sources=dict(value.get("sources", {})),
+                sources={name: _source(entry) for name, entry in value.get("sources", {}).items()},
                 folded=value["folded"],
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -139,8 +139,16 @@ def _shard(entry: Mapping[str, Any]) -> Shard:
     """A listed shard. It is read, linked and deleted by its name, so this is a plain name of a shard."""
     shard = Shard(**entry)
     if not is_shard(shard.name):
-        raise ValueError(f"{shard.name!r} is no name of a shard")
+        raise ValueError(f"{shard.name!r} is not the name of a shard")
     return shard
+
+
+def _source(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A source as :class:`prep.cache.sources.Origin` records it."""
+    kinds = {"place": str, "root": str, "inputs": dict, "keeps_missing": bool}
+    if any(not isinstance(entry[name], kind) for name, kind in kinds.items()):
+        raise TypeError(f"{entry!r:.80} is not a source of rows")
+    return dict(entry)
 
 
 def _broken(where: str, error: Exception) -> PrepError:

@@ -107,7 +107,7 @@ def read_keys(files: Files, manifest: Manifest, source: str) -> Hashes | None:
         return None
     try:
         keys = np.load(io.BytesIO(files.read(name)), allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError):
         return None
     return keys if keys.dtype == np.uint64 and keys.ndim == 1 else None
 

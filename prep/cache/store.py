@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,14 @@ class StageReader:
             yield from self.dataset().to_batches(
                 columns=columns, filter=filter, batch_readahead=2, fragment_readahead=1
             )
+
+    def statuses(self) -> Counter[str]:
+        """How many committed rows have each ``status``; empty for a table without this column."""
+        counts: Counter[str] = Counter()
+        if "status" in self.stage.schema.names:
+            for batch in self.batches(columns=["status"]):
+                counts.update({e["values"]: e["counts"] for e in batch.column(0).value_counts().to_pylist()})
+        return counts
 
     def keys(self) -> KeySet:
         """The keys of the committed rows (8 bytes each in memory)."""

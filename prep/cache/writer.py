@@ -127,6 +127,11 @@ class StageWriter:
             self._keys = self.stage.reader().keys()
         return self._keys
 
+    @property
+    def replaces(self) -> bool:
+        """Whether the rows that this run replaces are still committed."""
+        return self._replaced is not None
+
     def forget_keys(self) -> None:
         """Read the keys again on next use: rows have been removed."""
         self._keys = None

@@ -51,17 +51,10 @@ def end_run(summaries: Sequence[Summary], store: Store, limit: str) -> None:
 
     Rows that an earlier run left with an error count as well: a repeated command does not make them better.
     """
-    stage = summaries[0].stage if summaries else "scores"
+    stage = summaries[0].stage
     reader = store.stage(stage).reader()
-    if "status" not in reader.stage.schema.names:
-        return
-    failed = sum(
-        entry["counts"]
-        for batch in reader.batches(["status"])
-        for entry in batch.column(0).value_counts().to_pylist()
-        if entry["values"] == "error"
-    )
-    code, here = exit_code(failed, reader.num_rows, limit), sum(summary.failed for summary in summaries)
+    failed, here = reader.statuses()["error"], sum(summary.failed for summary in summaries)
+    code = exit_code(failed, reader.num_rows, limit)
     if failed:
         before = f", {failed - here:,} of them from earlier runs" if failed > here else ""
         say(f"{failed:,} of {reader.num_rows:,} rows of {stage} have an error{before}", to_stderr=True)

@@ -61,7 +61,7 @@ def expression_text(value: str) -> str:
 
 
 def _character(entity: str) -> str:
-    """What an entity stands for; the entity itself where that is no character."""
+    """What an entity stands for; the entity itself if that is not a character."""
     name = entity[1:]
     found = html.unescape(entity) if name.startswith("#") else html.entities.html5.get(name, "\ufffd")
     return entity if found in ("", "\ufffd") else found

@@ -39,8 +39,7 @@ class JsonlDataset:
         self.place = path
         self.flags = f"--input {path}" + (f" --image-root {root}" if root != path.parent else "")
         self.name, self.split_by = rows.clean_text(path.stem), ""
-        # Why images of the last complete iteration were left out, and how often.
-        # The fields of other names, and how often each occurs, as of the last complete iteration.
+        # Of the last complete iteration: the fields of other names and why images were left out, with counts.
         self.unused_fields: Mapping[str, int] = {}
         self.left_out: Mapping[str, int] = {}
 
@@ -71,7 +70,7 @@ class JsonlDataset:
                 if draft.image is not None:
                     yield draft.image, draft.image_id
                 elif line.entry.get("image") is not None:
-                    refused[f"rows whose image is no path below {self.root}"] += 1
+                    refused[f"rows whose image is not a path below {self.root}"] += 1
         self.left_out = refused
 
     def inputs(self) -> dict[str, str]:
@@ -138,7 +137,7 @@ class JsonlDataset:
         if isinstance(named, str):
             image, reason = image_name(rows.clean_text(named))
         elif named is not None:
-            reason = f"the image {str(named)[:80]} is no text"
+            reason = f"the image {str(named)[:80]} is not text"
         if reason:
             problem = problem or f"line {line.number}: {reason}"
         texts = {name: _name(entry.get(name)) for name in ("dataset", "split_by", "split")}

@@ -146,7 +146,7 @@ class Reader(pickle._Unpickler):
                 continue
             parts = key if type(key) is tuple else (key,)
             if len(parts) > 16 or not all(map(_is_short, parts)):
-                raise TypeError("a key that is no short scalar or tuple of them")
+                raise TypeError("a key that is not a short scalar or a tuple of them")
             self.odd_keys += parts is key or (type(key) is int and key.bit_length() > 64)
             if self.odd_keys > MAX_ODD_KEYS:
                 refuse(self.name, f"more than {MAX_ODD_KEYS:,} keys are tuples or huge numbers")

@@ -54,8 +54,8 @@ class _RichBar(Bar):
 
 @contextmanager
 def progress(label: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Bar]:
-    """A bar for ``total`` rows (``None``: not known), or lines if standard error is no terminal; none if
-    ``quiet``.
+    """A bar for ``total`` rows (``None``: not known), or lines if standard error is not a terminal; none
+    if ``quiet``.
     """
     if quiet or not sys.stderr.isatty():
         yield Bar() if quiet else _Lines(label, total)

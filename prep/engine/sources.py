@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 def origin_of(source: Source) -> Origin:
-    """How the tables that are made of a source identify it."""
+    """How the tables that are made of a source identify it; its annotation files are hashed."""
     place, inputs = os.path.abspath(source.place), source.inputs()
     name = os.path.basename(place) if inputs else place
     if source.split_by:
@@ -49,31 +49,30 @@ def origin_of(source: Source) -> Origin:
 
 
 def follow_source(
-    writer: StageWriter, source: Source, entries: Callable[[], Iterable[Entry]], *, keep_missing: bool
+    writer: StageWriter, origin: Origin, entries: Callable[[], Iterable[Entry]], *, keep_missing: bool
 ) -> dict[str, int]:
     """Bring a table in line with all of a source, by :func:`prep.cache.follow.follow`; count the changes."""
-    origin = origin_of(source)
     if is_followed(writer, origin, keep_missing):
         return {}
     return follow(writer, origin, entries(), keep_missing=keep_missing).counts()
 
 
 def source_options(
-    writer: StageWriter, source: Source, splits: Collection[str] | None, items: Items | None
+    writer: StageWriter, origin: Origin, splits: Collection[str] | None, items: Items | None
 ) -> dict[str, Any]:
     """``run_stage``'s label, selection and total for ``splits`` (None: all) of a source.
 
     ``items`` are counted, so that progress has a total (None: not counted). A folder has no annotation files
     that identify its images: it has no selection, and is scanned each time.
     """
-    inputs = source.inputs()
-    named = {"name": source.name, "split_by": source.split_by, "splits": sorted(splits or [])}
-    selection = {**named, "inputs": inputs} if inputs else None
+    name, split_by = origin.owner
+    named = {"name": name, "split_by": split_by, "splits": sorted(splits or [])}
+    selection = {**named, "inputs": dict(origin.inputs)} if origin.inputs else None
     finished = selection is not None and writer.finished(selection)
     total = None if finished or items is None else sum(1 for _ in items(splits))
-    return {"label": f"{writer.stage.name} {source.name}", "selection": selection, "total": total}
+    return {"label": f"{writer.stage.name} {name}", "selection": selection, "total": total}
 
 
-def inputs_of(sources: Collection[Source]) -> dict[str, str]:
+def inputs_of(origins: Collection[Origin]) -> dict[str, str]:
     """The files of several sources, as the manifest lists them."""
-    return {f"{source.name}/{file}": digest for source in sources for file, digest in source.inputs().items()}
+    return {f"{one.owner[0]}/{file}": digest for one in origins for file, digest in one.inputs.items()}

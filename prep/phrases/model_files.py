@@ -20,7 +20,6 @@ _TRAINING = re.compile(r"(?:training_args|trainer_state|optimizer|scheduler|scal
 def folder_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of a model's files in a folder (64 hex digits).
 
-
     A README, pictures, a training's state and hidden files are no part of the model; a folder that links lead
     to again is read once.
     The hash of a large file is cached by path, size and times in the user's cache folder, so only the first

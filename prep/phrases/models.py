@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from prep.errors import PrepError
+from prep.inputs import LFS_POINTER
 from prep.phrases.model_files import KnownHashes, folder_hash
 
 SHORT_NAMES = {
@@ -28,7 +29,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 _ENDPOINT = re.compile(r"(https?://[^#\s]+)#(\S+)")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _template(file: Path) -> str:
         ) from error
     if "messages" not in text:
         raise PrepError(
-            f"{file} is no chat template: it does not use `messages`.",
+            f"{file} is not a chat template: it does not use `messages`.",
             "Give --chat-template a Jinja file such as a model's chat_template.jinja.",
         )
     return text
@@ -154,7 +154,7 @@ def _gguf(file: Path) -> Model:
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise PrepError(
-                f"{file} is no GGUF file: it does not start with GGUF.",
+                f"{file} is not a GGUF file: it does not start with GGUF.",
                 f"Download it again; a Git LFS pointer needs `git lfs pull`. {NO_MODEL_NEEDED}",
             )
     known = KnownHashes()
@@ -184,7 +184,7 @@ def _local(folder: Path) -> Model:
         )
     for file in weights:
         with file.open("rb") as stream:
-            if stream.read(len(_POINTER)) == _POINTER:
+            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise PrepError(
                     f"{file} is a Git LFS pointer, not weights.",
                     f"Run `git lfs pull` in {folder}. {NO_MODEL_NEEDED}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prep.engine.local import Engine
-from prep.engine.sources import Source, follow_source, inputs_of, source_options
+from prep.engine.sources import Source, follow_source, inputs_of, origin_of, source_options
 from prep.phrases.fallback import unusable
 from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules.decompose import RULES_VERSION
@@ -68,17 +68,17 @@ def run_phrases(
     run: Callable[..., Summary] = run_rules
     if stage is not None:
         run = partial(run_llm, cache=store.cache_uri if cache is None else cache, keep_raw=keep_raw)
-    settings, inputs = phrase_settings(stage), inputs_of(sources)
+    settings, origins = phrase_settings(stage), [origin_of(source) for source in sources]
     summaries = []
     try:
         with (
-            store.stage("phrases").writer(settings, replace=replace, inputs=inputs) as writer,
+            store.stage("phrases").writer(settings, replace=replace, inputs=inputs_of(origins)) as writer,
             Engine[Any](stage or RulesStage(), workers=workers, ray_address=ray_address) as engine,
         ):
-            for source in sources:
+            for source, origin in zip(sources, origins, strict=True):
                 expressions = source.expressions(splits)
-                followed = follow_source(writer, source, partial(_entries, source), keep_missing=keep_missing)
-                options = source_options(writer, source, splits, source.expressions if count else None)
+                followed = follow_source(writer, origin, partial(_entries, source), keep_missing=keep_missing)
+                options = source_options(writer, origin, splits, source.expressions if count else None)
                 summary = run(expressions, engine=engine, writer=writer, arguments=arguments, **options)
                 summary.extra.update(followed)
                 summary.extra["fields of the input that are not used"] = _unused(source)

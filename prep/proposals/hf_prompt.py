@@ -19,8 +19,8 @@ class HfPredictor:
 
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(source)
-            model: Any = AutoModelForMaskGeneration.from_pretrained(source)
+            self._processor: Any = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            model: Any = AutoModelForMaskGeneration.from_pretrained(source, trust_remote_code=False)
             self._model = model.to(self._device).eval()
         except Exception as error:  # transformers and the hub raise many types for an unsuitable source
             reason = str(error).splitlines()[0][:200].rstrip(".")

@@ -16,7 +16,7 @@ from prep.cache.rewrite import cut_rows
 from prep.cache.schema import PROPOSALS
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, run_stage
-from prep.engine.sources import Source, follow_source, inputs_of, source_options
+from prep.engine.sources import Source, follow_source, inputs_of, origin_of, source_options
 from prep.errors import PrepError
 from prep.proposals.rows import Answer, content_key
 from prep.proposals.sam.fidelity import ExactnessStats
@@ -143,18 +143,18 @@ def run_proposals(
     """
     settings, where = stage.settings(), store.cache_uri if cache is None else cache
     stage.answers = _cached_answers(stage, settings, where)
-    summaries = []
+    origins, summaries = [origin_of(source) for source in sources], []
     with (
         store.stage("proposals").writer(
-            settings, replace=replace, cache=where, share=cache is not None, inputs=inputs_of(sources)
+            settings, replace=replace, cache=where, share=cache is not None, inputs=inputs_of(origins)
         ) as writer,
         Engine(stage, workers=workers, ray_address=ray_address) as engine,
         open_seen(where) as seen,
     ):
         retired = _retire_changed(sources, splits, writer, seen)
-        for source in sources:
+        for source, origin in zip(sources, origins, strict=True):
             told = _Told(seen, retired)
-            followed = follow_source(writer, source, partial(_entries, source), keep_missing=keep_missing)
+            followed = follow_source(writer, origin, partial(_entries, source), keep_missing=keep_missing)
             summary = run_stage(
                 engine,
                 _images(source, splits),
@@ -163,7 +163,7 @@ def run_proposals(
                 unit_size=unit_size,
                 work=told,
                 arguments=arguments,
-                **source_options(writer, source, splits, source.images if count else None),
+                **source_options(writer, origin, splits, source.images if count else None),
             )
             summary.extra.update({**told.extra(source), **followed})
             summaries.append(summary)
@@ -213,8 +213,7 @@ def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef
     else:
         if lost:
             raise PrepError(
-                f"There is no folder {Path(lost[0].path).parent}, where the images of {source.name} should "
-                "be.",
+                f"{source.name}: the image folder {Path(lost[0].path).parent} does not exist.",
                 "Set --data or --image-root to their folder; docs/datasets.md says where to download them.",
             )
         why = _reasons(_left_out(source))

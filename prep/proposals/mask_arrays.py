@@ -59,7 +59,7 @@ def _check_array(name: str, stored: npt.NDArray[Any], height: int, width: int) -
 
 def _finite(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if not np.isfinite(mask).all():
-        raise ValueError("a mask has values that are no numbers")
+        raise ValueError("a mask has values that are not numbers")
     return mask
 
 

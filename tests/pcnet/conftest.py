@@ -15,6 +15,7 @@ import torch
 from pycocotools import mask as coco
 from torch import Tensor
 
+from benchmarks.released_agreement import ReleasedNumbers
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.data.batch import Batch
 from pcnet.model.pcnet import PCNet
@@ -34,33 +35,6 @@ SMALL_CLIP = ClipSizes(
     text_width=64,
     text_layers=1,
 )
-
-
-class ReleasedNumbers:
-    """The arrays that the released code computed, as tensors by key."""
-
-    def __init__(self, path: Path) -> None:
-        self.arrays = np.load(path)
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
-
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): self[key] for key in self.arrays.files if key.startswith(prefix)}
-
-    def batch(self) -> Batch:
-        given = self.under("input/")
-        return Batch(
-            images=given["img"],
-            expression_ids=given["word_ids"],
-            phrase_ids=given["llm_word_ids"],
-            grid=given["zs_mask"],
-            partner_expression_ids=given["diff_word_ids"],
-            partner_phrase_ids=given["diff_llm_word_ids"],
-            same_image=given["same_img_mark"],
-            negative_ids=given["neg_word_ids"],
-            clip_scores=given["clip_score"],
-        )
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ import torch
 import triton
 import triton.language as tl
 
-from prep.proposals.sam import kernels_cpu as kernels
+from prep.proposals.sam import strips
 from prep.proposals.sam.upsample import BAND, Geometry
 
 ROWS, COLUMNS = 16, 32  # the pixels of a tile
-HUGE = float(kernels.HUGE)
+HUGE = float(strips.HUGE)
 
 
 @triton.jit

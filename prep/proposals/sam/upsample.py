@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from prep.proposals.sam import kernels_cpu as kernels
 from prep.proposals.sam.simd import LANES, ORDERS
+from prep.proposals.sam.strips import same
 
 Floats = npt.NDArray[np.float32]
 
@@ -165,7 +165,7 @@ def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
     work = workspace(plan)
     for orders in product(range(len(ORDERS)), range(len(ORDERS))):
         arrays = (*plan.arrays[:-1], orders)
-        if all(kernels.same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(3)):
+        if all(same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(3)):
             return orders
     return None
 

@@ -19,6 +19,7 @@ from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from prep.datasets.catalogue import open_jsonl
 from prep.engine.runner import Summary
+from prep.engine.sources import follow_source, origin_of
 from prep.errors import PrepError
 from prep.phrases.run import run_phrases
 
@@ -158,6 +159,34 @@ def test_compact_keeps_what_is_known_of_the_sources(tmp_path: Path) -> None:
     store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[1:])
     assert summary.extra["rows set aside, as the input no longer has them"] == 1
     assert len(held(store, "row_id")) == 4
+
+
+def test_a_replacement_that_fails_does_not_begin_with_rows_that_come_back(tmp_path: Path) -> None:
+    """The rows set aside would else be the first new ones, and end those that they replace."""
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:3])
+    before = content(store)
+    file = tmp_path / "mine.jsonl"
+    file.write_text(lines(*entries()))
+    settings = store.stage("phrases").reader().settings
+    source = open_jsonl(file)
+    rows = [(e.row_id, {"split": e.split, "image_id": e.image_id}, "") for e in source.expressions()]
+    with store.stage("phrases").writer(settings, replace=True) as writer:  # and no row is written
+        follow_source(writer, origin_of(source), lambda: rows, keep_missing=False)
+    assert content(store) == before
+    assert status(store).stages[0].set_aside == 2
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [{"mine.jsonl": {}}, {"mine.jsonl": 3}, {"mine.jsonl": {"place": 3, "root": "", "inputs": {}}}, [1], "x"],
+)
+def test_sources_that_are_none_are_a_broken_manifest(tmp_path: Path, sources: Any) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    manifest = tmp_path / "st/phrases/_manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sources": sources}))
+    with pytest.raises(PrepError, match="not a valid manifest"):
+        run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val"))
 
 
 KILLED = """

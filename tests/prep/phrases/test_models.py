@@ -133,7 +133,7 @@ def test_a_model_in_a_gguf_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     moved.write_bytes(b"GGUF and another rest")
     assert resolve(str(moved)).settings() != model.settings()
     moved.write_bytes(b"version https://git-lfs")
-    with pytest.raises(PrepError, match="no GGUF file"):
+    with pytest.raises(PrepError, match="not a GGUF file"):
         resolve(str(moved))
     for name in ("a.gguf", "b.gguf"):
         (folder / name).write_bytes(b"GGUF")
@@ -165,7 +165,7 @@ def test_a_chat_template_is_part_of_the_key(model_folder: Path, tmp_path: Path) 
     assert given.settings() != plain.settings()
     assert given.settings().items() > plain.settings().items()
     file.write_text("hello")
-    with pytest.raises(PrepError, match="is no chat template"):
+    with pytest.raises(PrepError, match="is not a chat template"):
         resolve(str(model_folder), chat_template=file)
     with pytest.raises(PrepError, match="cannot be read"):
         resolve(str(model_folder), chat_template=tmp_path / "none.jinja")

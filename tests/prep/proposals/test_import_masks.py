@@ -329,7 +329,7 @@ def test_official_arrays_as_tall_as_their_count_are_read(tmp_path: Path) -> None
     (row,) = rows("official", tmp_path, [save(tmp_path, "a.png")])
     np.testing.assert_array_equal(decoded(row), masks)
     np.save(tmp_path / "b.npy", np.where(masks, np.nan, 0))
-    assert "no numbers" in rows("official", tmp_path, [save(tmp_path, "b.png")])[0]["error"]
+    assert "not numbers" in rows("official", tmp_path, [save(tmp_path, "b.png")])[0]["error"]
 
 
 def test_official_arrays_that_are_none(tmp_path: Path) -> None:

@@ -95,10 +95,10 @@ def test_a_missing_folder_costs_its_own_images_wherever_it_stands(
 
 def test_sources_without_a_usable_image_end_the_run_in_words(photos: Path, tmp_path: Path) -> None:
     listing(photos / "said.jsonl", "typo/9.png", "typo/8.png")
-    with pytest.raises(PrepError, match=r"There is no folder .*typo"):
+    with pytest.raises(PrepError, match=r"the image folder .*typo does not exist"):
         propose(photos, tmp_path / "store", listed=True)
     listing(photos / "said.jsonl", "../9.png")
-    with pytest.raises(PrepError, match=r"has no images in .* \(left out: 1: rows whose image is no path"):
+    with pytest.raises(PrepError, match=r"has no images in .* \(left out: 1: rows whose image is not a path"):
         propose(photos, tmp_path / "store", listed=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/a.txt").touch()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -59,27 +56,14 @@ print(f"settled {SETTLED}")
 """
 
 
-def run(device: str, repository: Path, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, device],
-        cwd=repository,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_interpreted(repository: Path) -> None:
-    assert int(run("cpu", repository, TRITON_INTERPRET="1").split()[-1]) >= 16
+def test_interpreted(python: Callable[..., str]) -> None:
+    assert int(python("-c", SCRIPT, "cpu", TRITON_INTERPRET="1").split()[-1]) >= 16
 
 
-def test_on_the_gpu(repository: Path) -> None:
+def test_on_the_gpu(python: Callable[..., str]) -> None:
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    assert int(run("cuda", repository).split()[-1]) >= 16
+    assert int(python("-c", SCRIPT, "cuda").split()[-1]) >= 16
