@@ -2,6 +2,7 @@
 
 python benchmarks/scale.py listing --rows 1000000    # images through a generator that opens no file
 python benchmarks/scale.py rules --rows 10000000     # expressions through the rules
+python benchmarks/scale.py changes --rows 1000000    # a JSONL file by rules: first, again, after an edit
 python benchmarks/scale.py nodes                     # seconds per unit in process and on 1, 2 and 4 Ray nodes
 python benchmarks/scale.py costs --expression-rate 832 --image-rate 10.8     # GPU hours and storage
 """
@@ -158,6 +159,49 @@ def fill(
         )
 
 
+CHANGES = """
+import resource, sys, time
+from pathlib import Path
+start, cpu = time.perf_counter(), time.process_time()
+from prep.cache.store import open_store
+from prep.datasets.catalogue import open_jsonl
+from prep.phrases.run import run_phrases
+summary = run_phrases(None, [open_jsonl(Path(sys.argv[1]))], open_store(sys.argv[2], create=True))[0]
+changes = {name: count for name, count in summary.extra.items() if isinstance(count, int)}
+mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+print(f"{summary.done:,} rows made, {summary.reused:,} reused, {changes or 'no change'}: {wall:.1f} s")
+print(f"  {cpu:.1f} s of CPU, at most {mib:.0f} MiB")
+"""
+
+
+def changes(count: int) -> None:
+    """The command on a file of distinct expressions, again, and after two splits changed and one line left."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, store = Path(folder, "mine.jsonl"), Path(folder, "prepared")
+
+        def run(name: str) -> None:
+            command = [sys.executable, "-c", CHANGES, str(file), str(store)]
+            print(
+                f"{name}: {subprocess.run(command, capture_output=True, text=True, check=True).stdout}",
+                end="",
+            )
+
+        texts = expressions(count)
+        lines = [
+            json.dumps({"sent": f"{text.text} {number}", "image": text.image, "split": text.split})
+            for number, text in enumerate(texts)
+        ]
+        file.write_text("\n".join(lines))
+        run("first run")
+        run("re-run")
+        for changed in (0, count // 2):
+            lines[changed] = lines[changed].replace('"train"', '"val"')
+        del lines[7]
+        file.write_text("\n".join(lines))
+        run("after an edit")
+
+
 def nodes(units: int, size: int) -> None:
     """Time per unit of a stage that does nothing, in process and on Ray nodes with one worker each."""
     import ray
@@ -219,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["listing", "rules", "nodes", "costs"])
+    parser.add_argument("what", choices=["listing", "rules", "changes", "nodes", "costs"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--expression-rate", type=float, default=832, help="expressions/s per GPU")
@@ -237,6 +281,8 @@ def main() -> None:
 
         stage = RulesStage(Resources())
         fill("phrases", stage, expressions(count), lambda expression: expression.row_id, 4096, count)
+    elif arguments.what == "changes":
+        changes(count)
     elif arguments.what == "nodes":
         nodes(arguments.units, 256)
     else:
