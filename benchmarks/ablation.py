@@ -124,6 +124,7 @@ def perform(run: Run, out: Path, threads: int) -> dict[str, Any]:
             settings=arm.settings,
             lr=BEGUN_RATE if run.begin else None,
             steps=run.steps,
+            epoch="sentences",  # the same data for every arm
             seed=run.seed,
             threads=threads,
             quiet=True,

@@ -22,7 +22,7 @@ from pcnet.data.images import Pixels, normalise_pixels
 from pcnet.data.table import Selection as Rows
 from pcnet.data.table import load_samples
 from pcnet.evaluation.dataset import Item, decode, load_evalset
-from pcnet.evaluation.evaluate import encode_items
+from pcnet.evaluation.responses import encode_items
 from pcnet.metrics import iou, oracle_proposal
 from pcnet.model.checkpoint import load_model
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES

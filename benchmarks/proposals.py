@@ -143,9 +143,13 @@ def random_model(options: argparse.Namespace) -> Any:
 
 
 def ours(network: Any, **settings: Any) -> Any:
+    """Our generator, with as many threads as the reference has."""
+    import torch
+
     from prep.proposals.sam.generator import SamGenerator, SamSettings
 
-    generator = SamGenerator(SamSettings(threads=1, **settings), load=lambda _: network)
+    threads = torch.get_num_threads()
+    generator = SamGenerator(SamSettings(threads=threads, **settings), load=lambda _: network)
     generator.open()
     return generator
 

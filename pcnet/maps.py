@@ -17,6 +17,14 @@ def normalised(response: Tensor) -> Tensor:
     return positive / positive.amax((-2, -1), keepdim=True).clamp(min=EPSILON)
 
 
+def released_map(response: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,C,h,w) responses at the size of the network's input as the released code scores them: after ReLU,
+    enlarged to ``size`` (H,W) with the corner pixels aligned, and divided by the maximum + 1e-5.
+    """
+    positive = F.interpolate(response.relu(), size=size, mode="bilinear", align_corners=True)
+    return positive / (positive.amax((-2, -1), keepdim=True) + EPSILON)
+
+
 def on_grid(maps: Tensor, grid: Tensor) -> Tensor:
     """(B,1,h,w) maps resized bilinearly to the grid of the (B,M,g,g) proposals."""
     return F.interpolate(maps, size=grid.shape[-2:], mode="bilinear", align_corners=False)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Masks = Sequence[Mask] | NDArray[np.bool_]  # (P, H, W), or a list of P masks
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
 Response = NDArray[np.floating]
 
+NOWHERE: Box = (0, 0, 0, 0)
 RELEASED_THRESHOLD = 1e-9  # foreground threshold of the released code, after ReLU and division by the maximum
 
 
@@ -51,7 +53,7 @@ def iou(predicted: Mask, truth: Mask) -> float:
     return intersection / union if union else 0.0
 
 
-def box_of(mask: Mask) -> tuple[int, int, int, int] | None:
+def box_of(mask: Mask) -> Box | None:
     """The tight box of a mask as (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; ``None`` for an empty
     mask.
     """
@@ -62,7 +64,7 @@ def box_of(mask: Mask) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def box_iou(a: tuple[int, int, int, int] | None, b: tuple[int, int, int, int] | None) -> float:
+def box_iou(a: Box | None, b: Box | None) -> float:
     """IoU of two boxes as :func:`box_of` gives them; 0 if either is missing."""
     if a is None or b is None:
         return 0.0
@@ -135,11 +137,13 @@ def score_sample(
     truth: Mask,
     proposals: Masks | None = None,
     threshold: float = RELEASED_THRESHOLD,
+    boxes: Sequence[Box] = (),
 ) -> SampleScore:
     """Compute all metrics of one expression.
 
     ``response`` is the raw map (H, W), before any ReLU; ``truth`` bool (H, W); ``proposals`` bool (P, H, W)
-    or ``None`` for no refinement. ``empty`` means that no value of the response is positive.
+    or ``None`` for no refinement; ``boxes`` are the boxes of Hit, by default the box of ``truth``. ``empty``
+    means that no value of the response is positive.
     """
     row, column = peak(response)
     predicted = binarise(response, threshold)
@@ -156,7 +160,7 @@ def score_sample(
         union=union,
         iou=shared / union if union else 0.0,
         point=bool(truth[row, column]),
-        hit_box=box is not None and box[0] <= column < box[2] and box[1] <= row < box[3],
+        hit_box=any(x0 <= column < x1 and y0 <= row < y1 for x0, y0, x1, y1 in boxes or [box or NOWHERE]),
         box_iou=box_iou(box_of(predicted), box),
         empty=not bool((response > 0).any()),
         peak_y=row,

@@ -37,6 +37,10 @@ RECIPES = {
 }
 
 
+# What an epoch is: the released code draws one expression per reference.
+EPOCHS = {"paper": "refs", "released": "refs", "plus": "sentences"}
+
+
 def recipe(name: str, weights: dict[str, float] | None = None, **changes: object) -> Recipe:
     """The named recipe with some weights and settings replaced; unknown names raise PrepError."""
     if name not in RECIPES:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -53,6 +54,21 @@ def write_whole(target: Path, data: bytes | pa.Buffer, *, durable: bool = True) 
 def _new_file(path: str, flags: int) -> int:
     """Open a file that must not exist, not even as a link: nobody else's file is ever written to."""
     return os.open(path, flags & ~os.O_TRUNC | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def user_cache() -> Path:
+    """The folder of the user's caches: ``$XDG_CACHE_HOME``, or ``.cache`` in the home folder.
+
+    A user of a container may have neither: then it is a folder of this user alone among the temporary files.
+    """
+    home = os.path.expanduser("~")  # returned as it is if nothing tells the home folder
+    if (given := os.environ.get("XDG_CACHE_HOME")) or home != "~":
+        return Path(given or os.path.join(home, ".cache"))
+    folder = Path(tempfile.gettempdir(), f"pcnet-prep-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PrepError(f"{folder} belongs to somebody else.", "Set XDG_CACHE_HOME to a folder of your own.")
+    return folder
 
 
 def sync_folder(folder: Path) -> None:

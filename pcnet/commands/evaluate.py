@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from pcnet.commands import masks as kinds
 from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
@@ -28,13 +29,17 @@ Recipe = Annotated[
 Threshold = Annotated[
     float, typer.Option(help="Mask threshold, as a fraction of the response map's maximum.")
 ]
+Protocol = Annotated[
+    Literal["standard", "released"],
+    typer.Option(
+        help="How maps become masks, and which targets and expressions count: see docs/training.md."
+    ),
+]
 Sentences = Annotated[
-    Literal["all", "first"],
-    typer.Option(help="Every expression (the standard protocol) or only the first of each reference."),
+    Literal["all", "first"] | None,
+    typer.Option(help="Every expression or only the first of each reference. Default: all; released: first."),
 ]
-Refine = Annotated[
-    bool, typer.Option(help="Also score the proposal under the peak, and the oracle (best proposal).")
-]
+Refine = Annotated[bool, typer.Option(help="Add --mask proposal.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Batch size.")]
 FiguresFolder = Annotated[
     Path | None, typer.Option(help="Folder for the metrics (JSON) and one row per expression (Parquet).")
@@ -53,6 +58,7 @@ PredictionFolder = Annotated[Path, typer.Option(help="Folder for mask.png, stage
 
 
 def evaluate(
+    context: typer.Context,
     checkpoint: Checkpoint,
     store: shared.Store = "prepared",
     data: shared.Data = shared.COCO,
@@ -64,8 +70,14 @@ def evaluate(
     recipe: Recipe = None,
     stages: TrainedStages = None,
     threshold: Threshold = 1e-9,
-    sentences: Sentences = "all",
+    protocol: Protocol = "standard",
+    sentences: Sentences = None,
+    mask: kinds.MaskKinds = None,
     refine: Refine = False,
+    sam: kinds.SamModel = "vit_h",
+    sam_checkpoint: kinds.SamCheckpoint = None,
+    single_mask: kinds.SingleMask = False,
+    oracle: kinds.Oracle = False,
     size: TrainedSize = None,
     batch_size: BatchSize = 32,
     out: FiguresFolder = None,
@@ -76,28 +88,38 @@ def evaluate(
     gpus: shared.Gpus = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Evaluate a checkpoint on a split: mIoU, oIoU and PointM.
+    """Evaluate a checkpoint on a split: mIoU, oIoU and precision of its masks, and PointM.
 
     Reads the store, the images and the ground truth; prints percentages.
     """
+    _check_is_there(checkpoint)
+    report = _evaluated(context.params)
+    emit(report.as_dict(), _report_lines(report), as_json)
+
+
+def _evaluated(params: Mapping[str, Any]) -> Report:
+    """The evaluation that the command's ``params`` ask for."""
     from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint
 
-    _check_is_there(checkpoint)
-    folders: dict[str, Any] = {"save_cam": save_cam, "save_pseudo": save_pseudo, "save_stages": save_stages}
-    report = evaluate_checkpoint(
-        checkpoint,
-        open_sources(data, [dataset], split_by, input, image_root)[0],
-        store=store,
-        split=split or ("val" if input is None else None),
-        settings=EvalSettings(threshold, size, batch_size, prms=prms, **folders),
-        sentences=sentences,
-        refine=refine,
-        recipe=recipe,
-        stages=stages,
-        device="auto" if gpu_count(gpus, None) else "cpu",
-        out=out,
+    wanted = kinds.kinds_of(params["mask"] or [], params["refine"])
+    device = "auto" if gpu_count(params["gpus"], None) else "cpu"
+    named = ("threshold", "size", "batch_size", "prms", "protocol", "save_cam", "save_pseudo", "save_stages")
+    settings = EvalSettings(masks=wanted, **{name: params[name] for name in named})
+    sources = open_sources(
+        params["data"], [params["dataset"]], params["split_by"], params["input"], params["image_root"]
     )
-    emit(report.as_dict(), _report_lines(report), as_json)
+    prompter = kinds.prompter_of(
+        wanted, params["sam"], params["sam_checkpoint"], params["single_mask"], device
+    )
+    return evaluate_checkpoint(
+        params["checkpoint"],
+        sources[0],
+        split=params["split"] or ("val" if params["input"] is None else None),
+        settings=settings,
+        prompter=prompter,
+        device=device,
+        **{name: params[name] for name in ("store", "sentences", "oracle", "recipe", "stages", "out")},
+    )
 
 
 def predict(
@@ -105,6 +127,10 @@ def predict(
     image: ImageFile,
     text: Text,
     generator: GeneratorName = "none",
+    mask: kinds.MaskKind = None,
+    sam: kinds.SamModel = "vit_h",
+    sam_checkpoint: kinds.SamCheckpoint = None,
+    single_mask: kinds.SingleMask = False,
     out: PredictionFolder = Path("prediction"),
     size: TrainedSize = None,
     stages: TrainedStages = None,
@@ -120,9 +146,13 @@ def predict(
 
     _check_is_there(checkpoint)
     model = load_model(checkpoint, stages)
-    masks = propose([image], generator)[0] if generator != "none" else []
+    (kind,) = kinds.kinds_of([mask or ("map" if generator == "none" else "proposal")])
+    if kind == "proposal" and generator == "none":
+        raise PrepError("--mask proposal needs masks to choose from.", "Add --generator segments or sam.")
+    prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto")
+    masks = propose([image], generator)[0] if kind == "proposal" else []
     side = size or input_size(checkpoint, model)
-    found = ground(model, image, text, decompose(text).phrases, masks, size=side)
+    found = ground(model, image, text, decompose(text).phrases, masks, size=side, prompter=prompter)
     paths = save(found, image, out)
     lines = [f"phrases: {' | '.join(found.phrases)}", f"peak: x {found.peak[1]}, y {found.peak[0]}"]
     emit(as_dict(found), [*lines, *(f"{name}: {path}" for name, path in paths.items())], as_json)
@@ -138,9 +168,10 @@ def _check_is_there(checkpoint: Path) -> None:
 
 def _report_lines(report: Report) -> Iterator[str]:
     metrics = report.metrics
+    counted = {"all": "every expression", "first": "the first expression of each reference"}[report.sentences]
+    yield f"protocol {report.protocol}: {counted}, masks of maps above {report.threshold:g} of the maximum"
     yield _metrics_line(metrics)
-    if metrics.proposal_miou is not None and metrics.oracle_miou is not None:
-        yield f"refined mIoU {metrics.proposal_miou:.2f} (oracle {metrics.oracle_miou:.2f})"
+    yield from kinds.table_lines(report.masks)
     if report.prms is not None:
         yield f"one map per reference: {_metrics_line(report.prms)}"
     for name, group in report.groups.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,6 +41,12 @@ Size = Annotated[
     int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: the encoder's.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs.")]
+Epoch = Annotated[
+    Literal["refs", "sentences"] | None,
+    typer.Option(
+        help="An epoch: one expression per reference, or each. Default: sentences for plus, else refs."
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Batch size over all GPUs. Default: 36.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches per optimiser step (gradient accumulation).")]
@@ -70,6 +77,7 @@ def train(
     weight: Weight = None,
     size: Size = None,
     epochs: Epochs = 15,
+    epoch: Epoch = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     accumulate: Accumulate = 1,
@@ -84,17 +92,18 @@ def train(
 
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
-    from pcnet.training.launch import is_launched, is_lead, relaunch
+    from pcnet.training.launch import is_launched, is_lead, relaunch, stop_with_launcher
     from pcnet.training.trainer import train as run
 
     devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
+    stop_with_launcher()
     config = _config(context.params, "auto" if devices else "cpu")
     trained = run(config, _validator(config, context.params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
-        emit(result, _lines(trained, validated=val_split is not None), as_json)
+        emit(result, _lines(trained, config), as_json)
 
 
 def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
@@ -150,7 +159,16 @@ def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | Non
     return validator(source, store=config.store, split=config.val_split, size=config.resolved().size)
 
 
-def _lines(trained: Trained, *, validated: bool) -> Iterator[str]:
+def _lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
     yield f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}"
-    if not validated:
+    if trained.metrics is not None:
+        last = trained.metrics
+        figures = f"mIoU {last.miou:.2f}  oIoU {last.oiou:.2f}  PointM {last.pointm:.2f}  n {last.n:,}"
+        yield f"{config.val_split}: {figures}"
+    else:
         yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."
+    given = ["--data", config.data, "--dataset", config.dataset]
+    if config.input is not None:
+        given = ["--input", config.input, "--image-root", config.data]
+    command = ["pcnet", "eval", "--checkpoint", str(trained.best), "--store", config.store, *given]
+    yield f"Next: {shlex.join(command)}"

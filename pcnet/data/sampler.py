@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 IndexArray = NDArray[np.int64]
 
 # Separate random streams, so that drawing more from one does not change the others.
-_ORDER, _COMPANY = 0, 1
+_ORDER, _COMPANY, _SENTENCE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +44,57 @@ class Sampler:
     ``image`` (S,) is the index of the sample's image. ``target`` (S,) is the index of its target, or -1 if
     the data does not give one; such a sample has no partner and no negative in its own image, as both might
     refer to the same object. The images of one batch are distinct as far as the data allows, because the
-    other expressions of a batch serve as negatives and must come from other images. The last, incomplete
-    batch of an epoch is dropped, unless it is the only one.
+    other expressions of a batch serve as negatives and must come from other images.
+
+    An epoch consists of every sample, and its last, incomplete batch is dropped, unless it is the only one.
+    With ``refs`` it consists of one sample per target, drawn anew in each epoch (one without a target counts
+    as its own), as in the released code: its last batch is filled up with the first samples of the epoch.
     """
 
     def __init__(
-        self, image: IndexArray, target: IndexArray, batch_size: int, seed: int, negatives: int = 0
+        self,
+        image: IndexArray,
+        target: IndexArray,
+        batch_size: int,
+        seed: int,
+        negatives: int = 0,
+        refs: bool = False,
     ) -> None:
-        self.image, self.target = image, target
-        self.batch_size = min(batch_size, len(image))
+        self.image, self.target, self.refs = image, target, refs
         self.seed, self.negatives = seed, negatives
+        own = np.where(target >= 0, target, np.arange(len(target)) + target.max(initial=-1) + 1)
+        _, ref = np.unique(own, return_inverse=True)
+        self._sentences = np.argsort(ref, kind="stable")  # grouped by reference
+        self._counts = np.bincount(ref)
+        self.batch_size = min(batch_size, self._per_epoch)
         by_image = np.argsort(image, kind="stable")
         bounds = np.searchsorted(image[by_image], np.arange(image.max(initial=-1) + 2))
         self._members = by_image
         self._bounds = bounds
 
     @property
+    def _per_epoch(self) -> int:
+        """The number of different samples in an epoch."""
+        return len(self._counts) if self.refs else len(self.image)
+
+    @property
     def batches_per_epoch(self) -> int:
         """The number of batches in an epoch."""
-        return len(self.image) // self.batch_size if self.batch_size else 0
+        if not self.batch_size:
+            return 0
+        return -(-self._per_epoch // self.batch_size) if self.refs else self._per_epoch // self.batch_size
 
     def order(self, epoch: int) -> list[IndexArray]:
-        """The anchors of every batch of ``epoch``: each sample at most once, images distinct within a batch.
+        """The anchors of every batch of ``epoch``; images are distinct within a batch.
 
         A sample whose image is already in the batch stays at the head of the queue for the next batch. If
         fewer images are left than the batch size, the batch is filled in queue order.
         """
-        shuffled = np.random.default_rng([self.seed, epoch, _ORDER]).permutation(len(self.image))
+        shuffled = np.random.default_rng([self.seed, epoch, _ORDER]).permutation(self._per_epoch)
+        if self.refs:
+            chance = np.random.default_rng([self.seed, epoch, _SENTENCE]).random(len(self._counts))
+            place = np.cumsum(self._counts) - self._counts + (chance * self._counts).astype(np.int64)
+            shuffled = self._sentences[place][np.resize(shuffled, self.batches_per_epoch * self.batch_size)]
         batches: list[IndexArray] = []
         waiting: list[int] = []
         position = 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prep.cache.store import Store
 from prep.datasets.catalogue import Dataset
-from prep.datasets.truth import Truth
+from prep.datasets.truth import Box, Truth
 from prep.errors import PrepError
 from prep.masks import rle
 from prep.records import Expression
@@ -28,7 +28,8 @@ class Item:
     """One expression to evaluate.
 
     ``sentence`` is its index within its ref; ``truth`` is the RLE mask, ``None`` if the expression has no
-    target (gRefCOCO); ``groups`` are the expression types under which it is counted.
+    target (gRefCOCO); ``groups`` are the expression types under which it is counted. ``boxes`` are the boxes
+    of Hit where they are not that of ``truth``.
     """
 
     row_id: str
@@ -41,6 +42,7 @@ class Item:
     truth: Rle | None
     size: tuple[int, int]
     groups: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
     def mask(self) -> Mask:
         """The ground-truth mask, bool (H, W); all false without a target."""
@@ -77,10 +79,12 @@ def load_evalset(
     *,
     sentences: str = "all",
     proposals: bool = False,
+    released: bool = False,
 ) -> EvalSet:
     """Join a split's expressions to their phrases by ``row_id`` and read their ground truth.
 
-    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (as in the released code).
+    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (as in the released code). With
+    ``released``, targets and boxes are those of the released code (:class:`prep.datasets.truth.Truth`).
 
     :raises PrepError: if the store lacks rows of the split, or no expression has a mask.
     """
@@ -93,7 +97,8 @@ def load_evalset(
             f"Run: pcnet-prep phrases {dataset.flags} --out {store.uri}",
         )
     skipped: dict[str, int] = {}
-    items = _items(wanted, phrases, Truth(dataset), expression_types(dataset), sentences, skipped)
+    truth = _CodedTruth(Truth(dataset, released), released)
+    items = _items(wanted, phrases, truth, expression_types(dataset), sentences, skipped)
     if not items:
         counts = ", ".join(f"{n} because {why}" for why, n in sorted(skipped.items())[:5])
         raise PrepError(
@@ -118,14 +123,13 @@ def _phrases(store: Store, wanted: set[str], dataset: Dataset) -> dict[str, list
 def _items(
     wanted: Iterable[Expression],
     phrases: Mapping[str, list[str]],
-    truth: Truth,
+    coded: _CodedTruth,
     types: Mapping[str, tuple[str, ...]],
     sentences: str,
     skipped: dict[str, int],
 ) -> list[Item]:
     items: list[Item] = []
     spoken: Counter[int] = Counter()
-    coded = _CodedTruth(truth)
     for expression in wanted:
         sentence = 0
         if expression.ref_id is not None:
@@ -136,10 +140,9 @@ def _items(
         own = phrases[expression.row_id]
         found = coded(expression)
         if found is None or expression.image is None or not own:
-            reason = truth.problems.get(expression.row_id, "it has no image or no phrases")
+            reason = coded.problems.get(expression.row_id, "it has no image or no phrases")
             skipped[reason] = skipped.get(reason, 0) + 1
             continue
-        coded_mask, size = found
         items.append(
             Item(
                 row_id=expression.row_id,
@@ -149,29 +152,36 @@ def _items(
                 image=expression.image,
                 text=expression.text,
                 phrases=tuple(own),
-                truth=coded_mask,
-                size=size,
+                truth=found[0],
+                size=found[1],
                 groups=types.get(str(expression.sent_id), ()),
+                boxes=found[2],
             )
         )
     return items
 
 
 class _CodedTruth:
-    """Ground-truth masks as RLE; consecutive expressions of one ref share one."""
+    """Ground truth with the mask as RLE; consecutive expressions of one ref share one."""
 
-    def __init__(self, truth: Truth) -> None:
-        self._truth = truth
-        self._last: tuple[int | None, tuple[Rle | None, tuple[int, int]] | None] = (None, None)
+    def __init__(self, truth: Truth, released: bool) -> None:
+        self._truth, self._released = truth, released
+        self.problems = truth.problems
+        self._last: tuple[int | None, tuple[Rle | None, tuple[int, int], tuple[Box, ...]] | None] = (
+            None,
+            None,
+        )
 
-    def __call__(self, expression: Expression) -> tuple[Rle | None, tuple[int, int]] | None:
-        """(RLE or ``None`` without a target, (H, W)); ``None`` if there is no usable ground truth."""
+    def __call__(self, expression: Expression) -> tuple[Rle | None, tuple[int, int], tuple[Box, ...]] | None:
+        """(RLE or ``None`` without a target, (H, W), boxes of Hit); ``None`` without usable ground truth."""
         if expression.ref_id is not None and expression.ref_id == self._last[0] and self._last[1]:
             return self._last[1]
         mask = self._truth.mask(expression)
+        boxes = self._truth.boxes(expression) if self._released else ()
         found = None
-        if mask is not None:
-            found = encode(mask) if mask.any() else None, (mask.shape[0], mask.shape[1])
+        if mask is not None and boxes is not None:
+            # Overlapping polygons can leave nothing of a target; it is still one.
+            found = encode(mask) if mask.any() or boxes else None, (mask.shape[0], mask.shape[1]), boxes
         self._last = (expression.ref_id, found)
         return found
 

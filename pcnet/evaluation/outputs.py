@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnet.metrics import binarise, normalise, proposal_under_peak
+from pcnet.metrics import normalise
 from prep.display import without_secrets
 from prep.files import replacing, write_whole
 
@@ -23,18 +23,8 @@ def save_cam(folder: Path, name: str, response: Map) -> None:
     _save(folder / f"{name}.npy", soft)
 
 
-def save_pseudo(
-    folder: Path, name: str, response: Map, proposals: NDArray[np.bool_] | None, threshold: float
-) -> None:
-    """Write a pseudo mask as ``<name>.npy``, uint8 (H, W) in {0, 1}.
-
-    It is the proposal under the peak if there are proposals (P, H, W), else the thresholded map.
-    """
-    chosen = None if proposals is None else proposal_under_peak(response, proposals)
-    if chosen is not None and proposals is not None:
-        mask = proposals[chosen]
-    else:
-        mask = binarise(response, threshold)
+def save_pseudo(folder: Path, name: str, mask: NDArray[np.bool_]) -> None:
+    """Write a pseudo mask as ``<name>.npy``, uint8 (H, W) in {0, 1}."""
     _save(folder / f"{name}.npy", mask.astype(np.uint8))
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pcnet.data.batch import upsample
 from pcnet.data.images import normalise_pixels, open_rgb, resized
 from pcnet.evaluation.dataset import decode, encode
-from pcnet.evaluation.evaluate import encode_items
+from pcnet.evaluation.responses import encode_items
 from pcnet.metrics import RELEASED_THRESHOLD, binarise, peak, proposal_under_peak
 from pcnet.model.pcnet import PCNet
 from prep.errors import PrepError
 from prep.pages import pictures
+from prep.proposals.prompt import PointPrompter
 from prep.records import Proposal
 
 _GAP = 4  # pixels of white between the panels of a picture
@@ -30,8 +31,8 @@ class Prediction:
     """The model's output for an image of H x W pixels.
 
     ``stages`` float32 (K, H, W) are the raw responses of the stages. ``mask`` bool (H, W) is the proposal
-    under the peak of the last response (``proposal`` is its index), or the thresholded response if there are
-    no proposals. ``peak`` is (row, column).
+    under the peak of the last response (``proposal`` is its index), SAM's mask at the peak, or the
+    thresholded response. ``peak`` is (row, column).
     """
 
     text: str
@@ -51,11 +52,13 @@ def predict(
     *,
     size: int = 320,
     threshold: float = RELEASED_THRESHOLD,
+    prompter: PointPrompter | None = None,
 ) -> Prediction:
     """Ground ``text`` in an image file.
 
     ``phrases`` are the phrases of the text (at least one), ``proposals`` the masks to choose from, ``size``
-    the side of the network's input (see :func:`pcnet.evaluation.evaluate.input_size`).
+    the side of the network's input (see :func:`pcnet.evaluation.evaluate.input_size`). With ``prompter``, the
+    mask is SAM's at the peak.
 
     :raises PrepError: if the image cannot be read, the text has no phrases, or the masks have another size.
     """
@@ -75,8 +78,12 @@ def predict(
     for number, one in enumerate(proposals):
         masks[number] = decode({"size": [height, width], "counts": one.counts})
     chosen = proposal_under_peak(stages[-1], masks)
-    mask = binarise(stages[-1], threshold) if chosen is None else masks[chosen]
-    return Prediction(text, tuple(phrases), stages, mask, peak(stages[-1]), chosen)
+    at = peak(stages[-1])
+    if prompter is not None:
+        mask = prompter.mask(str(image), lambda: np.asarray(opened), *at)
+    else:
+        mask = binarise(stages[-1], threshold) if chosen is None else masks[chosen]
+    return Prediction(text, tuple(phrases), stages, mask, at, chosen)
 
 
 def save(prediction: Prediction, image: Path, out: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
 def find_weights(name: str, weights: str | Path) -> Path:
     """The local file of CLIP ``name``'s weights, downloaded if necessary."""
     if str(weights) != "openai":
-        path = Path(weights).expanduser()
+        path = Path(os.path.expanduser(weights))
         if not path.is_file():
             raise PrepError(
                 f"{path}: no such file of CLIP weights.",

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from prep.errors import PrepError
+
 
 class _Gather(torch.autograd.Function):
     """All processes' rows in rank order; backward sums the gradients of the local rows over processes."""
@@ -54,6 +56,22 @@ class Ranks:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self.local = int(os.environ.get("LOCAL_RANK", "0"))
+
+    def device(self, asked: str) -> torch.device:
+        """The device of this process; ``asked`` is ``auto``, ``cuda`` or ``cpu``.
+
+        :raises PrepError: if a GPU was requested and is not available.
+        """
+        found = torch.cuda.device_count()
+        if asked == "cpu" or (asked == "auto" and found == 0):
+            return torch.device("cpu")
+        if self.local >= found:
+            raise PrepError(
+                f"Process {self.local} has no GPU: this machine has {found}.",
+                "Lower --gpus, or use --gpus 0 for the CPU.",
+            )
+        torch.cuda.set_device(self.local)
+        return torch.device("cuda", self.local)
 
     def init(self, device: torch.device) -> None:
         """Initialise the process group from torchrun's environment; does nothing with one process."""

@@ -6,19 +6,22 @@ import contextlib
 import csv
 import io
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prep.cache.files import explained
-from prep.engine.progress import progress
+from prep.display import shown
+from prep.engine.progress import duration, progress
 from prep.files import write_whole
 
 CSV_NAME = "losses.csv"
 VALIDATION_NAME = "validation.csv"
 SETTINGS_NAME = "settings.json"
 _FLUSH_SECONDS = 2.0
+_EPOCH_SECONDS = 2.0
 
 
 class RunLog:
@@ -26,12 +29,24 @@ class RunLog:
 
     A resumed run first drops the rows logged after its checkpoint, so that the file equals that of an
     uninterrupted run. The wall time of each step is in the last column, separate from the reproducible
-    values.
+    values. Unless ``quiet``, ``intro`` is printed first, and a line at the end of each epoch.
     """
 
     def __init__(
-        self, folder: Path, columns: Sequence[str], *, start: int, total: int, quiet: bool = False
+        self,
+        folder: Path,
+        columns: Sequence[str],
+        *,
+        start: int,
+        total: int,
+        per_epoch: int = 0,
+        intro: str = "",
+        quiet: bool = False,
     ) -> None:
+        self._total, self._per_epoch, self._quiet = total, per_epoch, quiet
+        self._began = self._said = time.monotonic()
+        if intro and not quiet:
+            print(shown(intro), file=sys.stderr, flush=True)
         self.path = folder / CSV_NAME
         self.columns = ("step", "epoch", "lr", *columns, "seconds")
         _cut(self.path, self.columns, start)
@@ -57,8 +72,22 @@ class RunLog:
         note = f"loss {losses.get('total', 0.0):.4f}"
         self._bar.update(number - self._start, reused=self._start, note=note)
         self._last = now
+        ends = self._per_epoch > 0 and number % self._per_epoch == 0
+        if ends and not self._quiet and (now - self._said > _EPOCH_SECONDS or number == self._total):
+            self._say_epoch(number, now, note)
         if now - self._flushed > _FLUSH_SECONDS:
             self.flush()
+
+    def _say_epoch(self, number: int, now: float, note: str) -> None:
+        """Print where the run is; epochs of less than :data:`_EPOCH_SECONDS` share a line."""
+        self._said = now
+        seconds = (now - self._began) / max(1, number - self._start)
+        epochs = -(-self._total // self._per_epoch)
+        line = (
+            f"epoch {number // self._per_epoch:,} of {epochs:,}: {note}, step {number:,} of {self._total:,}, "
+            f"{1 / seconds:,.1f} steps/s, {duration(seconds * (self._total - number))} left"
+        )
+        print(line, file=sys.stderr, flush=True)
 
     def metrics(self, number: int, values: Mapping[str, Any]) -> None:
         """Log a validation as a row of validation.csv; a metric that is ``None`` is left empty."""

@@ -20,7 +20,7 @@ from pcnet.model.checkpoint import begin_from
 from pcnet.model.clip_weights import load_calibration_clip, load_clip_weights
 from pcnet.model.encoders import ClipEncoder
 from pcnet.model.pcnet import PCNet
-from pcnet.recipes import model_config
+from pcnet.recipes import EPOCHS, model_config
 from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
 from prep.cache.store import open_store
@@ -49,6 +49,9 @@ RESUMABLE = frozenset(
 )
 
 
+OLD_EPOCH = "sentences"  # of the runs of version 0.1.0, which do not record it
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
@@ -56,10 +59,12 @@ class TrainConfig:
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
     to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``.
     ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
-    ``steps`` sets the length of the run in optimiser steps instead of ``epochs``. ``weights`` overrides loss
-    weights and ``settings`` other parts of the recipe by name. ``begin_from`` is a checkpoint that
-    initialises the weights (see :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only logged: the
-    caller provides the validation.
+    ``epoch`` is ``sentences`` (an epoch is every expression) or ``refs`` (one expression per reference); the
+    default is that of the run in ``out``, or of the recipe. ``steps`` sets the length of the run in optimiser
+    steps instead of ``epochs``. ``weights`` overrides loss weights and ``settings`` other parts of the recipe
+    by name. ``begin_from`` is a checkpoint that initialises the weights (see
+    :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only logged: the caller provides the
+    validation.
     """
 
     store: str = "prepared"
@@ -78,6 +83,7 @@ class TrainConfig:
     settings: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     epochs: int = 15
+    epoch: str | None = None
     steps: int | None = None
     batch_size: int | None = None
     accumulate: int = 1
@@ -148,6 +154,17 @@ class TrainSetup:
     threads: int
     fingerprint: str
 
+    def intro(self, config: TrainConfig, devices: str) -> str:
+        """What is trained, on what, for how long and where to, in one line."""
+        table, epochs = self.table, -(-self.total // self.per_epoch)
+        skipped = "".join(f", {count:,} left out: {why}" for why, count in sorted(table.skipped.items()))
+        return (
+            f"training on {len(table):,} expressions and {len(table.images):,} images of {config.dataset} "
+            f"{config.split}{skipped}; recipe {config.recipe}, {config.encoder}, "
+            f"{self.network.stages} stages, {config.size} px, batch {config.batch_size}; "
+            f"{self.total:,} steps of {epochs:,} epochs; {devices}; to {config.out}"
+        )
+
 
 def prepare(config: TrainConfig) -> TrainSetup:
     """Read the store and prepare the run; ``config`` is already resolved.
@@ -167,7 +184,9 @@ def prepare(config: TrainConfig) -> TrainSetup:
     words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
     network = model_config(recipe, config.encoder, words)
     batch, size = config.batch_size or 1, config.size or 320
-    sampler = Sampler(table.image, table.target, batch, config.seed, config.negatives)
+    sampler = Sampler(
+        table.image, table.target, batch, config.seed, config.negatives, refs=config.epoch == "refs"
+    )
     per_epoch = sampler.batches_per_epoch // config.accumulate
     if per_epoch == 0:
         raise PrepError(
@@ -249,9 +268,17 @@ def fingerprint(table: SampleTable) -> str:
     return digest.hexdigest()
 
 
+def epoch_of(config: TrainConfig, saved: dict[str, Any] | None) -> str:
+    """What an epoch is if the settings do not say it: as in the saved run, else the recipe's."""
+    if saved is None:
+        return EPOCHS.get(config.recipe, OLD_EPOCH)
+    return str(saved.get("training", {}).get("config", {}).get("epoch") or OLD_EPOCH)
+
+
 def differences(begun: dict[str, Any], asked: TrainConfig) -> list[str]:
     """``name: old, new`` for every setting that differs from the run's and may not change."""
     now = asdict(asked)
+    begun = {"epoch": OLD_EPOCH, **begun}
     return [
         f"{name}: was {begun.get(name)!r}, now {now[name]!r}"
         for name in now

@@ -30,6 +30,7 @@ from pcnet.training.setup import (
     TrainConfig,
     build_model,
     differences,
+    epoch_of,
     load_calibration,
     make_optimizer,
     prepare,
@@ -70,7 +71,7 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
     """
     ranks = Ranks()
     config = config.resolved(ranks.size)
-    device = _device(config, ranks)
+    device = ranks.device(config.device)
     # torch's default is the number of cores, or OMP_NUM_THREADS; processes on one machine share the cores.
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
     ranks.init(device)
@@ -84,16 +85,18 @@ class _Run:
     """One process of a run: its data, model, optimiser and position in the schedule."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, device: torch.device) -> None:
-        self.config, self.ranks, self.device = config, ranks, device
         self.out = Path(config.out)
+        path = self.out / LAST
+        self.saved = read_checkpoint(path) if path.exists() and not config.restart else None
+        self.config = config = replace(config, epoch=config.epoch or epoch_of(config, self.saved))
+        self.ranks, self.device = ranks, device
         self.job = prepare(config)
         self.calibration = load_calibration(config, self.job.recipe, device)
         torch.manual_seed(config.seed)
         self.model = build_model(config, self.job).to(device)
         share_batch_norm(self.model, ranks)
         self.model.scope = Scope(pairwise=True, gather=ranks.gather, rank=ranks.rank)
-        self.optimizer = make_optimizer(self.model, config)
-        self.step: int = 0
+        self.optimizer, self.step = make_optimizer(self.model, config), 0
         self.best: dict[str, float] = {}
         self.metrics: Metrics | None = None
 
@@ -141,8 +144,7 @@ class _Run:
             epoch, position = divmod(self.step, self.job.per_epoch)
             for batches in self._batches(epoch, position):
                 rate = self._set_rate()
-                # All processes must leave the loop after the same step, so they exchange this with the
-                # losses.
+                # All processes must leave the loop after the same step: they exchange this with the losses.
                 losses = self.ranks.mean({**self._take(batches), "asked": float(asked.signum > 0)})
                 stop = losses.pop("asked") > 0
                 self.step += 1
@@ -228,7 +230,9 @@ class _Run:
         write_settings(self.out, {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()})
         weights = asdict(self.job.recipe.weights)
         columns = ["total", *(name for name, weight in weights.items() if weight)]
-        return RunLog(self.out, columns, start=self.step, total=self.job.total, quiet=self.config.quiet)
+        intro = self.job.intro(self.config, f"{self.ranks.size} x {self.device.type}")
+        steps = {"start": self.step, "total": self.job.total, "per_epoch": self.job.per_epoch}
+        return RunLog(self.out, columns, **steps, intro=intro, quiet=self.config.quiet)
 
     def _save(self, name: str) -> None:
         if self.ranks.rank:
@@ -244,10 +248,9 @@ class _Run:
 
     def _resume(self) -> None:
         """Resume the run in ``out``, if there is one."""
-        path = self.out / LAST
-        if self.config.restart or not path.exists():
+        path, saved, self.saved = self.out / LAST, self.saved, None
+        if saved is None:
             return
-        saved = read_checkpoint(path)
         state = saved.get("training", {})
         changed = differences(state.get("config", {}), self.config)
         if not changed and state.get("samples") != self.job.fingerprint:
@@ -267,23 +270,6 @@ def learning_rate(step: int, total: int, warmup: int, power: float) -> float:
     ** power.
     """
     return min(1.0, (step + 1) / (warmup + 1)) * float((1.0 - step / total) ** power)
-
-
-def _device(config: TrainConfig, ranks: Ranks) -> torch.device:
-    """The device of this process.
-
-    :raises PrepError: if a GPU was requested and is not available.
-    """
-    found = torch.cuda.device_count()
-    if config.device == "cpu" or (config.device == "auto" and found == 0):
-        return torch.device("cpu")
-    if ranks.local >= found:
-        raise PrepError(
-            f"Process {ranks.local} has no GPU: this machine has {found}.",
-            "Lower --gpus, or use --gpus 0 for the CPU.",
-        )
-    torch.cuda.set_device(ranks.local)
-    return torch.device("cuda", ranks.local)
 
 
 def _not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...]) -> PrepError:

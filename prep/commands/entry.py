@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -40,6 +41,9 @@ def run_program(app: typer.Typer) -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     if not debug:  # a library's thread (such as TensorBoard's writer) would print its traceback
         threading.excepthook = lambda failed: print(shown(f"{failed.exc_value}"), file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # what the terminal's encoding cannot show is shown as an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:

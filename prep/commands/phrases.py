@@ -11,8 +11,9 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
+from prep.commands.outcome import MaxFailed, check_limit, end_run
 from prep.commands.output import say
-from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
+from prep.commands.stage_run import announce, check_recorded, emit_summaries, only_planned, run_options
 
 if TYPE_CHECKING:
     from prep.datasets.catalogue import Dataset
@@ -67,6 +68,7 @@ def phrases(
     cache: shared.Cache = None,
     replace: shared.Replace = False,
     keep_missing: shared.KeepMissing = False,
+    max_failed: MaxFailed = "1%",
     prompt: PromptFile = None,
     revision: Revision = "main",
     chat_template: ChatTemplate = None,
@@ -138,6 +140,7 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
     from prep.phrases.run import phrase_settings, run_phrases
 
     params, options = context.params, run_options(context)
+    check_limit(params["max_failed"])
     settings = phrase_settings(stage)
     check_recorded(context, settings)
 
@@ -146,6 +149,7 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
 
     if only_planned(context, "phrases", settings, keys, workers):
         return
+    announce("phrases", "rules" if stage is None else params["llm"], sources, context, workers)
     for source in sources:
         source.expressions(options["splits"])  # a wrong split is refused before the store is touched
     store = open_store(params["out"], create=True)
@@ -159,3 +163,4 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         **options,
     )
     emit_summaries(summaries, params["as_json"])
+    end_run(summaries, store, params["max_failed"])

@@ -12,7 +12,9 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_image_sources
+from prep.commands.outcome import MaxFailed, check_limit, end_run
 from prep.commands.stage_run import (
+    announce,
     check_recorded,
     emit_summaries,
     only_planned,
@@ -108,6 +110,7 @@ def sam(
     cache: shared.Cache = None,
     replace: shared.Replace = False,
     keep_missing: shared.KeepMissing = False,
+    max_failed: MaxFailed = "1%",
     points_per_side: PointsPerSide = None,
     points_per_batch: PointsPerBatch = None,
     pred_iou_thresh: PredIouThresh = None,
@@ -136,9 +139,7 @@ def sam(
     _limit_threads()
     if source is not None:
         return _reselect(context, source)
-    devices = gpu_count(gpus, ray_address) if generator != "segments" else 0
-    sources = open_image_sources(images, data, dataset, split_by, input, image_root)
-    _run(context, _stage(context.params, devices), sources, devices)
+    _run(context, open_image_sources(images, data, dataset, split_by, input, image_root))
 
 
 def _limit_threads() -> None:
@@ -206,12 +207,15 @@ def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: s
     return generators.build(name, official)
 
 
-def _run(context: typer.Context, stage: ProposalStage, sources: Sequence[Images], devices: int) -> None:
+def _run(context: typer.Context, sources: Sequence[Images]) -> None:
     """Run the stage, or print its plan."""
     from prep.cache.store import open_store
     from prep.proposals.job import run_proposals
 
     params, options = context.params, run_options(context)
+    devices = gpu_count(params["gpus"], params["ray_address"]) if params["generator"] != "segments" else 0
+    stage = _stage(params, devices)
+    check_limit(params["max_failed"])
     workers = params["workers"] or max(1, devices)
     check_recorded(context, stage.settings())
 
@@ -220,18 +224,22 @@ def _run(context: typer.Context, stage: ProposalStage, sources: Sequence[Images]
 
     if only_planned(context, "proposals", stage.settings(), keys, workers):
         return
+    maker = f"{params['generator']} on {'GPU' if devices else 'CPU'}"
+    announce("proposals", maker, sources, context, workers)
     for source in sources:
         source.images(options["splits"])  # a wrong split is refused before the store is touched
+    store = open_store(params["out"], create=True)
     summaries = run_proposals(
         stage,
         sources,
-        open_store(params["out"], create=True),
+        store,
         unit_size=_unit_size(params["generator"], devices),
         workers=workers,
         count=sys.stderr.isatty(),
         **options,
     )
     emit_summaries(summaries, params["as_json"])
+    end_run(summaries, store, params["max_failed"])
 
 
 def _unit_size(generator: str, gpus: int) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from prep.commands import options as shared
+from prep.commands.outcome import NOTHING_USABLE
 from prep.commands.output import emit, say
 from prep.errors import MissingInputError, PrepError
 
@@ -35,6 +36,7 @@ def run(
 
     All flags are checked before the first command runs. With --json, each command prints one line.
     """
+    worst = 0
     for parsed, line in _parsed(context, config, flags or [], plan=plan, as_json=as_json):
         if parsed.info_name == "train":
             emit({"train": line}, [f"$ {line}"], as_json)
@@ -43,10 +45,16 @@ def run(
         try:
             with parsed:
                 parsed.command.invoke(parsed)
+        except typer.Exit as ended:
+            worst = max(worst, ended.exit_code)
+            if ended.exit_code == NOTHING_USABLE:
+                break
         except MissingInputError as error:
             if not plan:
                 raise
             emit({"not yet": str(error)}, [f"missing input: {error}"], as_json)
+    if worst:
+        raise typer.Exit(worst)
 
 
 def _parsed(

@@ -28,6 +28,8 @@ TRAIN_SHARED["out"] = "store"
 LEFT_OUT = ("help", "plan", "from_manifest", "as_json")
 
 MAX_BYTES, MAX_KEYS = 1 << 20, 1000
+# How people write booleans in quotes; YAML itself knows these words without them.
+_BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 Options = dict[str, Any]
 
@@ -101,6 +103,12 @@ def _loader() -> type[yaml.SafeLoader]:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            seen = set()
+            for key, _ in node.value:
+                if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
+                    problem = f"{key.value} is there more than once"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
             super().flatten_mapping(node)
             if len(node.value) > MAX_KEYS:
                 raise yaml.constructor.ConstructorError(
@@ -159,8 +167,24 @@ def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
     ):
         raise PrepError(f"{path}: {name}.{key} is neither a value nor a list of values.", "See docs/run.md.")
     several = value if isinstance(value, list) else [value]
-    plain = [item if item is None or isinstance(item, bool) else str(item) for item in several]
+    if not option.is_flag and any(isinstance(item, bool) for item in several):
+        raise PrepError(
+            f"{path}: {name}.{key} is yes or no, as YAML reads these words.",
+            f'Put the value in quotes, such as {key}: "no".',
+        )
+    plain = [_plain(item, option) for item in several]
     return plain if isinstance(value, list) or (option.multiple and value is not None) else plain[0]
+
+
+def _plain(item: Any, option: Any) -> Any:
+    """One value: a boolean for a flag that has no value, whole numbers without a point, else text."""
+    if item is None or isinstance(item, bool):
+        return item
+    if option.is_flag and str(item).lower() in _BOOLEANS:
+        return _BOOLEANS[str(item).lower()]
+    if isinstance(item, float) and item.is_integer():
+        return str(int(item))
+    return str(item)
 
 
 def _by_dataset(section: Section) -> Iterator[Section]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from prep.errors import PrepError
 
 if TYPE_CHECKING:
-    import typer
-
     from prep.cache.manifest import Manifest
 
 
@@ -83,6 +83,7 @@ def _invoke(context: typer.Context, arguments: Mapping[str, Any]) -> None:
     with (
         contextlib.chdir(folder if os.path.isdir(folder) else os.curdir),
         command.make_context(arguments["command"], [], default_map=flags) as repeated,
+        contextlib.suppress(typer.Exit),  # it is for the caller to say how the repetition went
     ):
         command.invoke(repeated)
 

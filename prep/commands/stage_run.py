@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 from prep.commands.replay import check_settings
 from prep.display import without_secrets
 from prep.engine.progress import duration
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prep.engine.runner import Summary
 
 # Options that control how a command runs, not what it produces; a manifest does not record them.
-NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest")
+NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed")
 
 
 def recorded_arguments(context: typer.Context) -> dict[str, Any]:
@@ -89,6 +89,15 @@ def only_planned(
     return True
 
 
+def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Context, workers: int) -> None:
+    """Print what a run begins with: what makes the rows, of which input, and where they go."""
+    splits = context.params.get("split") or []
+    of = ", ".join(f"{one.name}{f' {one.split_by}' if one.split_by else ''}" for one in sources)
+    chosen = f" ({', '.join(splits)})" if splits else ""
+    hands = f"{workers} workers" if workers > 1 else "1 worker"
+    say(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}", to_stderr=True)
+
+
 def emit_summaries(summaries: Sequence[Summary], as_json: bool) -> None:
     """Print the results of a run: rows done, reused and failed, with reasons, the rate, and the location."""
     emit(summaries, _summary_lines(summaries), as_json)
@@ -102,6 +111,8 @@ def _summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
         )
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
             yield f"  {reason}: {count:,}"
+        for error in summary.first_failed if set(summary.first_failed) != set(summary.reasons) else ():
+            yield f"    {error}"
         for line in report_lines(summary.stage, summary.extra.get("report", {})):
             yield f"  {line}"
         for name, value in summary.extra.items():

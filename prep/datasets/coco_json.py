@@ -74,13 +74,15 @@ def read_instances(path: Path) -> Instances:
     return found
 
 
-def read_segmentations(path: Path, wanted: Collection[int]) -> dict[int, Any]:
-    """The ``segmentation`` of each annotation in ``wanted`` that has one, unchanged."""
+def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int, Any]:
+    """The value of ``key`` (``segmentation``, ``bbox``) of each annotation in ``wanted`` that has one,
+    unchanged.
+    """
     found: dict[int, Any] = {}
     for _, entry, _ in sections(path, ("annotations",)):
         number = integer(entry.get("id"))
-        if number in wanted and number is not None and "segmentation" in entry:
-            found.setdefault(number, entry["segmentation"])
+        if number in wanted and number is not None and key in entry:
+            found.setdefault(number, entry[key])
     return found
 
 

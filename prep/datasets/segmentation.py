@@ -35,6 +35,33 @@ def decode(segmentation: Any, height: int, width: int) -> Mask:
     return rle.decode(runs, height, width)
 
 
+def decode_once(segmentation: Any, height: int, width: int) -> Mask:
+    """The pixels that exactly one part (polygon or RLE) of a segmentation covers, bool H x W.
+
+    The released code's target: it adds the parts up and keeps the pixels with the sum 1, so that pixels where
+    polygons overlap are lost, if need be all of them. Rejects what :func:`decode` rejects.
+    """
+    whole = decode(segmentation, height, width)
+    if (
+        not isinstance(segmentation, list)
+        or len(segmentation) == 1
+        or isinstance(segmentation[0], (int, float))
+    ):
+        return whole
+    from pycocotools import mask as coco
+
+    if isinstance(segmentation[0], dict):
+        parts = (rle.decode(_rle(part, height, width), height, width) for part in segmentation)
+    else:
+        polygons = [[float(value) for value in polygon] for polygon in segmentation]
+        parts = (coco.decode(one) for one in coco.frPyObjects(polygons, height, width))
+    covered = np.zeros((height, width), dtype=np.int32)
+    for part in parts:
+        covered += part
+    once: Mask = covered == 1
+    return once
+
+
 def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
     """The runs of polygons ``[[x, y, ...], ...]`` or one, or of an RLE or a list of them (as in RefClef).
 

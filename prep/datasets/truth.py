@@ -10,23 +10,28 @@ from typing import Any
 import numpy as np
 
 from prep.datasets.catalogue import Dataset
-from prep.datasets.coco_json import read_segmentations
+from prep.datasets.coco_json import read_annotations
 from prep.datasets.jsonl import JsonlDataset
 from prep.datasets.refer import RefDataset
-from prep.datasets.segmentation import MAX_PIXELS, BadSegmentation, Mask, decode
+from prep.datasets.segmentation import MAX_COORDINATE, MAX_PIXELS, BadSegmentation, Mask, decode, decode_once
 from prep.images import UnreadableImage, image_size, read_mask
 from prep.inputs import below
 from prep.records import Expression
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are not part of it
 
 
 class Truth:
     """The ground-truth masks of a dataset's expressions, at the size of the stored image.
 
-    ``problems`` records, by ``row_id``, why a requested expression has no usable mask.
+    With ``released``, they are the targets of the released code: a pixel that several polygons of one object
+    cover is not part of it. ``problems`` records, by ``row_id``, why a requested expression has no usable
+    mask.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, released: bool = False) -> None:
         self.dataset = dataset
+        self._decode = decode_once if released else decode
         self.problems: dict[str, str] = {}
 
     def mask(self, expression: Expression) -> Mask | None:
@@ -42,6 +47,25 @@ class Truth:
         except BadSegmentation as problem:
             self.problems[expression.row_id] = str(problem)
             return None
+
+    def boxes(self, expression: Expression) -> tuple[Box, ...] | None:
+        """The annotated boxes of the targets as the released code reads them: x, y, width and height are cut
+        to whole numbers, and both ends belong to the box.
+
+        Empty for a dataset without annotated boxes; None if an annotation of a target has no usable one.
+        """
+        if not isinstance(self.dataset, RefDataset) or expression.ref_id is None:
+            return ()
+        found = []
+        for target in self.dataset.targets.get(expression.ref_id, ()):
+            box = self._boxes.get(target)
+            numbers = box if isinstance(box, list) and len(box) == 4 else []
+            if not numbers or not all(type(n) in (int, float) and abs(n) <= MAX_COORDINATE for n in numbers):
+                self.problems[expression.row_id] = f"annotation {target} has no bbox of four numbers"
+                return None
+            x, y, width, height = (int(number) for number in numbers)
+            found.append((x, y, x + width + 1, y + height + 1))
+        return tuple(found)
 
     def _of_annotations(self, dataset: RefDataset, expression: Expression) -> Mask:
         targets = dataset.targets.get(expression.ref_id) if expression.ref_id is not None else None
@@ -65,17 +89,24 @@ class Truth:
             if target not in self._segmentations:
                 raise BadSegmentation(f"annotation {target} has no segmentation")
             try:
-                np.logical_or(union, decode(self._segmentations[target], height, width), out=union)
+                np.logical_or(union, self._decode(self._segmentations[target], height, width), out=union)
             except BadSegmentation as problem:
                 raise BadSegmentation(f"annotation {target}: {problem}") from problem
         return union
 
     @cached_property
     def _segmentations(self) -> Mapping[int, Any]:
+        return self._annotated("segmentation")
+
+    @cached_property
+    def _boxes(self) -> Mapping[int, Any]:
+        return self._annotated("bbox")
+
+    def _annotated(self, key: str) -> Mapping[int, Any]:
         if not isinstance(self.dataset, RefDataset):
             return {}
         wanted = {target for targets in self.dataset.targets.values() for target in targets}
-        return read_segmentations(self.dataset.instances_file, wanted)
+        return read_annotations(self.dataset.instances_file, wanted, key)
 
     @cached_property
     def _offsets(self) -> Mapping[str, int]:
@@ -92,7 +123,7 @@ class Truth:
         size = size or _rle_size(mask)
         if size is None:
             raise BadSegmentation("the image cannot be opened, so the mask has no size")
-        return _nothing(*size) if mask == [] else decode(mask, *size)
+        return _nothing(*size) if mask == [] else self._decode(mask, *size)
 
 
 def _nothing(height: int, width: int) -> Mask:

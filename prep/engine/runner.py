@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-MAX_REASONS = 20
+MAX_REASONS, MAX_EXAMPLES = 20, 5
+# What differs between errors of one kind: quoted names and numbers.
+_VARYING = re.compile(r"'[^']*'|\b\d+(?:\.\d+)?\b")
 
 
 @dataclass
@@ -31,8 +34,9 @@ class Summary:
     """Row counts of a run: ``total`` = ``done`` (now) + ``reused`` (before); ``failed`` of ``done`` have an
     error.
 
-    ``reasons`` counts the errors (:data:`MAX_REASONS` different ones), ``rate`` is done rows per second,
-    ``first_rows`` existed after ``first_seconds`` (loading the models and one unit), ``where`` is the
+    ``reasons`` counts the errors (:data:`MAX_REASONS` different ones, without numbers and quoted names);
+    ``first_failed`` are the first :data:`MAX_EXAMPLES` as they stand in the rows. ``rate`` is done rows per
+    second, ``first_rows`` existed after ``first_seconds`` (loading the models and one unit), ``where`` is the
     location of the shards. ``extra`` belongs to the caller.
     """
 
@@ -42,6 +46,7 @@ class Summary:
     reused: int = 0
     failed: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    first_failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
     first_seconds: float = 0.0
     first_rows: int = 0
@@ -67,8 +72,11 @@ class Summary:
         for status, error in zip(rows["status"].to_pylist(), rows["error"].to_pylist(), strict=True):
             if status == "error":
                 self.failed += 1
-                reason = str(error).split("\n", 1)[0]
-                # Reasons may contain file names: beyond a limit, new ones are counted together.
+                said = str(error).split("\n", 1)[0]
+                if len(self.first_failed) < MAX_EXAMPLES:
+                    self.first_failed.append(said)
+                reason = _VARYING.sub(lambda match: "'...'" if match[0][0] == "'" else "N", said)
+                # Reasons may still contain names: beyond a limit, new ones are counted together.
                 known = reason in self.reasons or len(self.reasons) < MAX_REASONS
                 reason = reason if known else "(other reasons)"
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 OPENAI_CACHE = "~/.cache/clip"
@@ -16,7 +17,7 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 def kept(name: str) -> Path | None:
     """The weights of CLIP ``name`` in the cache of OpenAI's package."""
-    path = Path(OPENAI_CACHE).expanduser() / f"{name}.pt"
+    path = Path(os.path.expanduser(OPENAI_CACHE), f"{name}.pt")
     return path if path.is_file() else None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from prep.errors import PrepError
+from prep.files import user_cache
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 
 
@@ -27,7 +27,7 @@ def folder_of(file: Path, digest: str) -> Path:
     it, which is then renamed, so that processes that convert at the same time do no harm. Raises PrepError
     without the packages ``gguf`` and ``accelerate``, and for a file that transformers cannot convert.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcnet-prep" / "gguf"
+    base = user_cache() / "pcnet-prep" / "gguf"
     folder = base / digest[:32]
     if (folder / "config.json").is_file():
         return folder

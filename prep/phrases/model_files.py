@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from prep.files import sha256_of, write_whole
+from prep.files import sha256_of, user_cache, write_whole
 
 # What a model consists of, by suffix and name; and what a training leaves beside it.
 _PARTS = {".safetensors", ".bin", ".pt", ".pth", ".json", ".jinja", ".model", ".tiktoken", ".py"}
@@ -62,8 +61,7 @@ class KnownHashes:
     LARGE = 64 << 20
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._file = base / "pcnet-prep" / "file_hashes.json"
+        self._file = user_cache() / "pcnet-prep" / "file_hashes.json"
         self._new: dict[str, str] = {}
         try:
             self._known: dict[str, str] = dict(json.loads(self._file.read_text("utf-8")))

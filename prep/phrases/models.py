@@ -100,7 +100,7 @@ def _resolve(llm: str, revision: str) -> Model:
         return _endpoint(llm, "" if revision == "main" else revision)
     hub_id = SHORT_NAMES.get(llm)
     if hub_id is None:
-        folder = Path(llm).expanduser()
+        folder = Path(os.path.expanduser(llm))
         if folder.is_dir():
             return _local(folder)
         if folder.suffix == ".gguf" and folder.is_file():

@@ -193,9 +193,9 @@ def _retire_changed(
 
 
 def _entries(source: Images) -> Iterator[Entry]:
-    """Every image of a source, as the rows must agree with it; another source may know more of an image."""
+    """Every image of a source, as the rows must agree with it."""
     for ref in source.images():
-        yield ref.image, {} if ref.image_id is None else {"image_id": ref.image_id}, ref.problem or None
+        yield ref.image, {"image_id": ref.image_id}, ref.problem or None
 
 
 def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:

@@ -97,8 +97,10 @@ def test_ras_counts_rises_of_ambiguity_only() -> None:
     grid[0, 0, :2] = 1
     grid[0, 1, 2:] = 1
     sharp, blurred = ramp((0, 0), 0.0), ramp((0, 0), 0.8)
-    steps = [losses.ambiguity(one, grid, torch.tensor([0])).item() for one in (sharp, blurred)]
-    assert steps[1] > steps[0]
+    # The soft IoUs of the map with the upper half, which is the foreground, and with the lower half.
+    steps = [1 - (1 / 8 - 0), 1 - (6.6 / 14.4 - 6.4 / 14.6)]
+    for one, wanted in zip((sharp, blurred), steps, strict=True):
+        assert losses.ambiguity(one, grid, torch.tensor([0])).item() == pytest.approx(wanted, rel=1e-6)
     assert losses.ras([sharp, blurred], grid) == pytest.approx(steps[1] - steps[0], rel=1e-6)
     assert losses.ras([blurred, sharp], grid) == 0
     three = losses.ras([blurred, sharp, blurred], grid)
@@ -120,8 +122,9 @@ def test_ras_may_take_the_previous_stage_foreground() -> None:
     grid[0, 1, 2:] = 1
     top, bottom = ramp((0, 0), 0.1), ramp((3, 3), 0.1)
     assert losses.ras([top, bottom], grid) == pytest.approx(0, abs=1e-6)
-    moved = losses.ambiguity(bottom, grid, torch.tensor([0])) - losses.ambiguity(top, grid, torch.tensor([0]))
-    assert losses.ras([top, bottom], grid, "previous") == pytest.approx(float(moved), rel=1e-6)
+    # The peak is in one half (soft IoU 1.7 / 8.8), not in the other (0.8 / 9.7), and then the reverse.
+    moved = 2 * (1.7 / 8.8 - 0.8 / 9.7)
+    assert losses.ras([top, bottom], grid, "previous") == pytest.approx(moved, rel=1e-6)
 
 
 def halves() -> torch.Tensor:
@@ -280,6 +283,17 @@ def test_released_overlap_by_loops() -> None:
     assert right == pytest.approx(sum(rights) / (2 + 1e-4), rel=1e-5)
 
 
+def test_released_overlap_of_halves() -> None:
+    grid = torch.zeros(1, 3, 4, 4)
+    grid[0, 0, :2] = 1
+    grid[0, 1, 2:] = 1
+    grid[0, 2] = 1
+    # The map is the upper half: 8 of 8 + 8 cells, 0 of 8 + 8, and 8 of 8 + 16.
+    for scores, left, right in [([3.0, 2.0, 1.0], 1 / 2, 1 / 3), ([1.0, 3.0, 2.0], 0, 1 / 2)]:
+        found = losses.released_overlap(grid[:, :1], grid, torch.tensor([scores]))
+        assert [float(value) for value in found] == pytest.approx([left, right], rel=1e-3)
+
+
 def test_released_ras_and_anchor() -> None:
     right, left = torch.tensor([0.3, 0.1, 0.4]), torch.tensor([0.2, 0.4, 0.5])
     assert losses.released_ras(right.unbind(), 0) == pytest.approx(0.8)
@@ -327,3 +341,17 @@ def test_single_functions_match_the_released_code(released: Any, deviation: Any)
     assert deviation(losses.shares(logits).diagonal(), released["loss/cls_fg"]) <= 1e-6
     value = losses.classification(logits, torch.arange(4))
     assert deviation(value, released["loss/multilabel"]) <= 1e-6
+
+
+def test_pairs_of_all_processes_divide_the_sum_even_where_they_are_fewer_than_one() -> None:
+    same = torch.ones(2, 1, 3, 3)
+    # Equal responses at the peak: log(1 + exp(0)) = log 2 for each image.
+    for opposite, pairs, wanted in [
+        ([True, False], None, math.log(2)),
+        ([True, True], None, math.log(2)),
+        ([True, False], 0.5, 2 * math.log(2)),
+        ([False, False], None, 0.0),
+        ([False, False], 0.0, 0.0),
+    ]:
+        value = losses.direction_contrast(same, same, torch.tensor(opposite), pairs=pairs)
+        assert float(value) == pytest.approx(wanted, rel=1e-6)

@@ -162,3 +162,14 @@ def test_oracle_takes_the_best_overlap():
     truth = np.array([[True, True, False]])
     proposals = np.array([[[True, False, False]], [[True, True, True]]])
     assert oracle_proposal(truth, proposals) == 1
+
+
+def test_a_box_of_exactly_half_overlap_does_not_count() -> None:
+    truth = np.zeros((4, 4), bool)
+    truth[:2] = True
+    half, more = np.zeros((4, 4)), np.zeros((4, 4))
+    half[:1] = 1.0
+    more[:3] = 1.0
+    scores = [score_sample(response, truth) for response in (half, more)]
+    assert [score.box_iou for score in scores] == [0.5, 2 / 3]
+    assert [summarise([score]).box_accuracy for score in scores] == [0.0, 100.0]

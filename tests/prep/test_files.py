@@ -94,3 +94,22 @@ def test_the_hash_of_a_file(tmp_path: Path) -> None:
     assert files.sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
     with pytest.raises(PrepError, match="b cannot be read: No such file"):
         files.sha256_of(tmp_path / "b")
+
+
+def test_a_user_without_a_home_has_a_cache_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert files.user_cache() == Path("/home/somebody/.cache")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does without HOME and passwd entry
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = files.user_cache()
+    assert folder == tmp_path / f"pcnet-prep-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(PrepError, match="belongs to somebody else"):
+        files.user_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert files.user_cache() == Path("/cache")

@@ -168,8 +168,14 @@ def test_reading_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train2014/a.jpg", "a.jpg", "..a/b..jpg", "ünïcode/写真.jpg", "a b/c.jpg"])
-def test_names_inside_the_root(name: str) -> None:
+def test_names_inside_the_root(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(name.encode())
     check_name(name)
+    assert read_bytes(tmp_path / name).data == name.encode()
+    with pytest.raises(UnreadableImage):
+        check_name(f"../{name}")
 
 
 @given(st.lists(st.sampled_from(["a", "b.jpg", "..", ".", "", "/", "\\", "C:", "\0", "é"]), max_size=6))

@@ -80,6 +80,13 @@ class Decoder:
         """For each batch size seen: whether the shared pass gave the reference's bits."""
         return dict(self._agrees)
 
+    @property
+    def without_sharing(self) -> str:
+        """Why some batches are decoded by the reference's pass; empty if none are."""
+        if all(self._agrees.values()):
+            return ""
+        return "the decoder's shared pass is not used, because its bits differ from the reference's here"
+
     def reference(self, features: torch.Tensor, prompts: torch.Tensor) -> Pair:
         """Logits (n, 3, L, L) and predicted IoUs (n, 3) by the model's own forward pass."""
         dense = self._no_mask.expand(len(prompts), -1, *features.shape[-2:])

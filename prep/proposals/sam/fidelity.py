@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -82,12 +82,14 @@ class ExactnessStats:
     def __init__(self) -> None:
         self.measured = self.recomputed = 0
         self.differences = Differences()
+        self.notes: set[str] = set()
 
     def add(self, said: Mapping[str, Any]) -> None:
         """Add what a generator's ``pop_stats`` returned, as JSON values; it may be empty."""
         self.measured += said.get("measured", 0)
         self.recomputed += said.get("recomputed", 0)
         self.differences.join(said.get("differences", {}))
+        self.notes.update(said.get("notes", ()))
 
     def figures(self) -> dict[str, Any]:
         """The sums and shares as JSON values; empty if no generator reported any."""
@@ -96,12 +98,19 @@ class ExactnessStats:
         figures: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
         if self.differences.images:
             figures["compared_with_exact"] = self.differences.summary()
+        if self.notes:
+            figures["notes"] = sorted(self.notes)
         return figures
 
 
-def exactness_stats(measured: int, recomputed: int, differences: Differences) -> dict[str, Any]:
-    """The argument of :meth:`ExactnessStats.add`, as JSON values."""
-    return {"measured": measured, "recomputed": recomputed, "differences": asdict(differences)}
+def exactness_stats(
+    measured: int, recomputed: int, differences: Differences, notes: Iterable[str]
+) -> dict[str, Any]:
+    """The argument of :meth:`ExactnessStats.add`, as JSON values; ``notes`` say what ran without its faster
+    kernel, and why.
+    """
+    counts = {"measured": measured, "recomputed": recomputed}
+    return {**counts, "differences": asdict(differences), "notes": sorted(notes)}
 
 
 def lines(figures: Mapping[str, Any]) -> list[str]:
@@ -115,7 +124,7 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
         )
     if compared := figures.get("compared_with_exact"):
         told.append(f"fidelity fast: {_in_words(compared)}")
-    return told
+    return [*told, *figures.get("notes", ())]
 
 
 def _in_words(compared: Mapping[str, Any]) -> str:

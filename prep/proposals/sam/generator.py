@@ -128,10 +128,15 @@ class SamGenerator:
         """The statistics since the last call, as :class:`prep.proposals.sam.fidelity.ExactnessStats`
         sums them up.
         """
-        taken = exactness_stats(self.measured, self.recomputed, self.differences)
+        taken = exactness_stats(self.measured, self.recomputed, self.differences, self._notes())
         self.measured = self.recomputed = 0
         self.differences = Differences()
         return taken
+
+    def _notes(self) -> set[str]:
+        """What ran without its faster kernel, and why."""
+        notes = {self._post.without_gpu, self._decode.without_sharing} if self._model is not None else set()
+        return notes - {""}
 
     def _compare(self, image: Image, fast: list[Proposal]) -> None:
         """Compute an image exactly too, and log how its masks differ."""

@@ -3,8 +3,8 @@
 The reference generator upsamples every mask to 1024 x 1024, crops, resizes to the image and only then
 compares with its thresholds. Both resizes are convex, so if all low-resolution logits around a pixel lie
 between the same two thresholds, the pixel does too and needs no arithmetic. The rest is computed in *strips*
-of sixteen image columns, row by row, in the operation order of torch's kernel, and compared at once: no pixel
-is stored.
+of sixteen image columns, row by row, in the order of operations of torch's kernel, and compared at once: no
+pixel is stored.
 
 A *level* is the number of edges below a logit, out of six ascending ones, one on either side of each of the
 three thresholds; an odd level is too close to a threshold. The arrays of a
@@ -123,9 +123,8 @@ def compute_row(
     ``low_lanes`` and ``mid_lanes`` cache the last two rows of logits and of the upsampled mask, at the
     columns that the strip needs; ``state`` has the indices of those rows (-1 for none).
     """
-    _, (mid_i0, mid_i1, mid_w0, mid_w1), (row_i0, row_i1, row_w0, row_w1, _, _), (index, mid_u, out_u) = (
-        geometry
-    )
+    _, (mid_i0, mid_i1, mid_w0, mid_w1), (row_i0, row_i1, row_w0, row_w1, _, _), lanes, orders = geometry
+    index, mid_u, out_u = lanes
     for k in range(2):
         m = np.int64(row_i0[y]) if k == 0 else np.int64(row_i1[y])
         slot = m & 1
@@ -142,35 +141,60 @@ def compute_row(
         a, b = (r0 & 1) * 4 * LANES, (r1 & 1) * 4 * LANES
         to, v0, v1 = slot * 2 * LANES, mid_w0[m], mid_w1[m]
         weights = mid_u[strip]
-        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, weights, 0, v0, v1)
+        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, weights, 0, v0, v1, orders[0])
         a, b, to = a + 2 * LANES, b + 2 * LANES, to + LANES
-        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, weights, 2 * LANES, v0, v1)
+        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, weights, 2 * LANES, v0, v1, orders[0])
     a, b = (np.int64(row_i0[y]) & 1) * 2 * LANES, (np.int64(row_i1[y]) & 1) * 2 * LANES
-    four_taps(line, 0, mid_lanes, a, a + LANES, b, b + LANES, out_u[strip], 0, row_w0[y], row_w1[y])
+    four_taps(
+        line, 0, mid_lanes, a, a + LANES, b, b + LANES, out_u[strip], 0, row_w0[y], row_w1[y], orders[1]
+    )
 
 
 @compiled
-def nearby(
+def largest(low: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
+    """The largest absolute logit in rows ``top`` to ``bottom`` and columns ``left`` to ``right``."""
+    found = np.float32(0)
+    for y in range(np.int64(top), np.int64(bottom) + 1):
+        for x in range(np.int64(left), np.int64(right) + 1):
+            found = max(found, abs(low[y, x]))
+    return found
+
+
+@compiled
+def undecided(
+    line: Any,
+    y: Any,
+    all_lanes: Any,
     low: Any,
-    first_low: Any,
-    last_low: Any,
-    y_from: Any,
-    y_to: Any,
-    mid_i0: Any,
-    mid_i1: Any,
-    row_i0: Any,
-    row_i1: Any,
+    strip: Any,
+    geometry: Any,
+    thresholds: Any,
+    band: Any,
+    close: Any,
 ) -> Any:
-    """The largest logit that rows ``y_from`` to ``y_to`` of a strip depend on."""
-    largest = np.float32(0)
-    for y in range(mid_i0[row_i0[y_from]], mid_i1[row_i1[y_to - 1]] + np.int64(1)):
-        for x in range(first_low, last_low + 1):
-            largest = max(largest, abs(low[y, x]))
-    return largest
+    """How many pixels of a row of a strip are within ``band`` times the largest logit they depend on of a
+    threshold. All of those are within ``close``.
+    """
+    _, mid, rows, (index, _, _), _ = geometry
+    top, bottom = mid[0][rows[0][y]], mid[1][rows[1][y]]
+    count, near = 0, np.int64(0)
+    for k in range(3):
+        near |= above(line, 0, thresholds[k] - close) ^ above(line, 0, thresholds[k] + close)
+    near &= all_lanes
+    while near:
+        lane = lowest(near)
+        near &= near - 1
+        left, right = index[strip, lane], index[strip, lane + 3 * LANES]
+        bound = band * largest(low, top, bottom, left, right)
+        away = HUGE
+        for k in range(3):
+            away = min(away, abs(line[lane] - thresholds[k]))
+        count += away <= bound
+    return count
 
 
 @inlined  # type: ignore[untyped-decorator]
-def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, close: Any, result: Any) -> Any:
+def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, result: Any) -> Any:
     """Count the pixels of a row of a strip; returns which of them are inside."""
     result[LOW] += ones(above(line, 0, thresholds[0]) & all_lanes)
     result[HIGH] += ones(above(line, 0, thresholds[2]) & all_lanes)
@@ -178,11 +202,6 @@ def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, close: Any, result
     if bits:
         result[AREA] += ones(bits)
         result[TOP], result[BOTTOM] = min(result[TOP], y), max(result[BOTTOM], y)
-    if close > 0:
-        near = np.int64(0)
-        for k in range(3):
-            near |= above(line, 0, thresholds[k] - close) ^ above(line, 0, thresholds[k] + close)
-        result[CLOSE] += ones(near & all_lanes)
     return bits
 
 
@@ -191,11 +210,11 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
     """One mask's counts above the thresholds, its area and its box.
 
     ``thresholds`` (3, ascending) and ``edges`` (6, either side of each) are float32. ``band`` times the
-    largest logit nearby is the distance from a threshold within which the result may differ from the
+    largest logit that a pixel depends on is the distance from a threshold within which it may differ from the
     reference's (0 if the operations are the reference's): CLOSE counts such pixels, or logits that are huge
     or NaN; if it is not 0, the other results must not be used. The box is LEFT > RIGHT for an empty mask.
     """
-    strips, mid, rows, _ = geometry
+    strips, mid, rows, _, _ = geometry
     levels, box, kinds, starts, state, low_lanes, mid_lanes, line, _, _ = work
     size, height = low.shape[0], len(rows[0])
     n_rows = np.int64(mid[1][rows[1][height - 1]]) + 1
@@ -226,10 +245,12 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
                 continue
             close = np.float32(0)
             if band > 0:
-                close = band * nearby(low, first_low, last_low, a, b, mid[0], mid[1], rows[0], rows[1])
+                close = band * largest(low, mid[0][rows[0][a]], mid[1][rows[1][b - 1]], first_low, last_low)
             for y in range(a, b):
                 compute_row(y, low, s, geometry, state, low_lanes, mid_lanes, line)
-                inside |= tally(line, y, all_lanes, thresholds, close, result)
+                inside |= tally(line, y, all_lanes, thresholds, result)
+                if close > 0:
+                    result[CLOSE] += undecided(line, y, all_lanes, low, s, geometry, thresholds, band, close)
         if inside:
             result[LEFT] = min(result[LEFT], x_from + lowest(inside))
             result[RIGHT] = x_to - 1
@@ -270,7 +291,7 @@ def trace(
     numbered down the columns of an image of ``stride`` rows, in which the mask starts at index ``offset``.
     What does not fit into ``spans`` is dropped, but counted.
     """
-    strips, mid, rows, _ = geometry
+    strips, mid, rows, _, _ = geometry
     levels, box, kinds, starts, state, low_lanes, mid_lanes, line, changes, counts = work
     size, height = low.shape[0], len(rows[0])
     n_rows = np.int64(mid[1][rows[1][height - 1]]) + 1
@@ -326,7 +347,7 @@ def lengths(spans: Any, total: Any) -> Any:
 @compiled
 def same(low: Any, geometry: Any, expected: Any, work: Any) -> Any:
     """Whether every pixel of a mask equals ``expected`` (H x W) bit for bit."""
-    strips, _, _, _ = geometry
+    strips, _, _, _, _ = geometry
     _, _, _, _, state, low_lanes, mid_lanes, line, _, _ = work
     for s in range(len(strips)):
         for k in range(4):

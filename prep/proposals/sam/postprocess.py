@@ -5,19 +5,21 @@ generator's.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from prep.display import shown
 from prep.masks import rle
 from prep.proposals.sam import kernels_cpu as kernels
 from prep.proposals.sam.upsample import Geometry, reference, workspace
+
+log = logging.getLogger(__name__)
 
 CHUNK = 16  # masks per thread task
 ROOM = 1 << 14  # expected maximum of run changes per mask; a mask with more is computed again with more space
@@ -80,27 +82,21 @@ def settled_edges(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.stack([values - margin, values + margin], axis=1).ravel().astype(np.float32)
 
 
-@lru_cache(maxsize=1)
-def on_gpu() -> Any:
-    """The GPU kernels, or ``None`` if Triton is not installed (the CPU kernels are used instead)."""
-    try:
-        return importlib.import_module("prep.proposals.sam.kernels_gpu")
-    except ImportError:
-        return None
-
-
 class Postprocessor:
-    """Runs the fused pass over many masks on their device; on a CPU with ``threads`` threads."""
+    """Runs the fused pass over many masks on their device; on a CPU with ``threads`` threads.
+
+    ``without_gpu`` is why the CPU's kernels measure masks that are on a GPU; empty while Triton's do.
+    """
 
     def __init__(self, threads: int = 1) -> None:
+        self.without_gpu = ""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="masks") if threads > 1 else None
 
     def measure(self, logits: torch.Tensor, plan: Geometry, cuts: Thresholds) -> Measures:
         """Measure masks given as logits (n, L, L), float32."""
         values = cuts.values
-        if logits.is_cuda and on_gpu() is not None:
-            results = on_gpu().measure(logits, plan, values, settled_edges(values))
-        else:
+        results = self._measure_on_gpu(logits, plan, values) if logits.is_cuda else None
+        if results is None:
             results = self._measure(np.ascontiguousarray(logits.cpu().numpy()), plan, values)
         close = results[:, kernels.CLOSE] > 0
         for i, pixels in zip(
@@ -115,6 +111,24 @@ class Postprocessor:
         if cuts.low > cuts.high:
             high, low_count = low_count, high
         return Measures(high, low_count, results[:, kernels.AREA], boxes, close)
+
+    def _measure_on_gpu(
+        self, logits: torch.Tensor, plan: Geometry, values: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int64] | None:
+        """The same by the Triton kernel; ``None`` from its first error on, which is logged."""
+        if self.without_gpu:
+            return None
+        try:
+            kernel = importlib.import_module("prep.proposals.sam.kernels_gpu")
+            found: npt.NDArray[np.int64] = kernel.measure(logits, plan, values, settled_edges(values))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # its compiler fails in ways of its own
+            told = shown(f"{type(error).__name__}: {error}".splitlines()[0])
+            self.without_gpu = f"masks are measured on the CPU, because the GPU kernel failed: {told}"
+            log.warning("%s", self.without_gpu)
+            return None
+        return found
 
     def _measure(
         self, low: npt.NDArray[np.float32], plan: Geometry, values: npt.NDArray[np.float32]

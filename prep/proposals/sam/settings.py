@@ -91,18 +91,18 @@ def preset(name: str, **changes: Any) -> SamSettings:
     return replace(PRESETS[name], **changes)
 
 
-def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
+def find_checkpoint(model: str, given: str | Path | None = None, flag: str = "--checkpoint") -> Path:
     """The weights file of ``model``: ``given`` if it is a file, else the standard name in the standard
     folders.
 
-    These are the current folder, ``checkpoints/`` and torch hub's cache. Raises PrepError with the download
-    command if there is none.
+    These are the current folder, ``checkpoints/`` and torch hub's cache. ``flag`` is the option for
+    ``given``. Raises PrepError with the download command if there is none.
     """
     _check_choice("model", model, tuple(CHECKPOINTS))
     name = CHECKPOINTS[model]
     line = f"mkdir -p checkpoints && curl -L -o checkpoints/{name} {DOWNLOAD}{name}"
     if given is not None:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if path.is_dir():
             path = path / name
         if not path.is_file():
@@ -117,7 +117,7 @@ def find_checkpoint(model: str, given: str | Path | None = None) -> Path:
     looked = ", ".join(str(place / name) for place in places)
     raise PrepError(
         f"No weights for SAM {model}: looked for {looked}.",
-        f"Download them with\n  {line}\nor set --checkpoint to the file.",
+        f"Download them with\n  {line}\nor set {flag} to the file.",
     )
 
 
@@ -125,7 +125,7 @@ def _hub_folder() -> Path:
     """The checkpoint folder of ``torch.hub``, found without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return Path(os.path.expanduser(home), "hub", "checkpoints")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ is fixed, so the bits do not depend on the machine's vector width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -13,6 +14,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 LANES = 16
+Arithmetic = Callable[[Any, Any, list[Any], Any, Any, Any, Any], Any]
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
@@ -36,15 +38,78 @@ def _as_bits(builder: Any, flags: Any) -> Any:
     return builder.zext(builder.bitcast(flags, ir.IntType(LANES)), ir.IntType(64))
 
 
+def _flat(fused: bool) -> Arithmetic:
+    """Each tap times the product of its two weights; fused, the sum starts with the top right."""
+
+    def generate(
+        builder: Any, fma: Any, taps: list[Any], top: Any, bottom: Any, left: Any, right: Any
+    ) -> Any:
+        weights = [builder.fmul(y, x) for y in (top, bottom) for x in (left, right)]
+        if fused:
+            total = builder.fmul(taps[1], weights[1])
+            for k in (0, 2, 3):
+                total = builder.call(fma, [taps[k], weights[k], total])
+            return total
+        total = builder.fmul(taps[0], weights[0])
+        for k in (1, 2, 3):
+            total = builder.fadd(total, builder.fmul(taps[k], weights[k]))
+        return total
+
+    return generate
+
+
+def _nested(within: int, between: int) -> Arithmetic:
+    """Each row of taps first, then the two rows: of either sum, product 0 or 1 is fused, or none (-1)."""
+
+    def mix(builder: Any, fma: Any, fused: int, a: Any, u: Any, b: Any, v: Any) -> Any:
+        if fused == 0:
+            return builder.call(fma, [a, u, builder.fmul(b, v)])
+        if fused == 1:
+            return builder.call(fma, [b, v, builder.fmul(a, u)])
+        return builder.fadd(builder.fmul(a, u), builder.fmul(b, v))
+
+    def generate(
+        builder: Any, fma: Any, taps: list[Any], top: Any, bottom: Any, left: Any, right: Any
+    ) -> Any:
+        rows = [mix(builder, fma, within, taps[k], left, taps[k + 1], right) for k in (0, 2)]
+        return mix(builder, fma, between, rows[0], top, rows[1], bottom)
+
+    return generate
+
+
+# The orders of operations in which torch computes a bilinear interpolation. On a CPU, three channels and one
+# thread, or a small output, take the flat ones and others the nested ones, fused where the processor can. Its
+# CUDA kernel is nested, with the products fused that its compiler chose.
+NESTED = ((0, 0), (-1, -1), (0, 1), (1, 0), (1, 1))
+ORDERS = (_flat(True), _flat(False), *(_nested(within, between) for within, between in NESTED))
+
+
+def _chosen(builder: Any, order: Any, apply: Callable[[Arithmetic], Any]) -> Any:
+    """The result of the arithmetic number ``order``."""
+    blocks = [builder.append_basic_block() for _ in ORDERS]
+    done = builder.append_basic_block()
+    choice = builder.switch(order, blocks[0])
+    totals = []
+    for number, (block, arithmetic) in enumerate(zip(blocks, ORDERS, strict=True)):
+        choice.add_case(ir.Constant(order.type, number), block)
+        builder.position_at_end(block)
+        totals.append(apply(arithmetic))
+        builder.branch(done)
+    builder.position_at_end(done)
+    result = builder.phi(_FLOATS)
+    for total, block in zip(totals, blocks, strict=True):
+        result.add_incoming(total, block)
+    return result
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: Any, br: Any, u: Any, j: Any,
-              top: Any, bottom: Any) -> Any:  # fmt: skip
+              top: Any, bottom: Any, order: Any) -> Any:  # fmt: skip
     """``out[o:o+16]`` = the bilinear interpolation of ``source`` at offsets ``tl``, ``tr``, ``bl`` and
     ``br``, 16 of each.
 
     ``u`` has the 16 left weights at ``j`` and the 16 right ones after them; ``top`` and ``bottom`` are
-    numbers. The order is torch's: weights multiplied first, then top right, top left, bottom left, bottom
-    right.
+    numbers, ``order`` is the index in :data:`ORDERS` of the order of operations.
     """
     kinds = (out, types.intp, source) + (types.intp,) * 4 + (u, types.intp, types.float32, types.float32)
 
@@ -57,14 +122,11 @@ def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: 
         after = builder.add(values[8], ir.Constant(values[8].type, LANES))
         right = _load(context, builder, u, values[7], after)
         first, second = _splat(builder, values[9], _FLOATS), _splat(builder, values[10], _FLOATS)
-        total = builder.fmul(taps[1], builder.fmul(first, right))
-        total = builder.call(fma, [taps[0], builder.fmul(first, left), total])
-        total = builder.call(fma, [taps[2], builder.fmul(second, left), total])
-        total = builder.call(fma, [taps[3], builder.fmul(second, right), total])
+        total = _chosen(builder, values[11], lambda a: a(builder, fma, taps, first, second, left, right))
         builder.store(total, _pointer(context, builder, out, values[0], values[1], _FLOATS), align=4)
         return context.get_dummy_value()
 
-    return types.void(*kinds), generate
+    return types.void(*kinds, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

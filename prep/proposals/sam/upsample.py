@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,14 @@ import torch
 from torch.nn import functional as F
 
 from prep.proposals.sam import kernels_cpu as kernels
-from prep.proposals.sam.simd import LANES
+from prep.proposals.sam.simd import LANES, ORDERS
 
 Floats = npt.NDArray[np.float32]
 
-# Each of the two bilinear steps rounds at most 6 times relative to the largest value it interpolates, in any
-# order of operations, so two computations of both steps differ by at most 4 * 6 roundings of 2**-24; a third
-# is added as margin.
-BAND = 32 * 2.0**-24
+# Each of the two bilinear steps rounds a value at most 5 times, in any order of operations, so two
+# computations of both steps differ by at most 20 roundings of 2**-24 relative to the largest value they
+# interpolate; two are added as margin.
+BAND = 22 * 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class Geometry:
 
     ``low`` and ``mid`` are the sides of the low-resolution logits and of their upsampled version (256 and
     1024 in the released models), ``size`` the crop's height and width, ``inside`` those of its part of the
-    upsampled version. ``band`` is 0 if the kernels give torch's bits for this size, else
-    :data:`BAND`. ``middle``, ``rows`` and ``columns`` are the taps of the two steps, ``arrays`` the same for
-        the CPU's kernels.
+    upsampled version. ``band`` is 0 if the kernels give torch's bits for this size, else :data:`BAND`.
+    ``orders`` are the orders of operations of the two steps (:data:`prep.proposals.sam.simd.ORDERS`).
+    ``middle``, ``rows`` and ``columns`` are their taps, ``arrays`` the same for the CPU's kernels.
     """
 
     low: int
@@ -85,6 +86,7 @@ class Geometry:
     inside: tuple[int, int]
     size: tuple[int, int]
     band: float
+    orders: tuple[int, int]
     middle: Axis
     rows: Axis
     columns: Axis
@@ -98,11 +100,20 @@ def reference(logits: torch.Tensor, mid: int, inside: tuple[int, int], size: tup
     return F.interpolate(large, size, mode="bilinear", align_corners=False)
 
 
-@lru_cache(maxsize=64)
 def geometry(
     low: int, mid: int, inside: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> Geometry:
-    """The geometry of a crop of ``size`` (H, W) of which the model saw ``inside`` (H, W) pixels."""
+    """The geometry of a crop of ``size`` (H, W) of which the model saw ``inside`` (H, W) pixels.
+
+    It holds for the current number of threads, which determines torch's order of operations.
+    """
+    return _geometry(low, mid, inside, size, device, torch.get_num_threads())
+
+
+@lru_cache(maxsize=64)
+def _geometry(
+    low: int, mid: int, inside: tuple[int, int], size: tuple[int, int], device: torch.device, threads: int
+) -> Geometry:
     middle = axis(low, mid, device)
     rows, columns = axis(inside[0], size[0], device), axis(inside[1], size[1], device)
     reach = middle.i0[rows.i0].astype(np.int64), middle.i1[rows.i1].astype(np.int64)
@@ -115,8 +126,9 @@ def geometry(
         (*rows.arrays, first_row, end_row),
         lanes(cuts, middle, columns),
     )
-    found = Geometry(low, mid, inside, size, BAND, middle, rows, columns, arrays)
-    return replace(found, band=0.0) if agrees(found, device) else found
+    plan = Geometry(low, mid, inside, size, BAND, (0, 0), middle, rows, columns, (*arrays, (0, 0)))
+    orders = agreeing(plan, device)
+    return replace(plan, band=0.0, orders=orders, arrays=(*arrays, orders)) if orders else plan
 
 
 def strips(first: npt.NDArray[np.uint32], last: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -146,11 +158,16 @@ def lanes(cuts: npt.NDArray[np.int64], middle: Axis, columns: Axis) -> tuple[Any
     return index, weights, np.concatenate([columns.w0[x], columns.w1[x]], axis=1)
 
 
-def agrees(plan: Geometry, device: torch.device) -> bool:
-    """Whether the kernels' arithmetic gives the reference's bits for this size, on noise, at every pixel."""
+def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
+    """The orders of operations with which the kernels give the reference's bits on noise, at every pixel."""
     noise = torch.randn((1, 3, plan.low, plan.low), generator=torch.Generator().manual_seed(0))
     expected = reference(noise.to(device), plan.mid, plan.inside, plan.size)[0].cpu().numpy()
-    return all(kernels.same(noise[0, k].numpy(), plan.arrays, expected[k], workspace(plan)) for k in range(3))
+    work = workspace(plan)
+    for orders in product(range(len(ORDERS)), range(len(ORDERS))):
+        arrays = (*plan.arrays[:-1], orders)
+        if all(kernels.same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(3)):
+            return orders
+    return None
 
 
 def workspace(plan: Geometry) -> tuple[Any, ...]:

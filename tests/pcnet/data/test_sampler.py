@@ -83,3 +83,44 @@ def test_a_batch_larger_than_the_data_is_the_data(size):
     image = np.arange(3, dtype=np.int64)
     sampler = Sampler(image, image, size, seed=0)
     assert sorted(np.concatenate(sampler.order(0))) == [0, 1, 2]
+
+
+@settings(max_examples=100, deadline=None)
+@given(samplers(), st.integers(0, 3))
+def test_an_epoch_of_refs_draws_one_expression_of_each(plain, epoch):
+    image, target = plain.image, plain.target
+    sampler = Sampler(image, target, plain.batch_size, plain.seed, refs=True)
+    batches = sampler.order(epoch)
+    anchors = np.concatenate(batches)
+    refs = np.where(target >= 0, target, 100 + np.arange(len(target)))
+    count = len(set(refs))
+    assert {len(batch) for batch in batches} == {sampler.batch_size}
+    assert len(batches) == sampler.batches_per_epoch == -(-count // sampler.batch_size)
+    assert set(refs[anchors]) == set(refs)
+    assert len(set(anchors)) == count  # the last batch repeats some, and adds no other expression
+    draws = list(sampler.epoch(epoch))
+    for one, other in zip(draws, batches, strict=True):
+        assert np.array_equal(one.anchors, other)
+
+
+def test_refs_draw_all_their_expressions_in_the_long_run():
+    target = np.repeat(np.arange(20), 3).astype(np.int64)
+    sampler = Sampler(target, target, 10, seed=0, refs=True)
+    drawn = np.concatenate([np.concatenate(sampler.order(epoch)) for epoch in range(300)])
+    counts = np.bincount(drawn, minlength=60)
+    assert counts.sum() == 300 * 20
+    assert counts.min() > 60  # a hundred each, on average
+
+
+def test_the_steps_of_refcoco_are_those_of_the_released_code_and_of_every_sentence():
+    target = np.sort(np.concatenate([np.arange(42404), np.arange(120624 - 42404) % 42404])).astype(np.int64)
+    refs, sentences = (Sampler(target, target, 36, seed=0, refs=refs) for refs in (True, False))
+    assert 15 * refs.batches_per_epoch == 17_670
+    assert 15 * sentences.batches_per_epoch == 50_250
+
+
+def test_samples_that_fill_no_batch_are_one_batch_of_all() -> None:
+    sampler = Sampler(np.array([0, 0, 1]), np.array([0, 1, 2]), batch_size=8, seed=0)
+    assert sampler.batches_per_epoch == 1
+    (batch,) = sampler.order(0)
+    assert sorted(batch) == [0, 1, 2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,21 +18,10 @@ from pcnet.data.collate import pad_phrases
 from pcnet.data.images import MEAN, STD
 from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint, validator
 from pcnet.model.checkpoint import load_model
-from pcnet.training.trainer import TrainConfig, train
 from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
 from prep.datasets.catalogue import open_dataset, open_jsonl
 from prep.errors import PrepError
-
-
-@pytest.fixture(scope="module")
-def checkpoint(prepared, tmp_path_factory):
-    """A model that was trained for a few steps, so that its maps are neither flat nor all alike."""
-    out = tmp_path_factory.mktemp("trained")
-    config = TrainConfig(
-        store=prepared.store, data=str(prepared.data), out=str(out), encoder="tiny", recipe="plus", steps=30
-    )
-    return train(replace(config, batch_size=16, size=48, threads=1, device="cpu", quiet=True)).best
 
 
 def run(checkpoint, prepared, **settings):

@@ -295,3 +295,25 @@ def test_a_batch_is_shared_evenly_or_refused():
     assert TrainConfig(batch_size=64).resolved(8).batch_size == 64
     with pytest.raises(PrepError, match="8 processes"):
         TrainConfig(batch_size=36).resolved(8)
+
+
+@pytest.mark.parametrize(("recipe", "epoch"), [("paper", "refs"), ("plus", "sentences")])
+def test_an_epoch_is_that_of_the_recipe_and_a_resumed_run_keeps_its_own(config, recipe, epoch):
+    config = replace(config, recipe=recipe, weights={}, steps=None, epochs=1, batch_size=32, size=16)
+    steps = {name: train(replace(config, epoch=name, restart=True)).steps for name in ("refs", "sentences")}
+    assert steps["refs"] < steps["sentences"]
+    assert train(replace(config, restart=True)).steps == steps[epoch]
+    assert train(config).steps == steps[epoch]
+    other = {"refs": "sentences", "sentences": "refs"}[epoch]
+    with pytest.raises(PrepError, match=f"epoch: was '{epoch}', now '{other}'"):
+        train(replace(config, epoch=other))
+
+
+def test_a_run_of_an_old_version_goes_on_with_every_sentence(config, tmp_path):
+    train(replace(config, recipe="paper", weights={}, steps=2, epoch="sentences"))
+    path = tmp_path / "run" / "last.pt"
+    saved = read_checkpoint(path)
+    del saved["training"]["config"]["epoch"]
+    torch.save(saved, path)
+    assert train(replace(config, recipe="paper", weights={}, steps=2)).steps == 2
+    assert read_checkpoint(path)["training"]["config"]["epoch"] == "sentences"

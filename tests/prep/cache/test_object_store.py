@@ -130,9 +130,9 @@ def test_a_lease_that_is_renewed_is_respected_and_one_that_is_lost_ends_the_run(
             with pytest.raises(PrepError, match="is being written by"):
                 stage.writer({"toy": 1}).__enter__()
         # The holder's machine stalls, another waits long enough and takes over, the holder wakes up.
-        assert writer._lock._thread is not None
-        writer._lock._stop.set()
-        writer._lock._thread.join()
+        assert writer.lock._thread is not None
+        writer.lock._stop.set()
+        writer.lock._thread.join()
         lease = {"host": "elsewhere", "pid": 1, "started": "now", "token": "stolen", "beat": 0}
         stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
         with pytest.raises(PrepError, match="pid 1 on elsewhere"):

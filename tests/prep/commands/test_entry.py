@@ -40,3 +40,15 @@ def test_processes_that_are_started_import_nothing_of_the_current_folder(
     command = [sys.executable, str(tmp_path / "program.py")]
     subprocess.run(command, cwd=folder, env=environment, check=True)
     assert not (folder / "ran").exists()
+
+
+def test_what_the_encoding_cannot_show_is_shown_as_an_escape(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"sent": "the red cup"}\n')
+    code = "import cli, sys; sys.argv = ['pcnet-prep', *sys.argv[1:]]; cli.prep_main()"
+    words = ("phrases", "--llm", "rules", "--input", "mine.jsonl", "--out", "caf\u00e9")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9/phrases" in done.stdout

@@ -72,7 +72,7 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     assert found["train"]["dataset"] == "refcocog"
     assert [found[name].get("out", found[name].get("store")) for name in found] == ["there"] * 3
     assert found["sam"]["min_area"] == "7"
-    assert (found["phrases"]["llm"], found["phrases"]["keep_raw"]) == ("qwen3-4b", "false")
+    assert (found["phrases"]["llm"], found["phrases"]["keep_raw"]) == ("qwen3-4b", False)
     assert found["sam"]["replace"] is True
     assert found["phrases"]["split"] == ["val", "testA"]
     assert "split" not in found["train"]
@@ -156,3 +156,15 @@ def test_a_pipe_or_a_device_is_no_configuration(tmp_path: Path) -> None:
             read_configuration(path, [], COMMANDS)
         with pytest.raises(PrepError, match="Cannot read"):
             read_manifest_file(path)
+
+
+def test_what_yaml_reads_otherwise_is_refused_or_printed_as_it_can_be_typed(tmp_path: Path) -> None:
+    with pytest.raises(PrepError, match=r"phrases is there more than once.*line 3"):
+        read(tmp_path, "phrases:\n  llm: rules\nphrases:\n  llm: mistral-7b\n")
+    with pytest.raises(PrepError, match=r"split is yes or no"):
+        read(tmp_path, "split: [train, no]\nphrases:\n  llm: rules\n")
+    path = tmp_path / "d.yaml"
+    path.write_text('sam:\n  generator: segments\n  max-masks: 3.0\n  replace: "no"\n')
+    (section,) = read_configuration(path, [], COMMANDS)
+    line = command_line(section, COMMANDS["sam"], "pcnet-prep")
+    assert line == "pcnet-prep sam --generator segments --max-masks 3"

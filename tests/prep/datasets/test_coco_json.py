@@ -16,8 +16,8 @@ from prep.datasets import coco_json as annotations
 from prep.datasets.coco_json import (
     integer,
     list_elements,
+    read_annotations,
     read_instances,
-    read_segmentations,
     read_text,
     sections,
 )
@@ -76,7 +76,7 @@ def test_nothing_but_our_error_escapes_from_damaged_json(folder: Path, data: st.
     path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
     for read in (
         lambda: read_instances(path),
-        lambda: read_segmentations(path, {1}),
+        lambda: read_annotations(path, {1}, "segmentation"),
         lambda: list(list_elements(path)),
     ):
         with suppress(PrepError):
@@ -139,7 +139,7 @@ def test_duplicate_ids_are_ambiguous_only_where_they_differ(tmp_path: Path) -> N
     assert found.image_of == {7: 1, 8: 1}
     assert found.ambiguous_images == {2}
     assert found.ambiguous_annotations == {8}
-    assert read_segmentations(path, {7}) == {7: [[0, 0, 1, 1, 2, 2]]}
+    assert read_annotations(path, {7}, "segmentation") == {7: [[0, 0, 1, 1, 2, 2]]}
 
 
 @pytest.mark.parametrize(

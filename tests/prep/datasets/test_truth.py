@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from prep.datasets.catalogue import open_dataset, open_jsonl
-from prep.datasets.segmentation import BadSegmentation, decode, runs_of
+from prep.datasets.segmentation import BadSegmentation, decode, decode_once, runs_of
 from prep.datasets.truth import Truth
 from prep.demo.dataset import write
 from prep.records import Expression
@@ -290,3 +290,23 @@ def test_real_masks_equal_those_of_the_official_reader(shared: Path) -> None:
     for row in rows:
         assert (truth.mask(row) == official(refs[row.ref_id]["ann_id"])).all()
     assert truth.problems == {}
+
+
+@given(st.lists(arrays(bool, (5, 7)), min_size=1, max_size=4), st.booleans())
+def test_the_released_target_is_what_exactly_one_part_covers(
+    masks: list[np.ndarray], compressed: bool
+) -> None:
+    if np.logical_or.reduce(masks).any():
+        parts = [_rle(mask, compressed) for mask in masks]
+        np.testing.assert_array_equal(decode_once(parts, 5, 7), np.sum(masks, axis=0) == 1)
+
+
+def test_the_released_target_of_polygons_is_that_of_the_official_sum() -> None:
+    polygons = [[1, 1, 9, 1, 9, 6, 1, 6], [5, 2, 12.5, 2, 12.5, 9, 5, 9], [0.2, 0.1, 0.9, 0.1, 0.9, 0.8]]
+    parts = coco.decode(coco.frPyObjects(polygons, 10, 14)).sum(axis=2)
+    assert (parts > 1).any()
+    np.testing.assert_array_equal(decode_once(polygons, 10, 14), parts == 1)
+    np.testing.assert_array_equal(decode_once(polygons[0], 10, 14), decode(polygons[0], 10, 14))
+    assert not decode_once([polygons[0]] * 2, 10, 14).any()
+    with pytest.raises(BadSegmentation, match="of 4 numbers"):
+        decode_once([polygons[0], [1, 1, 2, 2]], 10, 14)

@@ -1,4 +1,4 @@
-"""The progress bar: on a terminal only, with the rate of what this run did itself."""
+"""Progress: a bar on a terminal, lines elsewhere, with the rate of what this run did itself."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ def test_a_bar_on_a_terminal_has_label_count_note_and_rate(monkeypatch: pytest.M
 @pytest.mark.parametrize("how", [{"quiet": True}, {"terminal": False}])
 def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch, how: dict) -> None:
     assert shown(monkeypatch, **how) == ""
+
+
+def test_a_log_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setattr("prep.engine.progress.time.monotonic", lambda: now[0])
+    with progress("training", 100) as bar:
+        for second in range(1, 71):
+            now[0] = 100.0 + second
+            bar.update(second, reused=10, note="loss 0.5")
+    assert out.getvalue().splitlines() == [
+        "training: 40 of 100, 1.0/s, 1 min 00 s left, loss 0.5",
+        "training: 70 of 100, 1.0/s, 30.0 s left, loss 0.5",
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(4.26, "4.3 s"), (61, "1 min 01 s"), (7300, "2 h 01 min")])

@@ -253,7 +253,7 @@ def _alive(pid: int) -> bool:
 def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Path, tmp_path: Path) -> None:
     import ray
 
-    stage = vllm_stage(random_mistral)
+    stage = vllm_stage(random_mistral, max_model_len=4096)  # room for a second turn about a strange answer
     texts = [*LESSONS, *INJECTIONS, "", "left"]
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:

@@ -217,12 +217,12 @@ def taught_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def vllm_stage(folder: Path) -> Any:
-    """A vLLM stage of the model in ``folder``, too short for expressions of 400 strange letters."""
+def vllm_stage(folder: Path, max_model_len: int = 736) -> Any:
+    """A vLLM stage of the model in ``folder``; by default too short for 400 strange letters."""
     from prep.phrases.engines.vllm import VllmStage
     from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt
 
-    options = VllmOptions(dtype="float32", max_model_len=736)
+    options = VllmOptions(dtype="float32", max_model_len=max_model_len)
     return VllmStage(resolve(str(folder)), load_prompt(), options=options)

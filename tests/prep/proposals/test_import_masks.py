@@ -390,3 +390,15 @@ def test_real_coco_results(shared: Path, tmp_path: Path) -> None:
     assert row["status"] == "ok", row["error"]
     assert [m["counts"] for m in row["masks"]] == [e["segmentation"]["counts"] for e in of_image]
     assert [m["predicted_iou"] for m in row["masks"]] == [e["score"] for e in of_image]
+
+
+@pytest.mark.parametrize("layout", ["sa1b", "official"])
+def test_masks_outside_the_folder_are_not_read(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "masks").mkdir()
+    ref = save(tmp_path, "a.png", 1)
+    entries = [{"segmentation": rle(mask)} for mask in random_masks()]
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    np.save(tmp_path / "a.npy", np.stack(random_masks()).astype(np.float32))
+    (row,) = rows(layout, tmp_path / "masks", [ImageRef("../a.png", 1, ref.path)])
+    assert row["masks"] == []
+    assert row["error"]

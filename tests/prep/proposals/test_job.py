@@ -176,7 +176,7 @@ class Folder:
     name, split_by = "photos", ""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = self.place = root
 
     def images(self, splits: Collection[str] | None = None) -> Iterator[ImageRef]:
         for name in NAMES:

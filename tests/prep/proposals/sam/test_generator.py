@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from segment_anything.modeling import Sam
 
 from prep.errors import PrepError
 from prep.proposals.sam import upsample
+from prep.proposals.sam.decoder import Decoded, Decoder
 from prep.proposals.sam.generator import SamGenerator
 from prep.proposals.sam.settings import SamSettings
 from prep.records import Proposal
@@ -114,14 +116,14 @@ def test_odd_images(size: tuple[int, int], ragged: Sam, official: Official) -> N
 def test_masks_near_a_threshold_are_recomputed_where_the_arithmetic_is_not_torchs(
     ragged: Sam, photo: np.ndarray, official: Official, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upsample, "agrees", lambda plan, device: False)
-    upsample.geometry.cache_clear()
+    monkeypatch.setattr(upsample, "agreeing", lambda plan, device: None)
+    upsample._geometry.cache_clear()
     try:
         generator = ours(ragged, **RAGGED)
         assert_same(generator.propose([photo])[0], official(ragged, photo, **RAGGED))
         assert 0 < generator.recomputed <= generator.measured == 108
     finally:
-        upsample.geometry.cache_clear()
+        upsample._geometry.cache_clear()
 
 
 def test_where_nothing_survives_there_are_no_masks(ragged: Sam, photo: np.ndarray) -> None:
@@ -150,6 +152,21 @@ def test_it_travels_to_a_worker_before_it_is_opened(photo: np.ndarray) -> None:
     assert generator.name == "sam:vit_b"
     with pytest.raises(PrepError, match="has not been opened"):
         generator.propose([photo])
+
+
+def test_a_shared_pass_with_other_bits_is_dropped_and_said(
+    ragged: Sam, photo: np.ndarray, official: Official, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, shared = ours(ragged, **RAGGED), Decoder.shared
+
+    def other_bits(self: Decoder, *inputs: Any) -> Decoded:
+        found = shared(self, *inputs)
+        return dataclasses.replace(found, iou=found.iou + 1e-6)
+
+    monkeypatch.setattr(Decoder, "shared", other_bits)
+    assert_same(generator.propose([photo])[0], official(ragged, photo, **RAGGED))
+    (note,) = generator.pop_stats()["notes"]
+    assert note.startswith("the decoder's shared pass is not used")
 
 
 def test_the_decoder_s_shared_pass_gives_the_reference_s_bits_or_is_not_used(ragged: Sam) -> None:

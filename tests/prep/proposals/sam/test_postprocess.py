@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from segment_anything.utils import amg
 
 from prep.masks import rle
 from prep.proposals.sam.crops import resized
+from prep.proposals.sam.fidelity import Differences, ExactnessStats, exactness_stats, lines
 from prep.proposals.sam.postprocess import Postprocessor, Thresholds
 from prep.proposals.sam.upsample import BAND, Geometry, geometry, reference
 
@@ -123,3 +125,24 @@ def test_no_masks() -> None:
     none = torch.empty((0, LOW, LOW))
     assert Postprocessor().measure(none, plan, cuts).boxes.shape == (0, 4)
     assert Postprocessor().runs(none, plan, cuts, (0, 0), plan.size, np.zeros(0, np.bool_)) == []
+
+
+@pytest.mark.parametrize("failure", ["import", "launch"])
+def test_where_the_gpu_kernel_fails_the_cpu_s_measures_with_one_warning(
+    failure: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if failure == "import":
+        monkeypatch.setitem(sys.modules, "triton", None)
+    else:
+        pytest.importorskip("triton")  # its launch fails on tensors of a CPU
+    monkeypatch.delitem(sys.modules, "prep.proposals.sam.kernels_gpu", raising=False)
+    plan, logits, post = plan_of((90, 131), False), logits_of("smooth", 3), Postprocessor()
+    for _ in range(2):
+        assert post._measure_on_gpu(logits, plan, Thresholds.of(0.0, 1.0).values) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    stats = ExactnessStats()
+    stats.add(exactness_stats(3, 0, Differences(), [post.without_gpu]))
+    stats.add(exactness_stats(3, 0, Differences(), [post.without_gpu]))
+    assert stats.figures()["notes"] == [post.without_gpu]
+    assert lines(stats.figures())[-1] == post.without_gpu
+    assert "GPU kernel failed: " in post.without_gpu

@@ -1,0 +1,63 @@
+"""Predicts masks at a point with transformers' SAM and SAM 2 models, with the methods of a SamPredictor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prep.errors import PrepError
+
+
+class HfPredictor:
+    """A model of the hub or of a local folder: ``set_image``, then ``predict`` at points of that image."""
+
+    def __init__(self, source: str, device: str) -> None:
+        from transformers import AutoModelForMaskGeneration, AutoProcessor
+
+        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            self._processor: Any = AutoProcessor.from_pretrained(source)
+            model: Any = AutoModelForMaskGeneration.from_pretrained(source)
+            self._model = model.to(self._device).eval()
+        except Exception as error:  # transformers and the hub raise many types for an unsuitable source
+            reason = str(error).splitlines()[0][:200].rstrip(".")
+            raise PrepError(
+                f"{source} could not be loaded for prompting at a point: {reason}.",
+                "Give a SAM or SAM 2 model with its processor.",
+            ) from error
+        # SAM takes points as [image, object, point, xy] from version 2 on, as [image, point, xy] before.
+        self._objects = "Sam2" in type(self._model).__name__
+        self._image: npt.NDArray[np.uint8] | None = None
+        self._embeddings: Any = None
+
+    @torch.inference_mode()
+    def set_image(self, image: npt.NDArray[np.uint8]) -> None:
+        """Encode an RGB image, uint8 (H, W, 3)."""
+        pixels = self._processor(images=image, return_tensors="pt")["pixel_values"].to(self._device)
+        self._image, self._embeddings = image, self._model.get_image_embeddings(pixels)
+
+    @torch.inference_mode()
+    def predict(
+        self, point_coords: npt.NDArray[Any], point_labels: npt.NDArray[Any], multimask_output: bool
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], None]:
+        """Points (n, 2) as x and y in pixels and labels (n,) -> masks (m, H, W) and predicted IoUs (m,)."""
+        points, labels = [point_coords.tolist()], [point_labels.tolist()]
+        if self._objects:
+            points, labels = [points], [labels]
+        given = self._processor(
+            images=self._image, input_points=points, input_labels=labels, return_tensors="pt"
+        )
+        found = self._model(
+            image_embeddings=self._embeddings,
+            input_points=given["input_points"].to(self._device),
+            input_labels=given["input_labels"].to(self._device),
+            multimask_output=multimask_output,
+        )
+        sizes = [given["original_sizes"]]
+        if not self._objects:
+            sizes.append(given["reshaped_input_sizes"])
+        masks = self._processor.post_process_masks(found.pred_masks.cpu(), *sizes)[0][0]
+        return masks.numpy().astype(bool), found.iou_scores[0, 0].float().cpu().numpy(), None

@@ -1,0 +1,183 @@
+"""What a writer and its readers make of files that a killed or foreign writer left in a table's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from prep.cache.files import Files
+from prep.cache.manifest import MANIFEST, fold, ledger_name, ledger_sequences, load_manifest, write_ledger
+from prep.cache.schema import SCORES
+from prep.cache.shards import Shard, ShardMeta, encode
+from prep.cache.store import Store, open_store
+from prep.cache.verify import verify
+from tests.prep.toy import item, row
+
+SETTINGS = {"toy": 1}
+
+
+def rows(*numbers: int) -> pa.Table:
+    return pa.Table.from_pylist([row(item(number)) for number in numbers], schema=SCORES)
+
+
+def fill(store: Store, *numbers: int) -> None:
+    with store.stage("scores").writer(SETTINGS, commit_seconds=0) as writer:
+        for number in numbers:
+            writer.write(rows(number))
+
+
+def stored(store: Store) -> set[str]:
+    return set(store.stage("scores").reader().read()["row_id"].to_pylist())
+
+
+def left_behind(store: Store, *numbers: int, stage: str = "scores", generation: str | None = None) -> Shard:
+    """A shard with its final name that no manifest lists, as a writer leaves it that dies before listing."""
+    files = store.stage("scores").files
+    manifest = load_manifest(files)
+    assert manifest is not None
+    shard, data = encode(rows(*numbers), ShardMeta(stage, generation or manifest.generation, SETTINGS))
+    files.write(shard.name, data)
+    return shard
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = open_store(tmp_path / "prepared", create=True)
+    fill(made, 0, 1)
+    return made
+
+
+@pytest.fixture
+def files(store: Store) -> Files:
+    return store.stage("scores").files
+
+
+def next_ledger(files: Files, generation: str | None, added: list[Shard], removed: list[str]) -> int:
+    manifest = load_manifest(files)
+    assert manifest is not None
+    write_ledger(files, generation or manifest.generation, manifest.folded + 1, added, removed)
+    return manifest.folded + 1
+
+
+def test_a_ledger_of_another_generation_changes_nothing(store: Store, files: Files) -> None:
+    before = load_manifest(files)
+    assert before is not None
+    shard = left_behind(store, 7)
+    next_ledger(files, "another", [shard], list(before.shards))
+    after = load_manifest(files)
+    assert after is not None
+    assert after.shards == before.shards
+    assert stored(store) == {item(0), item(1)}
+
+
+def test_a_ledger_adds_and_removes_shards(store: Store, files: Files) -> None:
+    before = load_manifest(files)
+    assert before is not None
+    gone, *kept = sorted(before.shards)
+    shard = left_behind(store, 7)
+    sequence = next_ledger(files, None, [shard], [gone])
+    after = load_manifest(files)
+    assert after is not None
+    assert sorted(after.shards) == sorted([*kept, shard.name])
+    assert after.folded == sequence
+
+
+def test_an_entry_that_the_manifest_includes_is_not_applied_again(files: Files) -> None:
+    manifest = load_manifest(files)
+    assert manifest is not None
+    write_ledger(files, manifest.generation, manifest.folded, [], list(manifest.shards))
+    again = load_manifest(files)
+    assert again is not None
+    assert again.shards == manifest.shards
+
+
+def test_a_fold_that_dies_before_it_deletes_loses_nothing(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = left_behind(store, 7)
+    next_ledger(files, None, [shard], [])
+    manifest = load_manifest(files)
+    assert manifest is not None
+
+    def dies(self: Files, name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "delete", dies)
+        with pytest.raises(KeyboardInterrupt):
+            fold(files, manifest)
+    assert stored(store) == {item(0), item(1), item(7)}
+    fold(files, manifest)
+    assert ledger_sequences(files.sizes()) == []
+    assert stored(store) == {item(0), item(1), item(7)}
+
+
+def test_a_fold_keeps_entries_that_are_newer_than_the_manifest(files: Files) -> None:
+    manifest = load_manifest(files)
+    assert manifest is not None
+    for number in (manifest.folded, manifest.folded + 1):
+        write_ledger(files, manifest.generation, number, [])
+    fold(files, manifest)
+    assert ledger_sequences(files.sizes()) == [manifest.folded + 1]
+
+
+def test_the_next_writer_lists_a_whole_shard_that_was_not_listed(store: Store, files: Files) -> None:
+    shard = left_behind(store, 7, 8)
+    assert stored(store) == {item(0), item(1)}
+    fill(store, 9)
+    assert stored(store) == {item(number) for number in (0, 1, 7, 8, 9)}
+    assert files.exists(shard.name)
+    assert verify(store).problems == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "more"),
+    [
+        ((7,), {"generation": "another"}),
+        ((7,), {"stage": "phrases"}),
+        ((1, 7), {}),  # one of its rows is committed
+    ],
+)
+def test_the_next_writer_deletes_an_unlisted_shard_that_does_not_belong(
+    store: Store, files: Files, numbers: tuple[int, ...], more: dict[str, str]
+) -> None:
+    shard = left_behind(store, *numbers, **more)
+    fill(store, 9)
+    assert not files.exists(shard.name)
+    assert stored(store) == {item(0), item(1), item(9)}
+    assert verify(store).problems == []
+
+
+def test_verify_counts_the_rows_of_a_shard(store: Store, files: Files) -> None:
+    listed = json.loads(files.read(MANIFEST))
+    listed["shards"][0]["rows"] += 1
+    files.write(MANIFEST, json.dumps(listed).encode())
+    (problem,) = verify(store).problems
+    assert (problem.kind, problem.file) == ("altered", listed["shards"][0]["name"])
+    assert problem.detail == "1 rows, not 2"
+
+
+def test_verify_compares_the_whole_hash_of_a_shard(store: Store, files: Files) -> None:
+    listed = json.loads(files.read(MANIFEST))
+    digest = listed["shards"][0]["sha256"]
+    listed["shards"][0]["sha256"] = digest[:-1] + ("1" if digest.endswith("0") else "0")
+    files.write(MANIFEST, json.dumps(listed).encode())
+    (problem,) = verify(store).problems
+    assert (problem.kind, problem.file) == ("altered", listed["shards"][0]["name"])
+
+
+def test_numbers_of_ledgers_are_read_back_in_order() -> None:
+    names = [ledger_name(12), "part-0.parquet", ledger_name(3), "_ledger-x.json", MANIFEST]
+    assert ledger_sequences(names) == [3, 12]
+
+
+def test_a_row_that_is_there_is_refused_with_its_key_and_nothing_of_its_unit_is_kept(store: Store) -> None:
+    with store.stage("scores").writer(SETTINGS, commit_seconds=0) as writer:
+        with pytest.raises(ValueError, match=item(1)):
+            writer.write(rows(5, 1))
+        with pytest.raises(ValueError, match="already exists"):
+            writer.write(rows(6, 6))
+    assert stored(store) == {item(0), item(1)}

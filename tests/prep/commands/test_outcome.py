@@ -1,0 +1,60 @@
+"""Failure is not success: exit codes follow from the rows that failed, and what failed is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cli
+from prep.commands.outcome import check_limit, exit_code
+from prep.errors import PrepError
+
+
+@pytest.mark.parametrize(
+    ("failed", "rows", "limit", "code"),
+    [
+        (0, 0, "0", 0), (0, 5, "0", 0), (5, 5, "100%", 1), (1, 100, "1%", 0), (2, 100, "1%", 3),
+        (1, 5, "1%", 3), (3, 9, "3", 0), (4, 9, "3", 3), (1, 1000, "0.1%", 0), (2, 1000, "0.1%", 3),
+    ],
+)  # fmt: skip
+def test_the_share_of_failed_rows_decides(failed: int, rows: int, limit: str, code: int) -> None:
+    assert exit_code(failed, rows, limit) == code
+
+
+@pytest.mark.parametrize("limit", ["", "%", "-1", "1.5", "five", "1%%", "nan%"])
+def test_a_limit_that_is_none_is_refused(limit: str) -> None:
+    with pytest.raises(PrepError, match="--max-failed"):
+        check_limit(limit)
+
+
+def phrases(folder: Path, good: int, bad: int, *more: str) -> int:
+    rows: list[dict[str, object]] = [{"sent": f"red cup {n}"} for n in range(good)]
+    rows += [{"sent": "cup", "split": [n]} for n in range(bad)]
+    file = folder / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["phrases", "--llm", "rules", "--input", str(file), "--out", str(folder / "st"), *more]
+    return int(cli.prep_app(words, standalone_mode=False) or 0)
+
+
+def test_a_command_tells_how_it_went(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    assert phrases(tmp_path / "a", 9, 0) == 0
+    capsys.readouterr()
+    assert phrases(tmp_path / "a", 9, 7) == 3
+    told = capsys.readouterr()
+    assert "line N: split is '...', not text: 7" in told.out
+    assert told.out.count("line 10: split is '[0]'") == 1
+    assert "7 of 16 rows of phrases have an error" in told.err
+    assert phrases(tmp_path / "a", 9, 7) == 3  # a repetition makes no row better
+    assert "7 of them from earlier runs" in capsys.readouterr().err
+    assert phrases(tmp_path / "a", 9, 7, "--max-failed", "7") == 0
+    assert phrases(tmp_path / "a", 9, 7, "--max-failed", "50%") == 0
+    (tmp_path / "b").mkdir()
+    assert phrases(tmp_path / "b", 0, 3) == 1
+
+
+def test_a_run_says_what_it_begins_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert phrases(tmp_path, 3, 0, "--split", "train") == 0
+    assert f"phrases by rules: mine (train); 1 worker; to {tmp_path}/st/phrases" in capsys.readouterr().err
