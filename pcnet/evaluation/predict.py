@@ -16,9 +16,10 @@ from pcnet.data.batch import upsample
 from pcnet.data.images import normalise_pixels, open_rgb, resized
 from pcnet.evaluation.dataset import decode, encode
 from pcnet.evaluation.responses import encode_items
-from pcnet.metrics import RELEASED_THRESHOLD, binarise, normalise, peak, proposal_under_peak
+from pcnet.metrics import RELEASED_THRESHOLD, binarise, peak, proposal_under_peak
 from pcnet.model.pcnet import PCNet
 from prep.errors import PrepError
+from prep.pages import pictures
 from prep.proposals.prompt import PointPrompter
 from prep.records import Proposal
 
@@ -119,29 +120,8 @@ def picture(image: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint
     """Panels side by side: the image (H, W, 3), each stage's response over it, the mask over it."""
     panels = [image]
     for response in prediction.stages:
-        panels.append(_marked(_heated(image, normalise(response)), *peak(response)))
-    tinted = image.astype(np.float32)
-    tinted[prediction.mask] = tinted[prediction.mask] * 0.4 + np.array([0, 160, 90]) * 0.6
-    panels.append(tinted.astype(np.uint8))
+        panels.append(pictures.draw_point(pictures.draw_response(image, response), *peak(response)))
+    panels.append(pictures.draw_masks(image, [prediction.mask], [pictures.PREDICTION]))
     white = np.full((image.shape[0], _GAP, 3), 255, dtype=np.uint8)
     spaced = [part for panel in panels for part in (panel, white)][:-1]
     return np.concatenate(spaced, axis=1)
-
-
-def _heated(image: NDArray[np.uint8], heat: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The image in grey overlaid with a heat map in [0, 1], dark blue to yellow."""
-    stops = np.array([[20, 20, 90], [120, 40, 140], [230, 90, 60], [250, 230, 60]], dtype=np.float64)
-    at = np.clip(heat, 0, 1) * (len(stops) - 1)
-    low = np.minimum(at.astype(np.int64), len(stops) - 2)
-    colour = stops[low] + (stops[low + 1] - stops[low]) * (at - low)[..., None]
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    mixed: NDArray[np.uint8] = (grey * 0.45 + colour * 0.55).astype(np.uint8)
-    return mixed
-
-
-def _marked(panel: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
-    """Draw a white cross at the peak, about a twentieth of the panel's side."""
-    reach = max(2, max(panel.shape[:2]) // 40)
-    panel[max(row - reach, 0) : row + reach + 1, column] = 255
-    panel[row, max(column - reach, 0) : column + reach + 1] = 255
-    return panel

@@ -62,7 +62,7 @@ def write_report(config: ReportConfig) -> dict[str, int]:
         "maps": [_maps(run, shown) for run in runs],
         "truth": _truth(config.data, runs, shown),
     }
-    write(render("pcnet.report", "page", content), config.out)
+    write(render("pcnet.report", "page", "Report on a training run", content), config.out)
     return {
         "runs": len(runs),
         "evaluations": len(labels),

@@ -81,4 +81,5 @@ def demo(
 
     config = DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown)
     made = run(config, say=lambda line: say(line, to_stderr=as_json))
-    emit({"page": made.page, "metrics": made.metrics, "figures": made.figures}, [], as_json)
+    figures = [figure.to_json() for figure in made.figures]
+    emit({"page": made.page, "metrics": made.metrics, "figures": figures}, [], as_json)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.pages import pictures
+from prep.pages.html import document
+from prep.records import Json
 
 # Displayed side of a 64-pixel picture; larger pictures are not enlarged.
 ENLARGED_SIDE = 192
@@ -32,7 +33,7 @@ class Sample:
     pixels: pictures.Pixels
     proposals: Sequence[pictures.Mask]
     truth: pictures.Mask
-    stages: Sequence[npt.NDArray[Any]] = ()
+    stages: Sequence[npt.NDArray[np.floating]] = ()
     prediction: pictures.Mask | None = None
     peak: tuple[int, int] | None = None
     iou: float | None = None
@@ -44,9 +45,16 @@ class Figure:
 
     kind: str
     n: int
-    ours: float
-    chance: float
-    bound: float
+    model: float
+    random_baseline: float
+    oracle: float
+
+    def to_json(self) -> dict[str, Json]:
+        """The figure under the names that ``--json`` has had since 0.1.0."""
+        return {
+            "kind": self.kind, "n": self.n,
+            "ours": self.model, "chance": self.random_baseline, "bound": self.oracle,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,7 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as one self-contained HTML document; all text in it is escaped."""
-    return Template((files("prep.demo") / "page.html").read_text("utf-8")).substitute(
-        css=(files("prep.pages") / "page.css").read_text("utf-8"),
+    body = Template((files("prep.demo") / "page.html").read_text("utf-8")).substitute(
         title=escape(page.title),
         lead=escape(page.lead),
         figures=_figures(page.figures),
@@ -72,13 +79,14 @@ def render(page: Page) -> str:
         samples="\n".join(_sample(sample) for sample in page.samples),
         steps=_steps(page.steps),
     )
+    return document(page.title, body)
 
 
 def _figures(figures: Sequence[Figure]) -> str:
     rows = "".join(
         f"<tr><th scope=row>{escape(figure.kind)}</th><td class=number>{figure.n:,}</td>"
-        f"<td class=number><b>{figure.ours:.1f}%</b></td><td class=number>{figure.chance:.1f}%</td>"
-        f"<td class=number>{figure.bound:.1f}%</td><td class=track><div>{_bars(figure)}</div></td></tr>"
+        f"<td class=number><b>{figure.model:.1f}%</b></td><td class=number>{figure.random_baseline:.1f}%</td>"
+        f"<td class=number>{figure.oracle:.1f}%</td><td class=track><div>{_bars(figure)}</div></td></tr>"
         for figure in figures
     )
     return (
@@ -90,9 +98,9 @@ def _figures(figures: Sequence[Figure]) -> str:
 def _bars(figure: Figure) -> str:
     marks = "".join(
         f'<i class={name} style="left:{min(max(value, 0.4), 99.6):.1f}%"></i>'
-        for name, value in (("chance", figure.chance), ("bound", figure.bound))
+        for name, value in (("baseline", figure.random_baseline), ("oracle", figure.oracle))
     )
-    return f'<i class=ours style="width:{min(max(figure.ours, 0), 100):.1f}%"></i>{marks}'
+    return f'<i class=model style="width:{min(max(figure.model, 0), 100):.1f}%"></i>{marks}'
 
 
 def _sample(sample: Sample) -> str:
@@ -101,12 +109,12 @@ def _sample(sample: Sample) -> str:
     if sample.proposals:
         drawn = pictures.draw_masks(sample.pixels, sample.proposals, factor=factor)
         shown.append((f"{len(sample.proposals)} proposals", drawn))
-    for at, response in enumerate(sample.stages):
+    for stage, response in enumerate(sample.stages):
         drawn = pictures.draw_response(sample.pixels, response, factor)
-        if at == len(sample.stages) - 1 and sample.peak is not None:
+        if stage == len(sample.stages) - 1 and sample.peak is not None:
             drawn = pictures.draw_point(drawn, *sample.peak, factor=factor)
-        phrase = f": {sample.phrases[at]}" if at < len(sample.phrases) else ""
-        shown.append((f"stage {at + 1}{phrase}", drawn))
+        phrase = f": {sample.phrases[stage]}" if stage < len(sample.phrases) else ""
+        shown.append((f"stage {stage + 1}{phrase}", drawn))
     if sample.prediction is not None:
         drawn = pictures.draw_masks(sample.pixels, [sample.prediction], [pictures.PREDICTION], factor)
         shown.append(("prediction", drawn))
@@ -114,7 +122,7 @@ def _sample(sample: Sample) -> str:
         ("ground truth", pictures.draw_masks(sample.pixels, [sample.truth], [pictures.TRUTH], factor))
     )
     strip = "".join(
-        f'<figure><img alt="{escape(name)}" src="{pictures.data_uri(np.asarray(drawn, dtype=np.uint8))}">'
+        f'<figure><img alt="{escape(name)}" src="{pictures.data_uri(drawn)}">'
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, drawn in shown
     )

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from prep.demo.page import Figure
 
 # Written first and compared in the next run: a demo resumes only with the same settings.
 MARKER = "demo.json"
@@ -42,8 +45,8 @@ class DemoResult:
     """The page's path, its figures, and the time of each step: (what, command, seconds)."""
 
     page: Path
-    figures: list[dict[str, Any]]
-    metrics: dict[str, Any]
+    figures: list[Figure]
+    metrics: dict[str, float | None]
     steps: list[tuple[str, str, float]]
 
 
@@ -111,16 +114,16 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
-def table(figures: Sequence[dict[str, Any]]) -> list[str]:
+def table(figures: Sequence[Figure]) -> list[str]:
     """The figures as lines of text."""
-    lines = [f"{'PointM, %':<16}{'n':>6}{'PCNet':>9}{'chance':>9}{'bound':>9}"]
+    lines = [f"{'PointM, %':<16}{'n':>6}{'PCNet':>9}{'random':>9}{'oracle':>9}"]
     lines += [
-        f"{row['kind']:<16}{row['n']:>6,}{row['ours']:>9.1f}{row['chance']:>9.1f}{row['bound']:>9.1f}"
+        f"{row.kind:<16}{row.n:>6,}{row.model:>9.1f}{row.random_baseline:>9.1f}{row.oracle:>9.1f}"
         for row in figures
     ]
     return [
         *lines,
-        "chance: random-object baseline; bound: oracle (centre of the best proposal)",
+        "random: a random object of the image; oracle: the centre of the best proposal",
     ]
 
 

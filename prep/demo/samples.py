@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from prep.cache.store import open_store
+from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
 from prep.demo.page import Figure, Page, Sample, render
 from prep.images import read_rgb
 from prep.masks import rle
 from prep.pages import html, pictures
-from prep.records import Expression
+from prep.records import Expression, Json
 
 if TYPE_CHECKING:
     from prep.demo.run import DemoConfig
@@ -24,18 +25,40 @@ if TYPE_CHECKING:
 ALL = "all"
 
 
+class ScoredRow(TypedDict):
+    """The columns of ``samples.parquet`` that the page needs; the proposal is None without ``--refine``."""
+
+    row_id: str
+    point: bool
+    peak_y: int
+    peak_x: int
+    proposal: int | None
+    proposal_iou: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """An expression's kinds, and its share of hits by the model, a random object and the best proposal."""
+
+    kinds: tuple[str, ...]
+    model: float
+    random_baseline: float
+    oracle: float
+
+
 def write_page(
     out: Path,
     data: Path,
     steps: Sequence[tuple[str, str, float]],
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
     config: DemoConfig,
-) -> list[dict[str, Any]]:
-    """Write ``out/index.html``; return the figures, a mapping for each kind of expression."""
+) -> list[Figure]:
+    """Write ``out/index.html``; return the figures, one for each kind of expression."""
     import pyarrow.parquet as pq
 
     dataset = open_dataset(data, "refcoco")
-    scored = {row["row_id"]: row for row in pq.read_table(out / "evaluation" / "samples.parquet").to_pylist()}
+    rows: list[ScoredRow] = pq.read_table(out / "evaluation" / "samples.parquet").to_pylist()
+    scored = {row["row_id"]: row for row in rows}
     expressions = [row for row in dataset.expressions(["val"]) if row.row_id in scored]
     types = json.loads((data / "refer" / "refcoco" / "types.json").read_text(encoding="utf-8"))
     kinds = {row.row_id: _kinds(types.get(str(row.sent_id), {})) for row in expressions}
@@ -44,12 +67,12 @@ def write_page(
     truth = Truth(dataset)
     objects = _objects(data)
     measured = [
-        {
-            "kinds": kinds[row.row_id],
-            "ours": bool(scored[row.row_id]["point"]),
-            "chance": 1 / max(objects.get(row.image_id or 0, 1), 1),
-            "bound": _reachable(truth.mask(row), proposals.get(row.image or "", [])),
-        }
+        Hits(
+            kinds[row.row_id],
+            bool(scored[row.row_id]["point"]),
+            1 / max(objects.get(row.image_id or 0, 1), 1),
+            _reachable(truth.mask(row), proposals.get(row.image or "", [])),
+        )
         for row in expressions
     ]
     figures = _figures(measured)
@@ -67,7 +90,7 @@ def write_page(
     page = Page(
         "PCNet: referring segmentation on synthetic scenes",
         lead,
-        [Figure(**figure) for figure in figures],
+        figures,
         [sample for sample in samples if sample is not None],
         steps,
     )
@@ -81,33 +104,35 @@ def spread(rows: Sequence[Expression], kinds: Mapping[str, tuple[str, ...]], cou
     for row in rows:
         groups.setdefault(kinds[row.row_id][0], []).append(row)
     chosen: list[Expression] = []
-    for at, name in enumerate(sorted(groups)):
-        share = count // len(groups) + (at < count % len(groups))
-        own = groups[name]
+    for number, name in enumerate(sorted(groups)):
+        group = groups[name]
+        share = min(count // len(groups) + (number < count % len(groups)), len(group))
         # Each kind starts at a different offset, so that they do not all show the same images.
-        share = min(share, len(own))
-        chosen += [own[int((step + at / len(groups)) * len(own) / share)] for step in range(share)]
+        chosen += [group[int((step + number / len(groups)) * len(group) / share)] for step in range(share)]
     return sorted(chosen, key=lambda row: (row.image or "", row.row_id))
 
 
-def _kinds(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _kinds(entry: Mapping[str, Json]) -> tuple[str, ...]:
     kind = str(entry.get("type", "expression"))
     return (kind, f"hard {kind}") if entry.get("hard") else (kind,)
 
 
-def _figures(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _figures(measured: Sequence[Hits]) -> list[Figure]:
     names = sorted(
-        {kind for row in measured for kind in row["kinds"]}, key=lambda name: (name.split()[-1], len(name))
+        {kind for row in measured for kind in row.kinds}, key=lambda name: (name.split()[-1], len(name))
     )
-    figures = []
-    for name in [ALL, *names]:
-        own = [row for row in measured if name == ALL or name in row["kinds"]]
-        if own:
-            shares = {
-                key: 100 * float(np.mean([row[key] for row in own])) for key in ("ours", "chance", "bound")
-            }
-            figures.append({"kind": name, "n": len(own), **shares})
-    return figures
+    groups = {name: [row for row in measured if name == ALL or name in row.kinds] for name in [ALL, *names]}
+    return [
+        Figure(
+            name,
+            len(rows),
+            model=100 * float(np.mean([row.model for row in rows])),
+            random_baseline=100 * float(np.mean([row.random_baseline for row in rows])),
+            oracle=100 * float(np.mean([row.oracle for row in rows])),
+        )
+        for name, rows in groups.items()
+        if rows
+    ]
 
 
 def _objects(data: Path) -> dict[int, int]:
@@ -133,18 +158,18 @@ def _reachable(truth: pictures.Mask | None, proposals: Sequence[pictures.Mask]) 
     return bool(truth[np.unravel_index(int(depth.argmax()), truth.shape)])
 
 
-def _proposals(store: Any, images: set[str]) -> dict[str, list[pictures.Mask]]:
-    found: dict[str, list[pictures.Mask]] = {}
+def _proposals(store: Store, images: set[str]) -> dict[str, list[pictures.Mask]]:
+    masks: dict[str, list[pictures.Mask]] = {}
     for batch in store.stage("proposals").reader().batches(columns=["image", "height", "width", "masks"]):
         for row in batch.to_pylist():
             if row["image"] in images:
-                found[row["image"]] = [
+                masks[row["image"]] = [
                     rle.decode_counts(mask["counts"], row["height"], row["width"]) for mask in row["masks"]
                 ]
-    return found
+    return masks
 
 
-def _phrases(store: Any, rows: set[str]) -> dict[str, list[str]]:
+def _phrases(store: Store, rows: set[str]) -> dict[str, list[str]]:
     table = store.stage("phrases").reader().read(columns=["row_id", "phrases"])
     pairs = zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True)
     return {row_id: phrases for row_id, phrases in pairs if row_id in rows}
@@ -152,7 +177,7 @@ def _phrases(store: Any, rows: set[str]) -> dict[str, list[str]]:
 
 def _sample(
     row: Expression,
-    score: Mapping[str, Any],
+    score: ScoredRow,
     kinds: tuple[str, ...],
     phrases: Mapping[str, list[str]],
     proposals: Mapping[str, list[pictures.Mask]],
@@ -162,7 +187,7 @@ def _sample(
     mask = truth.mask(row)
     if mask is None or row.image is None:
         return None
-    own = proposals.get(row.image, [])
+    masks = proposals.get(row.image, [])
     chosen = score.get("proposal")
     stages = out / "evaluation" / "stages" / f"{row.row_id}.npy"
     return Sample(
@@ -170,10 +195,10 @@ def _sample(
         kind=kinds[-1],
         phrases=phrases.get(row.row_id, []),
         pixels=np.asarray(read_rgb(truth.dataset.root / row.image)),
-        proposals=own,
+        proposals=masks,
         truth=mask,
         stages=list(np.load(stages, allow_pickle=False)) if stages.is_file() else [],
-        prediction=own[chosen] if chosen is not None and chosen < len(own) else None,
+        prediction=masks[chosen] if chosen is not None and chosen < len(masks) else None,
         peak=(int(score["peak_y"]), int(score["peak_x"])),
         iou=score.get("proposal_iou"),
     )

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -15,21 +16,37 @@ from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.files import write_whole
 
+_POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'"
+_SCRIPTED = """<noscript>This page needs JavaScript; it loads nothing from the network.</noscript>
+<script type="application/octet-stream" id="content">$content</script>
+<script>
+$js
+</script>
+"""
 
-def render(package: str, name: str, content: Mapping[str, Any]) -> str:
+
+def document(title: str, body: str, policy: str = _POLICY) -> str:
+    """The page with the shared styles; ``title`` is text, ``body`` is markup whose text is escaped."""
+    shared = files("prep.pages")
+    return Template((shared / "frame.html").read_text("utf-8")).substitute(
+        policy=policy, title=escape(title), css=(shared / "page.css").read_text("utf-8"), body=body
+    )
+
+
+def render(package: str, name: str, title: str, content: Mapping[str, Any]) -> str:
     """``NAME.html`` of ``package`` with its ``NAME.js``, the shared styles and script, and the content.
 
     The content is compressed and base64-encoded, so none of its text is parsed as markup; the script decodes
     it.
     """
-    shared, own = files("prep.pages"), files(package)
-    text = without_secrets(json.dumps(content, separators=(",", ":")))
-    packed = gzip.compress(text.encode(), mtime=0)
-    return Template((own / f"{name}.html").read_text("utf-8")).substitute(
-        css="".join((shared / css).read_text("utf-8") for css in ("page.css", "report.css")),
-        js=(shared / "shared.js").read_text("utf-8") + (own / f"{name}.js").read_text("utf-8"),
+    own = files(package)
+    packed = gzip.compress(without_secrets(json.dumps(content, separators=(",", ":"))).encode(), mtime=0)
+    body = Template((own / f"{name}.html").read_text("utf-8") + _SCRIPTED).substitute(
+        title=escape(title),
+        js=(files("prep.pages") / "shared.js").read_text("utf-8") + (own / f"{name}.js").read_text("utf-8"),
         content=base64.b64encode(packed).decode(),
     )
+    return document(title, body, f"{_POLICY}; script-src 'unsafe-inline'")
 
 
 def write(page: str, out: Path) -> None:

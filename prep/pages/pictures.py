@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Value = TypeVar("Value", bound=np.generic)
 
 # Colours of adjacent masks: far apart in hue, visible on dark and light pictures.
 PALETTE = (
@@ -23,7 +24,7 @@ TRUTH, PREDICTION = (70, 200, 120), (60, 150, 240)
 HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
 
 
-def enlarge(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+def enlarge(pixels: npt.NDArray[Value], factor: int) -> npt.NDArray[Value]:
     """Each pixel as a square of ``factor`` x ``factor`` pixels."""
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
@@ -51,7 +52,7 @@ def draw_masks(
     return canvas.astype(np.uint8)
 
 
-def draw_response(pixels: Pixels, response: npt.NDArray[Any], factor: int = 1) -> Pixels:
+def draw_response(pixels: Pixels, response: npt.NDArray[np.floating], factor: int = 1) -> Pixels:
     """A response map of any size over the darkened image; non-positive values stay dark."""
     from PIL import Image
 
@@ -75,17 +76,17 @@ def draw_point(pixels: Pixels, row: int, column: int, factor: int = 1) -> Pixels
     y, x = int((row + 0.5) * factor), int((column + 0.5) * factor)
     v, u = np.mgrid[: canvas.shape[0], : canvas.shape[1]]
     away = np.hypot(v - y, u - x)
-    arm = max(3, 2 * factor)
+    arm = max(3, 2 * factor, max(canvas.shape[:2]) // 40)
     canvas[(away > arm - 1.5) & (away < arm + 1.5)] = 0
     canvas[abs(away - arm) < 0.9] = 255
     canvas[away < 1.8] = 255
     return canvas
 
 
-def data_uri(pixels: Pixels) -> str:
-    """The picture as a PNG in a ``data:`` URI."""
+def data_uri(pixels: Pixels, file_format: str = "PNG") -> str:
+    """The picture in a ``data:`` URI, as a PNG or, smaller and with loss, as a JPEG."""
     from PIL import Image
 
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(pixels).save(buffer, format=file_format, optimize=True, quality=80)
+    return f"data:image/{file_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -64,7 +64,7 @@ def write_report(config: ReportConfig) -> dict[str, int]:
         "threshold": _threshold(config.evaluation),
         "truth": _truth(config.data, gallery, pictures),
     }
-    write(render("prep.pages", "store", content), config.out)
+    write(render("prep.pages", "store", "Report on a store", content), config.out)
     return {
         "expressions": len(gallery.text),
         "of": sum(count for _, count in content["phrases"]["splits"]),  # type: ignore[index]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from prep.images import UnreadableImage, read_rgb
 from prep.inputs import below
+from prep.pages import pictures
 from prep.records import Expression
 
 if TYPE_CHECKING:
@@ -268,16 +269,12 @@ def thumbnail(image: str, data: Path | None) -> str | None:
     """The image scaled to ``THUMBNAIL_SIDE`` as a JPEG data URI; None if it cannot be read."""
     if data is None or below(image) is None:
         return None
-    from io import BytesIO
-
     try:
         small = read_rgb(data / image)
     except UnreadableImage:
         return None
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = BytesIO()
-    small.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return pictures.data_uri(np.asarray(small), "JPEG")
 
 
 def response_levels(path: Path) -> list[list[Any]]:

@@ -19,6 +19,7 @@ from pcnet.metrics import peak
 from pcnet.model.pcnet import PCNet
 from pcnet.recipes import model_config, recipe
 from prep.errors import PrepError
+from prep.pages import pictures
 from prep.records import Proposal
 
 
@@ -81,7 +82,14 @@ def test_the_files_hold_the_prediction(model, image, tmp_path):
     assert np.array_equal(coco.decode(written["mask"]).astype(bool), told.mask)
     assert (written["peak"]["y"], written["peak"]["x"]) == told.peak
     assert len(written["peaks_by_stage"]) == 3
-    assert Image.open(paths["picture"]).size == (5 * 60 + 4 * 4, 40)
+    panels = np.asarray(Image.open(paths["picture"]))
+    assert panels.shape == (40, 5 * 60 + 4 * 4, 3)
+    photo = np.asarray(Image.open(image))
+    assert np.array_equal(panels[:, :60], photo)
+    for stage, response in enumerate(told.stages, start=1):
+        drawn = pictures.draw_point(pictures.draw_response(photo, response), *peak(response))
+        assert np.array_equal(panels[:, stage * 64 : stage * 64 + 60], drawn)
+    assert (panels[1:-1, 257:-1] != photo[1:-1, 1:-1]).any(axis=2).mean() > 0.9  # the mask covers the image
 
 
 @pytest.mark.parametrize("phrases", [[], ["a"]])

@@ -72,6 +72,9 @@ def test_a_data_uri_holds_the_picture() -> None:
     head, data = pictures.data_uri(pixels).split(",")
     assert head == "data:image/png;base64"
     assert (np.asarray(Image.open(BytesIO(base64.b64decode(data)))) == pixels).all()
+    head, data = pictures.data_uri(pixels, "JPEG").split(",")
+    assert head == "data:image/jpeg;base64"
+    assert Image.open(BytesIO(base64.b64decode(data))).size == (5, 4)
 
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202eevil\U0001f600" + "x" * 5000
@@ -84,7 +87,7 @@ def _page(text: str) -> str:
     response = np.eye(4)
     full = Sample(text, text, [text, "b"], pixels, [mask], mask, [response, response], mask, (3, 3), 1.0)
     bare = Sample(text, text, [], pixels, [], mask)
-    figures = [Figure(text, 3, 50.0, 25.0, 90.0)]
+    figures = [Figure(text, 3, model=50.0, random_baseline=25.0, oracle=90.0)]
     return render(Page(text, text, figures, [full, bare], [(text, text, 1.5)]))
 
 

@@ -61,12 +61,12 @@ def test_the_chain_runs_and_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.M
 
     validated = [row for row in rows if row.split == "val"]
     overall = result.figures[0]
-    assert (overall["kind"], overall["n"]) == ("all", len(validated))
+    assert (overall.kind, overall.n) == ("all", len(validated))
     instances = json.loads((data / "refer/refcoco/instances.json").read_text())["annotations"]
     objects = [sum(one["image_id"] == row.image_id for one in instances) for row in validated]
-    assert overall["chance"] == pytest.approx(100 * sum(1 / count for count in objects) / len(objects))
-    assert overall["ours"] == pytest.approx(result.metrics["pointm"])
-    assert {row["kind"].split()[-1] for row in result.figures} <= {"all", "attribute", "position", "relation"}
+    assert overall.random_baseline == pytest.approx(100 * sum(1 / count for count in objects) / len(objects))
+    assert overall.model == pytest.approx(result.metrics["pointm"])
+    assert {row.kind.split()[-1] for row in result.figures} <= {"all", "attribute", "position", "relation"}
 
     page = result.page.read_text()
     shown = re.findall(r"<h3><bdi>(.*?)</bdi>", page)

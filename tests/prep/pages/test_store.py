@@ -287,7 +287,7 @@ def test_fifty_thousand_expressions_are_searched_while_few_are_drawn(tmp_path: P
         "pictures": {}, "scores": {}, "evaluation": {}, "maps": {}, "truth": {},
         "threshold": 0,
     }  # fmt: skip
-    write(render("prep.pages", "store", content), tmp_path / "large.html")
+    write(render("prep.pages", "store", "Report on a store", content), tmp_path / "large.html")
     with Browser(program) as browser:
         browser.open(tmp_path / "large.html", "document.documentElement?.dataset.ready === 'yes'")
         assert _found(browser) == "50,000 of 50,000 expressions, 25,000 entries"
