@@ -12,6 +12,7 @@ from pcnet.commands import masks as kinds
 from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
+from prep.commands.outcome import MaxFailed, check_limit, end
 from prep.commands.output import emit
 from prep.errors import PrepError
 
@@ -86,15 +87,21 @@ def evaluate(
     save_stages: SaveStages = None,
     prms: Prms = False,
     gpus: shared.Gpus = None,
+    max_failed: MaxFailed = "1%",
     as_json: shared.Json = False,
 ) -> None:
     """Evaluate a checkpoint on a split: mIoU, oIoU and precision of its masks, and PointM.
 
     Reads the store, the images and the ground truth; prints percentages.
     """
+    from prep.datasets.truth import NO_MASK
+
     _check_is_there(checkpoint)
+    check_limit(max_failed)
     report = _evaluated(context.params)
     emit(report.as_dict(), _report_lines(report), as_json)
+    failed = sum(count for reason, count in report.skipped.items() if reason != NO_MASK)
+    end(failed, len(report.rows) + failed, max_failed, "expressions could not be evaluated")
 
 
 def _evaluated(params: Mapping[str, Any]) -> Report:

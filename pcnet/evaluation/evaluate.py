@@ -73,7 +73,9 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMas
     silent: list[bool] = []
     looks: list[tuple[Tensor, Tensor]] = []
     stored = StoredMasks(evalset)
+    seen = []
     for item, response in responses(model, evalset, settings, looks):
+        seen.append(item)
         proposals, truth = stored(item), item.mask()
         score = score_sample(response, truth, proposals, settings.threshold, item.boxes)
         masks = predicted_masks(item, response, score, proposals, sam, settings)
@@ -93,7 +95,7 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMas
         no_target={"n": len(silent), "silent": sum(silent)},
         rows=rows,
         skipped=evalset.skipped,
-        prms=_chosen(evalset.items, scores, looks) if settings.prms else None,
+        prms=_chosen(seen, scores, looks) if settings.prms else None,
         protocol=settings.protocol,
         threshold=settings.threshold,
         masks={kind: summarise_masks(scored) for kind, scored in table.items()},

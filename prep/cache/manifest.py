@@ -79,10 +79,13 @@ class Manifest:
         """The number of committed rows."""
         return sum(shard.rows for shard in self.shards.values())
 
-    def finished_rows(self, selection: Mapping[str, Any]) -> int | None:
-        """The number of rows of a selection that a run has finished; ``None`` if none has."""
+    def finished_rows(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
+        """The number of rows of a selection that a run has finished, and of those with an error.
+
+        ``None`` if no run has, or only one of version 0.1.0, which does not record the errors.
+        """
         entry = self.finished.get(fingerprint(selection))
-        return None if entry is None else int(entry["rows"])
+        return None if entry is None or "failed" not in entry else (int(entry["rows"]), int(entry["failed"]))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written; ``from_json`` is its inverse."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
@@ -198,10 +199,14 @@ class StageReader:
                 counts.update({e["values"]: e["counts"] for e in batch.column(0).value_counts().to_pylist()})
         return counts
 
-    def keys(self) -> KeySet:
-        """The keys of the committed rows (8 bytes each in memory)."""
-        keys = KeySet()
-        for batch in self.batches(columns=[self.stage.key_column]):
+    def keys(self, *, failed: bool = False) -> KeySet:
+        """The keys of the committed rows (8 bytes each in memory), or of those with an error only."""
+        keys, wanted = KeySet(), None
+        if failed:
+            if "status" not in self.stage.schema.names:
+                return keys
+            wanted = pc.field("status") == "error"
+        for batch in self.batches(columns=[self.stage.key_column], filter=wanted):
             keys.add_hashes(column_hashes(pa.chunked_array([batch.column(0)])))
         return keys
 

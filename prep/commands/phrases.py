@@ -62,6 +62,7 @@ def phrases(
     dataset: shared.Datasets = shared.REFCOCO,
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: shared.Out = "prepared",
@@ -137,6 +138,7 @@ def _stage(
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:
     """Run the stage, or print its plan."""
     from prep.cache.store import open_store
+    from prep.engine.sources import First
     from prep.phrases.run import phrase_settings, run_phrases
 
     params, options = context.params, run_options(context)
@@ -145,7 +147,8 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
     check_recorded(context, settings)
 
     def keys() -> Iterator[str]:
-        return (text.row_id for source in sources for text in source.expressions(options["splits"]))
+        found = (text.row_id for source in sources for text in source.expressions(options["splits"]))
+        return First(options["limit"]).of(found)
 
     if only_planned(context, "phrases", settings, keys, workers):
         return
@@ -163,4 +166,4 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         **options,
     )
     emit_summaries(summaries, params["as_json"])
-    end_run(summaries, store, params["max_failed"])
+    end_run(summaries, params["max_failed"])

@@ -102,6 +102,7 @@ def sam(
     dataset: shared.Datasets = shared.REFCOCO,
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     images: shared.ImageFolder = None,
@@ -168,6 +169,7 @@ def _reselect(context: typer.Context, source: str) -> None:
     params = context.params
     if params["plan"]:
         raise PrepError("--plan has no effect with --from, which runs no model.", "Remove one of them.")
+    check_limit(params["max_failed"])
     store = open_store(params["out"], create=True)
     summary = run_narrow(
         open_store(source),
@@ -177,6 +179,7 @@ def _reselect(context: typer.Context, source: str) -> None:
         arguments=recorded_arguments(context),
     )
     emit_summaries([summary], params["as_json"])
+    end_run([summary], params["max_failed"])
 
 
 def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
@@ -210,6 +213,7 @@ def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: s
 def _run(context: typer.Context, sources: Sequence[Images]) -> None:
     """Run the stage, or print its plan."""
     from prep.cache.store import open_store
+    from prep.engine.sources import First
     from prep.proposals.job import run_proposals
 
     params, options = context.params, run_options(context)
@@ -220,7 +224,8 @@ def _run(context: typer.Context, sources: Sequence[Images]) -> None:
     check_recorded(context, stage.settings())
 
     def keys() -> Iterator[str]:
-        return (ref.image for source in sources for ref in source.images(options["splits"]))
+        found = (ref.image for source in sources for ref in source.images(options["splits"]))
+        return First(options["limit"]).of(found)
 
     if only_planned(context, "proposals", stage.settings(), keys, workers):
         return
@@ -239,7 +244,7 @@ def _run(context: typer.Context, sources: Sequence[Images]) -> None:
         **options,
     )
     emit_summaries(summaries, params["as_json"])
-    end_run(summaries, store, params["max_failed"])
+    end_run(summaries, params["max_failed"])
 
 
 def _unit_size(generator: str, gpus: int) -> int:

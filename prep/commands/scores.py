@@ -8,6 +8,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count
+from prep.commands.outcome import MaxFailed, check_limit, end
 from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
 
 ClipModel = Annotated[str, typer.Option(help="CLIP model: an open_clip name or a local folder.")]
@@ -38,6 +39,7 @@ def score(
     out: shared.Out = "prepared",
     replace: shared.Replace = False,
     keep_missing: shared.KeepMissing = False,
+    max_failed: MaxFailed = "1%",
     gpus: shared.Gpus = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
@@ -50,10 +52,11 @@ def score(
     Reads the store and the images; writes <out>/scores.
     """
     from prep.cache.store import open_store
-    from prep.scores.job import run_scores, score_keys, score_settings
+    from prep.scores.job import NO_IMAGE, run_scores, score_keys, score_settings
     from prep.scores.stage import ScoreSettings, ScoreStage
     from prep.stage import Resources
 
+    check_limit(max_failed)
     devices = gpu_count(gpus, ray_address)
     workers = workers or max(1, devices)
     device = "cuda" if devices else "cpu"
@@ -69,3 +72,5 @@ def score(
     options = run_options(context)
     summary = run_scores(stage, store, data, datasets=dataset, workers=workers, **options)
     emit_summaries([summary], as_json)
+    unscored = summary.extra["skipped"].total() - summary.extra["skipped"][NO_IMAGE]
+    end(unscored, summary.total + unscored, max_failed, "expressions have no scores")

@@ -40,7 +40,7 @@ class Exported:
     """The result of an export, and what the released tree cannot represent.
 
     ``ranked_by`` is ``scores`` or, if the store has none, ``area``. ``notes`` counts, by reason, what was
-    filled in or left out.
+    filled in or left out. ``failed`` counts the sentences of which the phrases or the image have an error.
     """
 
     folder: Path
@@ -48,6 +48,7 @@ class Exported:
     sentences: int = 0
     images: int = 0
     ranked_by: str = "area"
+    failed: int = 0
     notes: dict[str, int] = field(default_factory=dict)
 
     def note(self, reason: str, number: int = 1) -> None:
@@ -81,7 +82,10 @@ def export_official(
         for name in names[ref_id]:
             write_whole(done.folder / PHRASES_FOLDER / f"{name}.json", text.encode("utf-8"))
     done.refs, done.sentences = len(references), sum(map(len, references.values()))
-    _masks_and_candidates(store, dataset, references, side, done)
+    unreadable = _masks_and_candidates(store, dataset, references, side, done)
+    done.failed = sum(
+        not phrases[one.row_id] or one.image in unreadable for own in references.values() for one in own
+    )
     return done
 
 
@@ -179,7 +183,9 @@ def _google_ids(dataset: Dataset, references: dict[int, list[Expression]]) -> di
 
 def _masks_and_candidates(
     store: Store, dataset: Dataset, references: dict[int, list[Expression]], side: int | None, done: Exported
-) -> None:
+) -> set[str]:
+    """Write them; returns the images that could not be read."""
+    unreadable = set()
     wanted: dict[str, list[int]] = {}
     for ref_id, sentences in references.items():
         if sentences[0].image is None:
@@ -192,6 +198,9 @@ def _masks_and_candidates(
     with progress("masks", len(wanted)) as bar:
         for row in _proposal_rows(store, set(wanted)):
             stem = PurePosixPath(row["image"]).stem
+            if row["status"] == "error":
+                unreadable.add(row["image"])
+                done.note("images that could not be read: their masks are empty")
             kept = _kept(row, done)
             save_array(done.folder / MASKS_FOLDER / f"{stem}.npy", _array(row, kept, side))
             for ref_id in wanted.pop(row["image"]):
@@ -205,6 +214,7 @@ def _masks_and_candidates(
             "Run pcnet-prep sam first.",
         )
     save_object(done.folder / candidates_file(dataset.split_by), candidates)
+    return unreadable
 
 
 def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]]:
@@ -219,7 +229,7 @@ def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]
 
 def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
     reader = store.require_table("proposals", "pcnet-prep sam")
-    for batch in reader.batches(["image", "height", "width", "masks", "key"]):
+    for batch in reader.batches(["image", "height", "width", "masks", "key", "status"]):
         for at, image in enumerate(batch.column(0).to_pylist()):
             if image in wanted:
                 yield batch.slice(at, 1).to_pylist()[0]

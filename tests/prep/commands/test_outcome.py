@@ -58,3 +58,27 @@ def test_a_command_tells_how_it_went(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_run_says_what_it_begins_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert phrases(tmp_path, 3, 0, "--split", "train") == 0
     assert f"phrases by rules: mine (train); 1 worker; to {tmp_path}/st/phrases" in capsys.readouterr().err
+
+
+def test_rows_of_other_inputs_and_splits_do_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad").mkdir()
+    assert phrases(tmp_path / "bad", 0, 3) == 1
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"sent": "a red cup", "split": "val"}\n{"sent": "", "split": "train"}\n')
+    words = ["phrases", "--llm", "rules", "--input", str(good), "--out", str(tmp_path / "bad/st")]
+
+    def code(*more: str) -> int:
+        return int(cli.prep_app([*words, *more], standalone_mode=False) or 0)
+
+    assert code("--split", "val") == 0
+    assert code("--split", "train") == 1
+    assert code() == 3
+    capsys.readouterr()
+    for _ in range(2):  # the second time the selection is known to be finished, and is not read
+        assert code() == 3
+        assert "1 of 2 rows of phrases have an error, 1 of them from earlier runs" in capsys.readouterr().err
+    assert code("--split", "val") == 0
+    entry = json.loads((tmp_path / "bad/st/phrases/_manifest.json").read_text())["finished"]
+    assert sorted((one["rows"], one["failed"]) for one in entry.values()) == [(1, 0), (1, 1), (2, 1), (3, 3)]
