@@ -66,6 +66,7 @@ def evaluate(
     dataset: EvalDataset = shared.DatasetName.refcoco,
     split_by: shared.SplitBy = None,
     split: EvalSplit = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     recipe: Recipe = None,
@@ -94,13 +95,14 @@ def evaluate(
 
     Reads the store, the images and the ground truth; prints percentages.
     """
+    from pcnet.data.table import OVER_LIMIT
     from prep.datasets.truth import NO_MASK
 
     _check_is_there(checkpoint)
     check_limit(max_failed)
     report = _evaluated(context.params)
     emit(report.as_dict(), _report_lines(report), as_json)
-    failed = sum(count for reason, count in report.skipped.items() if reason != NO_MASK)
+    failed = sum(count for reason, count in report.skipped.items() if reason not in (NO_MASK, OVER_LIMIT))
     end(failed, len(report.rows) + failed, max_failed, "expressions could not be evaluated")
 
 
@@ -125,7 +127,10 @@ def _evaluated(params: Mapping[str, Any]) -> Report:
         settings=settings,
         prompter=prompter,
         device=device,
-        **{name: params[name] for name in ("store", "sentences", "oracle", "recipe", "stages", "out")},
+        **{
+            name: params[name]
+            for name in ("store", "sentences", "limit", "oracle", "recipe", "stages", "out")
+        },
     )
 
 

@@ -66,6 +66,7 @@ def train(
     dataset: TrainDataset = "refcoco",
     split_by: shared.SplitBy = None,
     split: TrainSplit = "train",
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: RunFolder = None,

@@ -26,17 +26,22 @@ if TYPE_CHECKING:
     from prep.cache.store import StageReader
 
 
+OVER_LIMIT = "beyond --limit"  # why expressions are left out that the run was not asked for
+
+
 @dataclass(frozen=True)
 class Selection:
     """The rows to read: a dataset, its split_by (if the store has more than one) and a split.
 
     With ``input``, they are the rows that were made of that JSONL file, whatever dataset each of them names.
+    With ``limit``, they are the first so many by ``row_id``.
     """
 
     dataset: str
     split: str | None = None
     split_by: str | None = None
     input: Path | None = None
+    limit: int | None = None
 
     @property
     def flags(self) -> str:
@@ -144,8 +149,10 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
 
     :raises PrepError: if a table or the selection is missing; the remedy is the command that creates it.
     """
-    rows = read_phrases(store, selection)
-    skipped: dict[str, int] = {}
+    rows, skipped = read_phrases(store, selection), dict[str, int]()
+    if selection.limit is not None and rows.num_rows > selection.limit:
+        skipped[OVER_LIMIT] = rows.num_rows - selection.limit
+        rows = rows.slice(0, selection.limit)
     status, image_key = rows["status"].to_pylist(), rows["image"].to_pylist()
     masks = _read_grids(
         store, selection, {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}

@@ -159,6 +159,7 @@ def evaluate_checkpoint(
     split: str | None,
     settings: EvalSettings | None = None,
     sentences: str | None = None,
+    limit: int | None = None,
     refine: bool = False,
     prompter: PointPrompter | None = None,
     oracle: bool = False,
@@ -169,11 +170,11 @@ def evaluate_checkpoint(
 ) -> Report:
     """Score a checkpoint over a split, as ``pcnet eval`` does.
 
-    ``sentences`` is ``all`` or ``first``, by default that of ``settings.protocol``; ``refine``
-    adds ``proposal`` to ``settings.masks``; ``prompter`` makes the masks ``sam``, with ``oracle`` also those
-    prompted at a point of the target; ``recipe`` and ``stages`` replace the checkpoint's own.
-    If ``settings.size`` is ``None``, the size it was trained with is used. With ``out``, the metrics and one
-    row per expression are written there.
+    ``sentences`` is ``all`` or ``first``, by default that of ``settings.protocol``, and ``limit`` keeps only
+    the first so many of these; ``refine`` adds ``proposal`` to ``settings.masks``; ``prompter`` makes the
+    masks ``sam``, with ``oracle`` also those prompted at a point of the target; ``recipe`` and ``stages``
+    replace the checkpoint's own. If ``settings.size`` is ``None``, the size it was trained with is used. With
+    ``out``, the metrics and one row per expression are written there.
 
     :raises PrepError: if the file is not a checkpoint, or the store or the dataset lacks rows.
     """
@@ -185,7 +186,7 @@ def evaluate_checkpoint(
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
     options = {"proposals": "proposal" in settings.masks, "released": released}
-    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, **options)
+    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, limit=limit, **options)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
     report = replace(evaluate(model.to(where), evalset, settings, sam), sentences=sentences)
