@@ -101,7 +101,7 @@ class _Run:
         losses: dict[str, float] = {}
         log = self._log() if self.ranks.rank == 0 else None
         try:
-            with stoppable(raising=False) as asked:
+            with stoppable("Stopping after this step, with a checkpoint.") as asked:
                 for taken, stop in self._steps(log, asked):
                     losses = taken
                     ends = self.step == self.job.total

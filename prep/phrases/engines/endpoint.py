@@ -9,6 +9,7 @@ import os
 import random
 import re
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from prep.display import shown
 from prep.errors import PrepError
 from prep.phrases.models import NO_MODEL_NEEDED, URL_VARIABLE
 
@@ -27,6 +29,7 @@ ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 # For a whole request, from the connection to the last byte.
 DEADLINE_SECONDS = 180.0
+NOTICE_SECONDS = 10.0
 MAX_BODY = 1 << 20
 # After so many responses in a row that did not end in time, the endpoint counts as one that does not respond.
 MAX_UNENDED = 64
@@ -103,7 +106,7 @@ class Client:
         self.stopped = threading.Event()
         self._head, question, self._query = url.partition("?")
         self._query = question + self._query
-        self._unended = 0
+        self._unended, self._said, self._lock = 0, -math.inf, threading.Lock()
         self._headers: dict[bytes | str, bytes | str] = {
             **dict.fromkeys(("Content-Type", "Accept"), "application/json"),
             "Accept-Encoding": "identity",
@@ -148,8 +151,10 @@ class Client:
                 if status not in _BUSY:
                     raise Refused(status, message)
                 wait = _retry_after(headers, wait)
-            if attempt + 1 < ATTEMPTS and self.stopped.wait(wait):
-                break
+            if attempt + 1 < ATTEMPTS:
+                self._notice(f"{trouble}; attempt {attempt + 2} of {ATTEMPTS} in {wait:.0f} s")
+                if self.stopped.wait(wait):
+                    break
         raise self._away(f"{ATTEMPTS} attempts; the last: {trouble}")
 
     def _send(
@@ -177,6 +182,15 @@ class Client:
             raise Refused(status, f"the response did not end within {DEADLINE_SECONDS:g} s") from error
         self._unended = 0
         return status, response.headers, data
+
+    def _notice(self, trouble: str) -> None:
+        """Say for what a command waits, for all threads together at most every :data:`NOTICE_SECONDS`."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < NOTICE_SECONDS:
+                return
+            self._said = now
+        print(shown(f"Waiting for {self._head}: {trouble}."), file=sys.stderr, flush=True)
 
     def _away(self, what: str) -> PrepError:
         return PrepError(
