@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,12 @@ def test_an_image_that_cannot_be_read_counts_in_every_command(
     score = ("score", "--model", clip_folder, "--weights", "", "--gpus", "0", *given)
     capsys.readouterr()
     assert code("prep", *score) == 3
-    assert "expressions have no scores" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "expressions have no scores" in told
+    begins = (
+        r"scores by \S+clip\d+ on CPU: 57 expressions and 10 images, 14 left out: image could not be read; "
+    )
+    assert re.match(begins + rf"1 worker; to {store}/scores\n", told), told
     assert code("prep", *score) == 3  # a repetition does not make it better
     assert code("prep", *score, "--max-failed", "50%") == 0
     export = ("export", tmp_path / "tree", "--store", store, "--data", data)
@@ -61,7 +67,12 @@ def test_an_image_that_cannot_be_read_counts_in_every_command(
     assert "sentences were written without phrases or masks of their own" in told.err
     assert code("prep", *export, "--max-failed", "50%") == 0
     masks = ("import", tmp_path / "tree/refer/refcoco", "--layout", "official", "--data", data)
+    capsys.readouterr()
     assert code("prep", *masks, "--out", tmp_path / "again") == 3
+    begins = (
+        f"proposals by import of official masks in {tmp_path}/tree/refer/refcoco for 12 images: refcoco unc; "
+    )
+    assert capsys.readouterr().err.startswith(begins)
     assert code("prep", *masks, "--out", tmp_path / "again", "--max-failed", "50%") == 0
     run = ("--encoder", "tiny", "--steps", "1", "--batch-size", "2", "--size", "32", "--gpus", "0")
     assert code("pcnet", "train", *run, "--store", store, "--data", data, "--out", tmp_path / "run") == 0
@@ -72,6 +83,8 @@ def test_an_image_that_cannot_be_read_counts_in_every_command(
     told = capsys.readouterr()
     assert got == 3, told
     assert "expressions could not be evaluated" in told.err
+    begins = "evaluating on 68 expressions and 11 images of refcoco train; protocol standard, sentences all, "
+    assert told.err.startswith(f"{begins}masks map, 32 px, batch 32; cpu; model {tmp_path}/run/best.pt")
     assert code("pcnet", *evaluate, *split, "--max-failed", "50%") == 0
     damage(data, 12)
     assert code("prep", "sam", "--generator", "segments", "--min-area", "1", *given) == 1

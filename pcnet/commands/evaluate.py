@@ -13,7 +13,7 @@ from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
 from prep.commands.outcome import MaxFailed, check_limit, end
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 from prep.errors import PrepError
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def _evaluated(params: Mapping[str, Any]) -> Report:
         settings=settings,
         prompter=prompter,
         device=device,
+        tell=lambda line: say(f"{line}; model {params['checkpoint']}", to_stderr=True),
         **{
             name: params[name]
             for name in ("store", "sentences", "limit", "oracle", "recipe", "stages", "out")

@@ -13,7 +13,7 @@ import typer
 from prep.commands import options as shared
 from prep.commands.inputs import open_image_sources, open_sources
 from prep.commands.outcome import MaxFailed, check_limit, end_run
-from prep.commands.stage_run import check_recorded, emit_summaries, run_options
+from prep.commands.stage_run import announce, check_recorded, emit_summaries, run_options
 
 if TYPE_CHECKING:
     from prep.cache.store import Store
@@ -68,6 +68,8 @@ def import_masks(
     options = run_options(context)
     refs = {ref.image: ref for source in sources for ref in source.images(options["splits"])}
     unused = stage.match(refs.values())
+    said = f"{len(refs):,} images{f', {unused}' if unused else ''}"
+    announce("proposals", f"import of {layout} masks in {masks} for {said}", sources, context, 1)
     store, stale = open_store(out, create=True), partial(stage.stale, refs=refs)
     summaries = run_proposals(stage, sources, store, count=sys.stderr.isatty(), stale=stale, **options)
     summaries[-1].extra["unused masks"] = unused

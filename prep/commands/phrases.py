@@ -120,6 +120,7 @@ def _stage(
         return OpenAIStage(model, prompt, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None
+    from prep.engine.chatter import log_file
     from prep.phrases.engines.vllm import VllmStage
     from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.stage import Resources
@@ -132,7 +133,8 @@ def _stage(
         gpu_memory_utilization=params["gpu_memory"], **{name: params[name] for name in names}
     )
     resources = Resources(cpus=1, gpus=options.tensor_parallel if on_gpus else 0)
-    return VllmStage(model, prompt, options=options, resources=resources)
+    log = log_file(params["out"], "vllm")
+    return VllmStage(model, prompt, options=options, resources=resources, log=log)
 
 
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:

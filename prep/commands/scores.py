@@ -9,6 +9,7 @@ import typer
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count
 from prep.commands.outcome import MaxFailed, check_limit, end
+from prep.commands.output import say
 from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
 
 ClipModel = Annotated[str, typer.Option(help="CLIP model: an open_clip name or a local folder.")]
@@ -70,7 +71,13 @@ def score(
     ):
         return
     options = run_options(context)
-    summary = run_scores(stage, store, data, datasets=dataset, workers=workers, **options)
+    hands = f"{workers} workers" if workers > 1 else "1 worker"
+
+    def tell(line: str) -> None:
+        named = f"scores by {model}{f' ({weights})' if weights else ''} on {'GPU' if devices else 'CPU'}"
+        say(f"{named}: {line}; {hands}; to {store.uri}/scores", to_stderr=True)
+
+    summary = run_scores(stage, store, data, datasets=dataset, workers=workers, tell=tell, **options)
     emit_summaries([summary], as_json)
     unscored = summary.extra["skipped"].total() - summary.extra["skipped"][NO_IMAGE]
     end(unscored, summary.total + unscored, max_failed, "expressions have no scores")

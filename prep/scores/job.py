@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,16 @@ def run_scores(
     workers: int = 1,
     ray_address: str | None = None,
     arguments: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Summary:
     """Score every expression of ``store`` against its image's proposals; images are found under ``root``.
 
     ``datasets`` and ``splits`` limit the expressions (None: all). Skipped and counted in the summary's
     ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
     read by the proposals stage. If the masks of an image were regenerated, its scores are too. Scores of
-    expressions that the store no longer has are set aside, unless ``keep_missing``. Raises
-    :class:`~prep.errors.PrepError` for an image without a proposals row, and if the table was started with
-    another model or other proposals (unless ``replace``).
+    expressions that the store no longer has are set aside, unless ``keep_missing``. ``tell`` receives a line
+    about what there is to score before it begins. Raises :class:`~prep.errors.PrepError` for an image without
+    a proposals row, and if the table was started with another model or other proposals (unless ``replace``).
     """
     proposals = store.require_table("proposals", "pcnet-prep sam")
     wanted, skipped = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
@@ -56,6 +57,8 @@ def run_scores(
         reused -= sum(map(len, wanted.values()))
         _skip_unreadable(proposals, wanted, store.uri, skipped)
         summary, left = Summary(stage="scores", where=writer.uri), sum(map(len, wanted.values()))
+        if tell is not None:
+            tell(_intro(wanted, reused, skipped))
         if wanted:  # otherwise no run is recorded
             with Engine(stage, workers=workers, ray_address=ray_address) as engine:
                 summary = run_stage(
@@ -70,6 +73,13 @@ def run_scores(
     summary.total, summary.reused = reused + left, reused
     summary.extra.update({"skipped": skipped, **followed, "scores of masks made again since": remade})
     return summary
+
+
+def _intro(wanted: Mapping[str, list[Text]], reused: int, skipped: Mapping[str, int]) -> str:
+    """What there is to score, in one line."""
+    left = "".join(f", {count:,} left out: {why}" for why, count in sorted(skipped.items()))
+    before = f", {reused:,} have scores" if reused else ""
+    return f"{sum(map(len, wanted.values())):,} expressions and {len(wanted):,} images{before}{left}"
 
 
 def _skip_unreadable(

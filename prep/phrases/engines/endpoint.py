@@ -12,7 +12,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ import httpcore
 
 from prep.display import shown
 from prep.errors import PrepError
+from prep.phrases.engines.deadline import Timed
 from prep.phrases.models import NO_MODEL_NEEDED, URL_VARIABLE
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -116,7 +117,7 @@ class Client:
             if not re.fullmatch("[!-~]+", key):  # the error of a header would show it
                 raise rejected_key(url, ValueError("it has characters that a header cannot have"))
             self._headers["Authorization"] = f"Bearer {key}"
-        self._time = _Timed()
+        self._time = Timed(DEADLINE_SECONDS)
         self._pool = httpcore.ConnectionPool(
             ssl.create_default_context(), max_connections=None, network_backend=self._time
         )
@@ -198,65 +199,6 @@ class Client:
             "Committed answers are kept: run the same command again when the endpoint is back. "
             f"{NO_MODEL_NEEDED}",
         )
-
-
-class _Timed(httpcore.NetworkBackend):
-    """Connections that end when the request of this thread has to: ``start`` sets the time."""
-
-    def __init__(self) -> None:
-        self._plain = httpcore.SyncBackend()
-        self._request = threading.local()
-
-    def start(self) -> None:
-        """Begin the request of this thread."""
-        self._request.end, self._request.heard = time.monotonic() + DEADLINE_SECONDS, False
-
-    def heard(self) -> bool:
-        """Whether a byte of the response has arrived."""
-        return bool(self._request.heard)
-
-    def hear(self, data: bytes) -> bytes:
-        """``data``, which arrived for the request of this thread."""
-        self._request.heard = self._request.heard or bool(data)
-        return data
-
-    def left(self) -> float:
-        """The seconds left for the request; at least a moment, as 0 would mean no limit."""
-        end: float = self._request.end
-        return max(1e-3, end - time.monotonic())
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._plain.connect_tcp(host, port, self.left(), local_address, socket_options)
-        return _Stream(stream, self)
-
-
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, time: _Timed) -> None:
-        self._stream, self._time = stream, time
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._time.hear(self._stream.read(max_bytes, self._time.left()))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._time.left())
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._time.left()), self._time)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 def _json(data: bytes) -> dict[str, Any]:
