@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import typer
@@ -70,14 +71,18 @@ def score(
         context, "scores", recorded, lambda: score_keys(store, datasets=dataset, splits=split), workers
     ):
         return
-    options = run_options(context)
-    hands = f"{workers} workers" if workers > 1 else "1 worker"
-
-    def tell(line: str) -> None:
-        named = f"scores by {model}{f' ({weights})' if weights else ''} on {'GPU' if devices else 'CPU'}"
-        say(f"{named}: {line}; {hands}; to {store.uri}/scores", to_stderr=True)
-
-    summary = run_scores(stage, store, data, datasets=dataset, workers=workers, tell=tell, **options)
+    tell = _teller(context, "GPU" if devices else "CPU", workers)
+    summary = run_scores(
+        stage, store, data, datasets=dataset, workers=workers, tell=tell, **run_options(context)
+    )
     emit_summaries([summary], as_json)
     unscored = summary.extra["skipped"].total() - summary.extra["skipped"][NO_IMAGE]
     end(unscored, summary.total + unscored, max_failed, "expressions have no scores")
+
+
+def _teller(context: typer.Context, device: str, workers: int) -> Callable[[str], None]:
+    """What prints the line with which a run begins."""
+    model, weights, out = (context.params[name] for name in ("model", "weights", "out"))
+    named = f"scores by {model}{f' ({weights})' if weights else ''} on {device}"
+    hands = f"{workers} workers" if workers > 1 else "1 worker"
+    return lambda line: say(f"{named}: {line}; {hands}; to {out}/scores", to_stderr=True)

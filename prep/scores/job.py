@@ -52,34 +52,36 @@ def run_scores(
     with store.stage("scores").writer(settings, replace=replace) as writer:
         followed = follow_expressions(store, writer, keep_missing=keep_missing)
         remade = cut_remade(proposals, writer)
-        reused = sum(map(len, wanted.values()))
+        asked = _number(wanted)
         wanted = {image: todo for image, texts in wanted.items() if (todo := _not_done(texts, writer))}
-        reused -= sum(map(len, wanted.values()))
+        reused = asked - _number(wanted)
         _skip_unreadable(proposals, wanted, store.uri, skipped)
-        summary, left = Summary(stage="scores", where=writer.uri), sum(map(len, wanted.values()))
+        summary, left = Summary(stage="scores", where=writer.uri), _number(wanted)
         if tell is not None:
             tell(_intro(wanted, reused, skipped))
         if wanted:  # otherwise no run is recorded
+            items = _items(proposals, wanted, root)
+            options: dict[str, Any] = {"unit_size": unit_size, "total": left, "arguments": arguments}
             with Engine(stage, workers=workers, ray_address=ray_address) as engine:
-                summary = run_stage(
-                    engine,
-                    _items(proposals, wanted, root),
-                    key=lambda item: tuple(text.row_id for text in item.texts),
-                    writer=writer,
-                    unit_size=unit_size,
-                    total=left,
-                    arguments=arguments,
-                )
+                summary = run_stage(engine, items, key=_row_ids, writer=writer, **options)
     summary.total, summary.reused = reused + left, reused
     summary.extra.update({"skipped": skipped, **followed, "scores of masks made again since": remade})
     return summary
+
+
+def _number(wanted: Mapping[str, list[Text]]) -> int:
+    return sum(map(len, wanted.values()))
+
+
+def _row_ids(item: ImageTexts) -> tuple[str, ...]:
+    return tuple(text.row_id for text in item.texts)
 
 
 def _intro(wanted: Mapping[str, list[Text]], reused: int, skipped: Mapping[str, int]) -> str:
     """What there is to score, in one line."""
     left = "".join(f", {count:,} left out: {why}" for why, count in sorted(skipped.items()))
     before = f", {reused:,} have scores" if reused else ""
-    return f"{sum(map(len, wanted.values())):,} expressions and {len(wanted):,} images{before}{left}"
+    return f"{_number(wanted):,} expressions and {len(wanted):,} images{before}{left}"
 
 
 def _skip_unreadable(
