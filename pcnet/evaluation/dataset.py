@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def load_evalset(
     if missing:
         raise PrepError(
             f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}.",
-            f"Run: pcnet-prep phrases {dataset.flags} --out {store.uri}",
+            f"Run: pcnet-prep phrases {dataset.flags} --out {shlex.quote(store.uri)}",
         )
     skipped = {OVER_LIMIT: left} if (left := len(chosen) - len(wanted)) else {}
     truth = _CodedTruth(Truth(dataset, released), released)
@@ -225,7 +226,10 @@ def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:
     """
     reader = store.stage("proposals").reader()
     if reader.num_rows == 0:
-        raise PrepError(f"The store {store.uri} has no proposals yet.", "Run: pcnet-prep sam")
+        raise PrepError(
+            f"The store {store.uri} has no proposals yet.",
+            f"Run: pcnet-prep sam --out {shlex.quote(store.uri)}",
+        )
     found: dict[str, list[Rle]] = {image: [] for image in images}
     for batch in reader.batches(["image", "height", "width", "masks"]):
         for place, image in enumerate(batch.column(0).to_pylist()):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from prep.cache.remote import waiting_for
+from prep.cache.schema import STAGES
 from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.files import write_whole
@@ -20,6 +23,15 @@ from prep.hints import remedy_of
 T = TypeVar("T")
 # The file systems of pyarrow that a store can be on: Hugging Face's keeps no folder that can be rewritten.
 SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "file")
+
+
+def repair_command(where: str) -> str:
+    """The command that repairs the store of a table, or of a file in one, in backticks."""
+    head, query, options = where.partition("?")
+    tables = "|".join(STAGES)
+    found = re.fullmatch(rf"(.+?)(?:/aside)?/(?:{tables})(?:/[^/]+)?", head)
+    store = shlex.quote(f"{found[1]}{query}{options.partition('/')[0]}") if found else "STORE"
+    return f"`pcnet-prep verify {store} --repair`"
 
 
 @contextlib.contextmanager
@@ -33,7 +45,7 @@ def explained(doing: str, where: str) -> Iterator[None]:
         reason = str(error).split("\n", 1)[0]
         raise PrepError(
             f"Cannot {doing} {where}: {reason.rstrip('.')}.",
-            "Run `pcnet-prep verify --repair`: it removes the damaged rows and makes them again.",
+            f"Run {repair_command(where)}: it removes the damaged rows and makes them again.",
         ) from error
     except (OSError, pa.ArrowException) as error:  # Azure's errors are no OSError
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]

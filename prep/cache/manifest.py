@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from prep.cache.files import Files
+from prep.cache.files import Files, repair_command
 from prep.cache.keys import fingerprint
 from prep.cache.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from prep.cache.shards import Shard, is_shard
@@ -157,7 +157,7 @@ def _source(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _broken(where: str, error: Exception) -> PrepError:
     return PrepError(
         f"{where} is not a valid manifest ({error!r}).",
-        "Run `pcnet-prep verify --repair` to rebuild it from the shards next to it.",
+        f"Run {repair_command(where)} to rebuild it from the shards next to it.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,7 +79,9 @@ class Store:
         """The rows of a required table; if missing, MissingInputError with ``command`` as the remedy."""
         reader = self.stage(name).reader()
         if not reader.exists:
-            raise MissingInputError(f"{self.uri} has no {name} yet.", f"Run: {command} --out {self.uri}")
+            raise MissingInputError(
+                f"{self.uri} has no {name} yet.", f"Run: {command} --out {shlex.quote(self.uri)}"
+            )
         return reader
 
 

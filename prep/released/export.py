@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count, groupby
@@ -73,7 +74,7 @@ def export_official(
     """
     done = Exported(out / "refer" / dataset.name)
     references = _references(dataset, splits)
-    phrases = _phrases(store, dataset)
+    phrases = _phrases(store, dataset, references)
     for folder in (done.folder / PHRASES_FOLDER, done.folder / MASKS_FOLDER):
         folder.mkdir(parents=True, exist_ok=True)
     names = _json_names(dataset, references, done)
@@ -102,14 +103,21 @@ def _references(dataset: Dataset, splits: Collection[str] | None) -> dict[int, l
     return found
 
 
-def _phrases(store: Store, dataset: Dataset) -> dict[str, list[str]]:
-    """row_id -> the phrases of one dataset; rows with an error have none."""
+def _phrases(store: Store, dataset: Dataset, references: dict[int, list[Expression]]) -> dict[str, list[str]]:
+    """row_id -> the phrases of one dataset; rows with an error have none. PrepError for one without a row."""
     import pyarrow.compute as pc
 
     chosen = (pc.field("dataset") == dataset.name) & (pc.field("split_by") == dataset.split_by)
     reader = store.require_table("phrases", "pcnet-prep phrases")
     table = reader.read(["row_id", "phrases"], chosen)
-    return dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+    found = dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+    for sentence in (one for sentences in references.values() for one in sentences):
+        if sentence.row_id not in found:
+            raise PrepError(
+                f"Ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store.",
+                f"Run: pcnet-prep phrases {dataset.flags} --out {shlex.quote(store.uri)}",
+            )
+    return found
 
 
 def _sentences(
@@ -118,11 +126,6 @@ def _sentences(
     """sent_id -> five phrases, in the order of the sentences: the released class ignores the keys."""
     filled: dict[str, list[str]] = {}
     for number, sentence in enumerate(sentences):
-        if sentence.row_id not in phrases:
-            raise PrepError(
-                f"Ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store.",
-                f"Run pcnet-prep phrases --dataset {sentence.dataset} --split-by {sentence.split_by} first.",
-            )
         own = phrases[sentence.row_id]
         if not own:
             done.note("sentences whose phrases failed: the sentence itself is written")
@@ -204,14 +207,16 @@ def _masks_and_candidates(
             kept = _kept(row, done)
             save_array(done.folder / MASKS_FOLDER / f"{stem}.npy", _array(row, kept, side))
             for ref_id in wanted.pop(row["image"]):
-                ranks = [_ranking(row, kept, sentence, scores, done) for sentence in references[ref_id]]
+                ranks = [
+                    _ranking(row, kept, sentence, scores, store.uri, done) for sentence in references[ref_id]
+                ]
                 candidates[ref_id] = _candidate(f"{stem}.npy", ranks, len(kept))
             done.images += 1
             bar.update(done.images)
     if wanted:
         raise PrepError(
             f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}.",
-            "Run pcnet-prep sam first.",
+            f"Run: pcnet-prep sam {dataset.flags} --out {shlex.quote(store.uri)}",
         )
     save_object(done.folder / candidates_file(dataset.split_by), candidates)
     return unreadable
@@ -276,6 +281,7 @@ def _ranking(
     kept: list[int],
     sentence: Expression,
     scores: dict[str, tuple[str, list[float]]],
+    store: str,
     done: Exported,
 ) -> npt.NDArray[np.float32]:
     """(40,) scores, higher is better; padding is below every mask."""
@@ -283,7 +289,7 @@ def _ranking(
         key, values = scores[sentence.row_id]
         if key != row["key"] or len(values) != len(row["masks"]):
             problem = f"{row['image']}: the scores belong to other proposals than the store's."
-            raise PrepError(problem, "Run pcnet-prep score again.")
+            raise PrepError(problem, f"Run: pcnet-prep score --out {shlex.quote(store)}")
     else:
         done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)
         pixels = (row["height"] or 1) * (row["width"] or 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -57,7 +58,9 @@ def import_scores(
     for one in sentences(folder, dataset, None):
         if one.expression.image and one.expression.ref_id in candidates and not one.expression.problem:
             wanted.setdefault(one.expression.image, []).append(one)
-    proposals = store.require_table("proposals", "pcnet-prep import --layout official")
+    proposals = store.require_table(
+        "proposals", f"pcnet-prep import {shlex.quote(str(folder))} --layout official"
+    )
     settings = {"model": SOURCE, "layout": "official", "proposals": proposals.fingerprint}
     with store.stage("scores").writer(settings, replace=replace) as writer:
         summary, skipped = Summary(stage="scores", where=writer.uri), Counter[str]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ def run_scores(
     a proposals row, and if the table was started with another model or other proposals (unless ``replace``).
     """
     proposals = store.require_table("proposals", "pcnet-prep sam")
-    wanted, skipped = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
+    wanted, skipped = _expressions(store, datasets, splits)
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
         followed = follow_expressions(store, writer, keep_missing=keep_missing)
@@ -101,16 +102,17 @@ def score_keys(
 ) -> list[str]:
     """The keys of the rows that :func:`run_scores` would write; raises the same errors."""
     proposals = store.require_table("proposals", "pcnet-prep sam")
-    wanted, _ = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
+    wanted, _ = _expressions(store, datasets, splits)
     for image in _unreadable(proposals, wanted, store.uri):
         del wanted[image]
     return [text.row_id for texts in wanted.values() for text in texts]
 
 
 def _expressions(
-    reader: StageReader, datasets: Collection[str] | None, splits: Collection[str] | None
+    store: Store, datasets: Collection[str] | None, splits: Collection[str] | None
 ) -> tuple[dict[str, list[Text]], Counter[str]]:
     """Image -> its expressions, and the number of skipped ones per reason."""
+    reader = store.require_table("phrases", "pcnet-prep phrases")
     wanted: dict[str, list[Text]] = {}
     skipped = Counter[str]()
     columns = ["row_id", "split_by", "image", "expression", "status", "dataset", "split"]
@@ -131,7 +133,7 @@ def _expressions(
         why = "".join(f"; {count:,} expressions: {reason}" for reason, count in skipped.items())
         raise PrepError(
             f"There is nothing to score in dataset {_names(datasets)}, split {_names(splits)}{why}.",
-            "Run `pcnet-prep status` to see what the store contains.",
+            f"Run `pcnet-prep status {shlex.quote(store.uri)}` to see what the store contains.",
         )
     return wanted, skipped
 
@@ -152,7 +154,7 @@ def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> 
     if missing:
         raise MissingInputError(
             f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}.",
-            f"Generate them first: pcnet-prep sam --out {uri}",
+            f"Generate them first: pcnet-prep sam --out {shlex.quote(uri)}",
         )
     return unreadable
 
