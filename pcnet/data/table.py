@@ -19,7 +19,7 @@ from prep.cache.keyset import column_hashes
 from prep.cache.sources import keys_of_input
 from prep.errors import PrepError
 from prep.masks.grid32 import BYTES_PER_MASK, unpack
-from prep.records import in_splits
+from prep.records import DATASET_NAMES, in_splits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,9 +47,9 @@ class Selection:
     @property
     def flags(self) -> str:
         """The options of `pcnet-prep phrases` and `sam` for these rows."""
-        return (
-            f"--dataset {self.dataset}" if self.input is None else f"--input {shlex.quote(str(self.input))}"
-        )
+        if self.input is None and self.dataset in DATASET_NAMES:
+            return f"--dataset {self.dataset}"
+        return f"--input {shlex.quote(str(self.input or f'{self.dataset}.jsonl'))}"
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,8 @@ def export_official(
             write_whole(done.folder / PHRASES_FOLDER / f"{name}.json", text.encode("utf-8"))
     done.refs, done.sentences = len(references), sum(map(len, references.values()))
     unreadable = _masks_and_candidates(store, dataset, references, side, done)
-    done.failed = sum(
-        not phrases[one.row_id] or one.image in unreadable for own in references.values() for one in own
-    )
+    every = [one for sentences in references.values() for one in sentences]
+    done.failed = sum(not phrases[one.row_id] or one.image in unreadable for one in every)
     return done
 
 
