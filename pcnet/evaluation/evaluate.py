@@ -212,7 +212,7 @@ def evaluate_checkpoint(
     if out is not None:
         told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
         told |= {"dataset": dataset.name, "split_by": dataset.split_by, "split": split}
-        told |= {"sentences": sentences, "checkpoint": str(checkpoint), "store": store}
+        told |= {"limit": limit, "sentences": sentences, "checkpoint": str(checkpoint), "store": store}
         write_report(out, report.as_dict(), report.rows, told)
     return report
 

@@ -63,10 +63,8 @@ def end_run(summaries: Sequence[Summary], limit: str) -> None:
     failed = before + sum(summary.failed for summary in summaries)
     earlier = f", {before:,} of them from earlier runs" if before else ""
     if unkept := _unkept(summaries):
-        say(
-            f"Only {1 - unkept:.0%} of the model's answers were kept: see docs/phrases.md for its fit.",
-            to_stderr=True,
-        )
+        share = f"Only {1 - unkept:.0%}" if unkept < 1 else "None"
+        say(f"{share} of the model's answers were kept: see docs/phrases.md for its fit.", to_stderr=True)
     told = f"rows of {' and '.join(dict.fromkeys(one.stage for one in summaries))} have an error{earlier}"
     try:
         end(failed, sum(summary.total for summary in summaries), limit, told)
@@ -76,10 +74,17 @@ def end_run(summaries: Sequence[Summary], limit: str) -> None:
 
 
 def _unkept(summaries: Sequence[Summary]) -> float:
-    """The share of a model's answers that were not kept, if it is more than half; else 0."""
-    asked = kept = 0
+    """The share of a model's answers that were not kept, if it is more than half; else 0.
+
+    If every request was refused, it is 1, however few there were.
+    """
+    asked = kept = sent = refused = 0
     for summary in summaries:
         report = summary.extra.get("report", {})
+        sent += report.get("engine", {}).get("asked", 0)
+        refused += report.get("engine", {}).get("refused", 0)
         asked += report.get("rungs", {}).get("llm", {}).get("tried", 0)
         kept += sum(report.get("sources", {}).get(source, 0) for source in ("llm", "retry", "repaired"))
+    if sent and refused == sent:
+        return 1.0
     return 1 - kept / asked if asked >= MIN_ANSWERS and kept < asked / 2 else 0.0
