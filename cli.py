@@ -51,7 +51,10 @@ def _recipe_commands() -> dict[str, Any]:
     """The commands that may have a section in a file of `pcnet-prep run`, in the order in which they run."""
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]
-    return {**{name: stages[name] for name in ("phrases", "sam", "score")}, "train": training["train"]}
+    return {
+        **{name: stages[name] for name in ("phrases", "sam", "score")},
+        **{name: training[name] for name in ("train", "eval")},
+    }
 
 
 _RUN_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "obj": _recipe_commands}

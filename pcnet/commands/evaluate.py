@@ -41,7 +41,13 @@ Sentences = Annotated[
 Refine = Annotated[bool, typer.Option(help="Add --mask proposal.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Batch size.")]
 FiguresFolder = Annotated[
-    Path | None, typer.Option(help="Folder for the metrics (JSON) and one row per expression (Parquet).")
+    Path | None,
+    typer.Option(
+        "--output-dir",
+        "--out",
+        "-o",
+        help="Folder for the metrics (JSON) and one row per expression (Parquet).",
+    ),
 ]
 SaveCam = Annotated[Path | None, typer.Option(help="Folder for the response maps.")]
 SavePseudo = Annotated[Path | None, typer.Option(help="Folder for the predicted masks, as pseudo labels.")]
@@ -84,7 +90,10 @@ def evaluate(
 
     Reads the store, the images and the ground truth; prints percentages.
     """
+    from prep.engine.child import stop_with_parent
+
     check_is_there(checkpoint)
+    stop_with_parent()
     report = _evaluated(context.params)
     emit(report.as_dict(), _report_lines(report), as_json)
 

@@ -17,12 +17,15 @@ Load = Annotated[
 ReportData = Annotated[
     Path | None, typer.Option("--data", help="Image folder, to draw the masks on the images.")
 ]
-ReportOut = Annotated[Path, typer.Option(help="HTML file to write.")]
+ReportOut = Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")]
 Evaluation = Annotated[
     Path | None,
     typer.Option(help="Output folder of `pcnet eval --out`, to show predictions and ground truth."),
 ]
-DemoOut = Annotated[Path, typer.Option(help="Output folder: data, store, run and index.html.")]
+DemoOut = Annotated[
+    Path,
+    typer.Option("--output-dir", "--out", "-o", help="Output folder: data, store, run and index.html."),
+]
 Scenes = Annotated[int, typer.Option(min=2, help="Number of synthetic scenes.")]
 Steps = Annotated[int, typer.Option(min=1, help="Number of optimiser steps.")]
 Seed = Annotated[int, typer.Option(help="Random seed of the scenes and the training.")]

@@ -56,13 +56,20 @@ ImageFolder = Annotated[
     typer.Option("--images", help="Plain folder of images, instead of a dataset.", metavar="DIR"),
 ]
 Out = Annotated[
-    str, typer.Option("--out", help="Store: a folder, or an object store URI such as s3://bucket/prepared.")
+    str,
+    typer.Option(
+        "--store",
+        "--out",
+        "--output-dir",
+        "-o",
+        help="Store: a folder, or an object store URI such as s3://bucket/prepared.",
+    ),
 ]
 Store = Annotated[str, typer.Option("--store", help="Store with the phrases and proposals.")]
 StoreArgument = Annotated[str, typer.Argument(help="Store: a folder or an object store URI.")]
 Cache = Annotated[
     str | None,
-    typer.Option("--cache", help="Response cache, shared across stores. Default: in --out."),
+    typer.Option("--cache", help="Response cache, shared across stores. Default: in the store."),
 ]
 KeepMissing = Annotated[
     bool,
@@ -73,14 +80,17 @@ KeepMissing = Annotated[
 Replace = Annotated[
     bool,
     typer.Option(
-        "--replace", help="Overwrite this table: its existing rows go when the first new ones are written."
+        "--replace",
+        "--overwrite",
+        help="Overwrite this table: its existing rows go when the first new ones are written.",
     ),
 ]
 Gpus = Annotated[
     int | None, typer.Option("--gpus", min=0, help="Number of GPUs. Default: all visible ones, or the CPU.")
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Number of workers. Default: one per GPU.")
+    int | None,
+    typer.Option("--workers", "--num-workers", min=1, help="Number of workers. Default: one per GPU."),
 ]
 RayAddress = Annotated[
     str | None,
@@ -93,7 +103,7 @@ RayAddress = Annotated[
 ]
 PlanOnly = Annotated[
     bool,
-    typer.Option("--plan", help="Print the remaining work and its estimated cost; run nothing."),
+    typer.Option("--plan", "--dry-run", help="Print the remaining work and its estimated cost; run nothing."),
 ]
 
 
@@ -119,7 +129,7 @@ FromManifest = Annotated[
     Path | None,
     typer.Option(
         "--from-manifest",
-        help="Repeat the last run in this _manifest.json; other flags, such as --out, override it.",
+        help="Repeat the last run in this _manifest.json; other flags, such as --store, override it.",
         metavar="FILE",
         callback=_as_recorded,
         is_eager=True,
