@@ -8,7 +8,7 @@ import typer
 
 from pcnet.commands import evaluate, predict, train
 from pcnet.commands import report as run_report
-from prep.commands import import_masks, look, phrases, proposals, recipe, scores, store
+from prep.commands import import_masks, init, look, phrases, proposals, recipe, scores, store
 from prep.commands.entry import SETTINGS, print_version, run_program
 from prep.commands.options import Debug
 
@@ -67,6 +67,7 @@ prep_app.command("score")(scores.score)
 prep_app.command("status")(store.status)
 prep_app.command("verify")(store.verify)
 prep_app.command("compact")(store.compact)
+prep_app.command("init")(init.init)
 prep_app.command("run", context_settings=_RUN_SETTINGS)(recipe.run)
 prep_app.command("doctor")(look.doctor)
 prep_app.command("report")(look.report)

@@ -29,9 +29,11 @@ Words = Annotated[
     ),
 ]
 # The options of version 0.1.0.
-CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", hidden=True)]
-ImageOption = Annotated[list[Path] | None, typer.Option("--image", hidden=True)]
-TextOption = Annotated[list[str] | None, typer.Option("--text", hidden=True)]
+CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", hidden=True, help="The checkpoint.")]
+ImageOption = Annotated[
+    list[Path] | None, typer.Option("--image", hidden=True, help="An image, or a folder.")
+]
+TextOption = Annotated[list[str] | None, typer.Option("--text", hidden=True, help="A text to ground.")]
 GivenStore = Annotated[
     str | None,
     typer.Option("--store", help="Store with the image's proposals and the texts' phrases."),

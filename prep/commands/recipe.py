@@ -1,4 +1,4 @@
-"""`pcnet-prep run` and `init`: runs the commands in a configuration file, and writes a first one."""
+"""`pcnet-prep run`: runs the commands in a configuration file, one after another."""
 
 from __future__ import annotations
 
