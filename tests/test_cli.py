@@ -269,3 +269,40 @@ def test_the_shell_completes_commands_and_flags(name: str) -> None:
             [executable], capture_output=True, text=True, check=False, env={**os.environ, **asked}
         )
         assert wanted in done.stdout.split(), done.stderr
+
+
+ALIASES = {
+    "phrases": "--store --out --output-dir -o --overwrite --num-workers --dry-run --tensor-parallel-size "
+    "--gpu-memory-utilization --device",
+    "sam": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
+    "score": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
+    "import": "--store --out --output-dir -o --overwrite",
+    "status": "--store",
+    "verify": "--store",
+    "compact": "--store",
+    "export": "--store",
+    "report": "--store --out -o",
+    "train": "--store --out --output-dir -o --learning-rate --device",
+    "eval": "--store --out --output-dir -o --device",
+    "predict": "--store --out --output-dir -o",
+}
+
+
+@pytest.mark.parametrize("command", ALIASES)
+def test_other_names_of_an_option_are_known(command: str) -> None:
+    app = cli.prep_app if command in typer.main.get_command(cli.prep_app).commands else cli.pcnet_app  # type: ignore[attr-defined]
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    assert set(ALIASES[command].split()) <= {name for parameter in parameters for name in parameter.opts}
+
+
+def test_aliases_reach_the_same_flag(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "p"
+    prep("phrases", "--llm", "rules", "--input", texts, "-o", out, "--device", "cpu", "--num-workers", "1")
+    recorded = open_store(out).stage("phrases").reader().manifest
+    assert recorded is not None
+    arguments = recorded.runs[-1]["arguments"]
+    assert (arguments["out"], arguments["workers"], arguments["gpus"]) == (str(out), 1, 0)
+    by_position = printed(capsys, "status", out)
+    assert by_position == printed(capsys, "status", "--store", out)
+    prep("phrases", "--llm", "rules", "--input", texts, "--store", out, "--dry-run", "--overwrite")
+    assert "90 rows to make" in capsys.readouterr().out

@@ -84,6 +84,7 @@ def evaluate(
     save_stages: SaveStages = None,
     prms: Prms = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     as_json: shared.Json = False,
 ) -> None:
     """Evaluate a checkpoint on a split: mIoU, oIoU and precision of its masks, and PointM.

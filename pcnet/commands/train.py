@@ -91,6 +91,7 @@ def train(
     seed: Seed = 0,
     val_split: ValSplit = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     restart: Restart = False,
     as_json: shared.Json = False,
 ) -> None:

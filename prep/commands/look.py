@@ -51,7 +51,8 @@ def doctor(
 
 
 def report(
-    store: shared.StoreArgument = "prepared",
+    store: shared.StoreArgument = None,
+    named: shared.StoreOption = None,
     data: ReportData = None,
     out: ReportOut = Path("report.html"),
     evaluation: Evaluation = None,
@@ -60,7 +61,8 @@ def report(
     """Write an HTML report on a store: runs, counts, failures, and a searchable gallery."""
     from prep.pages.store import ReportConfig, write_report
 
-    held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
+    chosen = shared.chosen_store(store, named)
+    held = write_report(ReportConfig(store=chosen, out=out, data=data, evaluation=evaluation))
     texts = f"{held['expressions']:,} of {held['of']:,} expressions"
     line = f"{out}: {texts}, {held['pictures']:,} images with masks"
     emit({"page": out, **held}, [line], as_json)

@@ -92,6 +92,7 @@ def phrases(
     batch_invariant: BatchInvariant = False,
     keep_raw: KeepRaw = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,

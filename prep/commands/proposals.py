@@ -126,6 +126,7 @@ def sam(
     max_overlap: MaxOverlap = None,
     max_masks: MaxMasks = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,

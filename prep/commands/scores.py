@@ -39,6 +39,7 @@ def score(
     replace: shared.Replace = False,
     keep_missing: shared.KeepMissing = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,
