@@ -101,7 +101,7 @@ def phrases(
 ) -> None:
     """Decompose every referring expression into short phrases about its target.
 
-    Reads the expressions of the dataset, not its images; writes <out>/phrases.
+    Reads the expressions of the dataset, not its images; writes <store>/phrases.
     """
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt

@@ -48,7 +48,7 @@ def score(
 ) -> None:
     """Score how well each proposal matches each expression, with CLIP.
 
-    Reads the store and the images; writes <out>/scores.
+    Reads the store and the images; writes <store>/scores.
     """
     from prep.cache.store import open_store
     from prep.scores.job import run_scores, score_keys, score_settings
