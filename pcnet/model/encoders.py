@@ -20,8 +20,14 @@ from prep.errors import PrepError
 HEAD_WIDTH = 64  # channels per attention head in every released CLIP
 
 
-def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder:
-    """The encoder of ``config``, with random weights (:mod:`pcnet.model.clip_weights` loads CLIP's)."""
+def build_encoder(config: ModelConfig) -> Any:
+    """The encoder of ``config``, with random weights: a :class:`TinyEncoder`, a :class:`ClipEncoder`, or a
+    :class:`pcnet.model.vit.VitEncoder`.
+    """
+    if config.towers is not None:
+        from pcnet.model.vit import VitEncoder
+
+        return VitEncoder(config.towers, config.vit_features)
     if config.encoder == "tiny":
         return TinyEncoder(config.vocabulary)
     sizes = config.clip or CLIP_SIZES.get(config.encoder)
