@@ -122,19 +122,24 @@ def train(
 
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
+    _train(context.params)
+
+
+def _train(params: Mapping[str, Any]) -> None:
+    """Train in this process, or run the same command again in one process per GPU."""
     from pcnet.training.launch import is_launched, is_lead, relaunch
     from pcnet.training.trainer import train as run
     from prep.engine.child import stop_with_parent
 
-    devices = gpu_count(gpus, None)
+    devices = gpu_count(params["gpus"], None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
     stop_with_parent()
-    config = _config(context.params, "auto" if devices else "cpu")
-    trained = run(config, _validator(config, context.params))
+    config = _config(params, "auto" if devices else "cpu")
+    trained = run(config, _validator(config, params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
-        emit(result, _lines(trained, config), as_json)
+        emit(result, _lines(trained, config), params["as_json"])
 
 
 def _config(params: Mapping[str, Any], device: str) -> TrainConfig:

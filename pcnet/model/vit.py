@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcnet.data.images import MEAN, STD
-from pcnet.model.encoders import clip_text
+from pcnet.model.clip_text import clip_text
 from pcnet.model.towers import checked, patch_size
 from prep.errors import PrepError
 

@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from pcnet.config import ENCODERS, Recipe
 from pcnet.data.table import SampleTable
 from pcnet.data.tokenizers import LENGTH, ClipTokenizer, HfTokenizer, Tokenizer, WordTokenizer
-from pcnet.model.checkpoint import begin_from
 from pcnet.model.clip_weights import load_clip_weights
 from pcnet.model.encoders import ClipEncoder
-from pcnet.model.pcnet import PCNet
 from pcnet.model.tower_weights import load_tower_weights
 from pcnet.model.towers import describe, patch_size, text_length
 from pcnet.model.vit import VitEncoder
-from pcnet.recipes import recipe as named_recipe
 from prep.errors import PrepError
 
-if TYPE_CHECKING:
-    from pcnet.training.setup import TrainConfig, TrainSetup
 
-
-def towers_of(config: TrainConfig) -> dict[str, Any] | None:
+def towers_of(
+    encoder: str, text_encoder: str | None, vit_features: str, recipe: Recipe, size: int
+) -> dict[str, Any] | None:
     """The description of an encoder that is not one of ours; None for RN50, RN101 and ``tiny``.
 
     :raises PrepError: if it is unknown, or goes with a recipe or size of CLIP's ResNets only.
     """
-    if config.encoder in ENCODERS:
-        given = {"--text-encoder": config.text_encoder, "--vit-features": config.vit_features != "tokens"}
+    if encoder in ENCODERS:
+        given = {"--text-encoder": text_encoder, "--vit-features": vit_features != "tokens"}
         for name, value in given.items():
             if value:
-                raise PrepError(
-                    f"{name} has no effect with --encoder {config.encoder}.", "Remove one of them."
-                )
+                raise PrepError(f"{name} has no effect with --encoder {encoder}.", "Remove one of them.")
         return None
-    towers = describe(config.encoder, config.text_encoder)
-    if named_recipe(config.recipe, config.weights).needs_clip:
+    towers = describe(encoder, text_encoder)
+    if recipe.needs_clip:
         raise PrepError(
-            f"The recipe {config.recipe} compares with CLIP, whose tokens are not those of {config.encoder}.",
+            f"The recipe {recipe.name} compares with CLIP, whose tokens are not those of {encoder}.",
             "Set --weight cbs=0 --weight fg=0, or use --encoder RN50.",
         )
-    patch, size = patch_size(towers), config.size or 320
+    patch = patch_size(towers)
     if size % patch:
         raise PrepError(
-            f"--size {size} is not a multiple of {patch}, the patch size of {config.encoder}.",
+            f"--size {size} is not a multiple of {patch}, the patch size of {encoder}.",
             f"Use --size {size // patch * patch or patch}.",
         )
     return towers
@@ -70,18 +65,14 @@ def make_tokenizer(
     return WordTokenizer.from_texts(sorted(texts))
 
 
-def build_model(config: TrainConfig, job: TrainSetup) -> PCNet:
-    """The network before the first step, with the weights of ``begin_from``; otherwise CLIP encoders get
-    CLIP's weights (unless ``clip_weights`` is ``random``).
+def load_encoder(backbone: nn.Module, encoder: str, text_encoder: str | None, weights: str) -> None:
+    """Load the pretrained weights of ``encoder`` into it: CLIP's, open_clip's or those of transformers.
+
+    ``tiny`` has none; ``weights`` is the value of ``--clip-weights``.
     """
-    model = PCNet(job.network, job.recipe)
-    model.tokenizer = job.tokenizer
-    if config.begin_from is not None:
-        begin_from(model, Path(config.begin_from))
-    elif config.clip_weights != "random":
-        if isinstance(model.backbone, ClipEncoder):
-            load_clip_weights(model.backbone, config.encoder, config.clip_weights)
-        elif isinstance(model.backbone, VitEncoder):
-            load_tower_weights(model.backbone, config.encoder, config.text_encoder, config.clip_weights)
-    model.freeze(config.freeze)
-    return model
+    if weights == "random":
+        return
+    if isinstance(backbone, ClipEncoder):
+        load_clip_weights(backbone, encoder, weights)
+    elif isinstance(backbone, VitEncoder):
+        load_tower_weights(backbone, encoder, text_encoder, weights)

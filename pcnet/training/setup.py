@@ -16,12 +16,13 @@ from pcnet.data.images import Pixels
 from pcnet.data.sampler import Sampler
 from pcnet.data.table import SampleTable, Selection, load_samples
 from pcnet.data.tokenizers import Tokenizer, WordTokenizer
+from pcnet.model.checkpoint import begin_from
 from pcnet.model.clip_weights import load_calibration_clip
 from pcnet.model.pcnet import PCNet
 from pcnet.recipes import EPOCHS, model_config
 from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
-from pcnet.training.encoders import make_tokenizer, towers_of
+from pcnet.training.encoders import load_encoder, make_tokenizer, towers_of
 from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
@@ -187,11 +188,11 @@ def prepare(config: TrainConfig) -> TrainSetup:
     store = open_store(config.store)
     table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
     check_images(store.stage("proposals").reader(), Path(config.data), table.images)
-    towers = towers_of(config)
+    batch, size = config.batch_size or 1, config.size or 320
+    towers = towers_of(config.encoder, config.text_encoder, config.vit_features, recipe, size)
     tokenizer = make_tokenizer(config.encoder, recipe, table, towers, config.text_encoder)
     words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
     network = model_config(recipe, config.encoder, words, towers, config.vit_features)
-    batch, size = config.batch_size or 1, config.size or 320
     sampler = Sampler(
         table.image, table.target, batch, config.seed, config.negatives, refs=config.epoch == "refs"
     )
@@ -223,6 +224,18 @@ def _threads(workers: int | None, pixels: Pixels) -> int:
     if workers is not None:
         return workers
     return 0 if pixels.fits and pixels.size <= 128 else min(8, cpu_cores())
+
+
+def build_model(config: TrainConfig, job: TrainSetup) -> PCNet:
+    """The network before the first step, with the weights of ``begin_from``, else the encoder's own."""
+    model = PCNet(job.network, job.recipe)
+    model.tokenizer = job.tokenizer
+    if config.begin_from is not None:
+        begin_from(model, Path(config.begin_from))
+    else:
+        load_encoder(model.backbone, config.encoder, config.text_encoder, config.clip_weights)
+    model.freeze(config.freeze)
+    return model
 
 
 def load_calibration(config: TrainConfig, recipe: Recipe, device: torch.device) -> Calibration | None:

@@ -24,11 +24,11 @@ from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
 from pcnet.model.stages import Scope
 from pcnet.training.distributed import Ranks, share_batch_norm
-from pcnet.training.encoders import build_model
 from pcnet.training.log import RunLog, write_settings
 from pcnet.training.objective import ALONE, Pairs, step_losses
 from pcnet.training.setup import (
     TrainConfig,
+    build_model,
     differences,
     epoch_of,
     load_calibration,
