@@ -47,7 +47,7 @@ def total_steps(settings: Mapping[str, Any], per_epoch: int) -> int:
 def differences(begun: Mapping[str, Any], asked: TrainConfig, per_epoch: int) -> list[str]:
     """``name: old, new`` for every setting that differs from the run's and may not change."""
     now = asdict(asked)
-    begun = {"epoch": OLD_EPOCH, **begun}
+    begun = {**asdict(TrainConfig()), "epoch": OLD_EPOCH, **begun}
     changed = [
         f"{name}: was {begun.get(name)!r}, now {now[name]!r}"
         for name in now

@@ -42,9 +42,11 @@ class StageWriter:
     """Appends rows to a table; created by ``StageStore.writer`` and used as a context manager.
 
     A row is committed once its shard has its final name. Rows passed to :meth:`write` are buffered and
-    committed when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also
-    after an exception, so that finished units are never lost. With ``replace``, the table keeps its rows
-    until the first new ones are committed: a run that fails before loses nothing.
+    committed if ``commit_seconds`` will have passed by the time of the next unit, as far apart as the last
+    two, or the buffer is large, and on leaving the context, also after an exception: finished units are never
+    lost, and a killed process loses the work of at most ``commit_seconds`` beside the unit in progress. With
+    ``replace``, the table keeps its rows until the first new ones are committed: a run that fails before
+    loses nothing.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class StageWriter:
         self._failed: KeySet | None = None
         self._buffer: list[pa.Table] = []
         self._buffered_rows = self._buffered_bytes = 0
-        self._last_commit = time.monotonic()
+        self._last_commit = self._last_write = time.monotonic()
         self.sequence = 0
 
     def __enter__(self) -> StageWriter:
@@ -145,9 +147,7 @@ class StageWriter:
         self._keys = self._failed = None
 
     def finished(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
-        """The rows, and those with an error, if an earlier run committed all of this selection (inputs'
-        hashes, splits, ...).
-        """
+        """The rows, and those with an error, of a selection that an earlier run has committed."""
         return self.manifest.finished_rows(selection)
 
     def finish(self, selection: Mapping[str, Any], rows: int, failed: int = 0) -> None:
@@ -191,7 +191,9 @@ class StageWriter:
         self._buffered_rows += table.num_rows
         self._buffered_bytes += table.nbytes
         full = self._buffered_rows >= COMMIT_ROWS or self._buffered_bytes >= COMMIT_BYTES
-        if full or time.monotonic() - self._last_commit >= self._commit_seconds:
+        earlier, self._last_write = self._last_write, time.monotonic()
+        next_write = self._last_write + (self._last_write - earlier)
+        if full or next_write - self._last_commit >= self._commit_seconds:
             self.flush()
 
     def flush(self) -> None:
