@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcnet.evaluation.confidence import confidence
 from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
 from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
 from pcnet.evaluation.masks import SamMasks, StoredMasks, predicted_masks
@@ -84,7 +85,8 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMas
             silent.append(score.empty)
         else:
             scores.append((item, score))
-        rows.append({**_row(item, score), **_sam_columns(found)})
+        sure = confidence(response, proposals, score.proposal)
+        rows.append({**_row(item, score), **sure, **_sam_columns(found)})
         _save(item, response, masks, settings)
     names = sorted({name for item, _ in scores for name in item.groups})
     return Report(
@@ -211,6 +213,7 @@ def _row(item: Item, score: SampleScore) -> dict[str, Any]:
         "sent_id": item.sent_id,
         "image": item.image,
         "expression": item.text,
+        "phrases": list(item.phrases),
         "groups": list(item.groups),
         "no_target": item.truth is None,
         **asdict(score),
