@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcnet.data.collate import pad_phrases
 from pcnet.evaluation.confidence import confidence
 from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
 from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
@@ -86,7 +87,8 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMas
         else:
             scores.append((item, score))
         sure = confidence(response, proposals, score.proposal)
-        rows.append({**_row(item, score), **sure, **_sam_columns(found)})
+        read = pad_phrases(item.phrases, model.config.phrases_used)
+        rows.append({**_row(item, score), "phrases": read, **sure, **_sam_columns(found)})
         _save(item, response, masks, settings)
     names = sorted({name for item, _ in scores for name in item.groups})
     return Report(
@@ -213,7 +215,6 @@ def _row(item: Item, score: SampleScore) -> dict[str, Any]:
         "sent_id": item.sent_id,
         "image": item.image,
         "expression": item.text,
-        "phrases": list(item.phrases),
         "groups": list(item.groups),
         "no_target": item.truth is None,
         **asdict(score),
