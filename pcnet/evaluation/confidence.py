@@ -45,4 +45,5 @@ def _soft_ious(soft: NDArray[np.float64], masks: Sequence[NDArray[np.bool_]]) ->
     flat = np.stack(masks).reshape(len(masks), -1)
     inside = flat @ soft.ravel()
     union = soft.sum() + flat.sum(axis=1) - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return shares

@@ -12,8 +12,9 @@ from pcnet.report.runs import STAGES, Evaluation, RunFiles, read_run
 from prep.errors import PrepError
 from prep.images import UnreadableImage, image_size
 from prep.inputs import below
+from prep.pages.gallery import Column
 from prep.pages.html import render, write
-from prep.pages.store_data import Column, flat, picture, response_levels, rows_of
+from prep.pages.store_data import flat, picture, response_levels, rows_of
 
 
 @dataclass(frozen=True, slots=True)
