@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -36,18 +36,20 @@ def document(title: str, body: str, policy: str = _POLICY) -> str:
     )
 
 
-def render(package: str, name: str, title: str, content: Mapping[str, Any]) -> str:
-    """``NAME.html`` of ``package`` with its ``NAME.js``, the shared styles and scripts, and the content.
+def render(
+    package: str, name: str, title: str, content: Mapping[str, Any], scripts: Sequence[str] = ()
+) -> str:
+    """``NAME.html`` of ``package`` with its ``scripts`` and ``NAME.js``, the shared styles and scripts, and the content.
 
     The content is compressed and base64-encoded, so none of its text is parsed as markup; the script decodes
     it.
     """
     own, shared = files(package), files("prep.pages")
-    scripts = [*(shared / script for script in _SCRIPTS), own / f"{name}.js"]
+    parts = [*(shared / one for one in _SCRIPTS), *(own / one for one in (*scripts, f"{name}.js"))]
     packed = gzip.compress(without_secrets(json.dumps(content, separators=(",", ":"))).encode(), 6, mtime=0)
     body = Template((own / f"{name}.html").read_text("utf-8") + _SCRIPTED).substitute(
         title=escape(title),
-        js="".join(script.read_text("utf-8") for script in scripts),
+        js="".join(part.read_text("utf-8") for part in parts),
         content=base64.b64encode(packed).decode(),
     )
     return document(title, body, f"{_POLICY}; script-src 'unsafe-inline'")

@@ -60,7 +60,7 @@ function paint(pixels, masks, wide, mode, only) {
 
 // A thick outline with a dark rim: visible on a photo of any colours.
 function trace(pixels, small, wide, high, colour) {
-  const thick = Math.max(1, Math.round(Math.max(wide, high) / 300));
+  const thick = Math.max(2, Math.round(Math.max(wide, high) / 300));
   for (const [reach, ink, share] of [[thick + 1, [0, 0, 0], 0.55], [thick, colour, 1]]) {
     const done = new Uint8Array(small.length);
     for (let place = 0; place < small.length; place++) {

@@ -1,7 +1,7 @@
 // A photo with its proposals, prediction and truth; one choice of what is drawn for the whole page.
 const MODES = [["off", "photo", "no proposals"], ["outlines", "outlines", "outlines of all proposals"],
   ["tinted", "tinted", "all proposals, tinted"], ["one", "one", "one proposal at a time: arrow keys choose it"]];
-const CARD_SIDE = 320, HEAT_SIDE = 112;
+const CARD = [320, 260], HEAT_BOX = [112, 84];  // the largest width and height, in pixels
 const display = {mode: "outlines", results: true, views: new Set(), buttons: []};
 
 function choose(mode, results = display.results) {
@@ -35,8 +35,8 @@ addEventListener("keydown", (event) => {
 });
 
 // The pixels of a picture at some size, and its masks at that size, made when first asked for.
-function surface(canvas, picture, side, most) {
-  const [height, width] = picture.size, ratio = Math.min(side / Math.max(height, width), most);
+function surface(canvas, picture, box, most) {
+  const [height, width] = picture.size, ratio = Math.min(box[0] / width, box[1] / height, most);
   const wide = canvas.width = Math.max(1, Math.round(width * ratio)), high = canvas.height = Math.max(1, Math.round(height * ratio));
   const context = canvas.getContext("2d", {willReadFrequently: true});
   let base = null, masks = null;
@@ -85,8 +85,8 @@ const inSight = new IntersectionObserver((entries) => {
 }, {rootMargin: "300px"});
 
 // An interactive picture on `canvas`; `state.outlines` and `state.only` are shared by the card and the enlarged picture.
-function interactive(canvas, caption, picture, name, state, side, most) {
-  const shown = surface(canvas, picture, side, most), total = picture.masks.length;
+function interactive(canvas, caption, picture, name, state, box, most) {
+  const shown = surface(canvas, picture, box, most), total = picture.masks.length;
   let drawn = "";
   const view = {host: canvas, visible: false, redraw() {
     const only = state.only === null && display.mode === "one" && total ? 0 : state.only;
@@ -121,13 +121,13 @@ function view(picture, name) {
   const state = {only: null, outlines: [], version: 0};
   const canvas = make("canvas", {tabIndex: 0, role: "button", ariaLabel: `${name} with ${picture.masks.length} proposals: enlarge`});
   const caption = make("p", {className: "name"}, name);
-  const {view: own, pick} = interactive(canvas, caption, picture, name, state, CARD_SIDE, 4);
+  const {view: own, pick} = interactive(canvas, caption, picture, name, state, CARD, 4);
   canvas.view = own;
   inSight.observe(canvas);
-  const open = () => enlarge(name, (body, side) => {
+  const open = () => enlarge(name, (body, box) => {
     const large = make("canvas", {tabIndex: 0, role: "img", ariaLabel: `${name}, enlarged`}), told = make("p", {className: "name"}, name);
     body.append(large, told);
-    const {view: one} = interactive(large, told, picture, name, state, side, Infinity);
+    const {view: one} = interactive(large, told, picture, name, state, box, Infinity);
     one.visible = true;
     return large;
   });
@@ -140,10 +140,10 @@ function view(picture, name) {
 // One stage's response map with its phrase above it; a click enlarges it.
 function heat(picture, label, phrase, map, scale) {
   const canvas = make("canvas", {role: "img", ariaLabel: `${label}: ${phrase}`});
-  const small = surface(canvas, picture, HEAT_SIDE, 4);
+  const small = surface(canvas, picture, HEAT_BOX, 4);
   small.ready.then(() => { small.drawHeat(map, scale); canvas.dataset.drawn = "yes"; });
-  const open = () => enlarge(`${label}: ${phrase}`, (body, side) => {
-    const large = make("canvas", {tabIndex: 0, role: "img", ariaLabel: `${label}: ${phrase}`}), whole = surface(large, picture, side, Infinity);
+  const open = () => enlarge(`${label}: ${phrase}`, (body, box) => {
+    const large = make("canvas", {tabIndex: 0, role: "img", ariaLabel: `${label}: ${phrase}`}), whole = surface(large, picture, box, Infinity);
     whole.ready.then(() => whole.drawHeat(map, scale));
     body.append(large);
     return large;
@@ -153,11 +153,11 @@ function heat(picture, label, phrase, map, scale) {
 }
 
 function enlarge(title, fill) {
-  const side = Math.max(200, Math.min(innerWidth - 48, 1200));
+  const box = [Math.max(200, Math.min(innerWidth - 48, 1600)), Math.max(200, innerHeight - 150)];
   const body = make("div", {}), dialog = make("dialog", {className: "large", ariaLabel: title}, make("div", {className: "bar-of-large"},
     switches(display.withResults), make("button", {type: "button", onclick: () => dialog.close()}, "close")), make("p", {className: "name"}, make("bdi", {}, title)), body);
   document.body.append(dialog);
-  const focus = fill(body, side);
+  const focus = fill(body, box);
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => {
     dialog.remove();
