@@ -31,7 +31,7 @@ function ticks(low, high, log) {
     const all = [];
     for (let power = from; power <= to; power += every) for (const digit of steps) all.push(digit * 10 ** power);
     const inside = all.filter((value) => value >= low * 0.999 && value <= high * 1.001);
-    return inside.length > 1 ? inside : [low, high];
+    return inside.length > 2 ? inside : ticks(low, high, false);
   }
   const raw = (high - low) / 4, unit = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].find((digit) => digit * unit >= raw) * unit;
   const found = [];

@@ -69,7 +69,7 @@ function imageCard(picture, name, rows) {
   }
   const first = [...words.children].find((row) => row.select);
   if (first) first.select(false);
-  return make("article", {className: `card entry${drawn ? "" : " bare"}`}, drawn && drawn.element, words, first ? maps : null);
+  return make("article", {className: `card entry ${drawn ? rows.length < 4 ? "few" : "" : "bare"}`}, drawn && drawn.element, words, first ? maps : null);
 }
 
 // ---------------------------------------------------------------- search, filters, order

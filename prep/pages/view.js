@@ -145,7 +145,7 @@ function heat(picture, label, phrase, map, scale) {
   const open = () => enlarge(`${label}: ${phrase}`, (body, box) => {
     const large = make("canvas", {tabIndex: 0, role: "img", ariaLabel: `${label}: ${phrase}`}), whole = surface(large, picture, box, Infinity);
     whole.ready.then(() => whole.drawHeat(map, scale));
-    body.append(large);
+    body.append(make("p", {className: "name"}, `${label} `, make("bdi", {}, phrase)), large);
     return large;
   });
   return make("figure", {}, make("figcaption", {title: phrase}, make("span", {className: "soft"}, `${label} `), make("bdi", {}, phrase)),
@@ -155,7 +155,7 @@ function heat(picture, label, phrase, map, scale) {
 function enlarge(title, fill) {
   const box = [Math.max(200, Math.min(innerWidth - 48, 1600)), Math.max(200, innerHeight - 150)];
   const body = make("div", {}), dialog = make("dialog", {className: "large", ariaLabel: title}, make("div", {className: "bar-of-large"},
-    switches(display.withResults), make("button", {type: "button", onclick: () => dialog.close()}, "close")), make("p", {className: "name"}, make("bdi", {}, title)), body);
+    switches(display.withResults), make("button", {type: "button", onclick: () => dialog.close()}, "close")), body);
   document.body.append(dialog);
   const focus = fill(body, box);
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });

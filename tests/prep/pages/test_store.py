@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +21,15 @@ from pycocotools import mask as coco
 from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
 from prep.errors import PrepError
+from prep.pages.counts import Histogram, PhraseCounts, ProposalCounts, covered
+from prep.pages.evaluation import EvaluatedRows, best_iou
+from prep.pages.gallery import Gallery
 from prep.pages.html import render, write
 from prep.pages.store import ReportConfig, write_report
-from prep.pages.store_data import Gallery, Histogram, PhraseCounts, ProposalCounts, flat
+from prep.pages.store_data import flat, response_levels
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from browser import Browser, find_browser
+from browser import CUT_OFF, LOW_CONTRAST, Browser, find_browser
 
 HOSTILE = [
     "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">",
@@ -101,15 +108,31 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with opened.stage("proposals").writer({"generator": "sam", "selection": {"min_area": 20}}) as writer:
         writer.write(pa.Table.from_pylist(images, schema=PROPOSALS))
     (folder / "data/a").mkdir(parents=True)
-    for at in range(3):
+    for at in (0, 1, 2, 400, 401):
         Image.new("RGB", (60, 40), (200, 30, 30)).save(folder / f"data/a/{at}.jpg")
     (folder / "evaluation/stages").mkdir(parents=True)
-    hit = {"point": True, "iou": 0.25, "proposal_iou": 0.5, "proposal": 0, "peak_y": 12, "peak_x": 40}
-    miss = {"point": False, "iou": 0.0, "proposal_iou": None, "proposal": None, "peak_y": 0, "peak_x": 0}
-    scored = [{"row_id": f"{4:032x}", **hit}, {"row_id": f"{5:032x}", **miss}]
-    pq.write_table(pa.Table.from_pylist(scored), folder / "evaluation/samples.parquet")
-    np.save(folder / "evaluation/stages" / f"{4:032x}.npy", np.eye(4, dtype=np.float16)[None].repeat(2, 0))
+    pq.write_table(pa.Table.from_pylist(EVALUATED), folder / "evaluation/samples.parquet")
+    stages = np.zeros((2, 4, 4), dtype=np.float16)
+    stages[0, 3, 0], stages[1, 1, 2] = 2.0, 4.0  # below on the left, then where the mask is
+    np.save(folder / "evaluation/stages" / f"{800:032x}.npy", stages)
     return folder
+
+
+def _scored(at: int, hit: bool, iou: float, **change: Any) -> dict[str, Any]:
+    row = {
+        "row_id": f"{at:032x}", "image": f"a/{at // 2}.jpg", "point": hit, "iou": 0.25, "proposal_iou": iou,
+        "proposal": 0, "peak_y": 12, "peak_x": 40, "margin": iou / 2, "entropy": 1 - iou,
+        "phrases": ["the cup", f"number {at}"], "groups": ["position"], "no_target": False,
+    }  # fmt: skip
+    return {**row, **change}
+
+
+EVALUATED = [
+    _scored(4, True, 0.5),
+    _scored(800, True, 0.9, groups=["attribute"]),
+    _scored(801, False, 0.0, margin=-0.25, entropy=0.1),
+    _scored(802, False, 0.0, no_target=True, margin=None, entropy=None),
+]
 
 
 def _report(store: Path, name: str = "report.html", **change: Any) -> tuple[Path, dict[str, int]]:
@@ -127,13 +150,13 @@ def test_a_histogram_counts_what_numpy_counts() -> None:
 
 def test_counts_are_over_every_row() -> None:
     phrases = PhraseCounts()
-    phrases.add(
-        [
-            _phrase_row(0),
-            _phrase_row(1, violations=["a", "a"], repairs=["split"]),
-            _phrase_row(2, status="error", error="e", phrases=[]),
-        ]
-    )
+    rows = [
+        _phrase_row(0),
+        _phrase_row(1, violations=["a", "a"], repairs=["split"]),
+        _phrase_row(2, status="error", error="e", phrases=[]),
+    ]
+    phrases.add(pa.RecordBatch.from_pylist(rows[:1], schema=PHRASES))
+    phrases.add(pa.RecordBatch.from_pylist(rows[1:], schema=PHRASES))
     told = phrases.to_json()
     assert told["splits"] == [("mine train", 2), ("mine val", 1)]
     assert told["sources"] == [("rules", 2)]
@@ -141,19 +164,100 @@ def test_counts_are_over_every_row() -> None:
     assert told["repairs"] == [("split", 1)]
     assert told["lengths"] == [(2, 2)]
     assert told["failures"] == [("e", 1)]
+    assert told["words"] == [(3, 2)]
+    assert told["phrase_words"] == [(2, 4)]
+    assert told["examples"] == {"a": [["cup number 1", ["the cup", "number 1"]]]}
     proposals = ProposalCounts()
-    proposals.add([_proposal_row("a"), _proposal_row("b", masks=[], status="empty")])
+    images = [_proposal_row("a"), _proposal_row("b", masks=[], grid32=b"", status="empty")]
+    proposals.add(pa.RecordBatch.from_pylist(images, schema=PROPOSALS))
     told = proposals.to_json()
     assert sum(count for _, count in told["masks"]["bars"]) == 2
     assert sum(count for _, count in told["area"]["bars"]) == 1
+    assert told["area"]["mean"] == pytest.approx(np.log10(200 / 2400))
+    assert told["coverage"]["mean"] == 0
     assert list(flat({"a": {"b": 1, "c": None}, "d": "x"})) == [["a.b", "1"], ["d", "x"]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_equal_those_of_plain_python(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes, words = ["a", "b", "c"], ["the", "red", "cup  on", "left\t"]
+    rows = [
+        _phrase_row(
+            at,
+            expression=" ".join(rng.choice(words, rng.integers(0, 5))),
+            phrases=[" ".join(rng.choice(words, 2)) for _ in range(rng.integers(0, 4))],
+            violations=list(rng.choice(codes, rng.integers(0, 4))),
+            source=rng.choice(["rules", "llm"]),
+            status="error" if rng.random() < 0.2 else "ok",
+        )
+        for at in range(60)
+    ]
+    counts = PhraseCounts()
+    for start in range(0, 60, 17):
+        counts.add(pa.RecordBatch.from_pylist(rows[start : start + 17], schema=PHRASES))
+    kept = [row for row in rows if row["status"] == "ok"]
+    told = counts.to_json()
+    assert dict(told["violations"]) == Counter(code for row in kept for code in set(row["violations"]))
+    assert dict(told["words"]) == Counter(len(row["expression"].split()) for row in kept)
+    assert dict(told["phrase_words"]) == Counter(len(one.split()) for row in kept for one in row["phrases"])
+    assert dict(told["sources"]) == Counter(row["source"] for row in kept)
+    for code, examples in told["examples"].items():
+        expected = [[row["expression"], row["phrases"]] for row in kept if code in row["violations"]]
+        assert examples == expected[:3]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_iou_is_that_of_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = (rng.random((6, 23, 31)) > rng.random((6, 1, 1))).astype(np.uint8)
+    masks[1] = 0
+    masks[2] = 1
+    coded = [coco.encode(np.asfortranarray(mask)) for mask in masks]
+    expected = coco.iou(coded[1:], coded[:1], [0]).max()
+    counts = [one["counts"].decode() for one in coded]
+    assert best_iou(masks[0].astype(bool), counts[1:]) == pytest.approx(expected)
+    assert best_iou(masks[0].astype(bool), []) == 0.0
+
+
+def test_coverage_is_the_share_of_cells_in_any_mask() -> None:
+    masks = np.random.default_rng(0).random((3, 32, 32)) > 0.8
+    assert covered(np.packbits(masks.reshape(3, -1), axis=1).tobytes()) == masks.any(axis=0).mean()
+
+
+def test_the_levels_of_a_map_keep_its_maximum(tmp_path: Path) -> None:
+    np.save(tmp_path / "maps.npy", np.array([[[0.5, -1.0]], [[0.0, 8.0]], [[-1.0, -2.0]]], dtype=np.float16))
+    assert [entry[3] for entry in response_levels(tmp_path / "maps.npy")] == [0.5, 8.0, 0.0]
+
+
+def _content(page: Path) -> dict[str, Any]:
+    """The content that a page carries."""
+    packed = page.read_text("utf-8").split('id="content">')[1].split("<")[0]
+    return dict(json.loads(gzip.decompress(base64.b64decode(packed))))
 
 
 def test_what_the_page_carries_is_bounded_and_evenly_taken(store: Path) -> None:
     _, small = _report(store, "small.html", rows=1000, pictures=5)
-    assert small == {"expressions": 1000, "of": 1000, "pictures": 5}
+    assert small == {"expressions": 1000, "of": 1000, "pictures": 5, "photos": 0}
     rows = open_store(store / "prepared").stage("phrases").reader()
     assert rows.num_rows == 1000
+
+
+def test_evaluated_expressions_are_kept_and_have_the_pictures(store: Path) -> None:
+    out, _ = _report(store, "few.html", rows=0, pictures=3, evaluation=store / "evaluation")
+    held = _content(out)
+    assert held["gallery"]["text"] == []  # row IDs of this store are small numbers: no share keeps them
+    out, _ = _report(store, "few.html", rows=4, pictures=3, evaluation=store / "evaluation")
+    held = _content(out)
+    assert held["gallery"]["text"] == [f"cup number {at}" for at in (4, 800, 801, 802)]
+    images = held["gallery"]["image"]["values"]
+    assert {images[int(code)] for code in held["pictures"]} == {"a/2.jpg", "a/400.jpg", "a/401.jpg"}
+
+
+def test_pictures_go_to_the_worst_and_the_best(store: Path) -> None:
+    rows = EvaluatedRows(store / "evaluation")
+    assert rows.images(2) == ["a/400.jpg", "a/401.jpg"]  # 801 is the worst; 800 is in the same image
+    assert rows.images(9) == ["a/400.jpg", "a/401.jpg", "a/2.jpg"]
 
 
 def test_wrong_places_are_named(store: Path, tmp_path: Path) -> None:
