@@ -28,9 +28,10 @@ def find_browser() -> str:
     return program
 
 
-# [ratio, text] of every visible text whose contrast with what lies behind it is below 4.5 (WCAG 2, level AA).
+# [ratio, text] of every visible text with a contrast below 4.5 (WCAG 2, level AA) to what lies behind it.
 LOW_CONTRAST = """(() => {
-  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[0-9.]+/g).map(Number); return [r, g, b, a]; };
+  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[0-9.]+/g).map(Number);
+    return [r, g, b, a]; };
   const light = (colour) => colour.slice(0, 3).map((part) => part / 255)
     .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
     .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
@@ -42,9 +43,11 @@ LOW_CONTRAST = """(() => {
   };
   const found = [];
   for (const element of document.querySelectorAll('body *')) {
-    const text = [...element.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join(' ').trim();
+    const text = [...element.childNodes].filter((node) => node.nodeType === 3)
+      .map((node) => node.data.trim()).join(' ').trim();
     if (!text || !element.checkVisibility() || element.closest('script, style, noscript')) continue;
-    const back = behind(element), [a, b] = [light(over(parse(getComputedStyle(element).color), back)), light(back)];
+    const back = behind(element), ink = over(parse(getComputedStyle(element).color), back);
+    const [a, b] = [light(ink), light(back)];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < 4.5) found.push([ratio, text.slice(0, 60)]);
   }
@@ -53,7 +56,8 @@ LOW_CONTRAST = """(() => {
 # Visible texts that reach past the right edge of the screen and not into a table that scrolls.
 CUT_OFF = """[...document.querySelectorAll('body *')].filter((element) => {
   const box = element.getBoundingClientRect();
-  return element.checkVisibility() && !element.closest('.scroll, .unseen, svg') && (box.right > innerWidth + 1 || box.left < -1);
+  return element.checkVisibility() && !element.closest('.scroll, .unseen, svg')
+    && (box.right > innerWidth + 1 || box.left < -1);
 }).map((element) => `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
 
 

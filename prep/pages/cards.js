@@ -31,7 +31,7 @@ function gradient(scale) {
 // One expression; `row` has text, badges, phrases, tags, error, buttons (label, mask) and evidence (outlines, maps).
 function line(row, drawn, maps) {
   const facts = row.evidence, own = drawn && facts && (facts.outlines.length || facts.maps.length);
-  const detail = make("div", {className: "tag", hidden: Boolean(own)}, make("bdi", {}, row.tags.filter(Boolean).join(" · ")), ...row.buttons.map(([label, mask]) =>
+  const detail = make("div", {className: own ? "tag" : "tag inline", hidden: Boolean(own)}, make("bdi", {}, row.tags.filter(Boolean).join(" · ")), ...row.buttons.map(([label, mask]) =>
     make("button", {type: "button", className: "small", onclick: () => drawn.pick(mask)}, label)));
   const element = make("div", {className: "row"});
   const select = (aloud) => {
@@ -65,6 +65,7 @@ function imageCard(picture, name, rows) {
   if (rows.length > ROWS_SHOWN) {
     const more = make("button", {type: "button", onclick: () => { more.remove(); add(rows.slice(ROWS_SHOWN)); }},
       `${rows.length - ROWS_SHOWN} more`);
+    more.className = "small";
     words.append(more);
   }
   const first = [...words.children].find((row) => row.select);
