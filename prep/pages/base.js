@@ -25,13 +25,15 @@ function announce(text) {
 // A name with an explanation that appears on hover, focus and tap.
 function term(name, text) {
   const button = make("button", {type: "button", className: "term"}, name), tip = document.getElementById("tip");
-  const show = () => {
-    tip.textContent = text;
-    tip.hidden = false;
-    button.setAttribute("aria-describedby", "tip");
+  const place = () => {
     const box = button.getBoundingClientRect();
     tip.style.left = `${Math.max(8, Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${box.bottom + 6 + tip.offsetHeight > innerHeight ? box.top - tip.offsetHeight - 6 : box.bottom + 6}px`;
+  };
+  const show = () => {
+    Object.assign(tip, {textContent: text, hidden: false, place});
+    button.setAttribute("aria-describedby", "tip");
+    place();
   };
   const hide = () => { tip.hidden = true; button.removeAttribute("aria-describedby"); };
   button.addEventListener("pointerenter", show);
@@ -81,7 +83,7 @@ function endless(host, end) {
 
 function start(show) {
   addEventListener("pointerdown", (event) => { if (!event.target.closest(".term")) document.getElementById("tip").hidden = true; });
-  addEventListener("scroll", () => { document.getElementById("tip").hidden = true; }, {passive: true, capture: true});
+  addEventListener("scroll", () => { const tip = document.getElementById("tip"); if (!tip.hidden) tip.place(); }, {passive: true, capture: true});
   unpack(document.getElementById("content").textContent).then((content) => {
     show(content);
     document.documentElement.dataset.ready = "yes";
