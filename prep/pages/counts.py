@@ -72,8 +72,8 @@ class PhraseCounts:
         kept = batch.filter(pc.invert(failed))
         _count(self.sources, kept["source"], "none")
         _count(self.lengths, pc.list_value_length(kept["phrases"]))
-        _count(self.words, pc.count_substring_regex(kept["expression"], r"\S+"))
-        _count(self.phrase_words, pc.count_substring_regex(kept["phrases"].flatten(), r"\S+"))
+        _count(self.words, pa.array(word_counts(kept["expression"])))
+        _count(self.phrase_words, pa.array(word_counts(kept["phrases"].flatten())))
         self._violations(kept)
         for _, code in _distinct(kept["repairs"]):
             self.repairs[code] += 1
@@ -154,6 +154,27 @@ def covered(grid: bytes) -> float:
 
     union = np.bitwise_or.reduce(np.frombuffer(grid, dtype=np.uint8).reshape(-1, BYTES_PER_MASK), axis=0)
     return int(np.unpackbits(union).sum()) / (8 * BYTES_PER_MASK)
+
+
+def word_counts(texts: pa.Array) -> npt.NDArray[np.int64]:
+    """The number of words of each string: its parts between spaces, tabs and line breaks.
+
+    It is read from the array's bytes, because a regular expression took half of the time of a whole report.
+    """
+    if not len(texts):
+        return np.zeros(0, dtype=np.int64)
+    _, places, data = texts.buffers()
+    ends = np.frombuffer(places, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    held = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data else np.zeros(0, np.uint8)
+    ends -= ends[0]
+    space = (held == 32) | ((held >= 9) & (held <= 13))
+    begins = ~space
+    begins[1:] &= space[:-1]
+    firsts = ends[:-1][ends[:-1] < len(held)]  # a word may begin where the string before ends in one
+    begins[firsts] = ~space[firsts]
+    before = np.concatenate([[0], np.cumsum(begins)])
+    counts: npt.NDArray[np.int64] = before[ends[1:]] - before[ends[:-1]]
+    return counts
 
 
 def _count(counter: Counter[Any], values: pa.Array, absent: Any = None) -> None:

@@ -15,13 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
 from prep.cache.schema import PHRASES, PROPOSALS
 from prep.cache.store import open_store
 from prep.errors import PrepError
-from prep.pages.counts import Histogram, PhraseCounts, ProposalCounts, covered
+from prep.pages.counts import Histogram, PhraseCounts, ProposalCounts, covered, word_counts
 from prep.pages.evaluation import EvaluatedRows, best_iou
 from prep.pages.gallery import Gallery
 from prep.pages.html import render, write
@@ -205,6 +207,12 @@ def test_counts_equal_those_of_plain_python(seed: int) -> None:
     for code, examples in told["examples"].items():
         expected = [[row["expression"], row["phrases"]] for row in kept if code in row["violations"]]
         assert examples == expected[:3]
+
+
+@given(st.lists(st.text(st.sampled_from("ab \t\nß語")), max_size=8), st.integers(0, 8))
+def test_words_are_counted_as_python_splits_them(texts: list[str], start: int) -> None:
+    array = pa.array(texts, pa.string()).slice(start)
+    assert word_counts(array).tolist() == [len(text.split()) for text in texts[start:]]
 
 
 @pytest.mark.parametrize("seed", range(5))
