@@ -33,3 +33,21 @@ def test_the_orders_of_operations(python: Callable[..., str]) -> None:
     lines = python("benchmarks/orders.py", "--threads", "2", "--masks", "3").splitlines()[1:]
     assert lines
     assert all("5 of 5; 0.0%, 0.0%;" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_report_on_a_large_store(python: Callable[..., str]) -> None:
+    said = python("benchmarks/report.py", "--rows", "2000")
+    assert said.startswith("2,000 rows: ")
+    assert "page of 0." in said
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme(tmp_path: Path, python: Callable[..., str]) -> None:
+    from prep.demo.run import DemoConfig, demo
+
+    demo(DemoConfig(out=tmp_path / "demo", images=40, steps=2, seed=0, shown=2), say=lambda line: None)
+    out = tmp_path / "photo.png"
+    said = python("benchmarks/photo.py", "--demo", str(tmp_path / "demo"), "--out", str(out), "--miss")
+    assert "trained for 2 steps" in said
+    assert 0 < out.stat().st_size < 400_000

@@ -1,4 +1,4 @@
-"""Measures how sure a response map is, without ground truth: its entropy, and its margin between proposals."""
+"""Measures how sure a response map is, without ground truth: its entropy and its margin between proposals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def confidence(response: Response, proposals: Masks | None, chosen: int | None) 
     ``response`` is the raw map (H, W), ``proposals`` are bool (H, W) each, ``chosen`` is the index of the
     selected one. Both values are computed on the pixels of a regular grid of at most ``SIDE`` x ``SIDE``.
     ``entropy`` is that of the positive part as a distribution over those pixels, divided by its largest
-    possible value: 0 if one pixel responds, 1 if all respond equally, ``None`` if none does. ``margin`` is the
-    soft IoU of the map with the chosen proposal minus the best soft IoU with another one; ``None`` with fewer
-    than two. It is negative if a proposal that does not contain the peak fits the map better.
+    possible value: 0 if one pixel responds, 1 if all respond equally, ``None`` if none does. ``margin`` is
+    the soft IoU of the map with the chosen proposal minus the best soft IoU with another one; ``None`` with
+    fewer than two. It is negative if a proposal that does not contain the peak fits the map better.
     """
     every = tuple(slice(None, None, math.ceil(side / SIDE)) for side in response.shape)
     soft = normalise(response[every])

@@ -27,7 +27,7 @@ def evaluations_beside(run: Path) -> list[Path]:
 
 
 def _is_of(path: Path, run: Path) -> bool:
-    """Whether an evaluation's checkpoint lies in ``run``: by its path, or by its name if the path is stale."""
+    """Whether an evaluation's checkpoint lies in ``run``: by its path, or by its name if the path is gone."""
     try:
         told = json.loads(read_plain(path, MAX_JSON))
         checkpoint = Path(told["settings"]["checkpoint"])
@@ -45,13 +45,9 @@ def evaluation_command(run: Path, settings: Mapping[str, Any]) -> str | None:
         return None
     trained = settings.get("train", {})
     options = {"checkpoint": checkpoint}
-    if trained.get("input") is None:
-        names = ("store", "data", "dataset", "split_by")
-    else:
-        names = ("store", "input", "image_root")
+    own = trained.get("input") is not None
+    names = ["store", "input", "image_root"] if own else ["store", "data", "dataset", "split_by"]
     options |= {name: trained[name] for name in names if isinstance(trained.get(name), str)}
     options |= {"out": run / "val", "save_stages": run / "val" / STAGES}
-    words = [
-        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return shlex.join(["pcnet", "eval", *words, "--refine"])

@@ -70,8 +70,8 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """The run in ``folder`` or in its only run subfolder, with the evaluations up to two levels down, and those
-    of its checkpoints that lie beside it.
+    """The run in ``folder`` or in its only run subfolder, with the evaluations up to two levels down, and
+    those of its checkpoints that lie beside it.
 
     :raises PrepError: if there is no log and no evaluation, there are several logs, or a file is invalid.
     """
@@ -84,11 +84,11 @@ def read_run(folder: Path) -> RunFiles:
     if len(logs) > 1:
         found = ", ".join(str(log.parent) for log in logs[:5])
         raise PrepError(f"{folder} contains {len(logs)} runs: {found}.", "Choose one or two of them.")
-    found = [path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)]
-    known = {path.resolve() for path in found}
+    folders = [path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)]
+    known = {path.resolve() for path in folders}
     if logs:
-        found += [path for path in evaluations_beside(logs[0].parent) if path not in known]
-    evaluations = _labelled(found)
+        folders += [path for path in evaluations_beside(logs[0].parent) if path not in known]
+    evaluations = _labelled(folders)
     if not logs and not evaluations:
         raise PrepError(
             f"{folder} contains no {CSV_NAME} and no {FIGURES} with {ROWS}.",

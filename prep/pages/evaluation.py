@@ -46,7 +46,7 @@ class EvaluatedRows:
         return found
 
     def maps(self, wanted: Mapping[str, int]) -> dict[str, list[list[Any]]]:
-        """Row number -> each stage's map in the form of :func:`response_levels`; ``wanted`` are rows by id."""
+        """Row number -> each stage's map as :func:`response_levels` gives it; ``wanted`` are rows by id."""
         if self.folder is None or not (self.folder / "stages").is_dir():
             return {}
         files = {at: self.folder / "stages" / f"{row_id}.npy" for row_id, at in wanted.items()}

@@ -39,7 +39,7 @@ def document(title: str, body: str, policy: str = _POLICY) -> str:
 def render(
     package: str, name: str, title: str, content: Mapping[str, Any], scripts: Sequence[str] = ()
 ) -> str:
-    """``NAME.html`` of ``package`` with its ``scripts`` and ``NAME.js``, the shared styles and scripts, and the content.
+    """``NAME.html`` of ``package`` with ``scripts``, its ``NAME.js``, what all pages share, and the content.
 
     The content is compressed and base64-encoded, so none of its text is parsed as markup; the script decodes
     it.
