@@ -72,8 +72,12 @@ class PhraseCounts:
         kept = batch.filter(pc.invert(failed))
         _count(self.sources, kept["source"], "none")
         _count(self.lengths, pc.list_value_length(kept["phrases"]))
-        _count(self.words, pa.array(word_counts(kept["expression"])))
-        _count(self.phrase_words, pa.array(word_counts(kept["phrases"].flatten())))
+        for counter, texts in (
+            (self.words, kept["expression"]),
+            (self.phrase_words, kept["phrases"].flatten()),
+        ):
+            for words, times in zip(*np.unique(word_counts(texts), return_counts=True), strict=True):
+                counter[int(words)] += int(times)
         self._violations(kept)
         for _, code in _distinct(kept["repairs"]):
             self.repairs[code] += 1

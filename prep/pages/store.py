@@ -11,7 +11,6 @@ import numpy as np
 
 from prep.cache.store import Store, open_store
 from prep.errors import PrepError
-from prep.masks import rle
 from prep.pages.counts import Histogram, PhraseCounts, ProposalCounts
 from prep.pages.evaluation import EvaluatedRows, TrueMasks, best_iou
 from prep.pages.gallery import Gallery
@@ -87,12 +86,16 @@ def _phrases(store: Store, evaluated: EvaluatedRows, limit: int) -> tuple[Phrase
 
     counts, gallery = PhraseCounts(), Gallery()
     reader = store.stage("phrases").reader()
-    scored = pa.array(evaluated.rows, pa.string())
-    others = max(reader.num_rows - len(scored), 1)
-    bounds = _bound(limit / max(len(scored), 1)), _bound(max(limit - len(scored), 0) / others)
+    judged = len(evaluated.rows)
+    of_judged = _bound(limit / max(judged, 1))
+    of_others = _bound(max(limit - judged, 0) / max(reader.num_rows - judged, 1))
+    # Only with an evaluation: an array of Python's own values makes pyarrow load pandas, for a second.
+    scored = pa.array(list(evaluated.rows), pa.string()) if judged else None
     for batch in reader.batches(columns=PHRASE_COLUMNS) if reader.exists else ():
         counts.add(batch)
-        bound = pc.if_else(pc.is_in(batch["row_id"], scored), *map(pa.scalar, bounds))
+        bound: Any = pa.scalar(of_others)
+        if scored is not None:
+            bound = pc.if_else(pc.is_in(batch["row_id"], scored), pa.scalar(of_judged), bound)
         for row in batch.filter(pc.less(batch["row_id"], bound)).to_pylist():
             gallery.add(row)
     return counts, gallery
@@ -155,7 +158,11 @@ def _truth(
     the best IoU of each with the proposals of its image.
     """
     truths, best = TrueMasks(data), Histogram(0, 1)
-    found = {}
+    found: dict[str, str] = {}
+    if data is None:
+        return found, best
+    from prep.masks import rle  # only here: it loads the compiler of loops
+
     for at in gallery.pictured(pictures).values():
         mask = truths.mask(gallery, at)
         shown = pictures[str(gallery.columns["image"].codes[at])]
