@@ -89,7 +89,6 @@ def _phrases(store: Store, evaluated: EvaluatedRows, limit: int) -> tuple[Phrase
     judged = len(evaluated.rows)
     of_judged = _bound(limit / max(judged, 1))
     of_others = _bound(max(limit - judged, 0) / max(reader.num_rows - judged, 1))
-    # Only with an evaluation: an array of Python's own values makes pyarrow load pandas, for a second.
     scored = pa.array(list(evaluated.rows), pa.string()) if judged else None
     for batch in reader.batches(columns=PHRASE_COLUMNS) if reader.exists else ():
         counts.add(batch)
