@@ -1,4 +1,4 @@
-"""Compares the rules with two baselines: python benchmarks/rules.py [EXPRESSIONS.jsonl] [--before REVISION].
+"""Compares the rules with two baselines: python -m benchmarks.rules [EXPRESSIONS.jsonl] [--before REVISION].
 
 On the gold set: accuracy of the head, F1 of the cues, and coverage of the expression by the phrases. On real
 expressions, if a JSONL file with ``sent`` and ``dataset`` is given or is next to the checkout: the same for

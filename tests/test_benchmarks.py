@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.kinds import groups
+
 PROPOSALS = ("benchmarks/proposals.py", "--count", "1", "--post-points", "2", "--points", "2")
 
 
@@ -55,3 +57,19 @@ def test_the_photo_of_the_readme(repository: Path) -> None:
     assert row.shape[1:] == (photo.WIDTH, 3)
     left, right = row[60:, :490], row[60:, 510:]
     assert abs(left.astype(int) - right[:, :490]).mean() > 10  # the second panel has the proposals over it
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("the red cup", []),
+        ("on the left", ["no head noun (by the rules)"]),
+        ("a dog. it is brown", ["several sentences"]),
+        ("cup near the plate", ["relation"]),
+        ("Second man", ["ordinal"]),
+        ("leftmost nut", ["ordinal"]),
+        ("man without a hat", ["negation"]),
+    ],
+)
+def test_the_kinds_of_an_expression(text: str, kinds: list[str]) -> None:
+    assert groups("refcoco", text) == ["refcoco", *kinds, "all"]
