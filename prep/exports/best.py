@@ -18,13 +18,13 @@ from prep.masks import rle
 
 
 class Chosen:
-    """The mask of a reference: ``key`` identifies it; :meth:`mask` is bool (H, W), all False if there is none."""
+    """The mask of a reference, at the image's size; ``key`` identifies it."""
 
     def __init__(self, key: str, height: int, width: int, counts: str | None) -> None:
         self.key, self.height, self.width, self._counts = key, height, width, counts
 
     def mask(self) -> npt.NDArray[np.bool_]:
-        """The pixels of the mask."""
+        """The pixels of the mask, bool (H, W), all False if none was chosen."""
         if self._counts is None:
             return np.zeros((self.height, self.width), bool)
         return rle.decode_counts(self._counts, self.height, self.width)
@@ -68,14 +68,19 @@ def _best(request: Request, found: list[Reference], done: Exported) -> Iterator[
             at = int(np.argmax(np.mean(vectors, axis=0))) if row["masks"] else -1
             done.note("references of an image without proposals: their mask is empty", at < 0)
             counts = row["masks"][at]["counts"] if at >= 0 else None
-            yield reference, Chosen(
-                digest(VERSION, counts, row["height"], row["width"]), row["height"], row["width"], counts
+            yield (
+                reference,
+                Chosen(
+                    digest(VERSION, counts, row["height"], row["width"]), row["height"], row["width"], counts
+                ),
             )
     done.leave_out("references of an image without proposals in the store", sum(map(len, waiting.values())))
 
 
 def _evaluated(folder: Path, found: list[Reference], done: Exported) -> Iterator[tuple[Reference, Chosen]]:
-    """The pixels that at least half of the expressions' masks have, of ``<image stem>_<ref>_<sentence>.npy``."""
+    """The pixels in at least half of the masks of a reference's expressions, of which each has a file
+    ``<image stem>_<ref>_<sentence>.npy``.
+    """
     if not folder.is_dir():
         raise PrepError(
             f"--masks {folder} is neither truth, best nor a folder.",
@@ -89,13 +94,14 @@ def _evaluated(folder: Path, found: list[Reference], done: Exported) -> Iterator
             if refs == {None}
             else [f"{stem}_{reference.ref_id}_{at}.npy" for at in range(len(reference.sentences))]
         )
-        masks = [mask for name in names if (mask := _saved(folder / name)) is not None]
-        if not masks or len({mask.shape for mask in masks}) > 1:
+        saved = [mask for name in names if (mask := _saved(folder / name)) is not None]
+        if not saved or len({mask.shape for mask in saved}) > 1:
             done.leave_out(f"references without masks of one size in {folder}")
             continue
-        mask = 2 * np.sum(masks, axis=0, dtype=np.int64) >= len(masks)
-        counts = rle.counts_of(mask)
-        yield reference, Chosen(digest(VERSION, counts, mask.shape), *mask.shape, counts)
+        height, width = saved[0].shape
+        votes = np.stack(saved).sum(axis=0)
+        counts = rle.counts_of(np.asarray(2 * votes >= len(saved)))
+        yield reference, Chosen(digest(VERSION, counts, height, width), height, width, counts)
 
 
 def _saved(path: Path) -> npt.NDArray[np.bool_] | None:

@@ -36,7 +36,12 @@ def _write(request: Request, done: Exported, file: BinaryIO) -> None:
     done.count("images", len(images))
     done.count("masks", 0)
     entries = (
-        {"id": numbers[row["image"]], "file_name": row["image"], "height": row["height"], "width": row["width"]}
+        {
+            "id": numbers[row["image"]],
+            "file_name": row["image"],
+            "height": row["height"],
+            "width": row["width"],
+        }
         for row in images
     )
     file.write(b'{"info": {"description": "proposals of pcnet-prep"}, "licenses": [], "categories": ')

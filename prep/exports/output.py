@@ -1,4 +1,4 @@
-"""The files of an export: written atomically, kept where nothing changed, removed where nothing asks for them."""
+"""The files of an export: written atomically, kept if nothing changed, removed if nothing asks for them."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Output:
             with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
                 entry = json.loads(line)
                 name = entry.pop("file")
-                told = entry.get("told", dict.fromkeys(_TOLD, {}))
+                told = entry.get("told", {kind: {} for kind in _TOLD})
                 if below(name) == name and entry.keys() - {"told"} == _RECORDED and _is_told(told):
                     known[name] = entry
         return known

@@ -1,8 +1,9 @@
-"""The layout `pseudo-png`: one mask for each reference, ``instance_masks/<dataset>/pseudo_gt_mask_<ref_id>.png``.
+"""The layout `pseudo-png`: a mask a reference, ``instance_masks/<dataset>/pseudo_gt_mask_<ref_id>.png``.
 
-Read by Segment-Select-Correct (fgirbal/segment-select-correct, ``ssc_ris/refer_dataset/unsupervised_dataset.py``
-lines 49-51 and 133): RefCOCOg's folder has ``_<split_by>`` after its name. A mask without pixels means that
-the reference is not used in training (``scripts/create_zero_shot_masks_dataset.py`` lines 154-155).
+Read by Segment-Select-Correct (fgirbal/segment-select-correct,
+``ssc_ris/refer_dataset/unsupervised_dataset.py`` lines 49-51 and 133): RefCOCOg's folder has ``_<split_by>``
+after its name. A mask without pixels means that the reference is not used in training
+(``scripts/create_zero_shot_masks_dataset.py`` lines 154-155).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The layout `reclip`: ``<dataset>_<split>.jsonl`` and ``<dataset>_dets_dict.json``.
 
-Read by allenai/reclip, ``main.py`` lines 67-69 and 121-133 (expressions) and 102-110 and 134-137 (boxes); file
-names from its README and ``UNITER/scripts``. Zeroshot_REC (Show-han/Zeroshot_REC, ``eval_refcoco/main.py``
-lines 63-65) reads the same files.
+Read by allenai/reclip, ``main.py`` lines 67-69 and 121-133 (expressions) and 102-110 and 134-137 (boxes);
+file names from its README and ``UNITER/scripts``. Zeroshot_REC (Show-han/Zeroshot_REC,
+``eval_refcoco/main.py`` lines 63-65) reads the same files.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from prep.datasets.truth import Truth
 from prep.errors import PrepError
 from prep.exports.output import Exported
 from prep.exports.request import image_numbers
-from prep.images import UnreadableImage, image_size
+from prep.images import MAX_PIXELS, UnreadableImage, image_size
 from prep.masks import rle
 from prep.records import Expression, in_splits
 
@@ -73,7 +73,9 @@ def references(dataset: Dataset, splits: Collection[str] | None, done: Exported)
                 done.leave_out(row.problem or "expressions without an image")
             continue
         images[row.image] = row.image_id if images.get(row.image) is None else images[row.image]
-        groups.setdefault((row.dataset, row.split_by, next(free) if row.ref_id is None else row.ref_id), []).append(row)
+        groups.setdefault(
+            (row.dataset, row.split_by, next(free) if row.ref_id is None else row.ref_id), []
+        ).append(row)
     numbers = image_numbers(iter(images.items()), done)
     ref_ids = count(max([0, *(ref for _, _, ref in groups)]) + 1)
     sent_ids = _SentenceIds(groups.values())
@@ -121,7 +123,9 @@ class Targets:
             found = [entry for _, entry, _ in sections(self._dataset.instances_file, ("categories",))]
         except PrepError:  # the file has none
             found = []
-        named = [entry for entry in found if type(entry.get("id")) is int and isinstance(entry.get("name"), str)]
+        named = [
+            entry for entry in found if type(entry.get("id")) is int and isinstance(entry.get("name"), str)
+        ]
         return named or [OBJECT]
 
     def of(self, reference: Reference) -> tuple[Target | None, Reference]:
@@ -158,11 +162,11 @@ class Targets:
         annotations = self._annotations(row)
         if len(annotations) != 1:
             return target
-        given = self._boxes.get(annotations[0])
-        box = tuple(map(float, given)) if _is_box(given) else target.box
         category = self._categories.get(annotations[0])
         return target._replace(
-            box=box, annotation=annotations[0], category=category if type(category) is int else None
+            box=_box(self._boxes.get(annotations[0])) or target.box,
+            annotation=annotations[0],
+            category=category if type(category) is int else None,
         )
 
     def _box_alone(self, row: Expression) -> Target | None:
@@ -170,17 +174,16 @@ class Targets:
         offset = self._box_offsets.get(row.row_id)
         if offset is None or not isinstance(self._dataset, JsonlDataset):
             return None
-        box = self._dataset.entry_at(offset).get("box")
+        box = _box(self._dataset.entry_at(offset).get("box"))
         try:
             height, width = image_size(self._dataset.root / str(row.image))
         except UnreadableImage as error:
             self._truth.problems[row.row_id] = str(error)
             return None
-        if not _is_box(box) or box[0] < 0 or box[1] < 0 or box[0] + box[2] > width or box[1] + box[3] > height:
+        if box is None or min(box) < 0 or box[0] + box[2] > width or box[1] + box[3] > height:
             self._truth.problems[row.row_id] = "the box is not [x, y, width, height] inside its image"
             return None
-        x, y, w, h = map(float, box)
-        return Target(height, width, None, (x, y, w, h))
+        return Target(height, width, None, box)
 
     @cached_property
     def _box_offsets(self) -> dict[str, int]:
@@ -206,9 +209,18 @@ class Targets:
         return read_annotations(self._dataset.instances_file, wanted, key)
 
 
-def _is_box(value: Any) -> bool:
-    numbers = isinstance(value, list) and len(value) == 4 and all(type(n) in (int, float) for n in value)
-    return numbers and all(abs(n) < 1e6 for n in value) and value[2] > 0 and value[3] > 0
+def _box(value: Any) -> tuple[float, float, float, float] | None:
+    """``value`` as an XYWH box with an area, or None."""
+    if (
+        not isinstance(value, list)
+        or len(value) != 4
+        or any(type(number) not in (int, float) for number in value)
+    ):
+        return None
+    if not all(abs(number) < MAX_PIXELS for number in value):  # nor is NaN
+        return None
+    x, y, w, h = map(float, value)
+    return (x, y, w, h) if w > 0 and h > 0 else None
 
 
 def by_image(found: Collection[Reference]) -> dict[str, list[Reference]]:
@@ -219,9 +231,7 @@ def by_image(found: Collection[Reference]) -> dict[str, list[Reference]]:
     return grouped
 
 
-def with_targets(
-    found: Collection[Reference], targets: Targets
-) -> Iterator[tuple[Reference, Target]]:
+def with_targets(found: Collection[Reference], targets: Targets) -> Iterator[tuple[Reference, Target]]:
     """The references that have a target, each with it."""
     for reference in found:
         target, kept = targets.of(reference)

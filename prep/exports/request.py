@@ -52,7 +52,8 @@ class Request:
         """A key that changes with the tables' rows, the annotation files and the selection."""
         readers = [self.store.stage(table).reader() for table in tables]
         rows = [
-            (reader.fingerprint, sorted(reader.manifest.shards) if reader.manifest else []) for reader in readers
+            (reader.fingerprint, sorted(reader.manifest.shards) if reader.manifest else [])
+            for reader in readers
         ]
         inputs = None if self.dataset is None else self.dataset.inputs()
         return digest(VERSION, self.layout, rows, inputs, self.splits, self.masks)
@@ -69,7 +70,7 @@ def proposal_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of the proposals table of ``images`` (None: all), in the order of commits, one at a time."""
     reader = request.store.require_table("proposals", "pcnet-prep sam")
-    columns = columns or ["image", "image_id", "height", "width", "masks", "key", "status", "error"]
+    columns = columns or ["image", "height", "width", "masks", "generator", "key", "error"]
     for batch in reader.batches(columns):
         for at, image in enumerate(batch.column("image").to_pylist()):
             if images is None or image in images:

@@ -1,7 +1,7 @@
 """The layout `simrec`: ``anns/<dataset>.json`` and ``masks/<dataset>/<ref_id>.npy``.
 
-Read by SimREC, RefCLIP and WeakMCN (luogen1996/SimREC, ``simrec/datasets/dataset.py`` lines 51-72); written as
-its ``data/data_process.py`` does: categories lines 94-113, entries 153-171, masks 172-173, file 187-188.
+Read by SimREC, RefCLIP and WeakMCN (luogen1996/SimREC, ``simrec/datasets/dataset.py`` lines 51-72); written
+as its ``data/data_process.py`` does: categories lines 94-113, entries 153-171, masks 172-173, file 187-188.
 """
 
 from __future__ import annotations
