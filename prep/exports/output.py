@@ -195,7 +195,7 @@ def file_name(text: str) -> str:
     with a hash of all of it, so that two names never meet.
     """
     plain = re.sub(r"[^\w.+=,@()\[\] -]", "_", text).strip(" .")
-    if plain == text and len(text.encode()) <= MAX_NAME and not text.startswith("-"):
+    if text and plain == text and len(text.encode()) <= MAX_NAME and not text.startswith("-"):
         return text
     short = plain.encode("utf-8", "ignore")[:MAX_NAME].decode("utf-8", "ignore").strip(" .-")
     return f"{short or 'name'}-{digest(text)[:8]}"

@@ -94,7 +94,7 @@ def test_refer_is_read_by_our_reader_and_by_refers(store: Store, dataset: RefDat
         assert row.ref_id in other.ids(row.split)
     assert set(other.categories.values()) > {"circle"}
     again = open_dataset(tmp_path, "refcoco")
-    assert [row for row in again.expressions()] == [row for row in dataset.expressions()]
+    assert list(again.expressions()) == list(dataset.expressions())
 
 
 def kitchen(folder: Path) -> Path:
