@@ -84,7 +84,7 @@ LAYERS = {
         ("cache",),
         ("engine", "datasets"),
         ("phrases", "proposals", "pages"),
-        ("scores", "released", "exports", "demo", "machine"),
+        ("scores", "released", "exports", "audit", "demo", "machine"),
         ("commands",),
     ],
     "pcnet": [

@@ -27,6 +27,7 @@ from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
 from prep.errors import PrepError
+from prep.inputs import read_lines
 from prep.proposals.stale_images import check_images
 
 # Settings that may differ when a run resumes: they affect neither the data nor the result.
@@ -35,6 +36,7 @@ RESUMABLE = frozenset(
         "store",
         "data",
         "input",
+        "exclude",
         "out",
         "workers",
         "threads",
@@ -57,7 +59,8 @@ class TrainConfig:
     """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
 
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
-    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``.
+    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``; ``exclude``
+    a file with images that are not trained on, one a line.
     ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
     ``epoch`` is ``sentences`` (an epoch is every expression) or ``refs`` (one expression per reference); the
     default is that of the run in ``out``, or of the recipe. ``steps`` sets the length of the run in optimiser
@@ -73,6 +76,7 @@ class TrainConfig:
     split: str = "train"
     split_by: str | None = None
     input: str | None = None
+    exclude: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
     clip_weights: str = "openai"
@@ -176,7 +180,8 @@ def prepare(config: TrainConfig) -> TrainSetup:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)
     own = None if config.input is None else Path(config.input)
-    selection = Selection(config.dataset, config.split, config.split_by, own)
+    exclude = frozenset(read_lines(Path(config.exclude)) if config.exclude else ())
+    selection = Selection(config.dataset, config.split, config.split_by, own, exclude)
     store = open_store(config.store)
     table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
     check_images(store.stage("proposals").reader(), Path(config.data), table.images)
