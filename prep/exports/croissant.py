@@ -7,6 +7,7 @@ a repeated field with subfields, its run lengths among them: a text that ``pycoc
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ NAME = "croissant.json"
 
 def export(request: Request) -> Exported:
     """Write ``croissant.json``; its file patterns are relative to the store, so it goes there."""
-    if request.store.uri.rstrip("/") != str(request.to) and not _same(request.store.uri, request.to):
+    uri = request.store.uri
+    if "://" in uri:
+        raise PrepError(f"{uri} is not a local folder.", "Copy the store to one and export that.")
+    if Path(uri).resolve() != request.to.resolve():
+        place = shlex.quote(uri)
         raise PrepError(
-            f"The croissant.json of {request.store.uri} belongs in that folder, not in {request.to}.",
-            f"Run: pcnet-prep export {request.store.uri} --store {request.store.uri} --layout croissant",
+            f"The croissant.json of {uri} belongs in that folder, not in {request.to}.",
+            f"Run: pcnet-prep export {place} --store {place} --layout croissant",
         )
     done = Exported(request.layout, request.to)
     output = request.output(done)
@@ -44,13 +49,6 @@ def export(request: Request) -> Exported:
     done.count("columns", sum(len(STAGES[table][0].names) for table in tables))
     output.put(NAME, json.dumps(content, indent=1).encode())
     return output.finish()
-
-
-def _same(uri: str, folder: Path) -> bool:
-    try:
-        return Path(uri).resolve() == folder.resolve()
-    except OSError:
-        return False
 
 
 def _files(table: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -84,6 +85,7 @@ def brush_rle(mask: npt.NDArray[np.bool_]) -> list[int]:
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
+@lru_cache(maxsize=1 << 14)  # few lengths make up most of the runs of an image
 def _run(length: int, inside: bool) -> str:
     value = "11111111" if inside else "00000000"
     return "".join(_short_run(part, value) for part in _parts(length))

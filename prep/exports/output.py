@@ -68,7 +68,8 @@ class Output:
 
     A hidden file beside them records each file's ``key``, size and modification time. A file with the same
     key that is still as recorded is kept. :meth:`finish` removes recorded files that this run did not ask
-    for, if the run covered everything (``whole``). ``about`` tells exports into one folder apart.
+    for, if the run covered everything (``whole``). ``about`` tells exports into one folder apart. A file that
+    is not in the record is never replaced: PrepError.
     """
 
     def __init__(self, done: Exported, about: str = "", *, whole: bool = True) -> None:
@@ -104,7 +105,7 @@ class Output:
         """Write a file; without ``key``, it is kept if its content is ``data`` already."""
         key = key or hashlib.sha256(data).hexdigest()
         if not self.current(name, key):
-            path = self._place(name)
+            path = self._place(name, data)
             with _explained(path):
                 write_whole(path, data, durable=False)
             self._add(name, key)
@@ -124,9 +125,10 @@ class Output:
         """Remove what is no longer asked for, and record what is there."""
         stale = set(self._known) - self._asked if self._whole else set()
         for name in stale:
-            with contextlib.suppress(FileNotFoundError), _explained(self.folder / name):
-                os.unlink(self.folder / name)
-                self.done.removed += 1
+            path = self.folder / name
+            with _explained(path):
+                self.done.removed += os.path.lexists(path)
+                path.unlink(missing_ok=True)
             del self._known[name]
         self._lines.close()
         text = "".join(_line(name, entry) for name, entry in sorted(self._known.items()))
@@ -134,11 +136,19 @@ class Output:
             write_whole(self._record, text.encode("utf-8"), durable=False)
         return self.done
 
-    def _place(self, name: str) -> Path:
+    def _place(self, name: str, data: bytes | None = None) -> Path:
+        """Where to write a file; it is recorded first, so that a run after a kill knows it as its own."""
         if below(name) != name:
             raise ValueError(f"{name!r} is not a path below the export's folder.")
         path = self.folder / name
         self._make(path.parent)
+        if name not in self._known:
+            if os.path.lexists(path) and (data is None or path.is_symlink() or path.read_bytes() != data):
+                raise PrepError(
+                    f"{path} exists, and this export did not write it.",
+                    "Choose another folder, or remove it.",
+                )
+            self._record_line(name, {"key": "", "size": -1, "mtime_ns": 0})
         return path
 
     def _make(self, folder: Path) -> None:
@@ -148,8 +158,11 @@ class Output:
     def _add(self, name: str, key: str, **more: Any) -> None:
         stat = os.lstat(self.folder / name)
         entry = {"key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, **more}
-        self._known[name] = entry
         self.done.written += 1
+        self._record_line(name, entry)
+
+    def _record_line(self, name: str, entry: dict[str, Any]) -> None:
+        self._known[name] = entry
         with _explained(self._record):
             self._lines.write(_line(name, entry))
             self._lines.flush()

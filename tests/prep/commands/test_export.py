@@ -88,3 +88,12 @@ def test_a_remedy_works_when_typed(world: Path, tmp_path: Path) -> None:
     assert run(*command.split()) == 0
     assert (tmp_path / "store" / "croissant.json").is_file()
     cli.prep_app(["verify", str(tmp_path / "store")], standalone_mode=False)
+
+
+def test_a_place_that_is_no_local_folder_is_refused(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PrepError, match="not a local folder"):
+        run("s3://bucket/exported", "--layout", "coco", "--store", world / "store")
+    assert list(tmp_path.iterdir()) == []

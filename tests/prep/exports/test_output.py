@@ -157,6 +157,34 @@ def test_a_record_from_outside_removes_nothing(tmp_path: Path) -> None:
         Output(Exported("coco", tmp_path / "out")).put("../x", b"")
 
 
+def test_files_of_others_are_never_replaced(data: Path, tmp_path: Path, store: Store) -> None:
+    """An export into the data root itself must not replace the annotations that it reads."""
+    root = tmp_path / "coco"
+    shutil.copytree(data, root)
+    before = state(root)
+    with pytest.raises(PrepError, match="this export did not write it"):
+        export(request("refer", store, root, open_dataset(root, "refcoco")))
+    assert state(root) == before
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "instances.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(PrepError, match="this export did not write it"):
+        export(Request("coco", store, tmp_path / "out"))
+    assert not (tmp_path / "elsewhere.json").exists()
+
+
+def test_a_file_that_was_being_written_when_the_run_was_killed_is_its_own(tmp_path: Path) -> None:
+    killed = Output(Exported("coco", tmp_path)).open("a.json", "key")
+    killed.__enter__().write(b"half")
+    (tmp_path / "a.json").write_bytes(b"renamed, but not yet recorded")
+    with pytest.raises(KeyboardInterrupt):
+        killed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    done = Exported("coco", tmp_path)
+    again = Output(done)
+    assert not again.current("a.json", "key")
+    again.put("a.json", b"whole", "key")
+    assert (again.finish().written, (tmp_path / "a.json").read_bytes()) == (1, b"whole")
+
+
 def test_a_folder_that_cannot_be_written_is_explained(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PrepError, match="could not be written"):
