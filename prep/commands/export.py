@@ -12,8 +12,8 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import open_sources
-from prep.commands.outcome import MaxFailed, check_limit, exit_code
-from prep.commands.output import emit, say
+from prep.commands.outcome import MaxFailed, check_limit, end
+from prep.commands.output import emit
 from prep.errors import PrepError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def export(
     image_root: shared.ImageRoot = None,
     masks: Masks = None,
     side: Side = None,
-    max_failed: MaxFailed = "0",
+    max_failed: MaxFailed = "1%",
     as_json: shared.Json = False,
 ) -> None:
     """Export a store in the files that other methods and tools read.
@@ -81,16 +81,15 @@ def export(
     opened = open_store(store)
     if layout is LayoutName.official:
         sources = open_sources(data, dataset, split_by, input, image_root)
-        _released(opened, sources, to, split, side, masks, as_json)
+        _released(opened, sources, to, split, side, masks, max_failed, as_json)
         return
     if side is not None:
         raise PrepError("--side is for the layout official.", "Omit it: other layouts have the image's size.")
     done = _exported(context, opened)
     emit(done, _lines(done), as_json)
     missing = sum(one.missing for one in done)
-    if code := exit_code(missing, missing + sum(one.held for one in done), max_failed):
-        say(f"{missing:,} items were left out; docs/exports.md explains the reasons", to_stderr=True)
-        raise typer.Exit(code)
+    total = missing + sum(one.held for one in done)
+    end(missing, total, max_failed, "items were left out: docs/exports.md explains the reasons")
 
 
 def _exported(context: typer.Context, store: Store) -> list[Exported]:
@@ -133,6 +132,7 @@ def _released(
     splits: list[str] | None,
     side: int | None,
     masks: str | None,
+    max_failed: str,
     as_json: bool,
 ) -> None:
     """The layout of the released code."""
@@ -142,6 +142,8 @@ def _released(
         raise PrepError("--masks is not for the layout official.", "Omit it, or choose another --layout.")
     done = [export_official(store, source, to, splits=splits, side=side) for source in sources]
     emit(done, _released_lines(done), as_json)
+    told = "sentences were written without phrases or masks of their own"
+    end(sum(one.failed for one in done), sum(one.sentences for one in done), max_failed, told)
 
 
 def _released_lines(done: Sequence[Released]) -> Iterator[str]:
