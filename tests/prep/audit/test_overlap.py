@@ -55,6 +55,8 @@ def test_long_equal_texts_of_two_images_are_told_and_short_ones_are_not() -> Non
     ]
     (twin,) = shared(rows).other_image
     assert (twin.image, twin.held_out_image) == ("a.jpg", "b.jpg")
+    same = [row("refcoco", "train", "a.jpg", long), row("refcocog", "val", "a.jpg", long)]
+    assert (len(shared(same).same_image), shared(same).other_image) == (1, [])
 
 
 def test_rows_that_cannot_be_used_are_not_compared() -> None:

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
@@ -16,6 +20,7 @@ from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import Dataset, open_dataset, open_jsonl
 from prep.datasets.refer import RefDataset
 from prep.datasets.truth import Truth
+from prep.exports.labelstudio import brush_rle
 from prep.exports.layouts import LAYOUTS, export
 from prep.exports.request import Request
 from prep.proposals.import_masks import ImportStage
@@ -99,8 +104,6 @@ def test_refer_is_read_by_our_reader_and_by_refers(store: Store, dataset: RefDat
 
 def kitchen(folder: Path) -> Path:
     """Our own lines: masks, polygons, boxes, none, ids and no ids, two datasets in one file."""
-    from PIL import Image
-
     for name in ("a.png", "b.png"):
         Image.new("RGB", (60, 40), "grey").save(folder / name)
     polygon = [[10, 5, 30, 5, 30, 25, 10, 25]]
@@ -261,3 +264,62 @@ def test_every_layout_is_tested_here() -> None:
         "croissant",
     }
     assert set(LAYOUTS) == tested
+
+
+def test_pixels_of_half_of_the_masks_belong_to_a_reference(
+    store: Store, dataset: RefDataset, tmp_path: Path
+) -> None:
+    row = next(row for row in dataset.expressions(["train"]))
+    stem = Path(str(row.image)).stem
+    for at in range(2):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[: 10 + 10 * at] = 1
+        np.save(tmp_path / f"{stem}_{row.ref_id}_{at}.npy", mask)
+    export(Request("pseudo-png", store, tmp_path / "out", dataset, ("train",), str(tmp_path)))
+    read = readers.pseudo_mask(tmp_path / "out", "refcoco", "unc", int(str(row.ref_id)))
+    assert (read > 0).sum() == 20 * 64
+    with Image.open(next((tmp_path / "out").rglob("*.png"))) as image:
+        assert image.mode == "L"
+
+
+def test_a_split_alone_is_written_with_the_ids_of_the_whole(
+    store: Store, dataset: RefDataset, tmp_path: Path
+) -> None:
+    export(Request("refer", store, tmp_path / "all", dataset))
+    export(Request("refer", store, tmp_path / "val", dataset, ("val",)))
+    whole = readers.Refer(tmp_path / "all" / "refer", "refcoco", "unc")
+    part = readers.Refer(tmp_path / "val" / "refer", "refcoco", "unc")
+    assert part.refs == {ref: whole.refs[ref] for ref in whole.ids("val")}
+
+
+def test_ids_that_two_things_share_are_given_again(store: Store, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+    square = [[1, 1, 8, 1, 8, 8, 1, 8]]
+    lines = [
+        {"sent": "one", "image": "a.png", "image_id": 4, "ref_id": 1, "sent_id": 3, "mask": square},
+        {"sent": "two", "image": "b.png", "image_id": 4, "sent_id": 3, "mask": square},
+        {"sent": "three", "image": "b.png", "ref_id": 1, "mask": square},
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = export(Request("refer", store, tmp_path / "out", open_jsonl(path)))
+    read = readers.Refer(tmp_path / "out" / "refer", "mine", "unc")
+    assert {image["file_name"]: number for number, image in read.images.items()} == {"a.png": 4, "b.png": 5}
+    assert {ref: one["image_id"] for ref, one in read.refs.items()} == {1: 4, 2: 5}
+    assert sorted(read.sentences) == [3, 4]
+    assert done.left_out == {"expressions whose ref_id is that of another image": 1}
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 64, 65, 16383, 16384, 16385, 32768, 40000])
+def test_brush_runs_of_every_length(length: int) -> None:
+    flat = np.zeros(50000, bool)
+    flat[7 : 7 + length] = True
+    mask = flat.reshape(250, 200)
+    assert np.array_equal(readers.brush(brush_rle(mask), 250, 200)[:, :, 3] > 0, mask)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_brush_runs_of_any_mask(mask: Any) -> None:
+    pixels = readers.brush(brush_rle(mask), *mask.shape)
+    assert np.array_equal(pixels, np.repeat(mask[:, :, None], 4, axis=2) * 255)
