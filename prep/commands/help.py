@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
         "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
         "crop_n_points_downscale_factor", "min_mask_region_area", "min_area", "max_overlap", "max_masks",
-        "layout", "side", "mask", "refine", "threshold", "single_mask", "oracle",
+        "layout", "side", "mask", "masks", "refine", "threshold", "single_mask", "oracle",
     ),
     "Training": (
         "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",
@@ -36,7 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Evaluation": ("protocol", "sentences", "prms"),
     "Output": (
         "out", "cache", "replace", "keep_missing", "keep_raw", "max_failed", "restart", "save_cam",
-        "save_pseudo", "save_stages", "as_json", "shown",
+        "save_pseudo", "save_stages", "exclude", "as_json", "shown",
     ),
     "Machine": (
         "gpus", "device", "workers", "ray_address", "tensor_parallel", "gpu_memory", "max_num_seqs",
