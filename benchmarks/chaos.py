@@ -280,7 +280,7 @@ def kill_repeatedly(
     assert wanted.num_rows == job.rows, f"{wanted.num_rows} rows, not {job.rows}"
     warm = folder / f"{job.name}-warm"
     launcher.wait(launcher.start(warm))
-    span = json.loads((warm / job.stage / "_manifest.json").read_text())["runs"][-1]["seconds"]
+    span = json.loads((warm / "_state" / job.stage / "manifest.json").read_text())["runs"][-1]["seconds"]
     counted = late = stores = lost = twice = unequal = 0
     sizes: list[int] = []
     while counted < kills:
@@ -289,7 +289,7 @@ def kill_repeatedly(
         alive, targets = False, []
         while True:
             run = launcher.start(out)
-            while launcher.alive(run) and not (out / job.stage / ".writer.json").exists():
+            while launcher.alive(run) and not (out / "_state" / job.stage / "writer.json").exists():
                 time.sleep(0.005)
             if counted < kills:
                 time.sleep(rng.uniform(0.0, 1.1 * span))
@@ -302,7 +302,7 @@ def kill_repeatedly(
             twice += sum(many - 1 for many in Counter(keys).values())
             lost += len(before - set(keys))
             before = set(keys)
-            (out / job.stage / ".writer.json").unlink(missing_ok=True)
+            (out / "_state" / job.stage / "writer.json").unlink(missing_ok=True)
             if victim == "actor" and alive and targets:
                 counted += 1
             elif code == -signal.SIGKILL and len(before) < job.rows:

@@ -66,6 +66,13 @@ class Files:
         head, query, options = self.address.partition("?")
         return Files(self.filesystem, self.path(name), f"{head.rstrip('/')}/{name}{query}{options}")
 
+    def beside(self, name: str) -> Files:
+        """The folder of this one's name in the folder ``name`` next to it; it does not need to exist."""
+        head, query, options = self.address.partition("?")
+        parent, _, own = self.root.rpartition("/")
+        address = f"{head.rstrip('/').rpartition('/')[0]}/{name}/{own}{query}{options}"
+        return Files(self.filesystem, f"{parent}/{name}/{own}", address)
+
     def make(self) -> None:
         """Create the folder; does nothing on object stores."""
         if self.local is not None:

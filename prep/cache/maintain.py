@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prep.cache.lock import WriterLock, holder
-from prep.cache.manifest import MANIFEST, Manifest, fold, ledger_sequences, load_manifest
+from prep.cache.manifest import Manifest, fold, load_manifest
 from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
+from prep.cache.state import MANIFEST, copy_keys, ledger_sequences, located, state_of
 from prep.cache.store import StageStore, Store
 from prep.cache.verify import Problem, RowCheck, VerifyReport, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
@@ -160,6 +161,7 @@ def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | Non
             if problem.kind == "lost":
                 report.lost_rows += max(int(entry["rows"]) for entry in manifest.finished.values()) - listed
         manifest.finished = {} if report.lost_rows else manifest.finished
+        copy_keys(stage.files)
         fold(stage.files, manifest)
     with stage.writer(manifest.settings) as writer:  # adopts or removes unlisted shards
         lost = _cut_rows(writer, check)
@@ -184,6 +186,7 @@ def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
 
 @contextlib.contextmanager
 def _locked(stage: StageStore) -> Iterator[None]:
+    state_of(stage.files).make()
     lock = WriterLock(stage.files)
     lock.acquire()
     try:
@@ -199,11 +202,12 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
         if manifest is not None:
             return manifest
     report.rebuilt_manifest = True
-    last = max(ledger_sequences(stage.files.sizes()), default=0)
+    place, prefix = located(stage.files) or (state_of(stage.files), "")
+    last = max(ledger_sequences(place.sizes()), default=0)
     with contextlib.suppress(PrepError, ValueError):
         # Only the ledger is damaged: the shards that it listed are adopted.
-        text = stage.files.read(MANIFEST)
-        return replace(Manifest.from_json(json.loads(text), stage.files.where(MANIFEST)), folded=last)
+        text = place.read(prefix + MANIFEST)
+        return replace(Manifest.from_json(json.loads(text), place.where(prefix + MANIFEST)), folded=last)
     rows: Counter[str] = Counter()
     metas: dict[str, ShardMeta] = {}
     for name in sorted(filter(is_shard, stage.files.sizes())):

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
-from prep.cache.manifest import MANIFEST, Manifest, load_manifest
+from prep.cache.manifest import Manifest, load_manifest
 from prep.cache.schema import STAGES
+from prep.cache.state import MANIFEST, OLD, located
 from prep.errors import MissingInputError, PrepError
 from prep.inputs import read_plain
 
@@ -60,7 +61,7 @@ class Store:
 
     def stages(self) -> list[str]:
         """The tables that exist in this store."""
-        return [stage for stage in STAGES if self.files.exists(f"{stage}/{MANIFEST}")]
+        return [stage for stage in STAGES if located(self.files.folder(stage))]
 
     def tables(self) -> list[StageStore]:
         """Every table, and after each the rows set aside from it; they need not exist."""
@@ -207,11 +208,19 @@ class StageReader:
 
 
 def read_manifest_file(path: Path) -> Manifest:
-    """A manifest from a separate file, for ``--from-manifest``: its ``settings`` and ``runs``."""
+    """A manifest from a separate file, for ``--from-manifest``: its ``settings`` and ``runs``.
+
+    ``path`` may also be a table's folder, or where an older version had the manifest of a table.
+    """
+    if path.is_dir() or (path.name == OLD + MANIFEST and not path.exists()):
+        found = located(open_files(path if path.is_dir() else path.parent))
+        if found is None:
+            raise PrepError(f"{path} has no manifest.", "Give the folder of a table in a store.")
+        path = Path(found[0].where(found[1] + MANIFEST))
     with explained("read", str(path)):
         data = read_plain(path, MAX_MANIFEST)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise PrepError(f"{path} is not JSON: {error}.", "Give a stage's _manifest.json.") from error
+        raise PrepError(f"{path} is not JSON: {error}.", "Give the folder of a table in a store.") from error
     return Manifest.from_json(value, str(path))

@@ -15,18 +15,10 @@ from prep.cache.files import Files
 from prep.cache.keys import fingerprint
 from prep.cache.keyset import KeySet, column_hashes, hash_keys
 from prep.cache.lock import WriterLock
-from prep.cache.manifest import (
-    Manifest,
-    fold,
-    ledger_name,
-    ledger_sequences,
-    load_manifest,
-    package_versions,
-    utc_now,
-    write_ledger,
-)
-from prep.cache.reopen import check_sizes, checked_manifest
+from prep.cache.manifest import Manifest, fold, load_manifest, package_versions, utc_now, write_ledger
+from prep.cache.reopen import check_sizes, checked_manifest, settle
 from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
+from prep.cache.state import forget, ledger_name, ledger_sequences, put_shard, state_of
 from prep.errors import PrepError
 from prep.files import TEMPORARY
 
@@ -60,6 +52,7 @@ class StageWriter:
     ) -> None:
         self.stage = stage
         self.files = stage.files
+        self.state = state_of(stage.files)
         self.settings = dict(settings)
         self.commits = 0
         self._replace = replace
@@ -77,9 +70,12 @@ class StageWriter:
         self.sequence = 0
 
     def __enter__(self) -> StageWriter:
-        self.files.make()
+        self.state.make()
         self.lock.acquire()
         try:
+            if self.files.local is not None and not self.files.exists():
+                forget(self.files)
+            self.files.make()
             self._open()
         except BaseException:
             self.lock.release()
@@ -185,7 +181,7 @@ class StageWriter:
             table = pa.concat_tables(self._buffer)
             self.lock.check()
             shard, data = encode(table, self.meta())
-            self.files.write(shard.name, data)
+            put_shard(self.files, shard.name, data)
             self._buffer, self._buffered_rows, self._buffered_bytes = [], 0, 0
             if self._replaced is not None:
                 self._switch(self._replaced, shard)
@@ -224,8 +220,9 @@ class StageWriter:
 
     def _open(self) -> None:
         """Read the committed state, check it against this run, and recover from a killed run."""
-        stored, names = load_manifest(self.files), self.files.sizes()
-        stored = checked_manifest(stored, self.files, names, self.settings, self._replace)
+        found, names = load_manifest(self.files), self.files.sizes()
+        stored = checked_manifest(found, self.files, names, self.settings, self._replace)
+        settle(self.files, found, names)
         if stored is None or (self._replace and not stored.shards):
             stored = Manifest(self.stage.name, self.settings)
         elif self._replace:
@@ -233,7 +230,7 @@ class StageWriter:
             stored = Manifest(self.stage.name, self.settings, folded=stored.folded)
             self._keys = KeySet()
         self._manifest = stored
-        self.sequence = max([stored.folded, *ledger_sequences(names)])
+        self.sequence = max([stored.folded, *ledger_sequences(self.state.sizes())])
         stored.folded = self.sequence
         stored.versions = package_versions()
         stored.inputs = {**stored.inputs, **self._inputs}
@@ -260,9 +257,10 @@ class StageWriter:
             unlisted = is_shard(name) and name not in manifest.shards
             if name.endswith(TEMPORARY) or (unlisted and not self._adopt(name)):
                 self.files.delete(name)
-        for sequence in ledger_sequences(names):
-            if sequence <= manifest.folded:
-                self.files.delete(ledger_name(sequence))
+        kept = self.state.sizes()
+        merged = [ledger_name(number) for number in ledger_sequences(kept) if number <= manifest.folded]
+        for name in [*merged, *(name for name in kept if name.endswith(TEMPORARY))]:
+            self.state.delete(name)
 
     def _adopt(self, name: str) -> bool:
         """List a shard that its writer renamed but did not list; False if it does not belong to

@@ -12,9 +12,9 @@ from prep.cache import lock
 from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
 from prep.cache.maintain import repair
-from prep.cache.manifest import MANIFEST
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import SCORES
+from prep.cache.state import MANIFEST, state_of
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from prep.engine.local import Engine
@@ -77,9 +77,9 @@ def test_an_object_that_was_put_but_not_listed_is_adopted_and_a_foreign_one_remo
     fill(uri, 30)
     store = open_store(uri)
     files = store.stage("scores").files
-    manifest = json.loads(files.read(MANIFEST))
+    manifest = json.loads(state_of(files).read(MANIFEST))
     manifest["shards"], manifest["finished"] = manifest["shards"][:1], {}
-    files.write(MANIFEST, json.dumps(manifest).encode())
+    state_of(files).write(MANIFEST, json.dumps(manifest).encode())
     files.write("part-00.parquet", b"half a file")
     assert fill(uri, 40) == 10
     assert rows(store).equals(expected(40))
@@ -94,7 +94,7 @@ def test_compact_and_repair_work_there(uri: str) -> None:
     assert rows(store).equals(expected(60))
     fill(uri, 70)
     files = store.stage("scores").files
-    (added,) = set(files.sizes()) - {MANIFEST, *list(store.stage("scores").reader().manifest.shards)[:1]}
+    (added,) = set(files.sizes()) - set(list(store.stage("scores").reader().manifest.shards)[:1])
     files.write(added, files.read(added)[:-1] + b"?")
     assert [problem.kind for problem in verify(store, CHECKS).problems] == ["altered"]
     (repaired,) = repair(store, CHECKS)
@@ -111,7 +111,7 @@ def test_one_writer_at_a_time(uri: str, monkeypatch: pytest.MonkeyPatch) -> None
     # A lease of a machine that is gone: nobody renews it.
     monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 0.5)
     lease = {"host": "elsewhere", "pid": 1, "started": "2020-01-01T00:00:00+00:00", "token": "x", "beat": 3}
-    stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
+    state_of(stage.files).write(lock.HOLDER_FILE, json.dumps(lease).encode())
     assert fill(uri, 20) == 10
 
 
@@ -134,11 +134,11 @@ def test_a_lease_that_is_renewed_is_respected_and_one_that_is_lost_ends_the_run(
         writer.lock._stop.set()
         writer.lock._thread.join()
         lease = {"host": "elsewhere", "pid": 1, "started": "now", "token": "stolen", "beat": 0}
-        stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
+        state_of(stage.files).write(lock.HOLDER_FILE, json.dumps(lease).encode())
         with pytest.raises(PrepError, match="pid 1 on elsewhere"):
             writer.write(pa.Table.from_pylist([row(item(1))], schema=SCORES))
         writer._buffer.clear()
-    assert json.loads(stage.files.read(lock.HOLDER_FILE))["token"] == "stolen"
+    assert json.loads(state_of(stage.files).read(lock.HOLDER_FILE))["token"] == "stolen"
 
 
 def test_answers_are_kept_there(uri: str) -> None:
