@@ -211,3 +211,27 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     pages = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
     assert sorted(leaves(site["nav"])) == pages
+
+
+def test_the_pages_of_the_commands_are_up_to_date() -> None:
+    from tests.command_pages import FOLDER, pages
+
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")} == pages(), (
+        "make layout"
+    )
+
+
+def test_every_option_has_its_group() -> None:
+    from prep.commands.help import GROUPS
+
+    named = [name for names in GROUPS.values() for name in names]
+    assert len(named) == len(set(named))
+    used = {
+        option.name
+        for app in PROGRAMS.values()
+        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+        for option in command.params
+        if option.param_type_name == "option"
+    }
+    assert used <= set(named)
+    assert set(named) - used == {"help"}

@@ -19,7 +19,9 @@ ReportStore = Annotated[
     str | None,
     typer.Option("--store", help="Store with the proposals. Default: the one used by the evaluation."),
 ]
-ReportOut = Annotated[Path | None, typer.Option(help="HTML file to write. Default: RUN/report.html.")]
+ReportOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="HTML file to write. Default: RUN/report.html.")
+]
 
 
 def report(

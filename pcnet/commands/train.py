@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as named in the store.")]
 TrainSplit = Annotated[str, typer.Option(help="Split to train on.")]
-RunFolder = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<dataset>.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "--out", "-o", help="Run folder. Default: runs/<dataset>."),
+]
 Encoder = Annotated[
     Literal["RN50", "RN101", "tiny"],
     typer.Option(help="CLIP's encoders, or tiny: small ones trained from scratch."),
@@ -50,7 +53,10 @@ Epoch = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Batch size over all GPUs. Default: 36.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches per optimiser step (gradient accumulation).")]
-LearningRate = Annotated[float | None, typer.Option(help="Initial learning rate. Default: the encoder's.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", "--learning-rate", help="Initial learning rate. Default: the encoder's."),
+]
 Seed = Annotated[int, typer.Option(help="Random seed of the initial weights and the order of the samples.")]
 ValSplit = Annotated[
     str | None,
@@ -85,6 +91,7 @@ def train(
     seed: Seed = 0,
     val_split: ValSplit = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     restart: Restart = False,
     as_json: shared.Json = False,
 ) -> None:
@@ -92,13 +99,14 @@ def train(
 
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
-    from pcnet.training.launch import is_launched, is_lead, relaunch, stop_with_launcher
+    from pcnet.training.launch import is_launched, is_lead, relaunch
     from pcnet.training.trainer import train as run
+    from prep.engine.child import stop_with_parent
 
     devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
-    stop_with_launcher()
+    stop_with_parent()
     config = _config(context.params, "auto" if devices else "cpu")
     trained = run(config, _validator(config, context.params))
     if is_lead():

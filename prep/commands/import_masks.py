@@ -47,7 +47,7 @@ def import_masks(
 ) -> None:
     """Import masks made elsewhere as proposals.
 
-    Reads the masks and the images; writes <out>/proposals.
+    Reads the masks and the images; writes <store>/proposals.
     """
     from prep.cache.store import open_store
     from prep.proposals.import_masks import ImportStage

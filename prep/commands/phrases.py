@@ -35,7 +35,9 @@ ChatTemplate = Annotated[
 ]
 Quantization = Annotated[str | None, typer.Option(help="Quantise the model while loading it (fp8).")]
 Dtype = Annotated[str, typer.Option(help="The model's dtype: auto, bfloat16, float16 or float32.")]
-TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs per model (tensor parallelism).")]
+TensorParallel = Annotated[
+    int, typer.Option("--tensor-parallel", "--tensor-parallel-size", min=1, help="GPUs per model.")
+]
 MaxModelLen = Annotated[
     int, typer.Option(min=0, help="Maximum tokens of prompt and response; 0: as many as the prompt needs.")
 ]
@@ -47,7 +49,14 @@ MaxNumBatchedTokens = Annotated[
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="Concurrent requests to an openai: endpoint.")]
 GpuMemory = Annotated[
-    float, typer.Option(min=0.05, max=1.0, help="Fraction of GPU memory that vLLM may use.")
+    float,
+    typer.Option(
+        "--gpu-memory",
+        "--gpu-memory-utilization",
+        min=0.05,
+        max=1.0,
+        help="Fraction of GPU memory that vLLM may use.",
+    ),
 ]
 BatchInvariant = Annotated[
     bool, typer.Option(help="Make responses independent of their batch (slower; part of the cache key).")
@@ -83,6 +92,7 @@ def phrases(
     batch_invariant: BatchInvariant = False,
     keep_raw: KeepRaw = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,
@@ -91,7 +101,7 @@ def phrases(
 ) -> None:
     """Decompose every referring expression into short phrases about its target.
 
-    Reads the expressions of the dataset, not its images; writes <out>/phrases.
+    Reads the expressions of the dataset, not its images; writes <store>/phrases.
     """
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt

@@ -126,6 +126,7 @@ def sam(
     max_overlap: MaxOverlap = None,
     max_masks: MaxMasks = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,
@@ -134,7 +135,7 @@ def sam(
 ) -> None:
     """Generate mask proposals for every image.
 
-    Reads the images; writes <out>/proposals.
+    Reads the images; writes <store>/proposals.
     """
     _limit_threads()
     if source is not None:
@@ -161,7 +162,7 @@ def _selection(params: Mapping[str, Any]) -> Selection:
 
 
 def _reselect(context: typer.Context, source: str) -> None:
-    """Re-filter the proposals of the store ``source`` into the store of --out."""
+    """Re-filter the proposals of the store ``source`` into --store."""
     from prep.cache.store import open_store
     from prep.proposals.reselect import run_narrow
 

@@ -39,6 +39,7 @@ def score(
     replace: shared.Replace = False,
     keep_missing: shared.KeepMissing = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,
@@ -47,7 +48,7 @@ def score(
 ) -> None:
     """Score how well each proposal matches each expression, with CLIP.
 
-    Reads the store and the images; writes <out>/scores.
+    Reads the store and the images; writes <store>/scores.
     """
     from prep.cache.store import open_store
     from prep.scores.job import run_scores, score_keys, score_settings

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prep.engine.runner import Summary
 
 # Options that control how a command runs, not what it produces; a manifest does not record them.
-NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed")
+NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "device")
 
 
 def recorded_arguments(context: typer.Context) -> dict[str, Any]:

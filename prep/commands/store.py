@@ -32,12 +32,14 @@ Side = Annotated[
 ]
 
 
-def status(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
+def status(
+    store: shared.StoreArgument = None, named: shared.StoreOption = None, as_json: shared.Json = False
+) -> None:
     """Show the contents of a store: rows, errors, settings, runs."""
     from prep.cache.maintain import status as read_status
     from prep.cache.store import open_store
 
-    found = read_status(open_store(store))
+    found = read_status(open_store(shared.chosen_store(store, named)))
     emit(found, _status_lines(found), as_json)
 
 
@@ -67,7 +69,8 @@ def _status_lines(found: StoreStatus) -> Iterator[str]:
 
 def verify(
     context: typer.Context,
-    store: shared.StoreArgument = "prepared",
+    store: shared.StoreArgument = None,
+    named: shared.StoreOption = None,
     repair: Repair = False,
     data: VerifyData = None,
     as_json: shared.Json = False,
@@ -81,7 +84,7 @@ def verify(
     from prep.cache.verify import verify as check
     from prep.proposals.stale_images import image_faults
 
-    opened, checks = open_store(store), dict(CHECKS)
+    opened, checks = open_store(shared.chosen_store(store, named)), dict(CHECKS)
     if data is not None:
         decodes, unchanged = CHECKS["proposals"], image_faults(data)
         checks["proposals"] = lambda rows: chain(decodes(rows), unchanged(rows))
@@ -111,12 +114,14 @@ def _verify_lines(found: VerifyReport) -> Iterator[str]:
             yield f"  {problem}"
 
 
-def compact(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
+def compact(
+    store: shared.StoreArgument = None, named: shared.StoreOption = None, as_json: shared.Json = False
+) -> None:
     """Merge many small shards into few; no row or cached response changes."""
     from prep.cache.compact import compact as rewrite
     from prep.cache.store import open_store
 
-    reports = rewrite(open_store(store))
+    reports = rewrite(open_store(shared.chosen_store(store, named)))
     emit(reports, _compact_lines(reports), as_json)
 
 
