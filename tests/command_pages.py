@@ -1,4 +1,4 @@
-"""Writes docs/commands/, from the programs' own options, and the columns in docs/store.md, from the schema."""
+"""Writes docs/commands/, from the programs' own options, and the columns in docs/store.md."""
 
 from __future__ import annotations
 

@@ -36,7 +36,12 @@ PHRASES = pa.schema(
     [
         column("row_id", pa.string(), "identity of the expression (32 hex digits), the key", nullable=False),
         column("dataset", pa.string(), "name of the dataset, such as `refcoco`", nullable=False),
-        column("split_by", pa.string(), "who split the dataset: `unc`, `umd` or `google`; empty if nobody", nullable=False),
+        column(
+            "split_by",
+            pa.string(),
+            "who split the dataset: `unc`, `umd` or `google`; empty if nobody",
+            nullable=False,
+        ),
         column("split", pa.string(), "split in the dataset, such as `train` or `testA`", nullable=False),
         column("ref_id", pa.int64(), "the dataset's ID of the referred object; null if it has none"),
         column("sent_id", pa.int64(), "the dataset's ID of the expression; null if it has none"),
@@ -145,9 +150,7 @@ PROPOSALS = pa.schema(
             "rows of pixels as stored: EXIF is not applied; null in an error row",
             unit="pixels",
         ),
-        column(
-            "width", pa.int32(), "columns of pixels as stored; null in an error row", unit="pixels"
-        ),
+        column("width", pa.int32(), "columns of pixels as stored; null in an error row", unit="pixels"),
         column("masks", pa.list_(MASK), "the masks, in the order of the selection", nullable=False),
         column(
             "grid32",

@@ -177,7 +177,7 @@ def _reselect(context: typer.Context, source: str) -> None:
         replace=params["replace"],
         arguments=recorded_arguments(context),
     )
-    emit_summaries([summary], params["as_json"])
+    emit_summaries([summary], store, params["as_json"])
 
 
 def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
@@ -239,7 +239,7 @@ def _run(context: typer.Context, sources: Sequence[Images]) -> None:
         count=sys.stderr.isatty(),
         **options,
     )
-    emit_summaries(summaries, params["as_json"])
+    emit_summaries(summaries, store, params["as_json"])
     end_run(summaries, store, params["max_failed"])
 
 

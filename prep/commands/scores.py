@@ -69,4 +69,4 @@ def score(
         return
     options = run_options(context)
     summary = run_scores(stage, store, data, datasets=dataset, workers=workers, **options)
-    emit_summaries([summary], as_json)
+    emit_summaries([summary], store, as_json)
