@@ -159,7 +159,9 @@ def jobs(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], 
 
 
 def command(job: Job, out: Path, workers: int) -> list[str]:
-    return [PROGRAM, *job.arguments, "--out", str(out), "--workers", str(workers)]
+    # One photo in ten is no image, on purpose.
+    options = ["--out", str(out), "--workers", str(workers), "--max-failed", "100%"]
+    return [PROGRAM, *job.arguments, *options]
 
 
 def serve(pipe: Connection) -> None:

@@ -19,7 +19,9 @@ from prep.errors import MissingInputError, PrepError
 from prep.inputs import read_plain
 
 if TYPE_CHECKING:
+    from prep.cache.mask_rows import MaskRows
     from prep.cache.writer import StageWriter
+    from prep.masks.objects import Masks
 
 CACHE_FOLDER = "cache"
 ASIDE_FOLDER = "aside"
@@ -48,6 +50,7 @@ class Store:
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self._mask_rows: MaskRows | None = None
 
     @property
     def uri(self) -> str:
@@ -73,6 +76,19 @@ class Store:
         if name not in STAGES:
             raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(STAGES)}.")
         return StageStore(self.files.folder(name), name, self.files.folder(f"{ASIDE_FOLDER}/{name}"))
+
+    def masks(self, image: str) -> Masks:
+        """The proposals of an image, whose path is as in the column ``image``; decoded on demand.
+
+        Raises :class:`PrepError` if the image has no row, or one with an error. The first call reads the
+        names of all images; a call reads 128 images at most, so images in the order of the table are cheap.
+        """
+        from prep.cache.mask_rows import MaskRows
+        from prep.masks.objects import Masks
+
+        if self._mask_rows is None:
+            self._mask_rows = MaskRows(self)
+        return Masks.of_row(self._mask_rows.get(image))
 
     def require_table(self, name: str, command: str) -> StageReader:
         """The rows of a required table; if missing, MissingInputError with ``command`` as the remedy."""
