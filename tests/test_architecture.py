@@ -84,7 +84,7 @@ LAYERS = {
         ("cache",),
         ("engine", "datasets"),
         ("phrases", "proposals", "pages"),
-        ("scores", "released", "demo", "machine"),
+        ("scores", "released", "demo", "machine", "loaders"),
         ("commands",),
     ],
     "pcnet": [
@@ -144,6 +144,7 @@ def test_there_are_no_import_circles() -> None:
         ("prep.masks", ("prep.cache", "torch", "ray")),
         ("prep.datasets", ("prep.engine", "torch", "ray")),
         ("prep.pages", ("torch", "ray")),
+        ("prep.loaders", ("ray", "prep.engine", "prep.datasets", "prep.proposals", "prep.phrases")),
         ("pcnet.training", ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.pages", "prep.demo")),
         *(
             (f"pcnet.{part}", ("prep.commands",))
