@@ -26,10 +26,29 @@ RunFolder = Annotated[
     typer.Option("--output-dir", "--out", "-o", help="Run folder. Default: runs/<dataset>."),
 ]
 Encoder = Annotated[
-    Literal["RN50", "RN101", "tiny"],
-    typer.Option(help="CLIP's encoders, or tiny: small ones trained from scratch."),
+    str,
+    typer.Option(
+        help="RN50 or RN101 (CLIP), tiny (small, trained from scratch), a model of open_clip such as "
+        "ViT-B-16-SigLIP2, or hf:<ID or folder> (transformers)."
+    ),
 ]
-ClipWeights = Annotated[str, typer.Option(help="CLIP weights: an open_clip tag, a local file, or random.")]
+TextEncoder = Annotated[
+    str | None, typer.Option(help="Text encoder for an hf: image encoder that has none: hf:<ID or folder>.")
+]
+VitFeatures = Annotated[
+    Literal["tokens", "values"],
+    typer.Option(help="Image features of a vision transformer: its last block's tokens, or their values."),
+]
+Freeze = Annotated[
+    Literal["none", "image", "text", "all"], typer.Option(help="Encoders that are not trained.")
+]
+EncoderRate = Annotated[
+    float | None,
+    typer.Option("--lr-encoder", help="Learning rate of the encoders. Default: a tenth of --lr."),
+]
+ClipWeights = Annotated[
+    str, typer.Option(help="Weights of the encoders: an open_clip tag, a local file, or random.")
+]
 BeginFrom = Annotated[
     Path | None, typer.Option(help="Checkpoint to initialise the weights from (fine-tuning).")
 ]
@@ -76,6 +95,9 @@ def train(
     image_root: shared.ImageRoot = None,
     out: RunFolder = None,
     encoder: Encoder = "RN50",
+    text_encoder: TextEncoder = None,
+    vit_features: VitFeatures = "tokens",
+    freeze: Freeze = "none",
     clip_weights: ClipWeights = "openai",
     begin_from: BeginFrom = None,
     recipe: Recipe = "paper",
@@ -88,6 +110,7 @@ def train(
     batch_size: BatchSize = None,
     accumulate: Accumulate = 1,
     lr: LearningRate = None,
+    lr_encoder: EncoderRate = None,
     seed: Seed = 0,
     val_split: ValSplit = None,
     gpus: shared.Gpus = None,
@@ -99,19 +122,24 @@ def train(
 
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
+    _train(context.params)
+
+
+def _train(params: Mapping[str, Any]) -> None:
+    """Train in this process, or run the same command again in one process per GPU."""
     from pcnet.training.launch import is_launched, is_lead, relaunch
     from pcnet.training.trainer import train as run
     from prep.engine.child import stop_with_parent
 
-    devices = gpu_count(gpus, None)
+    devices = gpu_count(params["gpus"], None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
     stop_with_parent()
-    config = _config(context.params, "auto" if devices else "cpu")
-    trained = run(config, _validator(config, context.params))
+    config = _config(params, "auto" if devices else "cpu")
+    trained = run(config, _validator(config, params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
-        emit(result, _lines(trained, config), as_json)
+        emit(result, _lines(trained, config), params["as_json"])
 
 
 def _config(params: Mapping[str, Any], device: str) -> TrainConfig:

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcnet.config import ModelConfig, Recipe
+from pcnet.config import FREEZE, ModelConfig, Recipe
 from pcnet.data.collate import BatchMaker
 from pcnet.data.images import Pixels
 from pcnet.data.sampler import Sampler
 from pcnet.data.table import SampleTable, Selection, load_samples
-from pcnet.data.tokenizers import ClipTokenizer, Tokenizer, WordTokenizer
+from pcnet.data.tokenizers import Tokenizer, WordTokenizer
 from pcnet.model.checkpoint import begin_from
-from pcnet.model.clip_weights import load_calibration_clip, load_clip_weights
-from pcnet.model.encoders import ClipEncoder
+from pcnet.model.clip_weights import load_calibration_clip
 from pcnet.model.pcnet import PCNet
 from pcnet.recipes import EPOCHS, model_config
 from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
+from pcnet.training.encoders import load_encoder, make_tokenizer, towers_of
 from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
@@ -75,6 +75,9 @@ class TrainConfig:
     input: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
+    text_encoder: str | None = None
+    vit_features: str = "tokens"
+    freeze: str = "none"
     clip_weights: str = "openai"
     begin_from: str | None = None
     recipe: str = "paper"
@@ -91,6 +94,7 @@ class TrainConfig:
     seed: int = 0
     lr: float | None = None
     backbone_lr: float | None = None
+    lr_encoder: float | None = None
     weight_decay: float = 1e-2
     power: float = 0.9
     warmup: int | None = None
@@ -126,6 +130,10 @@ class TrainConfig:
             "backbone_lr": 1.0 if tiny else 0.1,
         }
         usual["batch_size"] = -(-usual["batch_size"] // processes) * processes
+        if self.freeze not in FREEZE:
+            raise PrepError(f"freeze is {self.freeze!r}.", f"Choose one of: {', '.join(FREEZE)}.")
+        if self.lr_encoder is not None:
+            usual["backbone_lr"] = self.lr_encoder / (self.lr or usual["lr"])
         decided = replace(self, **{n: value for n, value in usual.items() if getattr(self, n) is None})
         if (decided.batch_size or 0) % processes:
             raise PrepError(
@@ -180,10 +188,11 @@ def prepare(config: TrainConfig) -> TrainSetup:
     store = open_store(config.store)
     table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
     check_images(store.stage("proposals").reader(), Path(config.data), table.images)
-    tokenizer = make_tokenizer(config.encoder, recipe, table)
-    words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
-    network = model_config(recipe, config.encoder, words)
     batch, size = config.batch_size or 1, config.size or 320
+    towers = towers_of(config.encoder, config.text_encoder, config.vit_features, recipe, size)
+    tokenizer = make_tokenizer(config.encoder, recipe, table, towers, config.text_encoder)
+    words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
+    network = model_config(recipe, config.encoder, words, towers, config.vit_features)
     sampler = Sampler(
         table.image, table.target, batch, config.seed, config.negatives, refs=config.epoch == "refs"
     )
@@ -217,24 +226,15 @@ def _threads(workers: int | None, pixels: Pixels) -> int:
     return 0 if pixels.fits and pixels.size <= 128 else min(8, cpu_cores())
 
 
-def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenizer:
-    """CLIP's tokenizer; for ``tiny``, one built from the words of the training texts."""
-    if encoder != "tiny":
-        return ClipTokenizer(released=recipe.released_tokens)
-    texts = set(table.expressions).union(*table.phrases)
-    return WordTokenizer.from_texts(sorted(texts))
-
-
 def build_model(config: TrainConfig, job: TrainSetup) -> PCNet:
-    """The network before the first step, with the weights of ``begin_from``; otherwise CLIP encoders get
-    CLIP's weights (unless ``clip_weights`` is ``random``).
-    """
+    """The network before the first step, with the weights of ``begin_from``, else the encoder's own."""
     model = PCNet(job.network, job.recipe)
     model.tokenizer = job.tokenizer
     if config.begin_from is not None:
         begin_from(model, Path(config.begin_from))
-    elif isinstance(model.backbone, ClipEncoder) and config.clip_weights != "random":
-        load_clip_weights(model.backbone, config.encoder, config.clip_weights)
+    else:
+        load_encoder(model.backbone, config.encoder, config.text_encoder, config.clip_weights)
+    model.freeze(config.freeze)
     return model
 
 
@@ -278,7 +278,7 @@ def epoch_of(config: TrainConfig, saved: dict[str, Any] | None) -> str:
 def differences(begun: dict[str, Any], asked: TrainConfig) -> list[str]:
     """``name: old, new`` for every setting that differs from the run's and may not change."""
     now = asdict(asked)
-    begun = {"epoch": OLD_EPOCH, **begun}
+    begun = {**asdict(TrainConfig()), "epoch": OLD_EPOCH, **begun}
     return [
         f"{name}: was {begun.get(name)!r}, now {now[name]!r}"
         for name in now

@@ -34,9 +34,11 @@ class StageWriter:
     """Appends rows to a table; created by ``StageStore.writer`` and used as a context manager.
 
     A row is committed once its shard has its final name. Rows passed to :meth:`write` are buffered and
-    committed when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also
-    after an exception, so that finished units are never lost. With ``replace``, the table keeps its rows
-    until the first new ones are committed: a run that fails before loses nothing.
+    committed if ``commit_seconds`` will have passed by the time of the next unit, as far apart as the last
+    two, or the buffer is large, and on leaving the context, also after an exception: finished units are never
+    lost, and a killed process loses the work of at most ``commit_seconds`` beside the unit in progress. With
+    ``replace``, the table keeps its rows until the first new ones are committed: a run that fails before
+    loses nothing.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class StageWriter:
         self._keys: KeySet | None = None
         self._buffer: list[pa.Table] = []
         self._buffered_rows = self._buffered_bytes = 0
-        self._last_commit = time.monotonic()
+        self._last_commit = self._last_write = time.monotonic()
         self.sequence = 0
 
     def __enter__(self) -> StageWriter:
@@ -172,7 +174,9 @@ class StageWriter:
         self._buffered_rows += table.num_rows
         self._buffered_bytes += table.nbytes
         full = self._buffered_rows >= COMMIT_ROWS or self._buffered_bytes >= COMMIT_BYTES
-        if full or time.monotonic() - self._last_commit >= self._commit_seconds:
+        before, self._last_write = self._last_write, time.monotonic()
+        next_write = self._last_write + (self._last_write - before)
+        if full or next_write - self._last_commit >= self._commit_seconds:
             self.flush()
 
     def flush(self) -> None:

@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
         "llm", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len", "generator",
         "model", "checkpoint", "preset", "fidelity", "weights", "template", "background", "margin", "encoder",
+        "text_encoder", "vit_features",
         "clip_weights", "recipe", "stages", "size", "sam", "sam_checkpoint",
     ),
     "Masks": (
@@ -25,8 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "layout", "side", "mask", "refine", "threshold", "single_mask", "oracle",
     ),
     "Training": (
-        "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr", "seed",
-        "val_split",
+        "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",
+        "lr_encoder", "freeze", "seed", "val_split",
     ),
     "Evaluation": ("protocol", "sentences", "prms"),
     "Output": (
