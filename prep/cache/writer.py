@@ -164,10 +164,10 @@ class StageWriter:
             return
         hashes = column_hashes(table.column(self.stage.key_column))
         seen = self.done.contains_hashes(hashes)
-        before = len(self.done)
+        known = len(self.done)
         if not seen.any():
             self.done.add_hashes(hashes)
-        if seen.any() or len(self.done) - before != len(hashes):
+        if seen.any() or len(self.done) - known != len(hashes):
             key = table.column(self.stage.key_column)[int(seen.argmax())].as_py()
             raise ValueError(f"{self.stage.name}: a row with {self.stage.key_column}={key!r} already exists")
         self._buffer.append(table)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import cli
 from prep.cache import lock
 from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
+from prep.cache.files import open_files
 from prep.cache.maintain import repair
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import SCORES
@@ -23,6 +28,7 @@ from prep.errors import PrepError
 from tests.prep.toy import ToyStage, expected, item, row
 
 pytestmark = pytest.mark.slow
+DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +154,40 @@ def test_answers_are_kept_there(uri: str) -> None:
     assert AnswerCache(uri, "answers", "f" * 64, SCORES).get(item(2)) == row(item(2)) | {
         "scores": [float(value) for value in row(item(2))["scores"]]
     }
+
+
+def test_an_old_store_is_moved_over_there(uri: str) -> None:
+    """Object by object, as a local one; a lease of the old version that is alive is respected."""
+    source = DATA / "inline" / "store"
+    root = open_files(uri)
+    for path in source.rglob("*"):
+        if path.is_file() and path.name != ".writer.json":
+            root.write(path.relative_to(source).as_posix(), path.read_bytes())
+    store = open_store(uri)
+    before = {name: store.stage(name).reader().read().to_pylist() for name in store.stages()}
+    assert list(before) == ["phrases", "proposals", "scores"]
+    stage = store.stage("scores")
+    lease = {"host": socket.gethostname(), "pid": os.getppid(), "started": "now", "token": "x", "beat": 0}
+    stage.files.write(".writer.json", json.dumps(lease).encode())
+    with pytest.raises(PrepError, match=f"is being written by pid {os.getppid()}"):
+        stage.writer(stage.reader().settings).__enter__()
+    stage.files.delete(".writer.json")
+    for name in before:
+        with store.stage(name).writer(store.stage(name).reader().settings):
+            pass
+        assert all(shard.endswith(".parquet") for shard in store.stage(name).files.sizes())
+    assert {name: store.stage(name).reader().read().to_pylist() for name in store.stages()} == before
+    assert verify(store).problems == []
+
+
+def test_a_command_writes_there_with_its_card(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"sent": "the red cup", "image": "1.png"}\n')
+    words = ["phrases", "--llm", "rules", "--input", str(tmp_path / "mine.jsonl"), "--out", uri]
+    cli.prep_app(words, standalone_mode=False)
+    store = open_store(uri)
+    assert store.stage("phrases").reader().read(["phrases"]).to_pylist() == [{"phrases": ["the cup", "the red cup"]}]
+    assert "config_name: phrases" in store.files.read("README.md").decode()
+    assert "testing" not in store.files.read("README.md").decode()
 
 
 def test_a_bucket_that_is_not_there_is_an_error_for_people(uri: str) -> None:
