@@ -15,7 +15,7 @@ from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
 from prep.cache.state import MANIFEST, copy_keys, ledger_sequences, located, state_of
-from prep.cache.store import StageStore, Store
+from prep.cache.store import StageReader, StageStore, Store
 from prep.cache.verify import Problem, RowCheck, VerifyReport, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
 from prep.errors import PrepError
@@ -101,8 +101,19 @@ def _stage_status(stage: StageStore) -> StageStatus | None:
         finished=list(manifest.finished.values()),
         runs=manifest.runs,
         holder=holder(stage.files) if WriterLock(stage.files).is_held() else None,
-        set_aside=stage.aside.reader().num_rows,
+        set_aside=_set_aside(stage, reader),
     )
+
+
+def _set_aside(stage: StageStore, reader: StageReader) -> int:
+    """The rows set aside, without those that a replacement has made again: the next run drops them."""
+    aside = stage.aside.reader()
+    if not aside.num_rows:
+        return 0
+    made, count = reader.keys(), 0
+    for batch in aside.batches(columns=[stage.key_column]):
+        count += int((~made.contains(batch.column(0).to_pylist())).sum())
+    return count
 
 
 def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[RepairReport]:

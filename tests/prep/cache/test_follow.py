@@ -177,6 +177,15 @@ def test_a_replacement_that_fails_does_not_begin_with_rows_that_come_back(tmp_pa
     assert status(store).stages[0].set_aside == 2
 
 
+def test_rows_that_a_replacement_makes_again_are_not_set_aside(tmp_path: Path) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:2])
+    assert status(store).stages[0].set_aside == 3
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:4], replace=True)
+    assert summary.done == 4
+    assert status(store).stages[0].set_aside == 1  # the last text alone
+
+
 @pytest.mark.parametrize(
     "sources",
     [{"mine.jsonl": {}}, {"mine.jsonl": 3}, {"mine.jsonl": {"place": 3, "root": "", "inputs": {}}}, [1], "x"],
