@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,8 @@ class StageWriter:
         self.state.make()
         self.lock.acquire()
         try:
-            if self.files.local is not None and not self.files.exists():
+            # A link that leads nowhere is a table on a disk that is not there now.
+            if self.files.local is not None and not os.path.lexists(self.files.local):
                 forget(self.files)
             self.files.make()
             self._open()

@@ -149,6 +149,22 @@ def test_duckdb_by_folder(place: Path, name: str) -> None:
     check(found.to_arrow_table().to_pylist(), place, name)
 
 
+def test_pycocotools_and_supervision_by_image(place: Path) -> None:
+    import supervision
+
+    store = open_store(place)
+    rows = wanted(place, "proposals")
+    assert len(rows) > 5
+    for row in rows[:12]:
+        masks = store.masks(row["image"])
+        found = masks.to_supervision()
+        assert isinstance(found, supervision.Detections)
+        pixels = [coco.decode(rle).astype(bool) for rle in masks]
+        assert len(found) == len(pixels) == len(row["masks"])
+        for number, mask in enumerate(pixels):
+            assert (found.mask[number] == mask).all()
+
+
 def front(place: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((place / "README.md").read_text().split("---\n")[1]))
 

@@ -307,6 +307,18 @@ def test_a_table_whose_folder_was_removed_begins_anew(store: Store, tmp_path: Pa
     assert verify(store).problems == []
 
 
+def test_a_table_on_a_disk_that_is_not_there_is_not_begun_anew(store: Store, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    shutil.move(tmp_path / "st/scores", disk)
+    (tmp_path / "st/scores").symlink_to(disk, target_is_directory=True)
+    disk.rename(tmp_path / "unmounted")
+    with pytest.raises(PrepError, match="Cannot create"):
+        store.stage("scores").writer({"toy": 1}).__enter__()
+    (tmp_path / "unmounted").rename(disk)
+    assert len(content(store, "scores")) == 20
+    assert verify(store).problems == []
+
+
 def test_names_of_the_old_bookkeeping() -> None:
     folder = DATA / "inline" / "store" / "scores"
     assert {path.name for path in folder.iterdir() if not is_old(path.name)} == {
