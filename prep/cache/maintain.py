@@ -14,7 +14,7 @@ from prep.cache.manifest import Manifest, fold, load_manifest
 from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
-from prep.cache.state import MANIFEST, copy_keys, ledger_sequences, located, state_of
+from prep.cache.state import MANIFEST, PENDING, copy_keys, ledger_sequences, located, state_of
 from prep.cache.store import StageReader, StageStore, Store
 from prep.cache.verify import Problem, RowCheck, VerifyReport, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
@@ -174,6 +174,7 @@ def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | Non
         manifest.finished = {} if report.lost_rows else manifest.finished
         copy_keys(stage.files)
         fold(stage.files, manifest)
+        state_of(stage.files).delete(PENDING)
     with stage.writer(manifest.settings) as writer:  # adopts or removes unlisted shards
         lost = _cut_rows(writer, check)
         report.lost_rows += lost
@@ -216,9 +217,12 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
     place, prefix = located(stage.files) or (state_of(stage.files), "")
     last = max(ledger_sequences(place.sizes()), default=0)
     with contextlib.suppress(PrepError, ValueError):
-        # Only the ledger is damaged: the shards that it listed are adopted.
+        # Only the ledger or the manifest of a swap is damaged: the shards that it listed are adopted.
         text = place.read(prefix + MANIFEST)
-        return replace(Manifest.from_json(json.loads(text), place.where(prefix + MANIFEST)), folded=last)
+        listed = Manifest.from_json(json.loads(text), place.where(prefix + MANIFEST))
+        there = stage.files.sizes()
+        shards = {name: shard for name, shard in listed.shards.items() if name in there}
+        return replace(listed, folded=last, shards=shards)
     rows: Counter[str] = Counter()
     metas: dict[str, ShardMeta] = {}
     for name in sorted(filter(is_shard, stage.files.sizes())):

@@ -185,7 +185,9 @@ def test_a_command_writes_there_with_its_card(uri: str, tmp_path: Path) -> None:
     words = ["phrases", "--llm", "rules", "--input", str(tmp_path / "mine.jsonl"), "--out", uri]
     cli.prep_app(words, standalone_mode=False)
     store = open_store(uri)
-    assert store.stage("phrases").reader().read(["phrases"]).to_pylist() == [{"phrases": ["the cup", "the red cup"]}]
+    assert store.stage("phrases").reader().read(["phrases"]).to_pylist() == [
+        {"phrases": ["the cup", "the red cup"]}
+    ]
     assert "config_name: phrases" in store.files.read("README.md").decode()
     assert "testing" not in store.files.read("README.md").decode()
 

@@ -244,6 +244,25 @@ def test_a_swap_may_die_with_its_manifest_unwritten(
     assert len(list(folder.iterdir())) == 1
 
 
+def test_a_swap_whose_manifest_is_damaged_is_repaired(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, folder = content(store, "scores"), Path(store.uri) / "scores"
+    real = rewrite_module.exchange
+
+    def stopped(first: Path, second: Path) -> bool:
+        real(first, second)
+        os._exit(9)
+
+    monkeypatch.setattr(rewrite_module, "exchange", stopped)
+    assert dies_at(-1, lambda: compact(store))
+    (folder.parent / "_state" / "scores" / "pending.json").write_text("{")
+    with pytest.raises(PrepError, match=r"pending\.json is not a valid manifest"):
+        store.stage("scores").reader()
+    (report,) = repair(store)
+    assert report.rebuilt_manifest
+    assert content(store, "scores") == before
+    assert verify(store).problems == []
+
+
 def test_nothing_unfinished_is_ever_in_a_tables_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
 
