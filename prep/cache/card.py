@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from prep.cache.schema import ROW_OF, column_table
 from prep.display import shown, without_secrets
@@ -157,10 +160,15 @@ def _split_counts(reader: StageReader) -> str:
     if reader.stage.name != "phrases" or not reader.num_rows:
         return ""
     keys = ["dataset", "split_by", "split"]
-    counts = reader.read(keys).group_by(keys).aggregate([([], "count_all")])
-    found = sorted(tuple(row[key] for key in (*keys, "count_all")) for row in counts.to_pylist())
+    counts: Counter[tuple[str, ...]] = Counter()
+    for batch in reader.batches(keys):  # a table of 10^7 rows does not fit in memory
+        groups = pa.table(batch).group_by(keys).aggregate([([], "count_all")])
+        for row in groups.to_pylist():
+            counts[tuple(row[key] for key in keys)] += row["count_all"]
     lines = ["| dataset | split_by | split | expressions |", "|---|---|---|---:|"]
-    return "\n".join(lines + [f"| {_cell(d)} | {_cell(b)} | {_cell(s)} | {n:,} |" for d, b, s, n in found])
+    for names, count in sorted(counts.items()):
+        lines.append(f"| {' | '.join(map(_cell, names))} | {count:,} |")
+    return "\n".join(lines)
 
 
 def _json(settings: dict[str, Any]) -> str:
