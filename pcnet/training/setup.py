@@ -131,7 +131,7 @@ class TrainConfig:
         }
         usual["batch_size"] = -(-usual["batch_size"] // processes) * processes
         if self.freeze not in FREEZE:
-            raise PrepError(f"freeze is {self.freeze!r}.", f"Choose one of: {', '.join(FREEZE)}.")
+            raise PrepError(f"--freeze is {self.freeze!r}.", f"Choose one of: {', '.join(FREEZE)}.")
         if self.lr_encoder is not None:
             usual["backbone_lr"] = self.lr_encoder / (self.lr or usual["lr"])
         decided = replace(self, **{n: value for n, value in usual.items() if getattr(self, n) is None})

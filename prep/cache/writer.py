@@ -176,8 +176,8 @@ class StageWriter:
         self._buffered_rows += table.num_rows
         self._buffered_bytes += table.nbytes
         full = self._buffered_rows >= COMMIT_ROWS or self._buffered_bytes >= COMMIT_BYTES
-        before, self._last_write = self._last_write, time.monotonic()
-        next_write = self._last_write + (self._last_write - before)
+        last_write, self._last_write = self._last_write, time.monotonic()
+        next_write = self._last_write + (self._last_write - last_write)
         if full or next_write - self._last_commit >= self._commit_seconds:
             self.flush()
 

@@ -173,7 +173,7 @@ def test_the_encoders_learning_rate_is_the_given_one() -> None:
         ({"encoder": "small-vit", "recipe": "released"}, "whose tokens are not those of small-vit"),
         ({"encoder": "tiny", "vit_features": "values"}, "--vit-features has no effect with --encoder tiny"),
         ({"encoder": "tiny", "text_encoder": "hf:x"}, "--text-encoder has no effect"),
-        ({"encoder": "small-vit", "freeze": "heads"}, "freeze is 'heads'"),
+        ({"encoder": "small-vit", "freeze": "heads"}, "--freeze is 'heads'"),
         ({"encoder": "small-vit", "clip_weights": "openai"}, "small-vit has no weights 'openai'"),
         ({"encoder": "hf:{dino}"}, "has no text encoder"),
         ({"encoder": "hf:{clip}", "text_encoder": "hf:{dino}"}, "tokenizer of"),
