@@ -19,6 +19,10 @@ __all__ = ["TorchImages", "to_hf", "to_webdataset"]
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that importing the package does not import numpy and pyarrow.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pcnet-prep")
     if name == "to_hf":
         from prep.loaders.hf import to_hf
 
