@@ -29,6 +29,7 @@ LICENCES = {
     "refcoco": f"{_REFER}; {_COCO}",
     "refcoco+": f"{_REFER}; {_COCO}",
     "refcocog": f"{_REFER}; {_COCO}",
+    "refclef": f"{_REFER}; images: those of SAIAPR TC-12, see its own terms (imageclef.org/SIAPRdata)",
     "grefcoco": f"annotations: see github.com/henghuiding/gRefCOCO; {_COCO}",
 }
 _UNKNOWN = "not known to this program: state it here below, and as `license:` at the top of this file"

@@ -12,9 +12,10 @@ import yaml
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from prep.cache.card import BEGIN, END, require_card, write_card
+from prep.cache.card import BEGIN, END, LICENCES, require_card, write_card
 from prep.cache.schema import STAGES, described
 from prep.cache.store import Store, open_store
+from prep.datasets.catalogue import DATASETS
 from prep.errors import PrepError
 from tests.prep.cache.test_readers import phrase, proposal
 from tests.test_cli import prep
@@ -252,6 +253,20 @@ def test_names_of_data_cannot_write_markup(tmp_path: Path) -> None:
     assert "\n# Title" not in text
     (line,) = [line for line in text.splitlines() if "Title" in line]
     assert line.replace("\\|", "").count("|") == 5  # the cells of one row
+
+
+def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "prepared"
+    own_store(place)
+    text = (place / "README.md").read_text()
+    (place / "README.md").unlink()
+    prep("card", place, "--json")
+    assert json.loads(capsys.readouterr().out) == {"card": str(place / "README.md")}
+    assert (place / "README.md").read_text() == text
+
+
+def test_every_dataset_has_a_word_on_its_licence() -> None:
+    assert LICENCES.keys() == DATASETS.keys()
 
 
 def test_no_card_of_an_empty_store(tmp_path: Path) -> None:
