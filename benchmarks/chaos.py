@@ -275,7 +275,7 @@ def actors(driver: int) -> list[int]:
 def last_commit(job: Job, out: Path) -> float:
     """When the last shard was written, or else when the run opened the table (seconds since the epoch)."""
     shards = [path.stat().st_mtime for path in (out / job.stage).glob("*.parquet")]
-    opened = out / job.stage / ".writer.json"
+    opened = out / "_state" / job.stage / "writer.json"
     return max([opened.stat().st_mtime if opened.exists() else time.time(), *shards])
 
 

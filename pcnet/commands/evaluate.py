@@ -12,7 +12,8 @@ from pcnet.commands import masks as kinds
 from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages, check_is_there
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
-from prep.commands.output import emit
+from prep.commands.outcome import MaxFailed, check_limit, end
+from prep.commands.output import emit, say
 
 if TYPE_CHECKING:
     from pcnet.evaluation.evaluate import Report
@@ -63,6 +64,7 @@ def evaluate(
     dataset: EvalDataset = shared.DatasetName.refcoco,
     split_by: shared.SplitBy = None,
     split: EvalSplit = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     recipe: Recipe = None,
@@ -85,18 +87,24 @@ def evaluate(
     prms: Prms = False,
     gpus: shared.Gpus = None,
     device: shared.Device = None,
+    max_failed: MaxFailed = "1%",
     as_json: shared.Json = False,
 ) -> None:
     """Evaluate a checkpoint on a split: mIoU, oIoU and precision of its masks, and PointM.
 
     Reads the store, the images and the ground truth; prints percentages.
     """
+    from pcnet.data.table import OVER_LIMIT
+    from prep.datasets.truth import NO_MASK
     from prep.engine.child import stop_with_parent
 
     check_is_there(checkpoint)
+    check_limit(max_failed)
     stop_with_parent()
     report = _evaluated(context.params)
     emit(report.as_dict(), _report_lines(report), as_json)
+    failed = sum(count for reason, count in report.skipped.items() if reason not in (NO_MASK, OVER_LIMIT))
+    end(failed, len(report.rows) + failed, max_failed, "expressions could not be evaluated")
 
 
 def _evaluated(params: Mapping[str, Any]) -> Report:
@@ -120,7 +128,11 @@ def _evaluated(params: Mapping[str, Any]) -> Report:
         settings=settings,
         prompter=prompter,
         device=device,
-        **{name: params[name] for name in ("store", "sentences", "oracle", "recipe", "stages", "out")},
+        tell=lambda line: say(f"{line}; model {params['checkpoint']}", to_stderr=True),
+        **{
+            name: params[name]
+            for name in ("store", "sentences", "limit", "oracle", "recipe", "stages", "out")
+        },
     )
 
 

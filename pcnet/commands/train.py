@@ -91,6 +91,7 @@ def train(
     dataset: TrainDataset = "refcoco",
     split_by: shared.SplitBy = None,
     split: TrainSplit = "train",
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: RunFolder = None,
@@ -201,6 +202,8 @@ def _lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
         last = trained.metrics
         figures = f"mIoU {last.miou:.2f}  oIoU {last.oiou:.2f}  PointM {last.pointm:.2f}  n {last.n:,}"
         yield f"{config.val_split}: {figures}"
+    elif config.val_split is not None:
+        yield f"Nothing was trained, so nothing was validated on {config.val_split}: best.pt is as it was."
     else:
         yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."
     given = ["--data", config.data, "--dataset", config.dataset]

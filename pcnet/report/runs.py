@@ -74,7 +74,7 @@ def read_run(folder: Path) -> RunFiles:
     if not folder.is_dir():
         raise PrepError(
             f"{folder} is not a folder.",
-            "Use the output folder of `pcnet train --out` or `pcnet eval --out`.",
+            "Use the --out folder of pcnet train or pcnet eval.",
         )
     logs = [folder / CSV_NAME] if (folder / CSV_NAME).is_file() else sorted(folder.glob(f"*/{CSV_NAME}"))
     if len(logs) > 1:
@@ -84,7 +84,7 @@ def read_run(folder: Path) -> RunFiles:
     if not logs and not evaluations:
         raise PrepError(
             f"{folder} contains no {CSV_NAME} and no {FIGURES} with {ROWS}.",
-            "Use the output folder of `pcnet train --out` or `pcnet eval --out`.",
+            "Use the --out folder of pcnet train or pcnet eval.",
         )
     home = logs[0].parent if logs else folder
     table = _read_csv(logs[0]) if logs else None
@@ -188,7 +188,7 @@ def _read_figures(path: Path) -> dict[str, Any]:
         or not _is_number(settings.get("threshold"))
     ):
         raise PrepError(
-            f"{path} holds another kind of value where a figure belongs.", "Run `pcnet eval --out` again."
+            f"{path} holds another kind of value where a figure belongs.", "Evaluate again into this folder."
         )
     return told
 
@@ -210,4 +210,4 @@ def _read_rows(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise PrepError(f"{path} could not be read: {error}.", "Run `pcnet eval --out` again.") from error
+        raise PrepError(f"{path} could not be read: {error}.", "Evaluate again into this folder.") from error

@@ -83,7 +83,7 @@ def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int
     if batch.clip_scores is None:
         raise PrepError(
             f"The recipe {recipe.name} ranks proposals by CLIP, and the batch has no scores.",
-            "Run pcnet-prep score first, or set --weight ras=0 --weight anchor=0.",
+            "Run `pcnet-prep score` first, or set --weight ras=0 --weight anchor=0.",
         )
     overlaps = [
         losses.released_overlap(_image_maps(outputs, stage).relu(), batch.grid, batch.clip_scores)

@@ -26,15 +26,8 @@ from pcnet.model.stages import Scope
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
 from pcnet.training.objective import ALONE, Pairs, step_losses
-from pcnet.training.setup import (
-    TrainConfig,
-    build_model,
-    differences,
-    epoch_of,
-    load_calibration,
-    make_optimizer,
-    prepare,
-)
+from pcnet.training.resume import differences, epoch_of, told_of_length, total_steps
+from pcnet.training.setup import TrainConfig, build_model, load_calibration, make_optimizer, prepare
 from prep.engine.signals import Stoppable, interrupted, stoppable
 from prep.errors import PrepError
 from prep.files import replacing
@@ -98,6 +91,7 @@ class _Run:
         self.model.scope = Scope(pairwise=True, gather=ranks.gather, rank=ranks.rank)
         self.optimizer, self.step = make_optimizer(self.model, config), 0
         self.best: dict[str, float] = {}
+        self.lengthened: list[list[int]] = []  # see pcnet.training.resume.told_of_length
         self.metrics: Metrics | None = None
 
     def to_end(self, validate: Validate | None) -> Trained:
@@ -107,7 +101,7 @@ class _Run:
         losses: dict[str, float] = {}
         log = self._log() if self.ranks.rank == 0 else None
         try:
-            with stoppable(raising=False) as asked:
+            with stoppable("Stopping after this step, with a checkpoint.") as asked:
                 for taken, stop in self._steps(log, asked):
                     losses = taken
                     ends = self.step == self.job.total
@@ -227,10 +221,13 @@ class _Run:
 
     def _log(self) -> RunLog:
         self.out.mkdir(parents=True, exist_ok=True)
-        write_settings(self.out, {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()})
+        settings = {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()}
+        write_settings(self.out, settings | ({"lengthened": self.lengthened} if self.lengthened else {}))
         weights = asdict(self.job.recipe.weights)
         columns = ["total", *(name for name, weight in weights.items() if weight)]
         intro = self.job.intro(self.config, f"{self.ranks.size} x {self.device.type}")
+        if told := told_of_length(self.lengthened, self.config, self.job.total):
+            intro += f"\n{told}"
         steps = {"start": self.step, "total": self.job.total, "per_epoch": self.job.per_epoch}
         return RunLog(self.out, columns, **steps, intro=intro, quiet=self.config.quiet)
 
@@ -242,6 +239,7 @@ class _Run:
             "samples": self.job.fingerprint,
             "step": self.step,
             "best": self.best,
+            "lengthened": self.lengthened,
             "optimizer": self.optimizer.state_dict(),
         }
         save_checkpoint(self.out / name, self.model, self.job.recipe, self.job.tokenizer, {"training": state})
@@ -252,7 +250,8 @@ class _Run:
         if saved is None:
             return
         state = saved.get("training", {})
-        changed = differences(state.get("config", {}), self.config)
+        begun = state.get("config", {})
+        changed = differences(begun, self.config, self.job.per_epoch)
         if not changed and state.get("samples") != self.job.fingerprint:
             changed = ["the samples: rows, phrases or masks of the store have changed"]
         if changed:
@@ -263,6 +262,9 @@ class _Run:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = int(state["step"]), dict(state["best"])
+        self.lengthened = [list(part) for part in state.get("lengthened", [])]
+        if (before := total_steps(begun, self.job.per_epoch)) < self.job.total:
+            self.lengthened.append([self.step, before])
 
 
 def learning_rate(step: int, total: int, warmup: int, power: float) -> float:

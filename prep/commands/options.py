@@ -41,6 +41,10 @@ SplitBy = Annotated[
     ),
 ]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeat for several.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Only the first so many of the selection, to try a command."),
+]
 Input = Annotated[
     Path | None,
     typer.Option(

@@ -71,6 +71,7 @@ def phrases(
     dataset: shared.Datasets = shared.REFCOCO,
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: shared.Out = "prepared",
@@ -129,6 +130,7 @@ def _stage(
         return OpenAIStage(model, prompt, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None
+    from prep.engine.chatter import log_file
     from prep.phrases.engines.vllm import VllmStage
     from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.stage import Resources
@@ -141,12 +143,14 @@ def _stage(
         gpu_memory_utilization=params["gpu_memory"], **{name: params[name] for name in names}
     )
     resources = Resources(cpus=1, gpus=options.tensor_parallel if on_gpus else 0)
-    return VllmStage(model, prompt, options=options, resources=resources)
+    log = log_file(params["out"], "vllm")
+    return VllmStage(model, prompt, options=options, resources=resources, log=log)
 
 
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:
     """Run the stage, or print its plan."""
     from prep.cache.store import open_store
+    from prep.engine.sources import First
     from prep.phrases.run import phrase_settings, run_phrases
 
     params, options = context.params, run_options(context)
@@ -155,7 +159,8 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
     check_recorded(context, settings)
 
     def keys() -> Iterator[str]:
-        return (text.row_id for source in sources for text in source.expressions(options["splits"]))
+        found = (text.row_id for source in sources for text in source.expressions(options["splits"]))
+        return First(options["limit"]).of(found)
 
     if only_planned(context, "phrases", settings, keys, workers):
         return
@@ -173,4 +178,4 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         **options,
     )
     emit_summaries(summaries, store, params["as_json"])
-    end_run(summaries, store, params["max_failed"])
+    end_run(summaries, params["max_failed"])

@@ -11,6 +11,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import open_sources
+from prep.commands.outcome import MaxFailed, check_limit, end
 from prep.commands.output import emit, say
 from prep.commands.replay import rehearse, repeat
 from prep.commands.stage_run import report_lines
@@ -157,6 +158,7 @@ def export(
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
     side: Side = None,
+    max_failed: MaxFailed = "1%",
     as_json: shared.Json = False,
 ) -> None:
     """Export a store in the layout that the released PCNet code reads.
@@ -166,11 +168,14 @@ def export(
     from prep.cache.store import open_store
     from prep.released.export import export_official
 
+    check_limit(max_failed)
     done = [
         export_official(open_store(store), source, to, splits=split, side=side)
         for source in open_sources(data, dataset, split_by, None, None)
     ]
     emit(done, _export_lines(done), as_json)
+    told = "sentences were written without phrases or masks of their own"
+    end(sum(one.failed for one in done), sum(one.sentences for one in done), max_failed, told)
 
 
 def _export_lines(done: Sequence[Exported]) -> Iterator[str]:

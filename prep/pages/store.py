@@ -127,7 +127,7 @@ def _evaluation(folder: Path | None, gallery: Gallery) -> dict[str, list[Any]]:
 
     path = folder / "samples.parquet"
     if not path.is_file():
-        raise PrepError(f"{folder} has no samples.parquet.", "Create it with `pcnet eval --out`.")
+        raise PrepError(f"{folder} has no samples.parquet.", "Give the --out folder of pcnet eval.")
     numbers = {row_id: at for at, row_id in enumerate(gallery.row_ids)}
     found = {}
     for row in pq.read_table(path).to_pylist():
@@ -184,4 +184,4 @@ def _threshold(folder: Path | None) -> float:
         told = json.loads(path.read_text(encoding="utf-8"))
         return float(told.get("settings", {}).get("threshold", 0.0))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise PrepError(f"{path} names no threshold.", "Create it with `pcnet eval --out`.") from error
+        raise PrepError(f"{path} names no threshold.", "Give the --out folder of pcnet eval.") from error

@@ -196,5 +196,12 @@ def test_a_bucket_that_is_not_there_is_an_error_for_people(uri: str) -> None:
     missing = uri.replace("s3://b", "s3://no-such-bucket-")
     with pytest.raises(PrepError):
         fill(missing, 1)
-    with pytest.raises(PrepError, match="Cannot use nosuch://x"):
+    with pytest.raises(PrepError, match="A store cannot be at nosuch://x"):
         open_store("nosuch://x")
+
+
+@pytest.mark.parametrize("uri", ["hf://datasets/me/prepared", "az://c/prepared", "s4://b/p", "http://x/p"])
+def test_a_place_that_cannot_hold_a_store_is_refused_by_name(uri: str) -> None:
+    with pytest.raises(PrepError, match=f"{uri.partition('://')[0]}:// is not supported") as raised:
+        open_files(uri)
+    assert "s3://" in raised.value.remedy
