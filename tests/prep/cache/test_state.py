@@ -338,6 +338,14 @@ def test_a_table_on_a_disk_that_is_not_there_is_not_begun_anew(store: Store, tmp
     assert verify(store).problems == []
 
 
+@pytest.mark.parametrize("harm", ["manifest.json", "ledger-0000000099.json"])
+def test_the_remedy_for_damaged_bookkeeping_names_the_store(store: Store, harm: str) -> None:
+    (Path(store.uri) / "_state" / "scores" / harm).write_text("{")
+    with pytest.raises(PrepError, match=harm) as error:
+        store.stage("scores").reader()
+    assert f"`pcnet-prep verify {store.uri} --repair`" in error.value.remedy
+
+
 def test_names_of_the_old_bookkeeping() -> None:
     folder = DATA / "inline" / "store" / "scores"
     assert {path.name for path in folder.iterdir() if not is_old(path.name)} == {
