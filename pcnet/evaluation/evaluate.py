@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcnet.data.collate import pad_phrases
+from pcnet.evaluation.confidence import confidence
 from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
 from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
 from pcnet.evaluation.masks import SamMasks, StoredMasks, predicted_masks
@@ -92,7 +94,9 @@ def evaluate(
             silent.append(score.empty)
         else:
             scores.append((item, score))
-        rows.append({**_row(item, score), **_sam_columns(found)})
+        sure = confidence(response, proposals, score.proposal)
+        read = pad_phrases(item.phrases, model.config.phrases_used)
+        rows.append({**_row(item, score), "phrases": read, **sure, **_sam_columns(found)})
         _save(item, response, masks, settings)
     names = sorted({name for item, _ in scores for name in item.groups})
     return Report(

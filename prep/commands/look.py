@@ -65,7 +65,10 @@ def report(
     held = write_report(ReportConfig(store=chosen, out=out, data=data, evaluation=evaluation))
     texts = f"{held['expressions']:,} of {held['of']:,} expressions"
     line = f"{out}: {texts}, {held['pictures']:,} images with masks"
-    emit({"page": out, **held}, [line], as_json)
+    lines = [line]
+    if data is not None and held["pictures"] and not held["photos"]:
+        lines.append(f"No photo of the store was found in {data}: the pictures show masks on grey.")
+    emit({"page": out, **held}, lines, as_json)
 
 
 def demo(
