@@ -74,13 +74,14 @@ class StageWriter:
         self.sequence = 0
 
     def __enter__(self) -> StageWriter:
+        # A link that leads nowhere is a table on a disk that is not there now.
+        anew = self.files.local is not None and not os.path.lexists(self.files.local)
+        self.files.make()
         self.state.make()
         self.lock.acquire()
         try:
-            # A link that leads nowhere is a table on a disk that is not there now.
-            if self.files.local is not None and not os.path.lexists(self.files.local):
+            if anew:
                 forget(self.files)
-            self.files.make()
             self._open()
         except BaseException:
             self.lock.release()
