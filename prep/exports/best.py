@@ -84,7 +84,7 @@ def _evaluated(folder: Path, found: list[Reference], done: Exported) -> Iterator
     if not folder.is_dir():
         raise PrepError(
             f"--masks {folder} is neither truth, best nor a folder.",
-            "Give the folder of `pcnet eval --save-pseudo`.",
+            "Give the --save-pseudo folder of pcnet eval.",
         )
     for reference in found:
         stem = PurePosixPath(reference.image).stem
