@@ -93,7 +93,7 @@ def broken_stores(place: Path) -> None:
     for name in ("old", "damaged", "phrases_only"):
         shutil.copytree(place / "store", place / name)
     for stage in ("phrases", "proposals"):
-        manifest = place / "old" / stage / "_manifest.json"
+        manifest = place / "old" / "_state" / stage / "manifest.json"
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema_version": 0}))
         for shard in (place / "damaged" / stage).glob("*.parquet"):
             shard.write_bytes(shard.read_bytes()[:-100])
@@ -306,7 +306,7 @@ NO_SPACE = {
     "pcnet-prep phrases --llm rules --data {coco} --out full": "full/phrases ulimit again",
     "pcnet-prep report {store} --out page.html": "page.html",
     "pcnet-prep export tree --data {coco} --store {store}": "tree",
-    "pcnet-prep compact {several}": "several/phrases ulimit",
+    "pcnet-prep compact {several}": "several/_state/phrases ulimit",
     "pcnet train --store {store} --data {coco} --encoder tiny --gpus 0 --out r": "r/settings.json ulimit",
 }
 

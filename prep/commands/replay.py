@@ -94,6 +94,6 @@ def _last(manifest: Manifest, path: Path) -> dict[str, Any]:
     if not arguments or "command" not in arguments:
         raise PrepError(
             f"{path} records no finished run.",
-            "Use the _manifest.json of a table that a command has written.",
+            "Give the folder of a table that a command has written.",
         )
     return dict(arguments)
