@@ -27,6 +27,7 @@ from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
 from prep.errors import PrepError
+from prep.inputs import read_lines
 from prep.proposals.stale_images import check_images
 
 # What an epoch is, in words; the values of ``TrainConfig.epoch``.
@@ -38,7 +39,8 @@ class TrainConfig:
     """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
 
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
-    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``.
+    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``; ``exclude``
+    a file with images that are not trained on, one a line.
     ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
     ``epoch`` is ``sentences`` (an epoch is every expression) or ``refs`` (one expression per reference); the
     default is that of the run in ``out``, or of the recipe. ``steps`` sets the length of the run in optimiser
@@ -56,6 +58,7 @@ class TrainConfig:
     split_by: str | None = None
     limit: int | None = None
     input: str | None = None
+    exclude: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
     text_encoder: str | None = None
@@ -178,7 +181,8 @@ def prepare(config: TrainConfig) -> TrainSetup:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)
     own = None if config.input is None else Path(config.input)
-    selection = Selection(config.dataset, config.split, config.split_by, own, config.limit)
+    exclude = frozenset(read_lines(Path(config.exclude)) if config.exclude else ())
+    selection = Selection(config.dataset, config.split, config.split_by, own, exclude, config.limit)
     store = open_store(config.store)
     table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
     check_images(store.stage("proposals").reader(), Path(config.data), table.images)

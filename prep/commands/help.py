@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
 
-from prep.display import without_secrets
+from prep.display import set_level, without_secrets
 from prep.errors import PrepError
 
 # The Python names of the options in each group; an option that is in none of them is under "Run".
@@ -28,7 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
         "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
         "crop_n_points_downscale_factor", "min_mask_region_area", "min_area", "max_overlap", "max_masks",
-        "layout", "side", "mask", "refine", "threshold", "single_mask", "oracle",
+        "layout", "side", "mask", "masks", "refine", "threshold", "single_mask", "oracle",
     ),
     "Training": (
         "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",
@@ -37,23 +39,74 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Evaluation": ("protocol", "sentences", "prms"),
     "Output": (
         "out", "cache", "replace", "keep_missing", "keep_raw", "max_failed", "restart", "save_cam",
-        "save_pseudo", "save_stages", "as_json", "shown",
+        "save_pseudo", "save_stages", "exclude", "as_json", "shown",
     ),
     "Machine": (
         "gpus", "device", "workers", "ray_address", "tensor_parallel", "gpu_memory", "max_num_seqs",
         "max_num_batched_tokens", "concurrency", "batch_invariant",
     ),
-    "Run": ("plan", "from_manifest", "repair", "load", "help"),
+    "Run": ("quiet", "verbose", "plan", "from_manifest", "repair", "load", "help"),
 }  # fmt: skip
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
 FEW = 8  # a command with fewer options has one list
 
 
+def _quiet(given: bool) -> None:
+    if given:
+        set_level("quiet")
+
+
+def _verbose(given: bool) -> None:
+    if given:
+        set_level("verbose")
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", expose_value=False, callback=_quiet, help="Print errors and results alone."
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        expose_value=False,
+        callback=_verbose,
+        help="Show what vLLM prints, instead of sending it to a log file.",
+    ),
+]
+
+
+@cache
+def _levels() -> list[Any]:
+    """The options --quiet and --verbose, as typer makes them of a function's parameters."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    def any_command(quiet: Quiet = False, verbose: Verbose = False) -> None:
+        pass
+
+    return [one for one in typer.main.get_command(app).params if one.name in ("quiet", "verbose")]
+
+
 class Command(TyperCommand):
-    """A command whose help lists its options in groups, and that reads and writes files of this machine."""
+    """A command with --quiet and --verbose, whose help lists its options in groups.
+
+    Its paths are those of files of this machine.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params += _levels()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse a URI where a path is wanted, before anything is read."""
+        """Parse the command line, and refuse a URI where a path is wanted, before anything is read.
+
+        How much is said does not remain from a command before it.
+        """
+        set_level("normal")
         rest = super().parse_args(ctx, args)
         for option in self.params:
             value = ctx.params.get(option.name)

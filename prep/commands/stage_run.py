@@ -13,7 +13,7 @@ import typer
 
 from prep.commands.output import emit, say
 from prep.commands.replay import check_settings
-from prep.display import without_secrets
+from prep.display import tell, without_secrets
 from prep.engine.progress import duration
 from prep.errors import PrepError
 
@@ -101,7 +101,7 @@ def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Cont
     limit = context.params.get("limit")
     chosen += f", the first {limit:,}" if limit else ""
     hands = f"{workers} workers" if workers > 1 else "1 worker"
-    say(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}", to_stderr=True)
+    tell(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}")
 
 
 def _update_card(store: Store) -> None:
