@@ -34,7 +34,7 @@ def report(
 ) -> None:
     """Write an HTML report on one training run, or two side by side.
 
-    Reads losses.csv and the output of `pcnet eval --output-dir` in RUN, or beside it: curves, metrics, best and
+    Reads losses.csv, and what `pcnet eval --output-dir` wrote in RUN or beside it: curves, metrics, best and
     worst cases.
     """
     from pcnet.report.page import ReportConfig, write_report

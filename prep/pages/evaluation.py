@@ -126,4 +126,6 @@ def _threshold(path: Path) -> float:
         told = json.loads(path.read_text(encoding="utf-8"))
         return float(told.get("settings", {}).get("threshold", 0.0))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise PrepError(f"{path} names no threshold.", "Give the --output-dir folder of pcnet eval.") from error
+        raise PrepError(
+            f"{path} names no threshold.", "Give the --output-dir folder of pcnet eval."
+        ) from error

@@ -91,7 +91,9 @@ def run_narrow(
         remedy = f"Run: pcnet-prep sam --store {shlex.quote(source.uri)}"
         raise PrepError(f"{source.uri} has no proposals.", remedy)
     if source.uri == store.uri:
-        raise PrepError(f"--from and --store are the same store, {store.uri}.", "Set --store to another store.")
+        raise PrepError(
+            f"--from and --store are the same store, {store.uri}.", "Set --store to another store."
+        )
     stage = NarrowStage(reader.settings, selection)
     with store.stage("proposals").writer(stage.settings(), replace=replace) as writer:
         return run_stage(

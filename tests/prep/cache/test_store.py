@@ -130,7 +130,7 @@ def test_other_settings_are_refused_with_both_values(store: Store) -> None:
     assert "model: the store has 'a', this run has 'b'" in error.value.message
     assert "crop.n: the store has 1, this run has 2" in error.value.message
     assert "same" not in error.value.message
-    assert "--out" in error.value.remedy
+    assert "--store" in error.value.remedy
     assert "--replace" in error.value.remedy
     assert store.stage("scores").reader().num_rows == 1
 
