@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -76,8 +75,6 @@ def export(
     from prep.cache.store import open_store
 
     check_limit(max_failed)
-    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(to)):  # Path makes one slash of two
-        raise PrepError(f"{to} is not a local folder.", "Export to a local folder, then copy its files.")
     opened = open_store(store)
     if layout is LayoutName.official:
         sources = open_sources(data, dataset, split_by, input, image_root)
