@@ -214,5 +214,5 @@ class WriterLock:
         )
         return PrepError(
             f"{self.table.uri} is being written by {named}.",
-            "Wait for it, stop it, or set another --out. A dead process's lock is released automatically.",
+            "Wait for it, stop it, or set another --store. A dead process's lock is released automatically.",
         )

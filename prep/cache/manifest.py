@@ -109,7 +109,7 @@ class Manifest:
         if version not in READABLE_VERSIONS:
             raise PrepError(
                 f"{where} has schema version {version!r}; this program reads up to {SCHEMA_VERSION}.",
-                "Use the version of pcnet-prep that wrote it, or set another --out.",
+                "Use the version of pcnet-prep that wrote it, or set another --store.",
             )
         try:
             return cls(

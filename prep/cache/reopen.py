@@ -28,7 +28,7 @@ def checked_manifest(
     if stored is None and shards:
         raise PrepError(
             f"{files.uri} contains shards but no manifest.",
-            f"Run {repair_command(files.uri)} to rebuild it from them, or set another --out.",
+            f"Run {repair_command(files.uri)} to rebuild it from them, or set another --store.",
         )
     if stored is not None and stored.settings != settings and not shards:
         return None  # no rows were committed, so there is nothing to protect
@@ -36,7 +36,7 @@ def checked_manifest(
         return stored
     raise PrepError(
         f"{files.uri} was made with other settings:\n" + "\n".join(differences(stored.settings, settings)),
-        "Set another --out, or use --replace to overwrite its rows (responses stay cached).",
+        "Set another --store, or use --replace to overwrite its rows (responses stay cached).",
     )
 
 

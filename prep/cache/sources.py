@@ -62,7 +62,7 @@ def check_place(writer: StageWriter, origin: Origin) -> None:
         raise PrepError(
             f"{writer.uri} has rows of {before['place']}; this run reads {origin.place}, which has the same "
             "name and other contents.",
-            "Use another store with --out, or remove the file that the other one replaces.",
+            "Use another store with --store, or remove the file that the other one replaces.",
         )
 
 
@@ -130,6 +130,6 @@ def keys_of_input(reader: StageReader, path: Path) -> Hashes | None:
             f"{reader.stage.files.uri} has the rows of {entry['place']}, not of {path}."
             if moved
             else f"{path} has changed since {reader.stage.files.uri} was made of it.",
-            f"Run: pcnet-prep phrases --input {shlex.quote(str(path))} --out {store}",
+            f"Run: pcnet-prep phrases --input {shlex.quote(str(path))} --store {store}",
         )
     return read_keys(reader.stage.files, reader.manifest, path.name)

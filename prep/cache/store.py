@@ -42,7 +42,7 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
     elif not any(files.exists(stage) for stage in STAGES):
         raise MissingInputError(
             f"There is no store at {files.uri}.",
-            "Set --store to an existing one; `pcnet-prep phrases` and `pcnet-prep sam` create one (--out).",
+            "Set --store to an existing one; `pcnet-prep phrases` and `pcnet-prep sam` create one.",
         )
     return Store(files)
 
@@ -97,7 +97,7 @@ class Store:
         reader = self.stage(name).reader()
         if not reader.exists:
             raise MissingInputError(
-                f"{self.uri} has no {name} yet.", f"Run: {command} --out {shlex.quote(self.uri)}"
+                f"{self.uri} has no {name} yet.", f"Run: {command} --store {shlex.quote(self.uri)}"
             )
         return reader
 

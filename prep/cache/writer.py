@@ -283,9 +283,7 @@ class StageWriter:
             self.state.delete(name)
 
     def _adopt(self, name: str) -> bool:
-        """List a shard that its writer renamed but did not list; False if it does not belong to
-        this table.
-        """
+        """List a shard that its writer renamed but did not list; False if it belongs to another table."""
         described = describe(self.files, name)
         if described is None:
             return False

@@ -42,7 +42,7 @@ Masks = Annotated[
     str | None,
     typer.Option(
         help="Masks of references (simrec, pseudo-png): truth, best (the best-scored proposal), or the "
-        "folder of `pcnet eval --save-pseudo`. Default: truth for simrec, best for pseudo-png.",
+        "folder of --save-pseudo of pcnet eval. Default: truth for simrec, best for pseudo-png.",
         metavar="truth|best|DIR",
     ),
 ]

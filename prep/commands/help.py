@@ -92,9 +92,7 @@ def _levels() -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command with --quiet and --verbose, whose help lists its options in groups, and whose paths are those of
-    this machine.
-    """
+    """A command with --quiet and --verbose and options in groups, whose paths are those of this machine."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

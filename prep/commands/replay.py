@@ -33,7 +33,7 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     if recorded != command:
         raise PrepError(
             f"{path} records a run of `pcnet-prep {recorded}`, not of `{command}`.",
-            f"Repeat it with: pcnet-prep {recorded} --from-manifest {shlex.quote(str(path))} --out OTHER",
+            f"Repeat it with: pcnet-prep {recorded} --from-manifest {shlex.quote(str(path))} --store OTHER",
         )
     return flags
 

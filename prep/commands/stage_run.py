@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prep.commands.output import emit
+from prep.commands.output import emit, say
 from prep.commands.replay import check_settings
 from prep.display import tell, without_secrets
 from prep.engine.progress import duration

@@ -27,7 +27,7 @@ class Request:
     """An export of ``layout`` to ``to``.
 
     ``dataset`` is None for all images of the store. ``masks`` is where masks of references come from:
-    ``truth``, ``best`` (the best-scored proposal), or the folder of `pcnet eval --save-pseudo`.
+    ``truth``, ``best`` (the best-scored proposal), or the folder of --save-pseudo of pcnet eval.
     """
 
     layout: str
