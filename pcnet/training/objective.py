@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import NamedTuple
 
@@ -173,3 +174,12 @@ def _image_maps(outputs: Outputs, stage: int, partner: bool = False) -> Tensor:
     """(B,1,H,W) raw responses at image size, as the released losses use them."""
     maps = outputs.partner_maps(stage) if partner else outputs.maps(stage)
     return upsample(maps, outputs.image_size)
+
+
+def not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...]) -> PrepError:
+    """The error of a step (from 0) with a loss that is not finite."""
+    bad = ", ".join(f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value))
+    return PrepError(
+        f"Step {step + 1}: the loss is not finite ({bad}); rows of the batch: {', '.join(row_ids)}.",
+        "Lower --lr, or check these rows; the last checkpoint is from before this step.",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from pcnet.config import ModelConfig, Recipe
+from pcnet.data.batch import Batch
 from pcnet.data.collate import BatchMaker
 from pcnet.data.images import Pixels
-from pcnet.data.sampler import Sampler
+from pcnet.data.sampler import Draw, Sampler
 from pcnet.data.table import SampleTable, Selection, load_samples
 from pcnet.data.tokenizers import ClipTokenizer, Tokenizer, WordTokenizer
 from pcnet.model.checkpoint import begin_from
@@ -45,6 +47,7 @@ RESUMABLE = frozenset(
         "restart",
         "quiet",
         "clip_weights",
+        "teacher",
     ]
 )
 
@@ -148,7 +151,7 @@ class TrainSetup:
     table: SampleTable
     tokenizer: Tokenizer
     sampler: Sampler
-    maker: BatchMaker
+    maker: Callable[[Draw], Batch]
     per_epoch: int
     total: int
     threads: int
@@ -203,12 +206,12 @@ def prepare(config: TrainConfig) -> TrainSetup:
         maker=BatchMaker(table, pixels, tokenizer, network.phrases_used, recipe.needs_opposites),
         per_epoch=per_epoch,
         total=config.steps or config.epochs * per_epoch,
-        threads=_threads(config.workers, pixels),
+        threads=batch_threads(config.workers, pixels),
         fingerprint=fingerprint(table),
     )
 
 
-def _threads(workers: int | None, pixels: Pixels) -> int:
+def batch_threads(workers: int | None, pixels: Pixels) -> int:
     """The number of threads that build batches; 0 if the data is small and soon cached, as threads would then
     only add overhead.
     """
@@ -257,6 +260,13 @@ def make_optimizer(model: PCNet, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": new, "lr": rate, "initial_lr": rate},
     ]
     return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay)
+
+
+def learning_rate(step: int, total: int, warmup: int, power: float) -> float:
+    """The factor of the initial learning rate at ``step`` (from 0): linear warm-up, then (1 - step / total)
+    ** power.
+    """
+    return min(1.0, (step + 1) / (warmup + 1)) * float((1.0 - step / total) ** power)
 
 
 def fingerprint(table: SampleTable) -> str:
