@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pcnet.commands import evaluate, train
+from pcnet.commands import distill, evaluate, export_onnx, train
 from pcnet.commands import report as run_report
 from prep.commands import import_masks, look, phrases, proposals, recipe, scores, store
 from prep.commands.entry import SETTINGS, print_version, run_program
@@ -70,8 +70,10 @@ prep_app.command("report")(look.report)
 prep_app.command("demo")(look.demo)
 
 pcnet_app.command("train")(train.train)
+pcnet_app.command("distill")(distill.distill)
 pcnet_app.command("eval")(evaluate.evaluate)
 pcnet_app.command("predict")(evaluate.predict)
+pcnet_app.command("export-onnx")(export_onnx.export_onnx)
 pcnet_app.command("report")(run_report.report)
 
 

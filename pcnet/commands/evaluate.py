@@ -152,7 +152,8 @@ def predict(
     prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto")
     masks = propose([image], generator)[0] if kind == "proposal" else []
     side = size or input_size(checkpoint, model)
-    found = ground(model, image, text, decompose(text).phrases, masks, size=side, prompter=prompter)
+    phrases = decompose(text).phrases if model.config.phrases_used else (text,)
+    found = ground(model, image, text, phrases, masks, size=side, prompter=prompter)
     paths = save(found, image, out)
     lines = [f"phrases: {' | '.join(found.phrases)}", f"peak: x {found.peak[1]}, y {found.peak[0]}"]
     emit(as_dict(found), [*lines, *(f"{name}: {path}" for name, path in paths.items())], as_json)

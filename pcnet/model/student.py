@@ -67,7 +67,7 @@ class Student(PCNet):
             levels = [F.avg_pool2d(levels[0], 2, ceil_mode=True), *levels]
         size = -(-images.shape[2] // STRIDE), -(-images.shape[3] // STRIDE)
         logits: Tensor = self.decoder(levels, text, size)
-        return logits.view(len(images), each, *logits.shape[2:])
+        return logits.view(-1, each, *logits.shape[2:])
 
 
 class MaskDecoder(nn.Module):
