@@ -33,3 +33,14 @@ def test_the_orders_of_operations(python: Callable[..., str]) -> None:
     lines = python("benchmarks/orders.py", "--threads", "2", "--masks", "3").splitlines()[1:]
     assert lines
     assert all("5 of 5; 0.0%, 0.0%;" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_student_beside_its_teacher(python: Callable[..., str], tmp_path: Path) -> None:
+    smallest = ("--teacher-steps", "30", "--steps", "2", "--seeds", "1", "--images", "60", "--threads", "1")
+    lines = python("benchmarks/student.py", *smallest, "--out", str(tmp_path)).splitlines()
+    assert [one.split("  ")[0] for one in lines[2:]] == [
+        "teacher, map",
+        "teacher, proposal under peak",
+        "student, map",
+    ]
