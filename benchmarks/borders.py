@@ -15,12 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcnet.data.batch import upsample
 from pcnet.data.images import Pixels, normalise_pixels
 from pcnet.evaluation.dataset import load_evalset
 from pcnet.evaluation.responses import encode_items
 from pcnet.maps import normalised
+from pcnet.metrics import peak
 from pcnet.model import encoders
 from pcnet.model.checkpoint import load_model
 from pcnet.model.pcnet import PCNet
@@ -74,8 +77,8 @@ VARIANTS: dict[str, Callable[[PCNet], None]] = {
 
 
 @torch.inference_mode()
-def stage_maps(model: PCNet, given: argparse.Namespace) -> list[Tensor]:
-    """(N,h,w) raw responses of every stage for the expressions of the split."""
+def stage_maps(model: PCNet, given: argparse.Namespace) -> tuple[list[Tensor], list[NDArray[np.bool_]]]:
+    """(N,h,w) raw responses of every stage for the expressions of the split, and their targets' masks."""
     evalset = load_evalset(open_dataset(given.data, "refcoco"), open_store(given.store), given.split)
     images = sorted({item.image for item in evalset.items})
     number = {name: place for place, name in enumerate(images)}
@@ -86,11 +89,13 @@ def stage_maps(model: PCNet, given: argparse.Namespace) -> list[Tensor]:
         batch = normalise_pixels(torch.from_numpy(pixels.stack([number[item.image] for item in items])))
         texts = encode_items(model, [(item.text, item.phrases) for item in items])
         found.append([one[:, 0] for one in model.responses(batch, *texts)])
-    return [torch.cat(stage) for stage in zip(*found, strict=True)]
+    return [torch.cat(stage) for stage in zip(*found, strict=True)], [item.mask() for item in evalset.items]
 
 
-def row(maps: Tensor) -> str:
-    """The share of the response (after ReLU) and of the peaks on each side and on the whole border, in %."""
+def row(maps: Tensor, truths: list[NDArray[np.bool_]]) -> str:
+    """The share of the response (after ReLU) and of the peaks on each side and on the whole border, and
+    PointM, in %.
+    """
     soft = normalised(maps).numpy()
     flat = maps.flatten(1).argmax(1).numpy()
     peaks = np.zeros_like(soft)
@@ -102,6 +107,10 @@ def row(maps: Tensor) -> str:
         total = max(float(share.sum()), 1e-9)
         parts += [100 * float(share[at].sum()) / total for at in SIDES.values()]
         parts.append(100 * float(share[:, ring].sum()) / total)
+    whole = [
+        upsample(one[None, None], truth.shape)[0, 0].numpy() for one, truth in zip(maps, truths, strict=True)
+    ]
+    parts.append(100 * float(np.mean([truth[peak(one)] for one, truth in zip(whole, truths, strict=True)])))
     return "".join(f"{value:8.1f}" for value in parts)
 
 
@@ -116,14 +125,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     given = parser.parse_args()
     heads = [*SIDES, "border"]
-    print(f"{'% of response, % of peaks':32s}" + "".join(f"{name:>8s}" for name in [*heads, *heads]))
+    print(
+        f"{'% of response, % of peaks':32s}" + "".join(f"{name:>8s}" for name in [*heads, *heads, "PointM"])
+    )
     for name, change in VARIANTS.items():
         model = load_model(given.checkpoint)
         if not isinstance(model.backbone, encoders.TinyEncoder):
             raise SystemExit("Only models with the tiny encoder can be changed.")
         change(model)
-        for stage, maps in enumerate(stage_maps(model, given), start=1):
-            print(f"{name + f', stage {stage}':32s}" + row(maps), flush=True)
+        stages, truths = stage_maps(model, given)
+        for stage, maps in enumerate(stages, start=1):
+            print(f"{name + f', stage {stage}':32s}" + row(maps, truths), flush=True)
 
 
 if __name__ == "__main__":
