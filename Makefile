@@ -47,8 +47,9 @@ check: .venv/test docs      ## lint, types, the documentation's links; known fau
 docs: .venv/test            ## the documentation as a site/; a link that leads nowhere fails
 	$(BIN)/zensical build --strict --clean
 
-layout:                     ## docs/architecture.md, from the first sentence of each source file
+layout: .venv/test          ## docs/architecture.md and docs/commands/, from the source files and the programs' options
 	$(PYTHON) tests/layout.py
+	$(BIN)/python -m tests.command_pages
 
 bench: .venv/test           ## the quick benchmarks, each side by side in one process
 	$(BIN)/python benchmarks/help.py

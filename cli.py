@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pcnet.commands import distill, evaluate, export_onnx, train
+from pcnet.commands import distill, evaluate, export_onnx, predict, train
 from pcnet.commands import report as run_report
-from prep.commands import import_masks, look, phrases, proposals, recipe, scores, store
+from prep.commands import import_masks, init, look, phrases, proposals, recipe, scores, store
 from prep.commands.entry import SETTINGS, print_version, run_program
+from prep.commands.help import Command
 from prep.commands.options import Debug
 
 prep_app = typer.Typer(
@@ -51,30 +52,34 @@ def _recipe_commands() -> dict[str, Any]:
     """The commands that may have a section in a file of `pcnet-prep run`, in the order in which they run."""
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]
-    return {**{name: stages[name] for name in ("phrases", "sam", "score")}, "train": training["train"]}
+    return {
+        **{name: stages[name] for name in ("phrases", "sam", "score")},
+        **{name: training[name] for name in ("train", "eval")},
+    }
 
 
 _RUN_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "obj": _recipe_commands}
 
-prep_app.command("phrases")(phrases.phrases)
-prep_app.command("sam")(proposals.sam)
-prep_app.command("import")(import_masks.import_masks)
-prep_app.command("export")(store.export)
-prep_app.command("score")(scores.score)
-prep_app.command("status")(store.status)
-prep_app.command("verify")(store.verify)
-prep_app.command("compact")(store.compact)
-prep_app.command("run", context_settings=_RUN_SETTINGS)(recipe.run)
-prep_app.command("doctor")(look.doctor)
-prep_app.command("report")(look.report)
-prep_app.command("demo")(look.demo)
+prep_app.command("phrases", cls=Command)(phrases.phrases)
+prep_app.command("sam", cls=Command)(proposals.sam)
+prep_app.command("import", cls=Command)(import_masks.import_masks)
+prep_app.command("export", cls=Command)(store.export)
+prep_app.command("score", cls=Command)(scores.score)
+prep_app.command("status", cls=Command)(store.status)
+prep_app.command("verify", cls=Command)(store.verify)
+prep_app.command("compact", cls=Command)(store.compact)
+prep_app.command("init", cls=Command)(init.init)
+prep_app.command("run", cls=Command, context_settings=_RUN_SETTINGS)(recipe.run)
+prep_app.command("doctor", cls=Command)(look.doctor)
+prep_app.command("report", cls=Command)(look.report)
+prep_app.command("demo", cls=Command)(look.demo)
 
-pcnet_app.command("train")(train.train)
-pcnet_app.command("distill")(distill.distill)
-pcnet_app.command("eval")(evaluate.evaluate)
-pcnet_app.command("predict")(evaluate.predict)
-pcnet_app.command("export-onnx")(export_onnx.export_onnx)
-pcnet_app.command("report")(run_report.report)
+pcnet_app.command("train", cls=Command)(train.train)
+pcnet_app.command("distill", cls=Command)(distill.distill)
+pcnet_app.command("eval", cls=Command)(evaluate.evaluate)
+pcnet_app.command("predict", cls=Command)(predict.predict)
+pcnet_app.command("export-onnx", cls=Command)(export_onnx.export_onnx)
+pcnet_app.command("report", cls=Command)(run_report.report)
 
 
 def prep_main() -> None:

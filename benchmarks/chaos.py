@@ -270,6 +270,13 @@ def actors(driver: int) -> list[int]:
     return [int(pid) for pid, _, args in rows if args.startswith("ray::Worker") and belongs(int(pid))]
 
 
+def last_commit(job: Job, out: Path) -> float:
+    """When the last shard was written, or else when the run opened the table (seconds since the epoch)."""
+    shards = [path.stat().st_mtime for path in (out / job.stage).glob("*.parquet")]
+    opened = out / job.stage / ".writer.json"
+    return max([opened.stat().st_mtime if opened.exists() else time.time(), *shards])
+
+
 def kill_repeatedly(
     launcher: Launcher, uninterrupted: Path, kills: int, victim: str, rng: random.Random
 ) -> bool:
@@ -283,6 +290,7 @@ def kill_repeatedly(
     span = json.loads((warm / job.stage / "_manifest.json").read_text())["runs"][-1]["seconds"]
     counted = late = stores = lost = twice = unequal = 0
     sizes: list[int] = []
+    waits: list[float] = []
     while counted < kills:
         stores += 1
         out, before = folder / f"{job.name}-{stores}", set()
@@ -297,6 +305,7 @@ def kill_repeatedly(
                 alive = launcher.alive(run)
                 for pid in targets if alive else ():
                     os.kill(pid, signal.SIGKILL)
+                uncommitted = time.time() - last_commit(job, out)
             code = launcher.wait(run)
             keys = keys_seen(job, out)
             twice += sum(many - 1 for many in Counter(keys).values())
@@ -308,6 +317,7 @@ def kill_repeatedly(
             elif code == -signal.SIGKILL and len(before) < job.rows:
                 counted += 1
                 sizes.append(len(before))
+                waits.append(uncommitted)
             elif code == -signal.SIGKILL:
                 late += 1
             if code == 0:
@@ -328,7 +338,12 @@ def kill_repeatedly(
         )
     shutil.rmtree(uninterrupted)
     shutil.rmtree(warm)
-    middle = f"; median rows at a kill: {int(np.median(sizes))} of {job.rows}" if sizes else ""
+    middle = ""
+    if sizes:
+        middle = (
+            f"; median rows at a kill: {int(np.median(sizes))} of {job.rows}; seconds since the last commit "
+            f"or the start: median {np.median(waits):.1f}, at most {max(waits):.1f}"
+        )
     print(
         f"{job.name} ({launcher.workers} workers, {victim}): {counted} SIGKILLs while rows were missing"
         f" ({late} later) in {stores} stores of {job.rows} rows{middle}; rows lost {lost},"

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -61,7 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--post-points", type=int, default=32, help="points per side in the post-processing sections"
     )
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each contender; the best counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each contender")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peak", type=float, default=0.0, help="peak fp32 TFLOP/s of the device")
@@ -221,26 +222,25 @@ class Scripted:
 # Measuring
 
 
+Times = list[tuple[float, float]]  # wall seconds and CPU seconds of all threads, of each run
+
+
 def race(
     contenders: dict[str, Callable[[], Any]], repeats: int, device: str
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Best seconds and last result of each contender; the order is shuffled in every round.
-
-    On a CPU this is CPU time, which excludes other processes.
-    """
+) -> tuple[dict[str, Times], dict[str, Any]]:
+    """The times and the last result of each contender; the order is shuffled in every round."""
     import torch
 
-    best: dict[str, float] = {}
+    times: dict[str, Times] = {name: [] for name in contenders}
     results: dict[str, Any] = {}
     for _ in range(repeats):
         for name in random.sample(list(contenders), len(contenders)):
-            clock = time.process_time if device == "cpu" else time.perf_counter
-            start = clock()
+            wall, cpu = time.perf_counter(), time.process_time()
             results[name] = contenders[name]()
             if device != "cpu":
                 torch.cuda.synchronize()
-            best[name] = min(best.get(name, float("inf")), clock() - start)
-    return best, results
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return times, results
 
 
 def pair(mine: Any, theirs: Callable[[Any], Any], photo: Any) -> dict[str, Callable[[], Any]]:
@@ -264,9 +264,19 @@ def same(found: list[Any], expected: list[dict[str, Any]]) -> tuple[int, int]:
     return equal, max(len(found), len(expected))
 
 
-def report(what: str, seconds: dict[str, float], note: str = "") -> None:
-    times = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
-    print(f"  {what}: {seconds['reference'] / seconds['ours']:.1f}x  ({times}){note}")
+def report(what: str, times: dict[str, Times], note: str = "") -> None:
+    """Print the ratio of the medians, and minimum, median and maximum of each contender, on both clocks.
+
+    On a machine with other work, only the CPU seconds are those of the contender alone.
+    """
+    print(f"  {what}{note}")
+    for number, clock in enumerate(("wall", "CPU")):
+        spans = {name: sorted(run[number] for run in runs) for name, runs in times.items()}
+        ratio = median(spans["reference"]) / max(1e-9, median(spans["ours"]))
+        shown = ", ".join(
+            f"{name} {span[0]:.3f} {median(span):.3f} {span[-1]:.3f}" for name, span in spans.items()
+        )
+        print(f"    {clock}: {ratio:.1f}x; seconds min, median, max of {len(spans['ours'])}: {shown}")
 
 
 def shares(generator: Any, equal: tuple[int, int]) -> str:
@@ -294,15 +304,14 @@ def section_post(options: argparse.Namespace, photos: list[Any]) -> None:
     """Everything after the decoder's logits and predicted IoUs, with the reference's thresholds."""
     for photo in photos:
         mine, theirs = post_pair(options, photo)
-        seconds, found = race(pair(mine, theirs, photo), options.repeats, options.device)
+        times, found = race(pair(mine, theirs, photo), options.repeats, options.device)
         equal = same(found["ours"], found["reference"])
-        report(f"{size_of(photo)}, {options.post_points**2} points", seconds, shares(mine, equal))
+        report(f"{size_of(photo)}, {options.post_points**2} points", times, shares(mine, equal))
 
 
 def section_regions(options: argparse.Namespace, photos: list[Any], area: int = 100) -> None:
     """Removal of holes and islands of fewer than 100 pixels."""
     from segment_anything.utils.amg import remove_small_regions as on_pixels
-    from segment_anything.utils.amg import rle_to_mask
 
     from prep.masks import rle
     from prep.proposals.sam.small_regions import remove_small_regions as on_runs
@@ -311,25 +320,26 @@ def section_regions(options: argparse.Namespace, photos: list[Any], area: int = 
         mine, _ = post_pair(options, photo)
         height, width = photo.shape[:2]
         all_runs = [rle.expand(mask.counts) for mask in mine.propose([photo])[0]]
-        lists = [{"size": [height, width], "counts": runs.tolist()} for runs in all_runs]
+        decoded = [rle.decode(runs, height, width) for runs in all_runs]  # outside the clock
 
-        def slow(lists: list[Any] = lists) -> list[Any]:
+        def slow(decoded: list[Any] = decoded) -> list[Any]:
             out = []
-            for item in lists:
-                mask, first = on_pixels(rle_to_mask(item), area, mode="holes")
+            for whole in decoded:
+                mask, first = on_pixels(whole, area, mode="holes")
                 mask, second = on_pixels(mask, area, mode="islands")
-                out.append((rle.encode(mask).tolist(), first or second))
+                out.append((mask, first or second))
             return out
 
         def fast(all_runs: list[Any] = all_runs, size: tuple[int, int] = (height, width)) -> list[Any]:
             return [on_runs(runs, *size, area) for runs in all_runs]
 
         fast()
-        seconds, found = race({"reference": slow, "ours": fast}, max(3, options.repeats), "cpu")
+        times, found = race({"reference": slow, "ours": fast}, options.repeats, "cpu")
         equal = sum(
-            (a[0].tolist(), a[1]) == b for a, b in zip(found["ours"], found["reference"], strict=True)
+            a[0].tolist() == rle.encode(b[0]).tolist() and a[1] == b[1]
+            for a, b in zip(found["ours"], found["reference"], strict=True)
         )
-        report(size_of(photo), seconds, f"; {equal} of {len(lists)} masks equal")
+        report(size_of(photo), times, f"; {equal} of {len(decoded)} masks equal")
 
 
 def section_bytes(options: argparse.Namespace, photos: list[Any]) -> None:
@@ -410,7 +420,7 @@ def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
         iou = decode.reference(features, prompts)[1].flatten()
         threshold = float(iou.quantile(0.6))
         decode(features, prompts, threshold)  # compares the two decoder passes
-        seconds, _ = race(
+        times, _ = race(
             {
                 "reference": lambda: model.mask_decoder(
                     image_embeddings=features, image_pe=model.prompt_encoder.get_dense_pe(),
@@ -419,9 +429,9 @@ def section_decoder(options: argparse.Namespace, photos: list[Any]) -> None:
                 ),
                 "ours": lambda: decode(features, prompts, threshold),
             },
-            max(3, options.repeats), options.device,
+            options.repeats, options.device,
         )  # fmt: skip
-    report("64 points", seconds, f"; shared pass bitwise equal: {decode.agrees}")
+    report("64 points", times, f"; shared pass bitwise equal: {decode.agrees}")
 
 
 def section_ragged(options: argparse.Namespace, photos: list[Any]) -> None:
@@ -430,8 +440,8 @@ def section_ragged(options: argparse.Namespace, photos: list[Any]) -> None:
     model = random_model(options)
     mine, theirs = ours(model, model=options.model, **settings), official(model, **settings)
     for photo in photos:
-        seconds, found = race(pair(mine, theirs, photo), 1, options.device)
-        report(size_of(photo), seconds, shares(mine, same(found["ours"], found["reference"])))
+        times, found = race(pair(mine, theirs, photo), 1, options.device)
+        report(size_of(photo), times, shares(mine, same(found["ours"], found["reference"])))
 
 
 def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
@@ -461,10 +471,10 @@ def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
             generators[name] = generator
             contenders[name] = lambda g=generator, p=photo: g.propose([p])[0]  # type: ignore[misc]
         with gpu_peak(options.device) as peak:
-            seconds, found = race(contenders, options.repeats, options.device)
+            times, found = race(contenders, options.repeats, options.device)
         note = shares(generators["ours"], same(found["ours"], found["reference"]))
-        report(f"{size_of(photo)}, {options.points**2} points", seconds, note + peak())
-        bound(options, seconds)
+        report(f"{size_of(photo)}, {options.points**2} points", times, note + peak())
+        bound(options, times)
 
 
 def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
@@ -497,9 +507,10 @@ def scripted_official(model: Any, script: Script, photo: Any, settings: dict[str
     return lambda: generate(photo)
 
 
-def bound(options: argparse.Namespace, seconds: dict[str, float]) -> None:
+def bound(options: argparse.Namespace, times: dict[str, Times]) -> None:
     """Print images/s and, for ViT-H, the fraction of the device's peak FLOP/s."""
-    for name, value in seconds.items():
+    for name, runs in times.items():
+        value = median(wall for wall, _ in runs)
         peak = options.peak_bf16 if name == "fast" else options.peak
         share = ""
         if peak and options.model == "vit_h":

@@ -176,7 +176,7 @@ print(f"  {cpu:.1f} s of CPU, at most {mib:.0f} MiB")
 
 
 def changes(count: int) -> None:
-    """The command on a file of distinct expressions, again, and after two splits changed and one line left."""
+    """The command on a file of distinct expressions, again, and after an edit of three lines."""
     with tempfile.TemporaryDirectory() as folder:
         file, store = Path(folder, "mine.jsonl"), Path(folder, "prepared")
 

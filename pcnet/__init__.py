@@ -20,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from pcnet.model.checkpoint import load_model
 
         return load_model
+    if name == "__version__":
+        from prep import __version__
+
+        return __version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,8 @@ from typing import Any
 from prep.errors import PrepError
 
 ENCODERS = ("RN50", "RN101", "tiny")
+VIT_FEATURES = ("tokens", "values")
+FREEZE = ("none", "image", "text", "all")
 COMPREHENSIONS = ("none", "paper", "released", "plus")
 STUDENT = "student"  # the comprehension of a distilled network, which predicts masks and reads no phrases
 RAS_FORMS = ("paper", "released", "previous")
@@ -22,7 +24,8 @@ class ModelConfig:
 
     ``encoder`` is ``RN50`` or ``RN101`` (CLIP), ``tiny`` (from scratch), or ``clip`` with the sizes in
     ``clip`` (see :class:`ClipSizes`). ``hidden`` is the shared width C. ``vocabulary`` is the vocabulary size
-    of the tiny text encoder.
+    of the tiny text encoder. Any other encoder is described by ``towers`` (:mod:`pcnet.model.towers`), and
+    ``vit_features`` selects what a vision transformer's features are (:mod:`pcnet.model.vit`).
     """
 
     encoder: str = "RN50"
@@ -32,9 +35,13 @@ class ModelConfig:
     gain: float = 0.1
     vocabulary: int = 0
     clip: ClipSizes | None = None
+    towers: dict[str, Any] | None = None
+    vit_features: str = "tokens"
 
     def __post_init__(self) -> None:
-        _among("encoder", self.encoder, (*ENCODERS, "clip"))
+        if self.towers is None:
+            _among("encoder", self.encoder, (*ENCODERS, "clip"))
+        _among("vit_features", self.vit_features, VIT_FEATURES)
         _among("comprehension", self.comprehension, (*COMPREHENSIONS, STUDENT))
         if not 1 <= self.stages <= MAX_STAGES:
             raise PrepError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pcnet.config import STUDENT, LossWeights, ModelConfig, Recipe
 from prep.errors import PrepError
 
@@ -54,7 +56,13 @@ def recipe(name: str, weights: dict[str, float] | None = None, **changes: object
     return RECIPES[name].override(weights, **changes)
 
 
-def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0) -> ModelConfig:
+def model_config(
+    recipe: Recipe,
+    encoder: str,
+    vocabulary: int = 0,
+    towers: dict[str, Any] | None = None,
+    vit_features: str = "tokens",
+) -> ModelConfig:
     """The network that ``recipe`` trains with ``encoder``; CLIP's features are projected to 1024 channels."""
     if encoder == "tiny" and recipe.needs_clip:
         raise PrepError(
@@ -68,4 +76,6 @@ def model_config(recipe: Recipe, encoder: str, vocabulary: int = 0) -> ModelConf
         hidden=64 if encoder == "tiny" else 1024,
         gain=recipe.gain,
         vocabulary=vocabulary,
+        towers=towers,
+        vit_features=vit_features,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from prep.errors import PrepError
 from prep.inputs import LFS_POINTER, NotPlainError, below, open_plain
 from prep.records import ImageRef
 
@@ -123,6 +124,40 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> Mask:
                 f"it has {image.width} x {image.height} pixels, its image {size[1]} x {size[0]}"
             )
         return _object(image)
+
+
+def as_pixels(image: str | os.PathLike[str] | Image.Image | Pixels) -> Pixels:
+    """An image as H x W x 3 RGB ``uint8``, from a file, a Pillow image, or an array that is this already.
+
+    A grey array (H, W) is repeated in the three channels. Files and Pillow images are converted as in
+    :func:`decode`.
+
+    :raises PrepError: if it is none of these, or cannot be decoded.
+    """
+    if isinstance(image, np.ndarray):
+        return _checked(image)
+    try:
+        if isinstance(image, str | os.PathLike):
+            return decode(read_bytes(os.fspath(image)).data)
+        return np.array(_to_rgb(image), dtype=np.uint8)
+    except UnreadableImage as error:
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "The image"
+        raise PrepError(f"{name}: {str(error).rstrip('.')}.", "Give the path of a photo.") from error
+    except (AttributeError, OSError, TypeError, ValueError) as error:  # another class, or a damaged image
+        wrong = f"An image of type {type(image).__name__} cannot be used: {error}."
+        raise PrepError(wrong, "Give a path, a Pillow image or an RGB array.") from error
+
+
+def _checked(image: npt.NDArray[np.generic]) -> Pixels:
+    """An array of pixels, checked."""
+    grey = image.ndim == 2
+    if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)) or 0 in image.shape:
+        raise PrepError(
+            f"An array of shape {image.shape} and dtype {image.dtype} is no image.",
+            "Give a uint8 array of shape (height, width, 3) in RGB order.",
+        )
+    pixels = np.repeat(image[..., None], 3, axis=2) if grey else image
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+# The datasets that are read in their published layout (prep/datasets/catalogue.py).
+DATASET_NAMES = ("refcoco", "refcoco+", "refcocog", "grefcoco", "refclef")
 # What JSON can hold, as a value that is only read.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 

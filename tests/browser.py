@@ -28,6 +28,39 @@ def find_browser() -> str:
     return program
 
 
+# [ratio, text] of every visible text with a contrast below 4.5 (WCAG 2, level AA) to what lies behind it.
+LOW_CONTRAST = """(() => {
+  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[0-9.]+/g).map(Number);
+    return [r, g, b, a]; };
+  const light = (colour) => colour.slice(0, 3).map((part) => part / 255)
+    .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const over = (top, below) => top.slice(0, 3).map((part, at) => part * top[3] + below[at] * (1 - top[3]));
+  const behind = (element) => {
+    if (!element) return [255, 255, 255];
+    const own = parse(getComputedStyle(element).backgroundColor);
+    return own[3] === 1 ? own : over(own, behind(element.parentElement));
+  };
+  const found = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const text = [...element.childNodes].filter((node) => node.nodeType === 3)
+      .map((node) => node.data.trim()).join(' ').trim();
+    if (!text || !element.checkVisibility() || element.closest('script, style, noscript')) continue;
+    const back = behind(element), ink = over(parse(getComputedStyle(element).color), back);
+    const [a, b] = [light(ink), light(back)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) found.push([ratio, text.slice(0, 60)]);
+  }
+  return found;
+})()"""
+# Visible texts that reach past the right edge of the screen and not into a table that scrolls.
+CUT_OFF = """[...document.querySelectorAll('body *')].filter((element) => {
+  const box = element.getBoundingClientRect();
+  return element.checkVisibility() && !element.closest('.scroll, .unseen, svg')
+    && (box.right > innerWidth + 1 || box.left < -1);
+}).map((element) => `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
+
+
 class Browser:
     """One page of one browser; a context manager. ``problems`` are the errors that the page reported."""
 
@@ -56,6 +89,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # else focus() fires no event
 
     def __enter__(self) -> Browser:
         return self
@@ -120,15 +154,21 @@ class Browser:
                 raise TimeoutError(f"never true: {condition}; problems: {self.problems}")
             time.sleep(0.05)
 
-    def screenshot(self, path: Path, *, dark: bool = False, width: int = 1280, height: int = 900) -> None:
-        """A picture of the page as it stands."""
+    def key(self, selector: str, key: str) -> None:
+        """Focus an element and press a key on it, as a script of the page sees it."""
+        self.run(
+            f"(() => {{ const e = document.querySelector({selector!r}); e.focus(); e.dispatchEvent("
+            f"new KeyboardEvent('keydown', {{key: {key!r}, bubbles: true, cancelable: true}})) }})()"
+        )
+
+    def view(self, *, dark: bool = False, width: int = 1280, height: int = 900) -> None:
+        """Set the colour scheme and the size of the window."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def screenshot(self, path: Path, *, dark: bool = False, width: int = 1280, height: int = 900) -> None:
+        """A picture of the page as it stands."""
+        self.view(dark=dark, width=width, height=height)
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from prep.errors import PrepError
+from tests.remedies import wrong
 
 # How long a case takes says how busy the machine is, not whether the case is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,6 +37,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = set(getattr(item, "fixturenames", ())) - set(given.params if given else ())
         if asked & SLOW_FIXTURES:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def remedies_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The commands in every error that a test provokes are taken by the programs' own parsers."""
+    told: set[str] = set()
+    make = PrepError.__init__
+
+    def noted(self: PrepError, message: str, remedy: str = "") -> None:
+        make(self, message, remedy)
+        if "pcnet" in (text := f"{message}\n{remedy}") or "pip " in text:
+            told.add(text)
+
+    monkeypatch.setattr(PrepError, "__init__", noted)
+    yield
+    monkeypatch.undo()
+    assert [why for text in told for why in wrong(text)] == []
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,24 @@ def test_a_student_beside_its_teacher(python: Callable[..., str], tmp_path: Path
         "teacher, proposal under peak",
         "student, map",
     ]
+
+
+@pytest.mark.slow
+def test_the_report_on_a_large_store(python: Callable[..., str]) -> None:
+    said = python("benchmarks/report.py", "--rows", "2000")
+    assert said.startswith("2,000 rows: ")
+    assert "page of 0." in said
+
+
+@pytest.mark.slow
+def test_the_photo_of_the_readme(repository: Path) -> None:
+    path = repository / "benchmarks" / "photo.py"
+    spec = importlib.util.spec_from_file_location("photo", path)
+    assert spec
+    assert spec.loader
+    photo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(photo)
+    row = photo.photo_row("the red cup on the left")
+    assert row.shape[1:] == (photo.WIDTH, 3)
+    left, right = row[60:, :490], row[60:, 510:]
+    assert abs(left.astype(int) - right[:, :490]).mean() > 10  # the second panel has the proposals over it

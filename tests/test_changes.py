@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import cli
@@ -205,3 +207,21 @@ def test_random_journeys_end_in_the_store_that_is_made_from_scratch(tmp_path: Pa
 
     for seed in range(1000, 1008):
         Journey(tmp_path / str(seed), seed).travel()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in pytorch-lightning 4184: training again after the end wrote another checkpoint."""
+    file = kitchen(tmp_path / "data")
+    prepare(file, tmp_path / "st")
+    train(file, tmp_path / "st", tmp_path / "run")
+    names = ("best.pt", "last.pt", "losses.csv")
+    before = [(tmp_path / "run" / name).read_bytes() for name in names]
+    capsys.readouterr()
+    train(file, tmp_path / "st", tmp_path / "run", "--val-split", "train")
+    assert "Nothing was trained, so nothing was validated on train" in capsys.readouterr().out
+    best, last, losses = ((tmp_path / "run" / name).read_bytes() for name in names)
+    assert (best, losses) == (before[0], before[2])
+    one, other = (torch.load(io.BytesIO(data), weights_only=True) for data in (before[1], last))
+    assert one["training"]["step"] == other["training"]["step"] == 1
+    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])

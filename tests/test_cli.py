@@ -198,7 +198,7 @@ train:
 """
 
 
-def test_one_file_runs_the_commands_and_prints_the_one_to_train_with(
+def test_one_file_plans_and_runs_the_commands(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, out = tmp_path / "c.yaml", tmp_path / "p"
@@ -206,14 +206,29 @@ def test_one_file_runs_the_commands_and_prints_the_one_to_train_with(
     prep("run", config, "--plan")
     said = capsys.readouterr().out
     assert f"$ pcnet-prep phrases --llm rules --input {texts}" in said
+    assert f"$ pcnet train --store {out} --input {texts} --encoder tiny" in said
     assert "90 rows to make (workers: 1); no run of 20 rows" in said
     assert not out.exists()
+    config.write_text(CONFIGURATION.format(texts=texts, out=out).partition("train:")[0])
     prep("run", config, "--json", "--split", "val")
-    made, train = map(json.loads, capsys.readouterr().out.splitlines())
+    (made,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert made[0]["done"] == 30
-    assert train["train"] == f"pcnet train --store {out} --input {texts} --encoder tiny"
     prep("run", config, "--plan")
     assert "60 rows to make" in capsys.readouterr().out
+
+
+def test_a_training_that_cannot_begin_ends_the_run(
+    texts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        CONFIGURATION.format(texts=texts, out=tmp_path / "p") + "eval:\n  checkpoint: none.pt\n"
+    )
+    code = cli.prep_app(["run", str(config)], standalone_mode=False)
+    said = capfd.readouterr()
+    assert "pcnet-prep sam" in said.err  # what the child says: there are no masks to train with
+    assert "pcnet eval" not in said.out
+    assert code == 1
 
 
 def test_every_section_is_checked_before_the_first_one_runs(texts: Path, tmp_path: Path) -> None:
@@ -254,3 +269,40 @@ def test_the_shell_completes_commands_and_flags(name: str) -> None:
             [executable], capture_output=True, text=True, check=False, env={**os.environ, **asked}
         )
         assert wanted in done.stdout.split(), done.stderr
+
+
+ALIASES = {
+    "phrases": "--store --out --output-dir -o --overwrite --num-workers --dry-run --tensor-parallel-size "
+    "--gpu-memory-utilization --device",
+    "sam": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
+    "score": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
+    "import": "--store --out --output-dir -o --overwrite",
+    "status": "--store",
+    "verify": "--store",
+    "compact": "--store",
+    "export": "--store",
+    "report": "--store --out -o",
+    "train": "--store --out --output-dir -o --learning-rate --device",
+    "eval": "--store --out --output-dir -o --device",
+    "predict": "--store --out --output-dir -o",
+}
+
+
+@pytest.mark.parametrize("command", ALIASES)
+def test_other_names_of_an_option_are_known(command: str) -> None:
+    app = cli.prep_app if command in typer.main.get_command(cli.prep_app).commands else cli.pcnet_app  # type: ignore[attr-defined]
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    assert set(ALIASES[command].split()) <= {name for parameter in parameters for name in parameter.opts}
+
+
+def test_aliases_reach_the_same_flag(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "p"
+    prep("phrases", "--llm", "rules", "--input", texts, "-o", out, "--device", "cpu", "--num-workers", "1")
+    recorded = open_store(out).stage("phrases").reader().manifest
+    assert recorded is not None
+    arguments = recorded.runs[-1]["arguments"]
+    assert (arguments["out"], arguments["workers"], arguments["gpus"]) == (str(out), 1, 0)
+    by_position = printed(capsys, "status", out)
+    assert by_position == printed(capsys, "status", "--store", out)
+    prep("phrases", "--llm", "rules", "--input", texts, "--store", out, "--dry-run", "--overwrite")
+    assert "90 rows to make" in capsys.readouterr().out

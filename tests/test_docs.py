@@ -15,7 +15,7 @@ import typer
 import yaml
 
 import cli
-from prep.errors import PrepError
+from tests.remedies import problem
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,22 +47,6 @@ def calls(line: str) -> Iterator[list[str]]:
         if command and Path(command[0]).name in PROGRAMS:
             yield [Path(command[0]).name, *command[1:]]
         yield from (call for word in command if " " in word for call in calls(word))
-
-
-def problem(call: list[str]) -> str | None:
-    """What the program's own parser has against a call; None where it would be taken."""
-    group = typer.main.get_command(PROGRAMS[call[0]])
-    try:
-        with group.make_context(call[0], call[1:]) as context:
-            name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])  # type: ignore[attr-defined]
-            command.make_context(name, rest, parent=context)
-    except PrepError:  # it was read, and names a file that only the page's reader has
-        return None
-    except Exception as error:
-        if type(error).__name__ == "Exit":  # --help and --version
-            return None
-        return error.format_message() if hasattr(error, "format_message") else repr(error)
-    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
@@ -211,3 +195,27 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     pages = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
     assert sorted(leaves(site["nav"])) == pages
+
+
+def test_the_pages_of_the_commands_are_up_to_date() -> None:
+    from tests.command_pages import FOLDER, pages
+
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")} == pages(), (
+        "make layout"
+    )
+
+
+def test_every_option_has_its_group() -> None:
+    from prep.commands.help import GROUPS
+
+    named = [name for names in GROUPS.values() for name in names]
+    assert len(named) == len(set(named))
+    used = {
+        option.name
+        for app in PROGRAMS.values()
+        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+        for option in command.params
+        if option.param_type_name == "option"
+    }
+    assert used <= set(named)
+    assert set(named) - used == {"help"}

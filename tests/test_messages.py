@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.remedies import commands, wrong
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [ROOT / "cli.py", *sorted((ROOT / "prep").rglob("*.py")), *sorted((ROOT / "pcnet").rglob("*.py"))]
 ERRORS = {"PrepError", "MissingInputError", "Interrupted"}
@@ -54,3 +56,31 @@ def test_messages_and_remedies_are_sentences() -> None:
             if last and not last.endswith((".", "?")) and not COMMAND.search(last):
                 wrong.append(f"{where}: the remedy {last!r} does not end with a full stop")
     assert wrong == []
+
+
+def test_what_cannot_be_typed_is_noticed() -> None:
+    assert list(commands("Run: pcnet-prep sam --out x\nor `pcnet eval`. See pcnet.")) == [
+        "pcnet eval",
+        "pcnet-prep sam --out x",
+    ]
+    assert wrong("Run pcnet-prep sam first.")
+    assert wrong("Run: pcnet-prep score --bogus prepared")
+    assert wrong("Run `pcnet-prep import --layout official`.")
+    assert wrong("Run: pcnet-prep phrases --input my file.jsonl")
+    assert wrong("Run pip install 'pcnet-prep[sma]'.")
+    assert wrong("Run `pcnet-prep phrases --input 'my file.jsonl' --out x`, then pip install 'it'.") == []
+
+
+def test_the_commands_that_stand_in_the_sources_can_be_typed() -> None:
+    """Those without values; tests/conftest.py looks at those that tests provoke."""
+    texts = [
+        part.value
+        for _, message, remedy in raised()
+        for node in ast.walk(ast.Tuple([message, *([remedy] if remedy else [])]))
+        for part in (node.values if isinstance(node, ast.JoinedStr) else [node])
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and "`" in part.value
+    ]
+    spans = [one for text in texts for one in re.findall(r"`((?:pcnet-prep|pcnet|pip) [^`{}\[]+)`", text)]
+    assert len(spans) > 5
+    shown = [f"`{one}`" for one in spans if not one.endswith(" --out")]
+    assert [why for one in shown for why in wrong(one)] == []

@@ -118,6 +118,12 @@ MISTAKES = {
         ("pcnet eval --checkpoint {none.pt} --store {store}", "none.pt train"),
         ("pcnet predict --checkpoint {none.pt} --image {photos}/1.png --text man", "none.pt train"),
     ],
+    "device": [
+        ("pcnet train --store {store} --data {coco} --encoder tiny --device cuda --out {o}", "--gpus 0"),
+        ("pcnet train --store {store} --data {coco} --encoder tiny --device mps --out {o}", "mps cpu cuda"),
+        ("pcnet train --store {store} --data {coco} --device cpu --gpus 1 --out {o}", "--gpus --device"),
+        ("pcnet-prep status {store} --store {old}", "store old"),
+    ],
     "no store": [
         ("pcnet-prep status {nowhere}", "nowhere pcnet-prep"),
         ("pcnet-prep verify {nowhere}", "nowhere pcnet-prep"),

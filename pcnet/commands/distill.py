@@ -58,12 +58,13 @@ def distill(
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
     from pcnet.training.distill import distill as run
-    from pcnet.training.launch import is_launched, is_lead, relaunch, stop_with_launcher
+    from pcnet.training.launch import is_launched, is_lead, relaunch
+    from prep.engine.child import stop_with_parent
 
     devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
-    stop_with_launcher()
+    stop_with_parent()
     config = _config(context.params, "auto" if devices else "cpu")
     trained = run(config, options.validator_of(config, context.params))
     if is_lead():

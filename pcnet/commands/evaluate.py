@@ -1,4 +1,4 @@
-"""`pcnet eval` and `predict`: evaluates a checkpoint on a split, or runs it on one image."""
+"""`pcnet eval`: evaluates a checkpoint on a split."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pcnet.commands import masks as kinds
-from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages
+from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages, check_is_there
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
-from prep.commands.output import emit
-from prep.errors import PrepError
+from prep.commands.outcome import MaxFailed, check_limit, end
+from prep.commands.output import emit, say
 
 if TYPE_CHECKING:
     from pcnet.evaluation.evaluate import Report
@@ -42,19 +42,18 @@ Sentences = Annotated[
 Refine = Annotated[bool, typer.Option(help="Add --mask proposal.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Batch size.")]
 FiguresFolder = Annotated[
-    Path | None, typer.Option(help="Folder for the metrics (JSON) and one row per expression (Parquet).")
+    Path | None,
+    typer.Option(
+        "--output-dir",
+        "--out",
+        "-o",
+        help="Folder for the metrics (JSON) and one row per expression (Parquet).",
+    ),
 ]
 SaveCam = Annotated[Path | None, typer.Option(help="Folder for the response maps.")]
 SavePseudo = Annotated[Path | None, typer.Option(help="Folder for the predicted masks, as pseudo labels.")]
 SaveStages = Annotated[Path | None, typer.Option(help="Folder for the raw response maps of every stage.")]
 Prms = Annotated[bool, typer.Option(help="Also choose one map per reference from those of its expressions.")]
-AskedCheckpoint = Annotated[Path, typer.Option("--checkpoint", help="Checkpoint to run.")]
-ImageFile = Annotated[Path, typer.Option("--image", help="Image file.")]
-Text = Annotated[str, typer.Option(help="Referring expression.")]
-GeneratorName = Annotated[
-    str, typer.Option(help="Mask generator: sam, segments or hf:<ID or folder>; none: no mask is chosen.")
-]
-PredictionFolder = Annotated[Path, typer.Option(help="Folder for mask.png, stages.png and prediction.json.")]
 
 
 def evaluate(
@@ -65,6 +64,7 @@ def evaluate(
     dataset: EvalDataset = shared.DatasetName.refcoco,
     split_by: shared.SplitBy = None,
     split: EvalSplit = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     recipe: Recipe = None,
@@ -86,15 +86,25 @@ def evaluate(
     save_stages: SaveStages = None,
     prms: Prms = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
+    max_failed: MaxFailed = "1%",
     as_json: shared.Json = False,
 ) -> None:
     """Evaluate a checkpoint on a split: mIoU, oIoU and precision of its masks, and PointM.
 
     Reads the store, the images and the ground truth; prints percentages.
     """
-    _check_is_there(checkpoint)
+    from pcnet.data.table import OVER_LIMIT
+    from prep.datasets.truth import NO_MASK
+    from prep.engine.child import stop_with_parent
+
+    check_is_there(checkpoint)
+    check_limit(max_failed)
+    stop_with_parent()
     report = _evaluated(context.params)
     emit(report.as_dict(), _report_lines(report), as_json)
+    failed = sum(count for reason, count in report.skipped.items() if reason not in (NO_MASK, OVER_LIMIT))
+    end(failed, len(report.rows) + failed, max_failed, "expressions could not be evaluated")
 
 
 def _evaluated(params: Mapping[str, Any]) -> Report:
@@ -118,53 +128,12 @@ def _evaluated(params: Mapping[str, Any]) -> Report:
         settings=settings,
         prompter=prompter,
         device=device,
-        **{name: params[name] for name in ("store", "sentences", "oracle", "recipe", "stages", "out")},
+        tell=lambda line: say(f"{line}; model {params['checkpoint']}", to_stderr=True),
+        **{
+            name: params[name]
+            for name in ("store", "sentences", "limit", "oracle", "recipe", "stages", "out")
+        },
     )
-
-
-def predict(
-    checkpoint: AskedCheckpoint,
-    image: ImageFile,
-    text: Text,
-    generator: GeneratorName = "none",
-    mask: kinds.MaskKind = None,
-    sam: kinds.SamModel = "vit_h",
-    sam_checkpoint: kinds.SamCheckpoint = None,
-    single_mask: kinds.SingleMask = False,
-    out: PredictionFolder = Path("prediction"),
-    size: TrainedSize = None,
-    stages: TrainedStages = None,
-    as_json: shared.Json = False,
-) -> None:
-    """Ground one expression in one image: the response map of every stage, and the chosen mask."""
-    from pcnet import load_model
-    from pcnet.evaluation.evaluate import input_size
-    from pcnet.evaluation.predict import as_dict, save
-    from pcnet.evaluation.predict import predict as ground
-    from prep.phrases import decompose
-    from prep.proposals import propose
-
-    _check_is_there(checkpoint)
-    model = load_model(checkpoint, stages)
-    (kind,) = kinds.kinds_of([mask or ("map" if generator == "none" else "proposal")])
-    if kind == "proposal" and generator == "none":
-        raise PrepError("--mask proposal needs masks to choose from.", "Add --generator segments or sam.")
-    prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto")
-    masks = propose([image], generator)[0] if kind == "proposal" else []
-    side = size or input_size(checkpoint, model)
-    phrases = decompose(text).phrases if model.config.phrases_used else (text,)
-    found = ground(model, image, text, phrases, masks, size=side, prompter=prompter)
-    paths = save(found, image, out)
-    lines = [f"phrases: {' | '.join(found.phrases)}", f"peak: x {found.peak[1]}, y {found.peak[0]}"]
-    emit(as_dict(found), [*lines, *(f"{name}: {path}" for name, path in paths.items())], as_json)
-
-
-def _check_is_there(checkpoint: Path) -> None:
-    if not checkpoint.is_file():
-        raise PrepError(
-            f"There is no checkpoint {checkpoint}.",
-            "Use best.pt or last.pt from the output folder of `pcnet train`.",
-        )
 
 
 def _report_lines(report: Report) -> Iterator[str]:

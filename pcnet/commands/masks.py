@@ -30,7 +30,7 @@ MaskKind = Annotated[
     typer.Option(
         "--mask",
         help="Mask to write: map, proposal (of --generator, under the peak) or sam (prompted at the peak). "
-        "Default: proposal with a --generator, else map.",
+        "Default: proposal; map with --generator none.",
         metavar="[map|proposal|sam]",
     ),
 ]

@@ -1,10 +1,13 @@
-"""Defines the options shared by several commands of `pcnet`."""
+"""Defines the options shared by several commands of `pcnet`, and checks their checkpoint."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from prep.errors import PrepError
 
 RecipeName = Literal["paper", "released", "plus"]
 TrainedSize = Annotated[
@@ -15,3 +18,12 @@ TrainedStages = Annotated[
     int | None,
     typer.Option("--stages", min=1, max=4, help="Number of stages to run. Default: the checkpoint's."),
 ]
+
+
+def check_is_there(checkpoint: Path) -> None:
+    """Refuse a checkpoint that is no file."""
+    if not checkpoint.is_file():
+        raise PrepError(
+            f"There is no checkpoint {checkpoint}.",
+            "Use best.pt or last.pt from the output folder of `pcnet train`.",
+        )

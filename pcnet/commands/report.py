@@ -19,7 +19,9 @@ ReportStore = Annotated[
     str | None,
     typer.Option("--store", help="Store with the proposals. Default: the one used by the evaluation."),
 ]
-ReportOut = Annotated[Path | None, typer.Option(help="HTML file to write. Default: RUN/report.html.")]
+ReportOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="HTML file to write. Default: RUN/report.html.")
+]
 
 
 def report(
@@ -32,7 +34,8 @@ def report(
 ) -> None:
     """Write an HTML report on one training run, or two side by side.
 
-    Reads losses.csv and the output of `pcnet eval --out` in RUN: curves, metrics, best and worst cases.
+    Reads losses.csv and the output of `pcnet eval --out` in RUN, or beside it: curves, metrics, best and
+    worst cases.
     """
     from pcnet.report.page import ReportConfig, write_report
 
@@ -43,4 +46,10 @@ def report(
         f"{page}: {held['evaluations']:,} evaluations, {held['expressions']:,} expressions, "
         f"{held['pictures']:,} images"
     )
-    emit({"page": page, **held}, [line], as_json)
+    lines = [line]
+    if data is not None and held["pictures"] and not held["photos"]:
+        lines.append(f"No photo of the expressions was found in {data}: the pictures show masks on grey.")
+    if not held["evaluations"]:
+        command = held["evaluate"] or "`pcnet eval --checkpoint FILE --out DIR`"
+        lines.append(f"No evaluation was found in or beside the run. Make one with:\n{command}")
+    emit({"page": page, **held}, lines, as_json)

@@ -21,12 +21,34 @@ if TYPE_CHECKING:
 
 TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as named in the store.")]
 TrainSplit = Annotated[str, typer.Option(help="Split to train on.")]
-RunFolder = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<dataset>.")]
-Encoder = Annotated[
-    Literal["RN50", "RN101", "tiny"],
-    typer.Option(help="CLIP's encoders, or tiny: small ones trained from scratch."),
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "--out", "-o", help="Run folder. Default: runs/<dataset>."),
 ]
-ClipWeights = Annotated[str, typer.Option(help="CLIP weights: an open_clip tag, a local file, or random.")]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        help="RN50 or RN101 (CLIP), tiny (small, trained from scratch), a model of open_clip such as "
+        "ViT-B-16-SigLIP2, or hf:<ID or folder> (transformers)."
+    ),
+]
+TextEncoder = Annotated[
+    str | None, typer.Option(help="Text encoder for an hf: image encoder that has none: hf:<ID or folder>.")
+]
+VitFeatures = Annotated[
+    Literal["tokens", "values"],
+    typer.Option(help="Image features of a vision transformer: its last block's tokens, or their values."),
+]
+Freeze = Annotated[
+    Literal["none", "image", "text", "all"], typer.Option(help="Encoders that are not trained.")
+]
+EncoderRate = Annotated[
+    float | None,
+    typer.Option("--lr-encoder", help="Learning rate of the encoders. Default: a tenth of --lr."),
+]
+ClipWeights = Annotated[
+    str, typer.Option(help="Weights of the encoders: an open_clip tag, a local file, or random.")
+]
 BeginFrom = Annotated[
     Path | None, typer.Option(help="Checkpoint to initialise the weights from (fine-tuning).")
 ]
@@ -50,7 +72,10 @@ Epoch = Annotated[
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of --epochs.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Batch size over all GPUs. Default: 36.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches per optimiser step (gradient accumulation).")]
-LearningRate = Annotated[float | None, typer.Option(help="Initial learning rate. Default: the encoder's.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", "--learning-rate", help="Initial learning rate. Default: the encoder's."),
+]
 Seed = Annotated[int, typer.Option(help="Random seed of the initial weights and the order of the samples.")]
 ValSplit = Annotated[
     str | None,
@@ -66,10 +91,14 @@ def train(
     dataset: TrainDataset = "refcoco",
     split_by: shared.SplitBy = None,
     split: TrainSplit = "train",
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: RunFolder = None,
     encoder: Encoder = "RN50",
+    text_encoder: TextEncoder = None,
+    vit_features: VitFeatures = "tokens",
+    freeze: Freeze = "none",
     clip_weights: ClipWeights = "openai",
     begin_from: BeginFrom = None,
     recipe: Recipe = "paper",
@@ -82,9 +111,11 @@ def train(
     batch_size: BatchSize = None,
     accumulate: Accumulate = 1,
     lr: LearningRate = None,
+    lr_encoder: EncoderRate = None,
     seed: Seed = 0,
     val_split: ValSplit = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     restart: Restart = False,
     as_json: shared.Json = False,
 ) -> None:
@@ -92,18 +123,24 @@ def train(
 
     Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
     """
-    from pcnet.training.launch import is_launched, is_lead, relaunch, stop_with_launcher
-    from pcnet.training.trainer import train as run
+    _train(context.params)
 
-    devices = gpu_count(gpus, None)
+
+def _train(params: Mapping[str, Any]) -> None:
+    """Train in this process, or run the same command again in one process per GPU."""
+    from pcnet.training.launch import is_launched, is_lead, relaunch
+    from pcnet.training.trainer import train as run
+    from prep.engine.child import stop_with_parent
+
+    devices = gpu_count(params["gpus"], None)
     if devices > 1 and not is_launched():
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
-    stop_with_launcher()
-    config = _config(context.params, "auto" if devices else "cpu")
-    trained = run(config, validator_of(config, context.params))
+    stop_with_parent()
+    config = _config(params, "auto" if devices else "cpu")
+    trained = run(config, validator_of(config, params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
-        emit(result, _lines(trained, config), as_json)
+        emit(result, _lines(trained, config), params["as_json"])
 
 
 def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
@@ -175,6 +212,8 @@ def result_lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
         last = trained.metrics
         figures = f"mIoU {last.miou:.2f}  oIoU {last.oiou:.2f}  PointM {last.pointm:.2f}  n {last.n:,}"
         yield f"{config.val_split}: {figures}"
+    elif config.val_split is not None:
+        yield f"Nothing was trained, so nothing was validated on {config.val_split}: best.pt is as it was."
     else:
         yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."
     given = ["--data", config.data, "--dataset", config.dataset]

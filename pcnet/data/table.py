@@ -6,6 +6,7 @@ files. Shapes: S samples, I images, B batch size, L tokens per text, P phrases, 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from prep.cache.keyset import column_hashes
 from prep.cache.sources import keys_of_input
 from prep.errors import PrepError
 from prep.masks.grid32 import BYTES_PER_MASK, unpack
-from prep.records import in_splits
+from prep.records import DATASET_NAMES, in_splits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,22 +27,29 @@ if TYPE_CHECKING:
     from prep.cache.store import StageReader
 
 
+OVER_LIMIT = "beyond --limit"  # why expressions are left out that the run was not asked for
+
+
 @dataclass(frozen=True)
 class Selection:
     """The rows to read: a dataset, its split_by (if the store has more than one) and a split.
 
     With ``input``, they are the rows that were made of that JSONL file, whatever dataset each of them names.
+    With ``limit``, they are the first so many by ``row_id``.
     """
 
     dataset: str
     split: str | None = None
     split_by: str | None = None
     input: Path | None = None
+    limit: int | None = None
 
     @property
     def flags(self) -> str:
         """The options of `pcnet-prep phrases` and `sam` for these rows."""
-        return f"--dataset {self.dataset}" if self.input is None else f"--input {self.input}"
+        if self.input is None and self.dataset in DATASET_NAMES:
+            return f"--dataset {self.dataset}"
+        return f"--input {shlex.quote(str(self.input or f'{self.dataset}.jsonl'))}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def read_phrases(store: Any, selection: Selection) -> pa.Table:
     :raises PrepError: if the table or the selection is missing, or the store has several split_by.
     """
     reader = store.stage("phrases").reader()
-    command = f"pcnet-prep phrases {selection.flags} --out {store.uri}"
+    command = f"pcnet-prep phrases {selection.flags} --out {shlex.quote(store.uri)}"
     _require("phrases", reader, store.uri, command)
     columns = ["row_id", "dataset", "split_by", "split", "ref_id", "image", "expression", "phrases", "status"]
     table = _selected(reader, reader.read(columns), selection)
@@ -144,8 +152,10 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
 
     :raises PrepError: if a table or the selection is missing; the remedy is the command that creates it.
     """
-    rows = read_phrases(store, selection)
-    skipped: dict[str, int] = {}
+    rows, skipped = read_phrases(store, selection), dict[str, int]()
+    if selection.limit is not None and rows.num_rows > selection.limit:
+        skipped[OVER_LIMIT] = rows.num_rows - selection.limit
+        rows = rows.slice(0, selection.limit)
     status, image_key = rows["status"].to_pylist(), rows["image"].to_pylist()
     masks = _read_grids(
         store, selection, {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}
@@ -181,7 +191,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
 def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
     """Packed masks (masks, 128) of the wanted images; ``None`` for an image that could not be read."""
     reader = store.stage("proposals").reader()
-    command = f"pcnet-prep sam {selection.flags} --out {store.uri}"
+    command = f"pcnet-prep sam {selection.flags} --out {shlex.quote(store.uri)}"
     _require("proposals", reader, store.uri, command)
     found: dict[str, NDArray[np.uint8] | None] = {}
     for batch in reader.batches(["image", "grid32", "status"]):
@@ -239,7 +249,7 @@ def _read_scores(
 ) -> list[NDArray[np.float32]]:
     """One array per row, aligned with the masks of its image."""
     reader = store.stage("scores").reader()
-    command = f"pcnet-prep score --out {store.uri}"
+    command = f"pcnet-prep score --out {shlex.quote(store.uri)}"
     _require("scores", reader, store.uri, command)
     wanted = set(row_ids)
     found: dict[str, NDArray[np.float32]] = {}

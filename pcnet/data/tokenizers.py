@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -15,6 +16,7 @@ from prep.errors import PrepError
 
 LENGTH = 20  # tokens per text, as in the released code
 CLIP_CONTEXT = 77
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -98,8 +100,58 @@ class WordTokenizer:
         return {"kind": "words", "length": self.length, "words": list(self.words)}
 
 
-def from_dict(values: dict[str, Any]) -> ClipTokenizer | WordTokenizer:
+class HfTokenizer:
+    """A tokenizer of transformers, kept as the text of its tokenizer.json: it needs no download later.
+
+    Texts are padded to ``length`` ids with ``pad`` and truncated before the closing special tokens. With
+    ``clean``, lower-cased and without punctuation, as open_clip does for SigLIP.
+    """
+
+    def __init__(self, json: str, length: int, pad: int, clean: bool = False) -> None:
+        from tokenizers import Tokenizer as Fast
+
+        self.json, self.length, self.pad, self.clean = json, length, pad, clean
+        self._fast = Fast.from_str(json)
+        self._fast.enable_truncation(length)
+        self._fast.enable_padding(length=length, pad_id=pad)
+
+    @classmethod
+    def load(cls, source: str, length: int, clean: bool = False) -> HfTokenizer:
+        """The tokenizer of a model of the hub or of a folder.
+
+        :raises PrepError: if it cannot be loaded, or has no tokenizer.json.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            loaded: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            json = loaded.backend_tokenizer.to_str()
+        except Exception as error:  # transformers and the hub raise many types
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+            raise PrepError(
+                f"The tokenizer of {source} could not be loaded: {reason}.",
+                "Give a folder with tokenizer.json, or download the model first.",
+            ) from error
+        return cls(json, length, loaded.pad_token_id or 0, clean)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(M,length) int64 ids."""
+        cleaned = [_canonical(text) for text in texts] if self.clean else list(texts)
+        return torch.tensor([one.ids for one in self._fast.encode_batch(cleaned)], dtype=torch.int64)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"kind": "hf", "json": self.json, "length": self.length, "pad": self.pad, "clean": self.clean}
+
+
+def _canonical(text: str) -> str:
+    return " ".join(text.translate(_PUNCTUATION).lower().split())
+
+
+def from_dict(values: dict[str, Any]) -> ClipTokenizer | WordTokenizer | HfTokenizer:
     """The tokenizer from what ``as_dict`` returned."""
+    if values.get("kind") == "hf":
+        return HfTokenizer(values["json"], int(values["length"]), int(values["pad"]), bool(values["clean"]))
     if values.get("kind") == "clip":
         return ClipTokenizer(int(values["length"]), bool(values["released"]))
     if values.get("kind") == "words":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcnet.data.table import OVER_LIMIT
 from prep.cache.store import Store
 from prep.datasets.catalogue import Dataset
 from prep.datasets.truth import Box, Truth
@@ -78,27 +80,30 @@ def load_evalset(
     split: str | None,
     *,
     sentences: str = "all",
+    limit: int | None = None,
     proposals: bool = False,
     released: bool = False,
 ) -> EvalSet:
     """Join a split's expressions to their phrases by ``row_id`` and read their ground truth.
 
-    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (as in the released code). With
-    ``released``, targets and boxes are those of the released code (:class:`prep.datasets.truth.Truth`).
+    ``sentences`` is ``all`` (the standard protocol) or ``first`` of each ref (as in the released code), and
+    ``limit`` keeps only the first so many of these. With ``released``, targets and boxes are those of the
+    released code (:class:`prep.datasets.truth.Truth`).
 
     :raises PrepError: if the store lacks rows of the split, or no expression has a mask.
     """
-    wanted = list(dataset.expressions(None if split is None else [split]))
-    phrases = _phrases(store, {e.row_id for e in wanted}, dataset)
-    missing = [e.row_id for e in wanted if e.row_id not in phrases]
+    chosen = _chosen(dataset.expressions(None if split is None else [split]), sentences)
+    wanted = chosen[:limit]
+    phrases = _phrases(store, {e.row_id for e, _ in wanted}, dataset)
+    missing = [e.row_id for e, _ in wanted if e.row_id not in phrases]
     if missing:
         raise PrepError(
             f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}.",
-            f"Run: pcnet-prep phrases {dataset.flags} --out {store.uri}",
+            f"Run: pcnet-prep phrases {dataset.flags} --out {shlex.quote(store.uri)}",
         )
-    skipped: dict[str, int] = {}
+    skipped = {OVER_LIMIT: left} if (left := len(chosen) - len(wanted)) else {}
     truth = _CodedTruth(Truth(dataset, released), released)
-    items = _items(wanted, phrases, truth, expression_types(dataset), sentences, skipped)
+    items = _items(wanted, phrases, truth, expression_types(dataset), skipped)
     if not items:
         counts = ", ".join(f"{n} because {why}" for why, n in sorted(skipped.items())[:5])
         raise PrepError(
@@ -120,23 +125,28 @@ def _phrases(store: Store, wanted: set[str], dataset: Dataset) -> dict[str, list
     return found
 
 
-def _items(
-    wanted: Iterable[Expression],
-    phrases: Mapping[str, list[str]],
-    coded: _CodedTruth,
-    types: Mapping[str, tuple[str, ...]],
-    sentences: str,
-    skipped: dict[str, int],
-) -> list[Item]:
-    items: list[Item] = []
-    spoken: Counter[int] = Counter()
-    for expression in wanted:
+def _chosen(expressions: Iterable[Expression], sentences: str) -> list[tuple[Expression, int]]:
+    """The expressions to evaluate, each with its index within its ref."""
+    chosen, spoken = [], Counter[int]()
+    for expression in expressions:
         sentence = 0
         if expression.ref_id is not None:
             sentence = spoken[expression.ref_id]
             spoken[expression.ref_id] += 1
-        if sentences == "first" and sentence > 0:
-            continue
+        if sentences == "all" or sentence == 0:
+            chosen.append((expression, sentence))
+    return chosen
+
+
+def _items(
+    wanted: Iterable[tuple[Expression, int]],
+    phrases: Mapping[str, list[str]],
+    coded: _CodedTruth,
+    types: Mapping[str, tuple[str, ...]],
+    skipped: dict[str, int],
+) -> list[Item]:
+    items: list[Item] = []
+    for expression, sentence in wanted:
         own = phrases[expression.row_id]
         found = coded(expression)
         if found is None or expression.image is None or not own:
@@ -216,7 +226,10 @@ def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:
     """
     reader = store.stage("proposals").reader()
     if reader.num_rows == 0:
-        raise PrepError(f"The store {store.uri} has no proposals yet.", "Run: pcnet-prep sam")
+        raise PrepError(
+            f"The store {store.uri} has no proposals yet.",
+            f"Run: pcnet-prep sam --out {shlex.quote(store.uri)}",
+        )
     found: dict[str, list[Rle]] = {image: [] for image in images}
     for batch in reader.batches(["image", "height", "width", "masks"]):
         for place, image in enumerate(batch.column(0).to_pylist()):

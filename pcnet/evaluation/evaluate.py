@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pcnet.data.collate import pad_phrases
+from pcnet.evaluation.confidence import confidence
 from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
 from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
 from pcnet.evaluation.masks import SamMasks, StoredMasks, predicted_masks
@@ -23,9 +25,13 @@ from pcnet.model.pcnet import PCNet
 from pcnet.model.prms import as_arrays, choose
 from prep.cache.store import open_store
 from prep.datasets.catalogue import Dataset
+from prep.engine.progress import progress
 from prep.proposals.prompt import PointPrompter
 
 __all__ = ["EvalSettings", "Report", "evaluate", "evaluate_checkpoint", "validator"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,19 @@ class Report:
         }
 
 
-def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMasks | None = None) -> Report:
-    """Score every item of ``evalset``; the model's mode is restored afterwards."""
+def evaluate(
+    model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMasks | None = None, label: str = ""
+) -> Report:
+    """Score every item of ``evalset``; the model's mode is restored afterwards. ``label`` shows progress."""
     table: dict[str, list[MaskScore]] = {}
     rows: list[dict[str, Any]] = []
     scores: list[tuple[Item, SampleScore]] = []
     silent: list[bool] = []
     looks: list[tuple[Tensor, Tensor]] = []
     stored = StoredMasks(evalset)
-    for item, response in responses(model, evalset, settings, looks):
+    seen = []
+    for item, response in _shown(responses(model, evalset, settings, looks), len(evalset.items), label):
+        seen.append(item)
         proposals, truth = stored(item), item.mask()
         score = score_sample(response, truth, proposals, settings.threshold, item.boxes)
         masks = predicted_masks(item, response, score, proposals, sam, settings)
@@ -84,7 +94,9 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMas
             silent.append(score.empty)
         else:
             scores.append((item, score))
-        rows.append({**_row(item, score), **_sam_columns(found)})
+        sure = confidence(response, proposals, score.proposal)
+        read = pad_phrases(item.phrases, model.config.phrases_used)
+        rows.append({**_row(item, score), "phrases": read, **sure, **_sam_columns(found)})
         _save(item, response, masks, settings)
     names = sorted({name for item, _ in scores for name in item.groups})
     return Report(
@@ -93,11 +105,19 @@ def evaluate(model: PCNet, evalset: EvalSet, settings: EvalSettings, sam: SamMas
         no_target={"n": len(silent), "silent": sum(silent)},
         rows=rows,
         skipped=evalset.skipped,
-        prms=_chosen(evalset.items, scores, looks) if settings.prms else None,
+        prms=_chosen(seen, scores, looks) if settings.prms else None,
         protocol=settings.protocol,
         threshold=settings.threshold,
         masks={kind: summarise_masks(scored) for kind, scored in table.items()},
     )
+
+
+def _shown(found: Iterator[T], total: int, label: str) -> Iterator[T]:
+    """The same, with progress; none without a label."""
+    with progress(label, total, quiet=not label) as bar:
+        for number, one in enumerate(found, 1):
+            bar.update(number)
+            yield one
 
 
 def _mask_score(
@@ -157,6 +177,7 @@ def evaluate_checkpoint(
     split: str | None,
     settings: EvalSettings | None = None,
     sentences: str | None = None,
+    limit: int | None = None,
     refine: bool = False,
     prompter: PointPrompter | None = None,
     oracle: bool = False,
@@ -164,14 +185,16 @@ def evaluate_checkpoint(
     stages: int | None = None,
     device: str = "auto",
     out: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Report:
     """Score a checkpoint over a split, as ``pcnet eval`` does.
 
-    ``sentences`` is ``all`` or ``first``, by default that of ``settings.protocol``; ``refine``
-    adds ``proposal`` to ``settings.masks``; ``prompter`` makes the masks ``sam``, with ``oracle`` also those
-    prompted at a point of the target; ``recipe`` and ``stages`` replace the checkpoint's own.
-    If ``settings.size`` is ``None``, the size it was trained with is used. With ``out``, the metrics and one
-    row per expression are written there.
+    ``sentences`` is ``all`` or ``first``, by default that of ``settings.protocol``, and ``limit`` keeps only
+    the first so many of these; ``refine`` adds ``proposal`` to ``settings.masks``; ``prompter`` makes the
+    masks ``sam``, with ``oracle`` also those prompted at a point of the target; ``recipe`` and ``stages``
+    replace the checkpoint's own. If ``settings.size`` is ``None``, the size it was trained with is used. With
+    ``out``, the metrics and one row per expression are written there. ``tell`` receives one line about what
+    is evaluated before it begins, and progress is shown.
 
     :raises PrepError: if the file is not a checkpoint, or the store or the dataset lacks rows.
     """
@@ -183,16 +206,32 @@ def evaluate_checkpoint(
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
     options = {"proposals": "proposal" in settings.masks, "released": released}
-    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, **options)
+    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, limit=limit, **options)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
-    report = replace(evaluate(model.to(where), evalset, settings, sam), sentences=sentences)
+    if tell is not None:
+        tell(f"{_intro(evalset, dataset, split, sentences, settings)}; {where}{f'; to {out}' if out else ''}")
+    label = "" if tell is None else "evaluating"
+    report = replace(evaluate(model.to(where), evalset, settings, sam, label), sentences=sentences)
     if out is not None:
         told = {key: value for key, value in asdict(settings).items() if not key.startswith("save_")}
         told |= {"dataset": dataset.name, "split_by": dataset.split_by, "split": split}
-        told |= {"sentences": sentences, "checkpoint": str(checkpoint), "store": store}
+        told |= {"limit": limit, "sentences": sentences, "checkpoint": str(checkpoint), "store": store}
         write_report(out, report.as_dict(), report.rows, told)
     return report
+
+
+def _intro(
+    evalset: EvalSet, dataset: Dataset, split: str | None, sentences: str, settings: EvalSettings
+) -> str:
+    """What is evaluated, and how, in one line."""
+    left = "".join(f", {count:,} left out: {why}" for why, count in sorted(evalset.skipped.items()))
+    images = len({item.image for item in evalset.items})
+    return (
+        f"evaluating on {len(evalset.items):,} expressions and {images:,} images of {dataset.name} "
+        f"{split or '(all)'}{left}; protocol {settings.protocol}, sentences {sentences}, masks "
+        f"{', '.join(settings.masks)}, {settings.size} px, batch {settings.batch_size}"
+    )
 
 
 def input_size(checkpoint: Path, model: PCNet) -> int:

@@ -20,8 +20,10 @@ from pcnet.maps import released_map
 from pcnet.metrics import RELEASED_THRESHOLD
 from pcnet.model.pcnet import PCNet
 from pcnet.model.prms import features
+from prep.errors import PrepError
 
 Map = NDArray[np.float32]
+UNREADABLE = "image could not be read"
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,20 @@ def responses(
     ``settings.protocol``.
 
     With ``settings.prms``, the features of each batch are appended to ``looks``, in the order of the items.
+    Items whose image cannot be read are counted in ``evalset.skipped``; if that is all of them, the error of
+    the first is raised.
     """
-    images = sorted({item.image for item in evalset.items})
-    number = {image: i for i, image in enumerate(images)}
-    # Items of an image are consecutive, so a decoded image is needed again at once or never.
-    pixels = Pixels(evalset.root, images, settings.size or 320, budget=256 << 20)
-    starts = range(0, len(evalset.items), settings.batch_size)
-    chunks = [evalset.items[start : start + settings.batch_size] for start in starts]
-
-    def load(chunk: Sequence[Item]) -> Tensor:
-        return torch.from_numpy(pixels.stack([number[item.image] for item in chunk]))
-
-    training = model.training
+    training, lost = model.training, 0
     model.eval()
     try:
-        for chunk, batch in zip(chunks, prefetch(load, chunks, settings.threads), strict=True):
+        for asked, chunk, batch, error in _batches(evalset, settings):
+            if error is not None:
+                lost += len(asked) - len(chunk)
+                evalset.skipped[UNREADABLE] = lost
+                if lost == len(evalset.items):
+                    raise error
+            if not chunk:
+                continue
             maps, look = _run(model, batch, chunk, settings.prms)
             if looks is not None and look is not None:
                 looks.append(look)
@@ -87,6 +88,30 @@ def responses(
                 yield item, sized.float().cpu().numpy()
     finally:
         model.train(training)
+
+
+def _batches(
+    evalset: EvalSet, settings: EvalSettings
+) -> Iterator[tuple[list[Item], list[Item], Tensor, PrepError | None]]:
+    """Each batch of items, those of them with a readable image, their pixels, and the error of another."""
+    images = sorted({item.image for item in evalset.items})
+    number = {image: i for i, image in enumerate(images)}
+    # Items of an image are consecutive, so a decoded image is needed again at once or never.
+    pixels = Pixels(evalset.root, images, settings.size or 320, budget=256 << 20)
+    starts = range(0, len(evalset.items), settings.batch_size)
+    chunks = [evalset.items[start : start + settings.batch_size] for start in starts]
+
+    def load(chunk: list[Item]) -> tuple[list[Item], list[Item], Tensor, PrepError | None]:
+        found, error = [], None
+        for item in chunk:
+            try:
+                found.append((item, pixels[number[item.image]]))
+            except PrepError as unreadable:
+                error = error or unreadable
+        stacked = np.stack([one for _, one in found]) if found else np.empty(0, np.uint8)
+        return chunk, [item for item, _ in found], torch.from_numpy(stacked), error
+
+    return prefetch(load, chunks, settings.threads)
 
 
 @torch.inference_mode()

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from pcnet.config import CLIP_SIZES, ClipSizes, ModelConfig
+from pcnet.model.clip_text import clip_text
+from pcnet.model.vit import VitEncoder
 from prep.errors import PrepError
 
 HEAD_WIDTH = 64  # channels per attention head in every released CLIP
 
 
-def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder:
-    """The encoder of ``config``, with random weights (:mod:`pcnet.model.clip_weights` loads CLIP's)."""
+def build_encoder(config: ModelConfig) -> ClipEncoder | TinyEncoder | VitEncoder:
+    """The encoder of ``config``, with random weights."""
+    if config.towers is not None:
+        return VitEncoder(config.towers, config.vit_features)
     if config.encoder == "tiny":
         return TinyEncoder(config.vocabulary)
     sizes = config.clip or CLIP_SIZES.get(config.encoder)
@@ -75,21 +79,6 @@ class ClipEncoder(nn.Module):
     def encode_text(self, ids: Tensor) -> Tensor:
         """(M,L) token ids, L at most the context -> (M,Cl)."""
         return clip_text(self, ids)
-
-
-def clip_text(clip: Any, ids: Tensor) -> Tensor:
-    """(M,L) ids -> (M,D) text features of a CLIP, read at each row's largest id; L at most its context."""
-    length = ids.shape[1]
-    if length > clip.positional_embedding.shape[0]:
-        raise PrepError(
-            f"Texts of {length} tokens exceed CLIP's context of {clip.positional_embedding.shape[0]}.",
-            "Tokenise them to a shorter length.",
-        )
-    x = clip.token_embedding(ids) + clip.positional_embedding[:length]
-    causal = torch.full((length, length), float("-inf"), device=ids.device).triu_(1)
-    x = clip.ln_final(clip.transformer(x, attn_mask=causal))
-    ends = x[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
-    return _tensor(ends @ clip.text_projection)
 
 
 class TinyEncoder(nn.Module):

@@ -18,6 +18,9 @@ from pcnet.data.tokenizers import Tokenizer
 from pcnet.model.encoders import build_encoder
 from pcnet.model.stages import STAGES, Inputs, Scope
 
+# The children of an encoder that belong to its image encoder; the others belong to its text encoder.
+IMAGE_PARTS = ("visual", "layers", "place", "image")
+
 
 class PCNet(nn.Module):
     """The network of the paper; ``config.comprehension`` selects its stages.
@@ -32,6 +35,7 @@ class PCNet(nn.Module):
         super().__init__()
         self.config = config
         self.recipe = recipe
+        self.frozen = "none"
         self.tokenizer: Tokenizer | None = None
         self.scope = Scope(pairwise=True)  # a data-parallel trainer replaces it with one that gathers
         self.backbone = build_encoder(config)
@@ -109,6 +113,26 @@ class PCNet(nn.Module):
         """(B,C,h,w) images and (R,B,1+P,C) texts, the expression and its phrases -> (B,T,h,w) per stage."""
         inputs = Inputs(self.logit_scale.exp(), visual, encoded[:, :, 0], encoded[:, :, 1:], scope)
         return self._run(self.attn_fusion_vl[: self.config.stages], inputs)
+
+    def freeze(self, parts: str) -> None:
+        """Do not train the encoder of ``image``, of ``text``, or ``all`` of both; ``none``: train both.
+
+        A frozen image encoder stays in evaluation mode, so that its batch statistics do not change.
+        """
+        self.frozen = parts
+        for name, parameter in self.backbone.named_parameters():
+            part = "image" if name.split(".")[0] in IMAGE_PARTS else "text"
+            if parts in (part, "all"):
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> PCNet:
+        """Set the mode of every part but a frozen image encoder."""
+        super().train(mode)
+        if self.frozen in ("image", "all"):
+            for name, child in self.backbone.named_children():
+                if name in IMAGE_PARTS:
+                    child.eval()
+        return self
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """(encoder, new layers): the two parameter groups of the optimiser, without frozen parameters.

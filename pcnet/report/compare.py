@@ -16,8 +16,8 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The scores of an expression in one evaluation: point inside, IoU in [0, 1], peak in pixels,
-    proposal.
+    """The scores of an expression in one evaluation: point inside, IoU in [0, 1], peak in pixels, proposal,
+    margin, entropy, and the phrases that the stages read; the last three are None in older evaluations.
     """
 
     hit: bool
@@ -25,10 +25,14 @@ class Score:
     peak_y: int
     peak_x: int
     proposal: int | None
+    margin: float | None = None
+    entropy: float | None = None
+    phrases: tuple[str, ...] | None = None
 
     def to_json(self) -> list[Any]:
         """The values in the order in which the page reads them."""
-        return [self.hit, round(self.iou, 4), self.peak_y, self.peak_x, self.proposal]
+        sure = [None if value is None else round(value, 4) for value in (self.margin, self.entropy)]
+        return [self.hit, round(self.iou, 4), self.peak_y, self.peak_x, self.proposal, *sure, self.phrases]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,11 @@ def join(label: str, evaluations: Sequence[Evaluation | None]) -> list[Case]:
                 continue
             overlap = row["proposal_iou"] if refined else row["iou"]
             chosen = row["proposal"] if refined else None
-            score = Score(bool(row["point"]), float(overlap), row["peak_y"], row["peak_x"], chosen)
+            phrases = row.get("phrases")
+            score = Score(
+                bool(row["point"]), float(overlap), row["peak_y"], row["peak_x"], chosen,
+                row.get("margin"), row.get("entropy"), None if phrases is None else tuple(phrases),
+            )  # fmt: skip
             known = cases.get(row["row_id"])
             before = known.scores if known else (None,) * len(tables)
             cases[row["row_id"]] = Case(

@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pcnet.report.beside import STAGES
 from pcnet.report.compare import Case, agreements, extremes, join
-from pcnet.report.runs import STAGES, Evaluation, RunFiles, read_run
+from pcnet.report.runs import Evaluation, RunFiles, read_run
 from prep.errors import PrepError
 from prep.images import UnreadableImage, image_size
 from prep.inputs import below
+from prep.pages.gallery import Column
 from prep.pages.html import render, write
-from prep.pages.store_data import Column, flat, picture, response_levels, rows_of
+from prep.pages.store_data import flat, picture, response_levels, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,9 @@ class ReportConfig:
     pictures: int = 200
 
 
-def write_report(config: ReportConfig) -> dict[str, int]:
-    """Write the page to ``config.out``; return its numbers of runs, evaluations, expressions and pictures.
+def write_report(config: ReportConfig) -> dict[str, Any]:
+    """Write the page to ``config.out``; return its numbers of runs, evaluations, expressions, pictures and
+    photos, and as ``evaluate`` the command that evaluates a run that has no evaluation.
 
     :raises PrepError: if a folder contains no run, or a file of a run cannot be read.
     """
@@ -62,13 +65,24 @@ def write_report(config: ReportConfig) -> dict[str, int]:
         "maps": [_maps(run, shown) for run in runs],
         "truth": _truth(config.data, runs, shown),
     }
-    write(render("pcnet.report", "page", "Report on a training run", content), config.out)
+    page = render("pcnet.report", "page", title(config.runs), content, scripts=("curves.js",))
+    write(page, config.out)
     return {
         "runs": len(runs),
         "evaluations": len(labels),
         "expressions": len(taken),
         "pictures": len(pictures),
+        "photos": sum(1 for one in pictures.values() if one["thumbnail"]),
+        "evaluate": next((run.evaluate for run in runs if run.evaluate), None),
     }
+
+
+def title(runs: Sequence[Path]) -> str:
+    """The page's title: the names of the folders, with their parents where two names are the same."""
+    paths = [folder.resolve() for folder in runs]
+    depth = 1 if len({path.name for path in paths}) == len(paths) else 2
+    named = ["/".join(path.parts[-depth:]) for path in paths]
+    return f"Run {named[0]}" if len(named) == 1 else f"Runs {' and '.join(named)}"
 
 
 def _in_turn(orders: Sequence[Sequence[Case]]) -> Iterator[Case]:
@@ -91,6 +105,7 @@ def _run(run: RunFiles) -> dict[str, Any]:
         "name": run.name,
         "steps": run.steps,
         "seconds": run.seconds,
+        "evaluate": run.evaluate,
         "settings": list(flat(run.settings)),
         "losses": asdict(run.losses) if run.losses else None,
         "validation": asdict(run.validation) if run.validation else None,

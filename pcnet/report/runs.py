@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pcnet.report.beside import FIGURES, MAX_JSON, ROWS, evaluation_command, evaluations_beside
 from pcnet.training.log import CSV_NAME, SETTINGS_NAME, VALIDATION_NAME
 from prep.errors import PrepError
 from prep.inputs import read_plain
@@ -22,10 +23,8 @@ from prep.inputs import read_plain
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FIGURES, ROWS, STAGES = "metrics.json", "samples.parquet", "stages"
 # The numbers of FIGURES that the page shows.
 NUMBERS = ("n", "miou", "oiou", "pointm", "hit", "box_accuracy", "proposal_miou", "oracle_miou")
-MAX_JSON = 1 << 24
 # Maximum points of a curve on the page; longer logs are averaged down to this number.
 POINTS = 400
 
@@ -55,7 +54,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run: its curves (``losses`` is None if it was only evaluated), settings and evaluations."""
+    """A run: its curves (``losses`` is None if it was only evaluated), settings and evaluations.
+
+    ``evaluate`` is the command that makes an evaluation; None if there is one, or no checkpoint.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -64,40 +66,48 @@ class RunFiles:
     evaluations: dict[str, Evaluation]
     steps: int
     seconds: float
+    evaluate: str | None = None
 
 
 def read_run(folder: Path) -> RunFiles:
-    """The run in ``folder`` or in its only run subfolder, with the evaluations up to two levels down.
+    """The run in ``folder`` or in its only run subfolder, with the evaluations up to two levels down, and
+    those of its checkpoints that lie beside it.
 
     :raises PrepError: if there is no log and no evaluation, there are several logs, or a file is invalid.
     """
     if not folder.is_dir():
         raise PrepError(
             f"{folder} is not a folder.",
-            "Use the output folder of `pcnet train --out` or `pcnet eval --out`.",
+            "Use the --out folder of pcnet train or pcnet eval.",
         )
     logs = [folder / CSV_NAME] if (folder / CSV_NAME).is_file() else sorted(folder.glob(f"*/{CSV_NAME}"))
     if len(logs) > 1:
         found = ", ".join(str(log.parent) for log in logs[:5])
         raise PrepError(f"{folder} contains {len(logs)} runs: {found}.", "Choose one or two of them.")
-    evaluations = _labelled([path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)])
+    folders = [path.parent for depth in ("", "*/", "*/*/") for path in _sorted(folder, depth)]
+    known = {path.resolve() for path in folders}
+    if logs:
+        folders += [path for path in evaluations_beside(logs[0].parent) if path not in known]
+    evaluations = _labelled(folders)
     if not logs and not evaluations:
         raise PrepError(
             f"{folder} contains no {CSV_NAME} and no {FIGURES} with {ROWS}.",
-            "Use the output folder of `pcnet train --out` or `pcnet eval --out`.",
+            "Use the --out folder of pcnet train or pcnet eval.",
         )
     home = logs[0].parent if logs else folder
     table = _read_csv(logs[0]) if logs else None
     validated = home / VALIDATION_NAME
     settings = home / SETTINGS_NAME
+    told = _read_json(settings) if settings.is_file() else {}
     return RunFiles(
         name=str(folder),
-        settings=_read_json(settings) if settings.is_file() else {},
+        settings=told,
         losses=thinned(table, {"step", "epoch", "seconds"}) if table else None,
         validation=thinned(_read_csv(validated), {"step", "n"}) if validated.is_file() else None,
         evaluations=evaluations,
         steps=int(table["step"][-1]) if table and len(table["step"]) else 0,
         seconds=float(np.nansum(table["seconds"])) if table else 0.0,
+        evaluate=None if evaluations else evaluation_command(home, told),
     )
 
 
@@ -188,7 +198,7 @@ def _read_figures(path: Path) -> dict[str, Any]:
         or not _is_number(settings.get("threshold"))
     ):
         raise PrepError(
-            f"{path} holds another kind of value where a figure belongs.", "Run `pcnet eval --out` again."
+            f"{path} holds another kind of value where a figure belongs.", "Evaluate again into this folder."
         )
     return told
 
@@ -210,4 +220,4 @@ def _read_rows(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise PrepError(f"{path} could not be read: {error}.", "Run `pcnet eval --out` again.") from error
+        raise PrepError(f"{path} could not be read: {error}.", "Evaluate again into this folder.") from error

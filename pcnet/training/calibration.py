@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcnet.model.encoders import clip_text
+from pcnet.model.clip_text import clip_text
 
 SIZE = 224  # input size of ViT-B/32 in pixels
 

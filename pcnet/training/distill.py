@@ -77,7 +77,9 @@ class Distillation(Run):
         config: Any = self.config
         own = None if config.input is None else Path(config.input)
         store = open_store(config.store)
-        table = load_samples(store, Selection(config.dataset, config.split, config.split_by, own))
+        table = load_samples(
+            store, Selection(config.dataset, config.split, config.split_by, own, config.limit)
+        )
         check_images(store.stage("proposals").reader(), Path(config.data), table.images)
         pixels = Pixels(Path(config.data), table.images, config.size, config.memory)
         teacher = load_model(config.teacher)
@@ -115,6 +117,7 @@ class Distillation(Run):
         model = Student(self.job.network, self.job.recipe)
         model.tokenizer = self.job.tokenizer
         begin_from(model, Path(config.teacher))
+        model.freeze(config.freeze)
         return model
 
     def columns(self) -> list[str]:

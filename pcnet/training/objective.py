@@ -14,6 +14,7 @@ from pcnet.config import Recipe
 from pcnet.data.batch import Batch, Outputs, upsample
 from pcnet.maps import inside_union
 from pcnet.training.calibration import Calibration
+from pcnet.training.distributed import Ranks
 from prep.errors import PrepError
 
 
@@ -27,6 +28,15 @@ class Pairs(NamedTuple):
 
 
 ALONE = Pairs()
+
+
+def pairs_of(batch: Batch, ranks: Ranks) -> Pairs:
+    """The divisors of the losses over a subset of a step's samples, equal in every process."""
+    if ranks.size == 1:
+        return ALONE
+    masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
+    own = {name: float(mask.sum()) for name, mask in masks.items() if mask is not None}
+    return Pairs(**ranks.mean(own))
 
 
 def step_losses(
@@ -84,7 +94,7 @@ def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int
     if batch.clip_scores is None:
         raise PrepError(
             f"The recipe {recipe.name} ranks proposals by CLIP, and the batch has no scores.",
-            "Run pcnet-prep score first, or set --weight ras=0 --weight anchor=0.",
+            "Run `pcnet-prep score` first, or set --weight ras=0 --weight anchor=0.",
         )
     overlaps = [
         losses.released_overlap(_image_maps(outputs, stage).relu(), batch.grid, batch.clip_scores)

@@ -11,48 +11,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcnet.config import ModelConfig, Recipe
+from pcnet.config import FREEZE, ModelConfig, Recipe
 from pcnet.data.batch import Batch
 from pcnet.data.collate import BatchMaker
 from pcnet.data.images import Pixels
 from pcnet.data.sampler import Draw, Sampler
 from pcnet.data.table import SampleTable, Selection, load_samples
-from pcnet.data.tokenizers import ClipTokenizer, Tokenizer, WordTokenizer
+from pcnet.data.tokenizers import Tokenizer, WordTokenizer
 from pcnet.model.checkpoint import begin_from
-from pcnet.model.clip_weights import load_calibration_clip, load_clip_weights
-from pcnet.model.encoders import ClipEncoder
+from pcnet.model.clip_weights import load_calibration_clip
 from pcnet.model.pcnet import PCNet
-from pcnet.recipes import EPOCHS, model_config
+from pcnet.recipes import model_config
 from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
+from pcnet.training.encoders import load_encoder, make_tokenizer, towers_of
 from prep.cache.store import open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.proposals.stale_images import check_images
 
-# Settings that may differ when a run resumes: they affect neither the data nor the result.
-RESUMABLE = frozenset(
-    [
-        "store",
-        "data",
-        "input",
-        "out",
-        "workers",
-        "threads",
-        "memory",
-        "save_seconds",
-        "device",
-        "val_split",
-        "restart",
-        "quiet",
-        "clip_weights",
-        "teacher",
-    ]
-)
-
-
-OLD_EPOCH = "sentences"  # of the runs of version 0.1.0, which do not record it
+# What an epoch is, in words; the values of ``TrainConfig.epoch``.
+EPOCH_WORDS = {"refs": "one expression of each reference", "sentences": "every expression"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +45,8 @@ class TrainConfig:
     ``epoch`` is ``sentences`` (an epoch is every expression) or ``refs`` (one expression per reference); the
     default is that of the run in ``out``, or of the recipe. ``steps`` sets the length of the run in optimiser
     steps instead of ``epochs``. ``weights`` overrides loss weights and ``settings`` other parts of the recipe
-    by name. ``begin_from`` is a checkpoint that initialises the weights (see
+    by name. With ``limit``, only so many expressions are trained on, the first by ``row_id``. ``begin_from``
+    is a checkpoint that initialises the weights (see
     :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only logged: the caller provides the
     validation.
     """
@@ -75,9 +56,13 @@ class TrainConfig:
     dataset: str = "refcoco"
     split: str = "train"
     split_by: str | None = None
+    limit: int | None = None
     input: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
+    text_encoder: str | None = None
+    vit_features: str = "tokens"
+    freeze: str = "none"
     clip_weights: str = "openai"
     begin_from: str | None = None
     recipe: str = "paper"
@@ -94,6 +79,7 @@ class TrainConfig:
     seed: int = 0
     lr: float | None = None
     backbone_lr: float | None = None
+    lr_encoder: float | None = None
     weight_decay: float = 1e-2
     power: float = 0.9
     warmup: int | None = None
@@ -107,6 +93,17 @@ class TrainConfig:
     val_split: str | None = None
     restart: bool = False
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = {"epoch": (None, *EPOCH_WORDS), "amp": ("auto", "on", "off")}
+        for name, values in allowed.items():
+            if (given := getattr(self, name)) not in values:
+                choices = ", ".join(str(value) for value in values)
+                raise PrepError(f"The setting {name} is {given!r}.", f"Choose one of: {choices}.")
+        for name in ("steps", "epochs", "accumulate", "limit"):
+            given = getattr(self, name)
+            if given is not None and (not isinstance(given, int) or given < 1):
+                raise PrepError(f"The setting {name} is {given!r}.", "Give a whole number from 1.")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for the log and the checkpoint: without credentials of the store."""
@@ -129,6 +126,10 @@ class TrainConfig:
             "backbone_lr": 1.0 if tiny else 0.1,
         }
         usual["batch_size"] = -(-usual["batch_size"] // processes) * processes
+        if self.freeze not in FREEZE:
+            raise PrepError(f"--freeze is {self.freeze!r}.", f"Choose one of: {', '.join(FREEZE)}.")
+        if self.lr_encoder is not None:
+            usual["backbone_lr"] = self.lr_encoder / (self.lr or usual["lr"])
         decided = replace(self, **{n: value for n, value in usual.items() if getattr(self, n) is None})
         if (decided.batch_size or 0) % processes:
             raise PrepError(
@@ -159,13 +160,13 @@ class TrainSetup:
 
     def intro(self, config: TrainConfig, devices: str) -> str:
         """What is trained, on what, for how long and where to, in one line."""
-        table, epochs = self.table, -(-self.total // self.per_epoch)
+        table, epoch = self.table, EPOCH_WORDS[config.epoch or "sentences"]
         skipped = "".join(f", {count:,} left out: {why}" for why, count in sorted(table.skipped.items()))
         return (
             f"training on {len(table):,} expressions and {len(table.images):,} images of {config.dataset} "
             f"{config.split}{skipped}; recipe {config.recipe}, {config.encoder}, "
             f"{self.network.stages} stages, {config.size} px, batch {config.batch_size}; "
-            f"{self.total:,} steps of {epochs:,} epochs; {devices}; to {config.out}"
+            f"{self.total:,} steps, an epoch of {epoch} is {self.per_epoch:,}; {devices}; to {config.out}"
         )
 
 
@@ -179,14 +180,15 @@ def prepare(config: TrainConfig) -> TrainSetup:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)
     own = None if config.input is None else Path(config.input)
-    selection = Selection(config.dataset, config.split, config.split_by, own)
+    selection = Selection(config.dataset, config.split, config.split_by, own, config.limit)
     store = open_store(config.store)
     table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
     check_images(store.stage("proposals").reader(), Path(config.data), table.images)
-    tokenizer = make_tokenizer(config.encoder, recipe, table)
-    words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
-    network = model_config(recipe, config.encoder, words)
     batch, size = config.batch_size or 1, config.size or 320
+    towers = towers_of(config.encoder, config.text_encoder, config.vit_features, recipe, size)
+    tokenizer = make_tokenizer(config.encoder, recipe, table, towers, config.text_encoder)
+    words = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else 0
+    network = model_config(recipe, config.encoder, words, towers, config.vit_features)
     sampler = Sampler(
         table.image, table.target, batch, config.seed, config.negatives, refs=config.epoch == "refs"
     )
@@ -220,24 +222,15 @@ def batch_threads(workers: int | None, pixels: Pixels) -> int:
     return 0 if pixels.fits and pixels.size <= 128 else min(8, cpu_cores())
 
 
-def make_tokenizer(encoder: str, recipe: Recipe, table: SampleTable) -> Tokenizer:
-    """CLIP's tokenizer; for ``tiny``, one built from the words of the training texts."""
-    if encoder != "tiny":
-        return ClipTokenizer(released=recipe.released_tokens)
-    texts = set(table.expressions).union(*table.phrases)
-    return WordTokenizer.from_texts(sorted(texts))
-
-
 def build_model(config: TrainConfig, job: TrainSetup) -> PCNet:
-    """The network before the first step, with the weights of ``begin_from``; otherwise CLIP encoders get
-    CLIP's weights (unless ``clip_weights`` is ``random``).
-    """
+    """The network before the first step, with the weights of ``begin_from``, else the encoder's own."""
     model = PCNet(job.network, job.recipe)
     model.tokenizer = job.tokenizer
     if config.begin_from is not None:
         begin_from(model, Path(config.begin_from))
-    elif isinstance(model.backbone, ClipEncoder) and config.clip_weights != "random":
-        load_clip_weights(model.backbone, config.encoder, config.clip_weights)
+    else:
+        load_encoder(model.backbone, config.encoder, config.text_encoder, config.clip_weights)
+    model.freeze(config.freeze)
     return model
 
 
@@ -276,21 +269,3 @@ def fingerprint(table: SampleTable) -> str:
         digest.update("\x1f".join([row, *phrases, ""]).encode("utf-8", "surrogatepass"))
     digest.update(table.grids.tobytes())
     return digest.hexdigest()
-
-
-def epoch_of(config: TrainConfig, saved: dict[str, Any] | None) -> str:
-    """What an epoch is if the settings do not say it: as in the saved run, else the recipe's."""
-    if saved is None:
-        return EPOCHS.get(config.recipe, OLD_EPOCH)
-    return str(saved.get("training", {}).get("config", {}).get("epoch") or OLD_EPOCH)
-
-
-def differences(begun: dict[str, Any], asked: TrainConfig) -> list[str]:
-    """``name: old, new`` for every setting that differs from the run's and may not change."""
-    now = asdict(asked)
-    begun = {"epoch": OLD_EPOCH, **begun}
-    return [
-        f"{name}: was {begun.get(name)!r}, now {now[name]!r}"
-        for name in now
-        if name not in RESUMABLE and begun.get(name) != now[name]
-    ]

@@ -26,13 +26,12 @@ from pcnet.model.pcnet import PCNet
 from pcnet.model.stages import Scope
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
-from pcnet.training.objective import ALONE, Pairs, not_a_number, step_losses
+from pcnet.training.objective import not_a_number, pairs_of, step_losses
+from pcnet.training.resume import differences, epoch_of, told_of_length, total_steps
 from pcnet.training.setup import (
     TrainConfig,
     TrainSetup,
     build_model,
-    differences,
-    epoch_of,
     learning_rate,
     load_calibration,
     make_optimizer,
@@ -111,6 +110,7 @@ class Run:
         self.model.scope = Scope(pairwise=True, gather=ranks.gather, rank=ranks.rank)
         self.optimizer, self.step = make_optimizer(self.model, config), 0
         self.best: dict[str, float] = {}
+        self.lengthened: list[list[int]] = []  # see pcnet.training.resume.told_of_length
         self.metrics: Metrics | None = None
 
     def prepare(self) -> TrainSetup:
@@ -133,7 +133,7 @@ class Run:
         losses: dict[str, float] = {}
         log = self._log() if self.ranks.rank == 0 else None
         try:
-            with stoppable(raising=False) as asked:
+            with stoppable("Stopping after this step, with a checkpoint.") as asked:
                 for taken, stop in self._steps(log, asked):
                     losses = taken
                     ends = self.step == self.job.total
@@ -217,7 +217,7 @@ class Run:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         recipe = self.job.recipe
-        pairs = self._pairs(batch)
+        pairs = pairs_of(batch, self.ranks)
         with self.autocast():
             outputs = self.model(batch.images, **batch.texts(recipe.needs_partners, recipe.needs_opposites))
         # The maps are normalised and pooled in full precision: the 8 bits of bf16 are too few to locate a
@@ -229,14 +229,6 @@ class Run:
         """The context of the network: bf16 on a GPU, unless ``amp`` says otherwise."""
         half = self.config.amp == "on" or (self.config.amp == "auto" and self.device.type == "cuda")
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
-
-    def _pairs(self, batch: Batch) -> Pairs:
-        """The divisors of the losses over a subset of a step's samples, equal in every process."""
-        if self.ranks.size == 1:
-            return ALONE
-        masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
-        own = {name: float(mask.sum()) for name, mask in masks.items() if mask is not None}
-        return Pairs(**self.ranks.mean(own))
 
     def _set_rate(self) -> float:
         config = self.config
@@ -257,8 +249,11 @@ class Run:
 
     def _log(self) -> RunLog:
         self.out.mkdir(parents=True, exist_ok=True)
-        write_settings(self.out, {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()})
+        settings = {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()}
+        write_settings(self.out, settings | ({"lengthened": self.lengthened} if self.lengthened else {}))
         intro = self.job.intro(self.config, f"{self.ranks.size} x {self.device.type}")
+        if told := told_of_length(self.lengthened, self.config, self.job.total):
+            intro += f"\n{told}"
         steps = {"start": self.step, "total": self.job.total, "per_epoch": self.job.per_epoch}
         return RunLog(self.out, self.columns(), **steps, intro=intro, quiet=self.config.quiet)
 
@@ -270,6 +265,7 @@ class Run:
             "samples": self.job.fingerprint,
             "step": self.step,
             "best": self.best,
+            "lengthened": self.lengthened,
             "optimizer": self.optimizer.state_dict(),
         }
         save_checkpoint(self.out / name, self.model, self.job.recipe, self.job.tokenizer, {"training": state})
@@ -280,7 +276,8 @@ class Run:
         if saved is None:
             return
         state = saved.get("training", {})
-        changed = differences(state.get("config", {}), self.config)
+        begun = state.get("config", {})
+        changed = differences(begun, self.config, self.job.per_epoch)
         if not changed and state.get("samples") != self.job.fingerprint:
             changed = [self.changed_samples]
         if changed:
@@ -291,6 +288,9 @@ class Run:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = int(state["step"]), dict(state["best"])
+        self.lengthened = [list(part) for part in state.get("lengthened", [])]
+        if (before := total_steps(begun, self.job.per_epoch)) < self.job.total:
+            self.lengthened.append([self.step, before])
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from prep.cache.remote import waiting_for
+from prep.cache.schema import STAGES
 from prep.display import without_secrets
 from prep.errors import PrepError
 from prep.files import write_whole
 from prep.hints import remedy_of
+
+T = TypeVar("T")
+# The file systems of pyarrow that a store can be on: Hugging Face's keeps no folder that can be rewritten.
+SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss", "file")
+
+
+def repair_command(where: str) -> str:
+    """The command that repairs the store of a table, or of a file in one, in backticks."""
+    head, query, options = where.partition("?")
+    tables = "|".join(STAGES)
+    found = re.fullmatch(rf"(.+?)(?:/aside)?/(?:{tables})(?:/[^/]+)?", head)
+    store = shlex.quote(f"{found[1]}{query}{options.partition('/')[0]}") if found else "STORE"
+    return f"`pcnet-prep verify {store} --repair`"
 
 
 @contextlib.contextmanager
@@ -28,11 +45,12 @@ def explained(doing: str, where: str) -> Iterator[None]:
         reason = str(error).split("\n", 1)[0]
         raise PrepError(
             f"Cannot {doing} {where}: {reason.rstrip('.')}.",
-            "Run `pcnet-prep verify --repair`: it removes the damaged rows and makes them again.",
+            f"Run {repair_command(where)}: it removes the damaged rows and makes them again.",
         ) from error
-    except OSError as error:
-        reason = error.strerror or str(error).split("\n", 1)[0]
-        raise PrepError(f"Cannot {doing} {where}: {reason.rstrip('.')}.", remedy_of(error)) from error
+    except (OSError, pa.ArrowException) as error:  # Azure's errors are no OSError
+        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        remedy = remedy_of(error if isinstance(error, OSError) else OSError())
+        raise PrepError(f"Cannot {doing} {where}: {reason.rstrip('.')}.", remedy) from error
 
 
 class Files:
@@ -52,6 +70,10 @@ class Files:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_files, (self.address,)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """``function()``, a call of the file system; of an object store a signal ends the wait for it."""
+        return function() if self.local is not None else waiting_for(self.uri, function)
 
     def path(self, name: str = "") -> str:
         """The path of ``name`` for the file system."""
@@ -75,13 +97,14 @@ class Files:
     def exists(self, name: str = "") -> bool:
         """Whether there is a file or folder ``name``."""
         with explained("look for", self.where(name)):
-            info = self.filesystem.get_file_info(self.path(name))
+            info = self.call(lambda: self.filesystem.get_file_info(self.path(name)))
         return bool(info.type != pafs.FileType.NotFound)
 
     def sizes(self) -> dict[str, int]:
         """The files directly in this folder with their sizes in bytes; empty if it does not exist."""
         with explained("list", self.uri):
-            found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
+            chosen = pafs.FileSelector(self.path(), allow_not_found=True)
+            found = self.call(lambda: self.filesystem.get_file_info(chosen))
         return {info.base_name: info.size for info in found if info.type == pafs.FileType.File}
 
     def tree(self) -> dict[str, int]:
@@ -90,45 +113,52 @@ class Files:
         On a local file system, links in the folder are left out: what they lead to is not ours.
         """
         if self.local is not None:
-            found = (Path(folder, name) for folder, _, names in os.walk(self.local) for name in names)
-            plain = (file for file in found if file.is_file() and not file.is_symlink())
+            paths = (Path(folder, name) for folder, _, names in os.walk(self.local) for name in names)
+            plain = (file for file in paths if file.is_file() and not file.is_symlink())
             return {file.relative_to(self.local).as_posix(): file.stat().st_size for file in plain}
         with explained("list", self.uri):
             chosen = pafs.FileSelector(self.path(), recursive=True, allow_not_found=True)
-            found = self.filesystem.get_file_info(chosen)
+            found = self.call(lambda: self.filesystem.get_file_info(chosen))
         start = len(self.root) + 1
         return {info.path[start:]: info.size for info in found if info.type == pafs.FileType.File}
 
     def folders(self) -> list[str]:
         """The names of the folders directly in this one, sorted."""
         with explained("list", self.uri):
-            found = self.filesystem.get_file_info(pafs.FileSelector(self.path(), allow_not_found=True))
+            chosen = pafs.FileSelector(self.path(), allow_not_found=True)
+            found = self.call(lambda: self.filesystem.get_file_info(chosen))
         return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
     def read(self, name: str) -> bytes:
         """A whole small file."""
-        with (
-            explained("read", self.where(name)),
-            self.filesystem.open_input_stream(self.path(name)) as stream,
-        ):
-            return bytes(stream.read())
+
+        def get() -> bytes:
+            with self.filesystem.open_input_stream(self.path(name)) as stream:
+                return bytes(stream.read())
+
+        with explained("read", self.where(name)):
+            return self.call(get)
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a file durably and atomically: it exists only once it is complete, and then survives a crash.
 
         The folder must exist: if it was removed meanwhile, that is an error.
         """
+
+        def put() -> None:
+            with self.filesystem.open_output_stream(self.path(name)) as stream:
+                stream.write(data)
+
         with explained("write", self.where(name)):
             if self.local is None:
-                with self.filesystem.open_output_stream(self.path(name)) as stream:
-                    stream.write(data)
-                return
-            write_whole(self.local / name, data)
+                self.call(put)
+            else:
+                write_whole(self.local / name, data)
 
     def delete(self, name: str) -> None:
         """Remove a file if it exists."""
         with explained("remove", self.where(name)), contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.path(name))
+            self.call(lambda: self.filesystem.delete_file(self.path(name)))
 
     def is_shared(self, name: str) -> bool:
         """Whether a file is also in another folder (a hard link), so that removing it frees no space."""
@@ -148,19 +178,26 @@ class Files:
 
 
 def open_files(uri: str | Path) -> Files:
-    """The folder at a local path or at any URI that pyarrow supports (``s3://``, ``gs://``, ``hdfs://``,
-    ``file://``).
+    """The folder at a local path or at a URI of one of :data:`SCHEMES`.
 
     Credentials come from the environment, as each file system documents. Raises :class:`PrepError` for a URI
-    without a file system.
+    without a file system, and for one that a store cannot be on.
     """
     text = os.fspath(uri)
     if "://" not in text:
         full = os.path.abspath(os.path.expanduser(text))
         return Files(pafs.LocalFileSystem(), full, full)
+    scheme = text.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        raise PrepError(
+            without_secrets(f"A store cannot be at {text}: {scheme}:// is not supported."),
+            f"Give a local folder, or one of: {', '.join(f'{name}://' for name in SCHEMES)}.",
+        )
     try:
-        filesystem, root = pafs.FileSystem.from_uri(text)
-    except (pa.ArrowInvalid, OSError) as error:
+        filesystem, root = waiting_for(
+            without_secrets(text), lambda: cast("tuple[Any, str]", pafs.FileSystem.from_uri(text))
+        )
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise PrepError(
             without_secrets(f"Cannot use {text}: {reason.rstrip('.')}."),

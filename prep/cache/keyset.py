@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def hash_keys(keys: Iterable[str]) -> np.ndarray:
@@ -64,6 +65,14 @@ class KeySet:
 
     def __iter__(self) -> Iterator[int]:
         raise TypeError("A KeySet stores hashes only, so its keys cannot be listed.")
+
+
+def failures(rows: pa.Table) -> np.ndarray:
+    """For each row whether it has an error, bool of shape (rows,); False in a table without ``status``."""
+    if "status" not in rows.column_names:
+        return np.zeros(rows.num_rows, dtype=bool)
+    wrong: np.ndarray = pc.equal(rows["status"], "error").fill_null(False).to_numpy()
+    return wrong
 
 
 def column_hashes(column: pa.ChunkedArray) -> np.ndarray:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from prep.cache.files import Files
+from prep.cache.files import Files, repair_command
 from prep.cache.keys import fingerprint
 from prep.cache.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from prep.cache.shards import Shard, is_shard
@@ -79,10 +79,13 @@ class Manifest:
         """The number of committed rows."""
         return sum(shard.rows for shard in self.shards.values())
 
-    def finished_rows(self, selection: Mapping[str, Any]) -> int | None:
-        """The number of rows of a selection that a run has finished; ``None`` if none has."""
+    def finished_rows(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
+        """The number of rows of a selection that a run has finished, and of those with an error.
+
+        ``None`` if no run has, or only one of version 0.1.0, which does not record the errors.
+        """
         entry = self.finished.get(fingerprint(selection))
-        return None if entry is None else int(entry["rows"])
+        return None if entry is None or "failed" not in entry else (int(entry["rows"]), int(entry["failed"]))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written; ``from_json`` is its inverse."""
@@ -154,7 +157,7 @@ def _source(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _broken(where: str, error: Exception) -> PrepError:
     return PrepError(
         f"{where} is not a valid manifest ({error!r}).",
-        "Run `pcnet-prep verify --repair` to rebuild it from the shards next to it.",
+        f"Run {repair_command(where)} to rebuild it from the shards next to it.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prep.cache.files import Files
+from prep.cache.files import Files, repair_command
 from prep.cache.manifest import Manifest, differences
 from prep.cache.shards import is_shard
 from prep.errors import PrepError
@@ -27,7 +27,7 @@ def checked_manifest(
     if stored is None and shards:
         raise PrepError(
             f"{files.uri} contains shards but no manifest.",
-            "Run `pcnet-prep verify --repair` to rebuild it from them, or set another --out.",
+            f"Run {repair_command(files.uri)} to rebuild it from them, or set another --out.",
         )
     if stored is not None and stored.settings != settings and not shards:
         return None  # no rows were committed, so there is nothing to protect
@@ -46,5 +46,5 @@ def check_sizes(files: Files, manifest: Manifest, names: Mapping[str, int]) -> N
             found = f"has {names[shard.name]} bytes" if shard.name in names else "is missing"
             raise PrepError(
                 f"{files.where(shard.name)} {found}; the manifest lists {shard.bytes} bytes.",
-                "Run `pcnet-prep verify --repair` to make the lost rows again.",
+                f"Run {repair_command(files.uri)} to make the lost rows again.",
             )

@@ -105,9 +105,13 @@ def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
 def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of one shard. Raises ``PrepError`` for a file that is missing or not Parquet."""
     wanted = None if columns is None else list(columns)
-    with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
-        table = pq.ParquetFile(source).read(columns=wanted)
-    return table.replace_schema_metadata(None)
+
+    def get() -> pa.Table:
+        with files.filesystem.open_input_file(files.path(name)) as source:
+            return pq.ParquetFile(source).read(columns=wanted)
+
+    with explained("read", files.where(name)):
+        return files.call(get).replace_schema_metadata(None)
 
 
 def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:

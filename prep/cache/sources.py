@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,10 +123,11 @@ def keys_of_input(reader: StageReader, path: Path) -> Hashes | None:
         return None
     if entry["inputs"] != {path.name: sha256_of(path)}:
         moved = entry["place"] != os.path.abspath(path)
+        store = "OTHER" if moved else shlex.quote(os.path.dirname(reader.stage.files.uri))
         raise PrepError(
             f"{reader.stage.files.uri} has the rows of {entry['place']}, not of {path}."
             if moved
             else f"{path} has changed since {reader.stage.files.uri} was made of it.",
-            f"Run: pcnet-prep phrases --input {path} --out {'OTHER' if moved else reader.stage.files.uri}",
+            f"Run: pcnet-prep phrases --input {shlex.quote(str(path))} --out {store}",
         )
     return read_keys(reader.stage.files, reader.manifest, path.name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
@@ -77,7 +79,9 @@ class Store:
         """The rows of a required table; if missing, MissingInputError with ``command`` as the remedy."""
         reader = self.stage(name).reader()
         if not reader.exists:
-            raise MissingInputError(f"{self.uri} has no {name} yet.", f"Run: {command} --out {self.uri}")
+            raise MissingInputError(
+                f"{self.uri} has no {name} yet.", f"Run: {command} --out {shlex.quote(self.uri)}"
+            )
         return reader
 
 
@@ -198,10 +202,14 @@ class StageReader:
                 counts.update({e["values"]: e["counts"] for e in batch.column(0).value_counts().to_pylist()})
         return counts
 
-    def keys(self) -> KeySet:
-        """The keys of the committed rows (8 bytes each in memory)."""
-        keys = KeySet()
-        for batch in self.batches(columns=[self.stage.key_column]):
+    def keys(self, *, failed: bool = False) -> KeySet:
+        """The keys of the committed rows (8 bytes each in memory), or of those with an error only."""
+        keys, wanted = KeySet(), None
+        if failed:
+            if "status" not in self.stage.schema.names:
+                return keys
+            wanted = pc.field("status") == "error"
+        for batch in self.batches(columns=[self.stage.key_column], filter=wanted):
             keys.add_hashes(column_hashes(pa.chunked_array([batch.column(0)])))
         return keys
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from prep.cache.exchange import aside_of
 from prep.cache.files import Files
 from prep.cache.keys import fingerprint
-from prep.cache.keyset import KeySet, column_hashes, hash_keys
+from prep.cache.keyset import KeySet, column_hashes, failures, hash_keys
 from prep.cache.lock import WriterLock
 from prep.cache.manifest import (
     Manifest,
@@ -42,9 +42,11 @@ class StageWriter:
     """Appends rows to a table; created by ``StageStore.writer`` and used as a context manager.
 
     A row is committed once its shard has its final name. Rows passed to :meth:`write` are buffered and
-    committed when ``commit_seconds`` have passed or the buffer is large, and on leaving the context, also
-    after an exception, so that finished units are never lost. With ``replace``, the table keeps its rows
-    until the first new ones are committed: a run that fails before loses nothing.
+    committed if ``commit_seconds`` will have passed by the time of the next unit, as far apart as the last
+    two, or the buffer is large, and on leaving the context, also after an exception: finished units are never
+    lost, and a killed process loses the work of at most ``commit_seconds`` beside the unit in progress. With
+    ``replace``, the table keeps its rows until the first new ones are committed: a run that fails before
+    loses nothing.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ class StageWriter:
         self._manifest: Manifest | None = None
         self._replaced: Manifest | None = None  # committed until the first new rows are
         self._keys: KeySet | None = None
+        self._failed: KeySet | None = None
         self._buffer: list[pa.Table] = []
         self._buffered_rows = self._buffered_bytes = 0
-        self._last_commit = time.monotonic()
+        self._last_commit = self._last_write = time.monotonic()
         self.sequence = 0
 
     def __enter__(self) -> StageWriter:
@@ -128,22 +131,32 @@ class StageWriter:
         return self._keys
 
     @property
+    def failed(self) -> KeySet:
+        """The keys among ``done`` whose row has an error. Read from the shards on first use."""
+        if self._failed is None:
+            self._failed = self.stage.reader().keys(failed=True)
+        return self._failed
+
+    @property
     def replaces(self) -> bool:
         """Whether the rows that this run replaces are still committed."""
         return self._replaced is not None
 
     def forget_keys(self) -> None:
         """Read the keys again on next use: rows have been removed."""
-        self._keys = None
+        self._keys = self._failed = None
 
-    def finished(self, selection: Mapping[str, Any]) -> bool:
-        """Whether an earlier run committed all rows of this selection (inputs' hashes, splits, ...)."""
-        return self.manifest.finished_rows(selection) is not None
+    def finished(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
+        """The rows, and those with an error, of a selection that an earlier run has committed."""
+        return self.manifest.finished_rows(selection)
 
-    def finish(self, selection: Mapping[str, Any], rows: int) -> None:
-        """Record that every row of the selection is committed, so that a re-run can skip it."""
+    def finish(self, selection: Mapping[str, Any], rows: int, failed: int = 0) -> None:
+        """Record that every row of the selection is committed, so that a re-run can skip it.
+
+        ``failed`` of them have an error.
+        """
         self.flush()
-        entry = {"selection": dict(selection), "rows": rows, "at": utc_now()}
+        entry = {"selection": dict(selection), "rows": rows, "failed": failed, "at": utc_now()}
         self.manifest.finished[fingerprint(selection)] = entry
         self.save()
 
@@ -165,6 +178,7 @@ class StageWriter:
         if not table.num_rows:
             return
         hashes = column_hashes(table.column(self.stage.key_column))
+        failed = self.failed, failures(table)  # read before rows of this run are committed
         seen = self.done.contains_hashes(hashes)
         before = len(self.done)
         if not seen.any():
@@ -172,11 +186,14 @@ class StageWriter:
         if seen.any() or len(self.done) - before != len(hashes):
             key = table.column(self.stage.key_column)[int(seen.argmax())].as_py()
             raise ValueError(f"{self.stage.name}: a row with {self.stage.key_column}={key!r} already exists")
+        failed[0].add_hashes(hashes[failed[1]])
         self._buffer.append(table)
         self._buffered_rows += table.num_rows
         self._buffered_bytes += table.nbytes
         full = self._buffered_rows >= COMMIT_ROWS or self._buffered_bytes >= COMMIT_BYTES
-        if full or time.monotonic() - self._last_commit >= self._commit_seconds:
+        last_write, self._last_write = self._last_write, time.monotonic()
+        next_write = self._last_write + (self._last_write - last_write)
+        if full or next_write - self._last_commit >= self._commit_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -231,7 +248,7 @@ class StageWriter:
         elif self._replace:
             self._replaced = stored
             stored = Manifest(self.stage.name, self.settings, folded=stored.folded)
-            self._keys = KeySet()
+            self._keys, self._failed = KeySet(), KeySet()
         self._manifest = stored
         self.sequence = max([stored.folded, *ledger_sequences(names)])
         stored.folded = self.sequence
@@ -279,4 +296,5 @@ class StageWriter:
             return False
         self.list_shards([shard])
         self.done.add_hashes(hashes)
+        self._failed = None  # its errors are read on next use
         return True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import threading
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -21,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110},
 }
+INTERRUPTED, TERMINATED = 130, 143
 _ALWAYS_CAUGHT = (typer.Abort, KeyboardInterrupt, BrokenPipeError)  # even with --debug
 
 
@@ -46,11 +48,30 @@ def run_program(app: typer.Typer) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer returns it for Ctrl-C outside of a run
+            print("Interrupted.", file=sys.stderr)
     except (Exception, KeyboardInterrupt) as error:
         if debug and not isinstance(error, _ALWAYS_CAUGHT):
             raise
         code = _exit_code(error)
+    if code in (INTERRUPTED, TERMINATED):
+        _end_at_once(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End an interrupted process without what libraries do at exit: they wait for their own threads.
+
+    What this program has to finish is finished; processes that a library has started are stopped.
+    """
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        child.terminate()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _exit_code(error: BaseException) -> int:
@@ -58,11 +79,9 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, PrepError):
         print(format_error(error), file=sys.stderr)
         return int(getattr(error, "exit_code", 1))
-    if isinstance(error, typer.Abort):
-        return 130
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return 0
     if hasattr(error, "format_message"):  # click's class, of which typer may bundle a copy

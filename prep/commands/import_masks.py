@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import open_image_sources, open_sources
-from prep.commands.output import say
-from prep.commands.stage_run import check_recorded, emit_summaries, run_options
+from prep.commands.outcome import MaxFailed, check_limit, end_run
+from prep.commands.stage_run import announce, check_recorded, emit_summaries, run_options
 
 if TYPE_CHECKING:
+    from prep.cache.store import Store
     from prep.datasets.catalogue import Dataset
     from prep.engine.runner import Summary
 
@@ -39,6 +42,8 @@ def import_masks(
     images: shared.ImageFolder = None,
     out: shared.Out = "prepared",
     replace: shared.Replace = False,
+    keep_missing: shared.KeepMissing = False,
+    max_failed: MaxFailed = "1%",
     min_area: MinArea = 0,
     max_overlap: MaxOverlap = 0.0,
     max_masks: MaxMasks = 0,
@@ -47,7 +52,7 @@ def import_masks(
 ) -> None:
     """Import masks made elsewhere as proposals.
 
-    Reads the masks and the images; writes <out>/proposals.
+    Reads the masks and the images; writes <store>/proposals.
     """
     from prep.cache.store import open_store
     from prep.proposals.import_masks import ImportStage
@@ -55,33 +60,36 @@ def import_masks(
     from prep.proposals.select import Selection
     from prep.stage import Resources
 
+    check_limit(max_failed)
     selection = Selection(min_area=min_area, max_overlap=max_overlap, max_masks=max_masks)
     stage = ImportStage(layout, masks, selection, resources=Resources())
     check_recorded(context, stage.settings())
     sources = open_image_sources(images, data, dataset, split_by, input, image_root)
     options = run_options(context)
-    unused = stage.match(ref for source in sources for ref in source.images(options["splits"]))
-    store = open_store(out, create=True)
-    summaries = run_proposals(stage, sources, store, count=sys.stderr.isatty(), **options)
+    refs = {ref.image: ref for source in sources for ref in source.images(options["splits"])}
+    unused = stage.match(refs.values())
+    said = f"{len(refs):,} images{f', {unused}' if unused else ''}"
+    announce("proposals", f"import of {layout} masks in {masks} for {said}", sources, context, 1)
+    store, stale = open_store(out, create=True), partial(stage.stale, refs=refs)
+    summaries = run_proposals(stage, sources, store, count=sys.stderr.isatty(), stale=stale, **options)
     summaries[-1].extra["unused masks"] = unused
     if layout == "official" and images is None:
         for source in open_sources(data, dataset, split_by, input, image_root):
-            summaries += _released_texts(masks, source, out, split, replace)
+            summaries += _released_texts(masks, source, store, options)
     emit_summaries(summaries, as_json)
+    end_run(summaries, max_failed)
 
 
 def _released_texts(
-    folder: Path, source: Dataset, out: str, splits: list[str] | None, replace: bool
-) -> list[Summary]:
+    folder: Path, source: Dataset, store: Store, options: Mapping[str, Any]
+) -> Iterator[Summary]:
     """Import the phrases and the candidate ranking of a released tree, if it has them."""
-    from prep.cache.store import open_store
-    from prep.released.imports import import_phrases, import_scores
+    from prep.released.imports import import_phrases
+    from prep.released.scores import import_scores
     from prep.released.tree import PHRASES_FOLDER, candidates_file
 
-    store, summaries = open_store(out), []
+    kept = {name: options[name] for name in ("replace", "keep_missing", "arguments")}
     if (folder / PHRASES_FOLDER).is_dir():
-        summaries.append(import_phrases(folder, source, store, splits=splits, replace=replace))
+        yield import_phrases(folder, source, store, splits=options["splits"], **kept)
     if (folder / candidates_file(source.split_by)).is_file():
-        rows = import_scores(folder, source, store, replace=replace)
-        say(f"scores: {rows:,} rows", to_stderr=True)
-    return summaries
+        yield import_scores(folder, source, store, **kept)

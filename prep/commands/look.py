@@ -17,12 +17,15 @@ Load = Annotated[
 ReportData = Annotated[
     Path | None, typer.Option("--data", help="Image folder, to draw the masks on the images.")
 ]
-ReportOut = Annotated[Path, typer.Option(help="HTML file to write.")]
+ReportOut = Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")]
 Evaluation = Annotated[
     Path | None,
     typer.Option(help="Output folder of `pcnet eval --out`, to show predictions and ground truth."),
 ]
-DemoOut = Annotated[Path, typer.Option(help="Output folder: data, store, run and index.html.")]
+DemoOut = Annotated[
+    Path,
+    typer.Option("--output-dir", "--out", "-o", help="Output folder: data, store, run and index.html."),
+]
 Scenes = Annotated[int, typer.Option(min=2, help="Number of synthetic scenes.")]
 Steps = Annotated[int, typer.Option(min=1, help="Number of optimiser steps.")]
 Seed = Annotated[int, typer.Option(help="Random seed of the scenes and the training.")]
@@ -48,7 +51,8 @@ def doctor(
 
 
 def report(
-    store: shared.StoreArgument = "prepared",
+    store: shared.StoreArgument = None,
+    named: shared.StoreOption = None,
     data: ReportData = None,
     out: ReportOut = Path("report.html"),
     evaluation: Evaluation = None,
@@ -57,10 +61,14 @@ def report(
     """Write an HTML report on a store: runs, counts, failures, and a searchable gallery."""
     from prep.pages.store import ReportConfig, write_report
 
-    held = write_report(ReportConfig(store=store, out=out, data=data, evaluation=evaluation))
+    chosen = shared.chosen_store(store, named)
+    held = write_report(ReportConfig(store=chosen, out=out, data=data, evaluation=evaluation))
     texts = f"{held['expressions']:,} of {held['of']:,} expressions"
     line = f"{out}: {texts}, {held['pictures']:,} images with masks"
-    emit({"page": out, **held}, [line], as_json)
+    lines = [line]
+    if data is not None and held["pictures"] and not held["photos"]:
+        lines.append(f"No photo of the store was found in {data}: the pictures show masks on grey.")
+    emit({"page": out, **held}, lines, as_json)
 
 
 def demo(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from prep.commands.replay import recorded_flags
+from prep.errors import PrepError
 
 
 class DatasetName(StrEnum):
@@ -40,6 +41,10 @@ SplitBy = Annotated[
     ),
 ]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeat for several.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Only the first so many of the selection, to try a command."),
+]
 Input = Annotated[
     Path | None,
     typer.Option(
@@ -56,13 +61,23 @@ ImageFolder = Annotated[
     typer.Option("--images", help="Plain folder of images, instead of a dataset.", metavar="DIR"),
 ]
 Out = Annotated[
-    str, typer.Option("--out", help="Store: a folder, or an object store URI such as s3://bucket/prepared.")
+    str,
+    typer.Option(
+        "--store",
+        "--out",
+        "--output-dir",
+        "-o",
+        help="Store: a folder, or an object store URI such as s3://bucket/prepared.",
+    ),
 ]
 Store = Annotated[str, typer.Option("--store", help="Store with the phrases and proposals.")]
-StoreArgument = Annotated[str, typer.Argument(help="Store: a folder or an object store URI.")]
+StoreArgument = Annotated[
+    str | None, typer.Argument(help="Store: a folder or an object store URI. Default: prepared.")
+]
+StoreOption = Annotated[str | None, typer.Option("--store", help="The store, instead of by position.")]
 Cache = Annotated[
     str | None,
-    typer.Option("--cache", help="Response cache, shared across stores. Default: in --out."),
+    typer.Option("--cache", help="Response cache, shared across stores. Default: in the store."),
 ]
 KeepMissing = Annotated[
     bool,
@@ -73,14 +88,57 @@ KeepMissing = Annotated[
 Replace = Annotated[
     bool,
     typer.Option(
-        "--replace", help="Overwrite this table: its existing rows go when the first new ones are written."
+        "--replace",
+        "--overwrite",
+        help="Overwrite this table: its existing rows go when the first new ones are written.",
     ),
 ]
+
+
+def _as_gpus(context: typer.Context, device: str | None) -> str | None:
+    """Give --gpus the number that a --device stands for; eager, so that it runs before --gpus is parsed."""
+    if device is None:
+        return None
+    if device not in ("cpu", "cuda"):
+        raise PrepError(
+            f"--device is {device!r}.",
+            "Use cpu or cuda; choose among several GPUs with CUDA_VISIBLE_DEVICES.",
+        )
+    from prep.devices import visible_gpus
+
+    gpus = 0 if device == "cpu" else max(1, visible_gpus())
+    context.default_map = {**(context.default_map or {}), "gpus": gpus}
+    context.meta["prep.device"] = gpus
+    return device
+
+
+def _as_device(context: typer.Context, gpus: int | None) -> int | None:
+    """Refuse a number of GPUs that contradicts --device."""
+    meant = context.meta.get("prep.device")
+    if meant is not None and gpus != meant and (meant == 0 or gpus == 0):
+        raise PrepError(f"--gpus {gpus} contradicts --device.", "Give one of them.")
+    return gpus
+
+
 Gpus = Annotated[
-    int | None, typer.Option("--gpus", min=0, help="Number of GPUs. Default: all visible ones, or the CPU.")
+    int | None,
+    typer.Option(
+        "--gpus", min=0, help="Number of GPUs. Default: all visible ones, or the CPU.", callback=_as_device
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu is --gpus 0; cuda is all visible GPUs, at least one.",
+        metavar="[cpu|cuda]",
+        callback=_as_gpus,
+        is_eager=True,
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Number of workers. Default: one per GPU.")
+    int | None,
+    typer.Option("--workers", "--num-workers", min=1, help="Number of workers. Default: one per GPU."),
 ]
 RayAddress = Annotated[
     str | None,
@@ -93,7 +151,7 @@ RayAddress = Annotated[
 ]
 PlanOnly = Annotated[
     bool,
-    typer.Option("--plan", help="Print the remaining work and its estimated cost; run nothing."),
+    typer.Option("--plan", "--dry-run", help="Print the remaining work and its estimated cost; run nothing."),
 ]
 
 
@@ -102,6 +160,13 @@ def _as_recorded(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         context.default_map = recorded_flags(path, context.info_name or "")
     return path
+
+
+def chosen_store(by_position: str | None, by_option: str | None) -> str:
+    """The store that a command is given in one of two ways; ``prepared`` if in none."""
+    if by_position is not None and by_option is not None and by_position != by_option:
+        raise PrepError(f"Two stores are given, {by_position} and {by_option}.", "Give one of them.")
+    return by_position or by_option or "prepared"
 
 
 def was_typed(context: typer.Context, name: str) -> bool:
@@ -119,7 +184,7 @@ FromManifest = Annotated[
     Path | None,
     typer.Option(
         "--from-manifest",
-        help="Repeat the last run in this _manifest.json; other flags, such as --out, override it.",
+        help="Repeat the last run in this _manifest.json; other flags, such as --store, override it.",
         metavar="FILE",
         callback=_as_recorded,
         is_eager=True,

@@ -1,4 +1,4 @@
-"""Decides how a run went: its exit code, from the rows that failed, and what is said about them."""
+"""Decides how a run went: its exit code, from what failed, and what is said about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from prep.commands.output import say
 from prep.errors import PrepError
 
 if TYPE_CHECKING:
-    from prep.cache.store import Store
     from prep.engine.runner import Summary
 
 NOTHING_USABLE, SOME_FAILED = 1, 3
@@ -23,7 +22,7 @@ MaxFailed = Annotated[
     typer.Option(
         "--max-failed",
         metavar="N|P%",
-        help="Exit with 0 if no more rows of the table than this have an error; with 3 otherwise.",
+        help="Exit with 0 if no more than this of what the run was asked for has an error; with 3 otherwise.",
     ),
 ]
 
@@ -39,40 +38,53 @@ def check_limit(limit: str) -> str:
 
 
 def exit_code(failed: int, rows: int, limit: str) -> int:
-    """The exit code of a run whose table has ``failed`` rows with an error among ``rows``."""
+    """The exit code of a run of which ``failed`` of ``rows`` have an error."""
     if rows and failed == rows:
         return NOTHING_USABLE
     allowed = rows * float(limit[:-1]) / 100 if limit.endswith("%") else int(limit)
     return SOME_FAILED if failed > allowed else 0
 
 
-def end_run(summaries: Sequence[Summary], store: Store, limit: str) -> None:
-    """Say what failed, and end the command with the exit code for it.
-
-    Rows that an earlier run left with an error count as well: a repeated command does not make them better.
-    """
-    stage = summaries[0].stage
-    reader = store.stage(stage).reader()
-    failed, here = reader.statuses()["error"], sum(summary.failed for summary in summaries)
-    code = exit_code(failed, reader.num_rows, limit)
+def end(failed: int, rows: int, limit: str, told: str) -> None:
+    """Say that ``failed`` of ``rows`` were ``told``, if any, and end the command with the code for it."""
     if failed:
-        before = f", {failed - here:,} of them from earlier runs" if failed > here else ""
-        say(f"{failed:,} of {reader.num_rows:,} rows of {stage} have an error{before}", to_stderr=True)
-    if unkept := _unkept(summaries):
-        code = NOTHING_USABLE if unkept == 1 else code
-        say(
-            f"Only {1 - unkept:.0%} of the model's answers were kept: see docs/phrases.md for its fit.",
-            to_stderr=True,
-        )
-    if code:
+        say(f"{failed:,} of {rows:,} {told}", to_stderr=True)
+    if code := exit_code(failed, rows, limit):
         raise typer.Exit(code)
 
 
+def end_run(summaries: Sequence[Summary], limit: str) -> None:
+    """Say what failed, and end the command with the exit code for it.
+
+    What counts are the rows that the run was asked for. Those that an earlier run left with an error count as
+    well: a repeated command does not make them better. Other rows of the table do not.
+    """
+    before = sum(summary.failed_before for summary in summaries)
+    failed = before + sum(summary.failed for summary in summaries)
+    earlier = f", {before:,} of them from earlier runs" if before else ""
+    if unkept := _unkept(summaries):
+        share = f"Only {1 - unkept:.0%}" if unkept < 1 else "None"
+        say(f"{share} of the model's answers were kept: see docs/phrases.md for its fit.", to_stderr=True)
+    told = f"rows of {' and '.join(dict.fromkeys(one.stage for one in summaries))} have an error{earlier}"
+    try:
+        end(failed, sum(summary.total for summary in summaries), limit, told)
+    finally:
+        if unkept == 1:
+            raise typer.Exit(NOTHING_USABLE)
+
+
 def _unkept(summaries: Sequence[Summary]) -> float:
-    """The share of a model's answers that were not kept, if it is more than half; else 0."""
-    asked = kept = 0
+    """The share of a model's answers that were not kept, if it is more than half; else 0.
+
+    If every request was refused, it is 1, however few there were.
+    """
+    asked = kept = sent = refused = 0
     for summary in summaries:
         report = summary.extra.get("report", {})
+        sent += report.get("engine", {}).get("asked", 0)
+        refused += report.get("engine", {}).get("refused", 0)
         asked += report.get("rungs", {}).get("llm", {}).get("tried", 0)
         kept += sum(report.get("sources", {}).get(source, 0) for source in ("llm", "retry", "repaired"))
+    if sent and refused == sent:
+        return 1.0
     return 1 - kept / asked if asked >= MIN_ANSWERS and kept < asked / 2 else 0.0

@@ -35,7 +35,9 @@ ChatTemplate = Annotated[
 ]
 Quantization = Annotated[str | None, typer.Option(help="Quantise the model while loading it (fp8).")]
 Dtype = Annotated[str, typer.Option(help="The model's dtype: auto, bfloat16, float16 or float32.")]
-TensorParallel = Annotated[int, typer.Option(min=1, help="GPUs per model (tensor parallelism).")]
+TensorParallel = Annotated[
+    int, typer.Option("--tensor-parallel", "--tensor-parallel-size", min=1, help="GPUs per model.")
+]
 MaxModelLen = Annotated[
     int, typer.Option(min=0, help="Maximum tokens of prompt and response; 0: as many as the prompt needs.")
 ]
@@ -47,7 +49,14 @@ MaxNumBatchedTokens = Annotated[
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="Concurrent requests to an openai: endpoint.")]
 GpuMemory = Annotated[
-    float, typer.Option(min=0.05, max=1.0, help="Fraction of GPU memory that vLLM may use.")
+    float,
+    typer.Option(
+        "--gpu-memory",
+        "--gpu-memory-utilization",
+        min=0.05,
+        max=1.0,
+        help="Fraction of GPU memory that vLLM may use.",
+    ),
 ]
 BatchInvariant = Annotated[
     bool, typer.Option(help="Make responses independent of their batch (slower; part of the cache key).")
@@ -62,6 +71,7 @@ def phrases(
     dataset: shared.Datasets = shared.REFCOCO,
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: shared.Out = "prepared",
@@ -83,6 +93,7 @@ def phrases(
     batch_invariant: BatchInvariant = False,
     keep_raw: KeepRaw = False,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,
@@ -91,7 +102,7 @@ def phrases(
 ) -> None:
     """Decompose every referring expression into short phrases about its target.
 
-    Reads the expressions of the dataset, not its images; writes <out>/phrases.
+    Reads the expressions of the dataset, not its images; writes <store>/phrases.
     """
     from prep.phrases.models import resolve
     from prep.phrases.prompt import load_prompt
@@ -119,6 +130,7 @@ def _stage(
         return OpenAIStage(model, prompt, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None
+    from prep.engine.chatter import log_file
     from prep.phrases.engines.vllm import VllmStage
     from prep.phrases.engines.vllm_boot import VllmOptions
     from prep.stage import Resources
@@ -131,12 +143,14 @@ def _stage(
         gpu_memory_utilization=params["gpu_memory"], **{name: params[name] for name in names}
     )
     resources = Resources(cpus=1, gpus=options.tensor_parallel if on_gpus else 0)
-    return VllmStage(model, prompt, options=options, resources=resources)
+    log = log_file(params["out"], "vllm")
+    return VllmStage(model, prompt, options=options, resources=resources, log=log)
 
 
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:
     """Run the stage, or print its plan."""
     from prep.cache.store import open_store
+    from prep.engine.sources import First
     from prep.phrases.run import phrase_settings, run_phrases
 
     params, options = context.params, run_options(context)
@@ -145,7 +159,8 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
     check_recorded(context, settings)
 
     def keys() -> Iterator[str]:
-        return (text.row_id for source in sources for text in source.expressions(options["splits"]))
+        found = (text.row_id for source in sources for text in source.expressions(options["splits"]))
+        return First(options["limit"]).of(found)
 
     if only_planned(context, "phrases", settings, keys, workers):
         return
@@ -163,4 +178,4 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         **options,
     )
     emit_summaries(summaries, params["as_json"])
-    end_run(summaries, store, params["max_failed"])
+    end_run(summaries, params["max_failed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -25,7 +25,6 @@ from prep.errors import PrepError
 
 if TYPE_CHECKING:
     from prep.proposals.generators import Generator
-    from prep.proposals.job import Images
     from prep.proposals.select import Selection
     from prep.proposals.stage import ProposalStage
 
@@ -102,6 +101,7 @@ def sam(
     dataset: shared.Datasets = shared.REFCOCO,
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
+    limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     images: shared.ImageFolder = None,
@@ -126,6 +126,7 @@ def sam(
     max_overlap: MaxOverlap = None,
     max_masks: MaxMasks = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     workers: shared.Workers = None,
     ray_address: shared.RayAddress = None,
     plan: shared.PlanOnly = False,
@@ -134,12 +135,10 @@ def sam(
 ) -> None:
     """Generate mask proposals for every image.
 
-    Reads the images; writes <out>/proposals.
+    Reads the images; writes <store>/proposals.
     """
     _limit_threads()
-    if source is not None:
-        return _reselect(context, source)
-    _run(context, open_image_sources(images, data, dataset, split_by, input, image_root))
+    _run(context) if source is None else _reselect(context, source)
 
 
 def _limit_threads() -> None:
@@ -161,13 +160,17 @@ def _selection(params: Mapping[str, Any]) -> Selection:
 
 
 def _reselect(context: typer.Context, source: str) -> None:
-    """Re-filter the proposals of the store ``source`` into the store of --out."""
+    """Re-filter the proposals of the store ``source`` into --store."""
     from prep.cache.store import open_store
     from prep.proposals.reselect import run_narrow
 
     params = context.params
-    if params["plan"]:
-        raise PrepError("--plan has no effect with --from, which runs no model.", "Remove one of them.")
+    for name in ("plan", "limit"):
+        if params[name]:
+            raise PrepError(
+                f"--{name} has no effect with --from, which runs no model.", "Remove one of them."
+            )
+    check_limit(params["max_failed"])
     store = open_store(params["out"], create=True)
     summary = run_narrow(
         open_store(source),
@@ -177,6 +180,7 @@ def _reselect(context: typer.Context, source: str) -> None:
         arguments=recorded_arguments(context),
     )
     emit_summaries([summary], params["as_json"])
+    end_run([summary], params["max_failed"])
 
 
 def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
@@ -207,12 +211,15 @@ def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: s
     return generators.build(name, official)
 
 
-def _run(context: typer.Context, sources: Sequence[Images]) -> None:
+def _run(context: typer.Context) -> None:
     """Run the stage, or print its plan."""
     from prep.cache.store import open_store
+    from prep.engine.sources import First
     from prep.proposals.job import run_proposals
 
     params, options = context.params, run_options(context)
+    named = ("images", "data", "dataset", "split_by", "input", "image_root")
+    sources = open_image_sources(*(params[name] for name in named))
     devices = gpu_count(params["gpus"], params["ray_address"]) if params["generator"] != "segments" else 0
     stage = _stage(params, devices)
     check_limit(params["max_failed"])
@@ -220,7 +227,8 @@ def _run(context: typer.Context, sources: Sequence[Images]) -> None:
     check_recorded(context, stage.settings())
 
     def keys() -> Iterator[str]:
-        return (ref.image for source in sources for ref in source.images(options["splits"]))
+        found = (ref.image for source in sources for ref in source.images(options["splits"]))
+        return First(options["limit"]).of(found)
 
     if only_planned(context, "proposals", stage.settings(), keys, workers):
         return
@@ -239,7 +247,7 @@ def _run(context: typer.Context, sources: Sequence[Images]) -> None:
         **options,
     )
     emit_summaries(summaries, params["as_json"])
-    end_run(summaries, store, params["max_failed"])
+    end_run(summaries, params["max_failed"])
 
 
 def _unit_size(generator: str, gpus: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from prep.commands import options as shared
-from prep.commands.outcome import NOTHING_USABLE
+from prep.commands.outcome import SOME_FAILED
 from prep.commands.output import emit, say
+from prep.commands.recipe_words import LATER
 from prep.errors import MissingInputError, PrepError
 
 ConfigFile = Annotated[
@@ -32,29 +35,46 @@ def run(
     plan: shared.PlanOnly = False,
     as_json: shared.Json = False,
 ) -> None:
-    """Run phrases, sam and score as configured in a file, and print the training command.
+    """Run phrases, sam, score, train and eval as configured in a file.
 
     All flags are checked before the first command runs. With --json, each command prints one line.
     """
     worst = 0
     for parsed, line in _parsed(context, config, flags or [], plan=plan, as_json=as_json):
-        if parsed.info_name == "train":
-            emit({"train": line}, [f"$ {line}"], as_json)
+        if parsed.info_name in LATER and plan:
+            emit({parsed.info_name: line}, [f"$ {line}"], as_json)
             continue
         say(f"$ {line}", to_stderr=as_json)
-        try:
-            with parsed:
-                parsed.command.invoke(parsed)
-        except typer.Exit as ended:
-            worst = max(worst, ended.exit_code)
-            if ended.exit_code == NOTHING_USABLE:
-                break
-        except MissingInputError as error:
-            if not plan:
-                raise
-            emit({"not yet": str(error)}, [f"missing input: {error}"], as_json)
+        code = _invoked(parsed, plan, as_json) if parsed.info_name not in LATER else _in_child(line, as_json)
+        worst = max(worst, code)
+        if code not in (0, SOME_FAILED):
+            break
     if worst:
         raise typer.Exit(worst)
+
+
+def _invoked(parsed: typer.Context, plan: bool, as_json: bool) -> int:
+    """The exit code of a command that is run in this process."""
+    try:
+        with parsed:
+            parsed.command.invoke(parsed)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except MissingInputError as error:
+        if not plan:
+            raise
+        emit({"not yet": str(error)}, [f"missing input: {error}"], as_json)
+    return 0
+
+
+def _in_child(line: str, as_json: bool) -> int:
+    """The exit code of a command of `pcnet`, which is run in a process of its own: the memory of the stages
+    before it is free again, and training can start further processes.
+    """
+    from prep.engine.child import run_child
+
+    words = [*shlex.split(line)[1:], *(["--json"] if as_json else [])]
+    return run_child([sys.executable, "-P", "-m", "pcnet", *words])
 
 
 def _parsed(
@@ -69,7 +89,7 @@ def _parsed(
     commands: dict[str, Any] = context.obj()
     steps = []
     for section in read_configuration(config, flags, commands):
-        name, program = section.command, "pcnet" if section.command == "train" else "pcnet-prep"
+        name, program = section.command, "pcnet" if section.command in LATER else "pcnet-prep"
         values = {**section.flags, "plan": plan, "as_json": as_json}
         try:
             parsed = commands[name].make_context(

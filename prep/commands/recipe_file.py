@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.commands.recipe_words import SHARED, Options, read_words, shared_key, unknown
 from prep.errors import PrepError
 from prep.inputs import read_plain
 
 if TYPE_CHECKING:
     import yaml
 
-# Flags with the same meaning in every command that has them; they may appear above the sections.
-SHARED = (
-    "data", "dataset", "split-by", "split", "input", "image-root", "out", "cache", "replace", "gpus",
-    "workers", "ray-address",
-)  # fmt: skip
-# The shared flags that apply to training, with its names: it reads the store that the stages write.
-TRAIN = "train"
-TRAIN_SHARED = {name: name for name in ("data", "dataset", "split-by", "input", "image-root", "gpus")}
-TRAIN_SHARED["out"] = "store"
 # Options that belong on a command line, not in a configuration.
 LEFT_OUT = ("help", "plan", "from_manifest", "as_json")
 
 MAX_BYTES, MAX_KEYS = 1 << 20, 1000
 # How people write booleans in quotes; YAML itself knows these words without them.
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
-
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,38 +43,52 @@ def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, 
     options = {name: _options(command) for name, command in commands.items()}
     loaded = _load(path)
     shared = {key: value for key, value in loaded.items() if key in SHARED}
+    if {"out", "store"} <= shared.keys():
+        raise PrepError(f"{path} has out and store, which are the same flag.", "Remove out.")
     for key in loaded:
         if key not in shared and key not in commands:
-            raise _unknown(
-                f"{path}: {key} is neither a section nor a shared flag.", key, [*commands, *SHARED]
-            )
+            raise unknown(f"{path}: {key} is neither a section nor a shared flag.", key, [*commands, *SHARED])
     chosen = [name for name in commands if name in loaded]
     if not chosen:
         raise PrepError(
             f"{path} has no section for a command.",
             f"Add at least one section, which may be empty: {', '.join(commands)}.",
         )
-    given = {
-        name: _for_command(name, shared, options[name]) | _own(path, name, loaded[name]) for name in chosen
-    }
-    for name, flags in _overrides(words, {name: options[name] for name in chosen}).items():
-        given[name] |= flags
+    typed = read_words(words, {name: options[name] for name in chosen})
     sections: list[Section] = []
-    for name, flags in given.items():
-        for key in flags:
-            if key not in options[name]:
-                raise _unknown(f"{path}: {name} has no flag {key}.", key, options[name])
-        values = {
-            options[name][key].name: _value(path, name, key, flags[key], options[name][key]) for key in flags
-        }
-        sections += _by_dataset(Section(name, values))
-    return sections
+    for name in chosen:
+        own, known = _own(path, name, loaded[name]), options[name]
+        for key in own:
+            if key not in known:
+                raise unknown(f"{path}: {name} has no flag {key}.", key, known)
+        values: dict[str, Any] = {}
+        for flags in (_for_command(name, shared, known), own, typed[name]):
+            values |= _values(path, name, flags, known)
+        sections += _apart(Section(name, values))
+    return [_with_checkpoint(section, sections) for section in sections]
+
+
+def _values(path: Path, command: str, flags: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """The values of ``flags`` by their Python names; two names of one flag are an error."""
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for key, value in flags.items():
+        option = options[key]
+        if (before := names.setdefault(option.name, key)) != key:
+            raise PrepError(
+                f"{path}: {command} has {before} and {key}, which are the same flag.", f"Remove {key}."
+            )
+        values[option.name] = _value(path, command, key, value, option)
+    return values
 
 
 def command_line(section: Section, command: Any, program: str) -> str:
     """The command line that is equivalent to a section."""
-    line = [program, section.command]
-    for name, option in _options(command).items():
+    line, written = [program, section.command], set[str]()
+    for name, option in _options(command).items():  # the first of the names that an option has
+        if option.name in written:
+            continue
+        written.add(option.name)
         value = section.flags.get(option.name)
         for item in value if isinstance(value, list) else [value]:
             if item is True:
@@ -156,8 +159,7 @@ def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
 
 def _for_command(name: str, shared: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The shared flags that a command accepts, under its own names."""
-    named = {TRAIN_SHARED.get(key, "") if name == TRAIN else key: value for key, value in shared.items()}
-    return {key: value for key, value in named.items() if key in options}
+    return {key: value for old, value in shared.items() if (key := shared_key(name, old)) in options}
 
 
 def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
@@ -187,67 +189,40 @@ def _plain(item: Any, option: Any) -> Any:
     return str(item)
 
 
-def _by_dataset(section: Section) -> Iterator[Section]:
-    """One section per dataset for training, which takes a single dataset; other sections unchanged."""
-    datasets = section.flags.get("dataset")
-    if section.command != TRAIN or not isinstance(datasets, list):
-        yield section
-        return
-    for name in datasets:
-        yield replace(section, flags={**section.flags, "dataset": name})
-
-
-def _overrides(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, Any]]:
-    """The command-line flags of each command; a repeated flag has a list of values."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in options}
-    left = iter(words)
-    for word in left:
-        flag, equals, value = word.removeprefix("--").partition("=")
-        targets = _targets(word, flag, options)
-        takes_none = all(options[name][key].is_flag for name, key in targets)
-        given: Any = value if equals else True if takes_none else next(left, None)
-        if given is None:
-            raise PrepError(f"--{flag} needs a value.", f"Use: --{flag} VALUE")
-        for name, key in targets:
-            before = found[name].get(key, [])
-            found[name][key] = given if takes_none else [*before, given]
-    return {
-        name: {
-            key: value[0] if isinstance(value, list) and len(value) == 1 else value
-            for key, value in flags.items()
-        }
-        for name, flags in found.items()
-    }
-
-
-def _targets(word: str, flag: str, options: Mapping[str, Options]) -> list[tuple[str, str]]:
-    """The commands that a command-line flag applies to, and its name in each."""
-    if not word.startswith("--"):
-        raise PrepError(f"{word!r} is not a flag.", "Use: pcnet-prep run FILE.yaml [--flag value ...]")
-    name, dot, key = flag.partition(".")
-    if dot:
-        if key not in options.get(name, {}):
-            known = (f"--{n}.{k}" for n in options for k in options[n])
-            raise _unknown(f"There is no flag {word}.", f"--{flag}", known)
-        return [(name, key)]
-    if flag in SHARED:
-        own = {name: TRAIN_SHARED.get(flag, "") if name == TRAIN else flag for name in options}
-        return [(name, key) for name, key in own.items() if key in options[name]]
-    targets = [(name, flag) for name in options if flag in options[name]]
-    if not targets:
-        known = (f"--{key}" for own in options.values() for key in own)
-        raise _unknown(f"No command in this file has a flag {word}.", f"--{flag}", known)
-    if len(targets) > 1:
-        names = [name for name, _ in targets]
-        raise PrepError(
-            f"{word} is a flag of {' and '.join(names)}.",
-            f"Use {' or '.join(f'--{n}.{flag}' for n in names)}.",
+def _apart(section: Section) -> Iterator[Section]:
+    """One section per dataset for training, and per dataset and split for evaluation, which take a single
+    one; other sections unchanged.
+    """
+    apart = {"train": ("dataset",), "eval": ("dataset", "split")}.get(section.command, ())
+    sections = [section]
+    for name in apart:
+        sections = [
+            replace(one, flags={**one.flags, name: value}) if value is not None else one
+            for one in sections
+            for value in (one.flags[name] if isinstance(one.flags.get(name), list) else [one.flags.get(name)])
+        ]
+    for one in sections:
+        given = one.flags.get("out")
+        own = [one.flags[name] for name in apart if isinstance(section.flags.get(name), list)]
+        yield (
+            one
+            if given is None or not own
+            else replace(one, flags={**one.flags, "out": str(Path(given, *own))})
         )
-    return targets
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> PrepError:
-    """The error for an unknown name, with the closest known one."""
-    names = sorted(set(known))
-    near = difflib.get_close_matches(name.replace("_", "-"), names, n=1)
-    return PrepError(what, f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(names)}.")
+def _with_checkpoint(section: Section, sections: Sequence[Section]) -> Section:
+    """An evaluation without a checkpoint takes that of the file's training on the same data, and writes to a
+    folder of the run.
+    """
+    if section.command != "eval" or "checkpoint" in section.flags:
+        return section
+    of = ("dataset", "input")
+    for one in sections:
+        if one.command == "train" and all(one.flags.get(name) == section.flags.get(name) for name in of):
+            given = one.flags.get("input")
+            name = one.flags.get("dataset", "refcoco") if given is None else Path(given).stem
+            run = Path(one.flags.get("out") or Path("runs", name))
+            made = {"checkpoint": str(run / "best.pt"), "out": str(run / section.flags.get("split", "val"))}
+            return replace(section, flags=made | section.flags)
+    return section

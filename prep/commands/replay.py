@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     if recorded != command:
         raise PrepError(
             f"{path} records a run of `pcnet-prep {recorded}`, not of `{command}`.",
-            f"Repeat it with: pcnet-prep {recorded} --from-manifest {path} --out OTHER",
+            f"Repeat it with: pcnet-prep {recorded} --from-manifest {shlex.quote(str(path))} --out OTHER",
         )
     return flags
 

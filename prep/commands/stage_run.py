@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prep.engine.runner import Summary
 
 # Options that control how a command runs, not what it produces; a manifest does not record them.
-NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed")
+NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "device")
 
 
 def recorded_arguments(context: typer.Context) -> dict[str, Any]:
@@ -49,7 +49,9 @@ def run_options(context: typer.Context) -> dict[str, Any]:
     """The shared flags of a command as keyword arguments of the functions that run a stage."""
     params = context.params
     passed_on: dict[str, Any] = {
-        name: params[name] for name in ("replace", "keep_missing", "cache", "ray_address") if name in params
+        name: params[name]
+        for name in ("limit", "replace", "keep_missing", "cache", "ray_address")
+        if name in params
     }
     return {
         **passed_on,
@@ -94,6 +96,8 @@ def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Cont
     splits = context.params.get("split") or []
     of = ", ".join(f"{one.name}{f' {one.split_by}' if one.split_by else ''}" for one in sources)
     chosen = f" ({', '.join(splits)})" if splits else ""
+    limit = context.params.get("limit")
+    chosen += f", the first {limit:,}" if limit else ""
     hands = f"{workers} workers" if workers > 1 else "1 worker"
     say(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}", to_stderr=True)
 
@@ -117,7 +121,9 @@ def _summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
             yield f"  {line}"
         for name, value in summary.extra.items():
             if name != "report" and value:
-                yield f"  {name}: {value}"
+                counted = isinstance(value, Mapping)
+                told = ", ".join(f"{n:,} ({why})" for why, n in value.items()) if counted else value
+                yield f"  {name}: {told}"
     if summaries:
         yield f"stored in {summaries[0].where}"
 

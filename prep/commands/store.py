@@ -11,6 +11,7 @@ import typer
 
 from prep.commands import options as shared
 from prep.commands.inputs import open_sources
+from prep.commands.outcome import MaxFailed, check_limit, end
 from prep.commands.output import emit, say
 from prep.commands.replay import rehearse, repeat
 from prep.commands.stage_run import report_lines
@@ -32,12 +33,14 @@ Side = Annotated[
 ]
 
 
-def status(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
+def status(
+    store: shared.StoreArgument = None, named: shared.StoreOption = None, as_json: shared.Json = False
+) -> None:
     """Show the contents of a store: rows, errors, settings, runs."""
     from prep.cache.maintain import status as read_status
     from prep.cache.store import open_store
 
-    found = read_status(open_store(store))
+    found = read_status(open_store(shared.chosen_store(store, named)))
     emit(found, _status_lines(found), as_json)
 
 
@@ -67,7 +70,8 @@ def _status_lines(found: StoreStatus) -> Iterator[str]:
 
 def verify(
     context: typer.Context,
-    store: shared.StoreArgument = "prepared",
+    store: shared.StoreArgument = None,
+    named: shared.StoreOption = None,
     repair: Repair = False,
     data: VerifyData = None,
     as_json: shared.Json = False,
@@ -81,7 +85,7 @@ def verify(
     from prep.cache.verify import verify as check
     from prep.proposals.stale_images import image_faults
 
-    opened, checks = open_store(store), dict(CHECKS)
+    opened, checks = open_store(shared.chosen_store(store, named)), dict(CHECKS)
     if data is not None:
         decodes, unchanged = CHECKS["proposals"], image_faults(data)
         checks["proposals"] = lambda rows: chain(decodes(rows), unchanged(rows))
@@ -111,12 +115,14 @@ def _verify_lines(found: VerifyReport) -> Iterator[str]:
             yield f"  {problem}"
 
 
-def compact(store: shared.StoreArgument = "prepared", as_json: shared.Json = False) -> None:
+def compact(
+    store: shared.StoreArgument = None, named: shared.StoreOption = None, as_json: shared.Json = False
+) -> None:
     """Merge many small shards into few; no row or cached response changes."""
     from prep.cache.compact import compact as rewrite
     from prep.cache.store import open_store
 
-    reports = rewrite(open_store(store))
+    reports = rewrite(open_store(shared.chosen_store(store, named)))
     emit(reports, _compact_lines(reports), as_json)
 
 
@@ -137,6 +143,7 @@ def export(
     split_by: shared.SplitBy = None,
     split: shared.Splits = None,
     side: Side = None,
+    max_failed: MaxFailed = "1%",
     as_json: shared.Json = False,
 ) -> None:
     """Export a store in the layout that the released PCNet code reads.
@@ -146,11 +153,14 @@ def export(
     from prep.cache.store import open_store
     from prep.released.export import export_official
 
+    check_limit(max_failed)
     done = [
         export_official(open_store(store), source, to, splits=split, side=side)
         for source in open_sources(data, dataset, split_by, None, None)
     ]
     emit(done, _export_lines(done), as_json)
+    told = "sentences were written without phrases or masks of their own"
+    end(sum(one.failed for one in done), sum(one.sentences for one in done), max_failed, told)
 
 
 def _export_lines(done: Sequence[Exported]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class JsonlDataset:
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
         self.place = path
-        self.flags = f"--input {path}" + (f" --image-root {root}" if root != path.parent else "")
+        given = ["--input", str(path), *(["--image-root", str(root)] if root != path.parent else [])]
+        self.flags = shlex.join(given)
         self.name, self.split_by = rows.clean_text(path.stem), ""
         # Of the last complete iteration: the fields of other names and why images were left out, with counts.
         self.unused_fields: Mapping[str, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class RefDataset:
     def __init__(self, root: Path, name: str, split_by: str, refs_file: Path) -> None:
         self.root, self.name, self.split_by = root, name, split_by
         self.refs_file = self.place = refs_file
-        self.flags = f"--data {root} --dataset {name} --split-by {split_by}"
+        self.flags = f"--data {shlex.quote(str(root))} --dataset {name} --split-by {split_by}"
         # Why images of the last complete iteration were left out, and how often.
         self.left_out: Mapping[str, int] = {}
         self.instances_file = refs_file.parent / "instances.json"

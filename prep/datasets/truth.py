@@ -18,6 +18,9 @@ from prep.images import UnreadableImage, image_size, read_mask
 from prep.inputs import below
 from prep.records import Expression
 
+# Why an expression has no ground truth if the file simply gives none; every other reason is an error.
+NO_MASK = "the line has no mask"
+
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are not part of it
 
 
@@ -115,7 +118,7 @@ class Truth:
     def _of_line(self, dataset: JsonlDataset, expression: Expression) -> Mask:
         offset = self._offsets.get(expression.row_id)
         if offset is None:
-            raise BadSegmentation("the line has no mask")
+            raise BadSegmentation(NO_MASK)
         mask = dataset.entry_at(offset).get("mask")
         size = _image_size(dataset.root, expression.image)
         if isinstance(mask, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,17 +24,34 @@ LINE_SECONDS = 30.0
 
 
 class _Lines(Bar):
-    """Prints a line every :data:`LINE_SECONDS`, for logs of batch systems."""
+    """Prints a line every :data:`LINE_SECONDS`, for logs of batch systems, also while nothing is finished."""
 
     def __init__(self, label: str, total: int | None) -> None:
         self._label, self._total = label, total
         self._started = self._last = time.monotonic()
+        self._state = 0, 0, ""
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        threading.Thread(target=self._watch, name="progress", daemon=True).start()
 
     def update(self, done: int, reused: int = 0, note: str = "") -> None:
+        self._state = done, reused, note
+        self._say()
+
+    def close(self) -> None:
+        """Print no more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LINE_SECONDS):
+            self._say()
+
+    def _say(self) -> None:
         now = time.monotonic()
-        if now - self._last < LINE_SECONDS:
-            return
-        self._last = now
+        with self._lock:
+            if now - self._last < LINE_SECONDS:
+                return
+            self._last = now
+        done, reused, note = self._state
         rate, here = done / (now - self._started), done + reused
         of = f" of {self._total:,}" if self._total is not None else ""
         left = "" if self._total is None or not rate else f", {duration((self._total - here) / rate)} left"
@@ -58,7 +76,14 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
     if ``quiet``.
     """
     if quiet or not sys.stderr.isatty():
-        yield Bar() if quiet else _Lines(label, total)
+        if quiet:
+            yield Bar()
+            return
+        lines = _Lines(label, total)
+        try:
+            yield lines
+        finally:
+            lines.close()
         return
     from rich.console import Console
     from rich.markup import escape

@@ -16,6 +16,7 @@ import ray
 from ray._private import ray_constants
 
 from prep.devices import cpu_cores
+from prep.display import shown
 from prep.errors import PrepError
 from prep.stage import Resources
 
@@ -24,9 +25,11 @@ def connect(resources: Resources, workers: int, address: str | None) -> bool:
     """Connect to Ray at ``address``, or start it on this machine; returns whether this call did so."""
     started = not ray.is_initialized()
     if started and address is not None:
+        print(shown(f"Connecting to Ray at {address}."), file=sys.stderr, flush=True)
         _reach(address)
         _initialise(address)
     elif started:
+        print("Starting Ray on this machine (a few seconds).", file=sys.stderr, flush=True)
         # Workers may share cores: allow the number of workers that --workers requested.
         cpus = max(cpu_cores(), math.ceil(workers * resources.cpus))
         try:
@@ -96,6 +99,12 @@ def _reach(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
             raise unusable(address, error.strerror or str(error)) from error
+
+
+def logs_folder() -> str:
+    """The folder of the logs of Ray and its workers, if they are on this machine; else an empty string."""
+    node = ray._private.worker._global_node
+    return "" if node is None else str(node.get_logs_dir_path())
 
 
 def unusable(address: str | None, reason: str) -> PrepError:

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from prep.engine.ray_connect import connect, unusable
+from prep.engine.ray_connect import connect, logs_folder, unusable
 from prep.errors import PrepError
 from prep.stage import Stage, stage_failure
 
@@ -235,10 +235,11 @@ class _Pool:
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
+                logs = f"; the workers' logs are in {folder}" if (folder := logs_folder()) else ""
                 raise PrepError(
                     f"Workers failed to start {self._failed_starts} times, the last time with "
                     f"{type(error).__name__}: {str(error).rstrip('.')}.",
-                    "Committed rows are kept. Fix the cause, then run the same command again.",
+                    f"Committed rows are kept. Fix the cause{logs}. Then run the same command again.",
                 ) from error
         for unit in actor.calls.values():
             unit.holders -= 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prep.cache.keyset import hash_keys
 from prep.engine.local import Engine
 from prep.engine.progress import progress
 from prep.engine.signals import Stop, interrupted, stoppable
@@ -31,8 +32,8 @@ _VARYING = re.compile(r"'[^']*'|\b\d+(?:\.\d+)?\b")
 
 @dataclass
 class Summary:
-    """Row counts of a run: ``total`` = ``done`` (now) + ``reused`` (before); ``failed`` of ``done`` have an
-    error.
+    """Row counts of a run: ``total`` = ``done`` (now) + ``reused`` (before); ``failed`` of ``done`` and
+    ``failed_before`` of ``reused`` have an error.
 
     ``reasons`` counts the errors (:data:`MAX_REASONS` different ones, without numbers and quoted names);
     ``first_failed`` are the first :data:`MAX_EXAMPLES` as they stand in the rows. ``rate`` is done rows per
@@ -45,6 +46,7 @@ class Summary:
     done: int = 0
     reused: int = 0
     failed: int = 0
+    failed_before: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     first_failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -81,9 +83,10 @@ class Summary:
                 reason = reason if known else "(other reasons)"
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
-    def close(self, seen: int, reused: int) -> None:
+    def close(self, seen: int, reused: int, failed_before: int) -> None:
         """Set the final values."""
-        self.total, self.reused, self.seconds = seen, reused, time.monotonic() - self._started
+        self.total, self.reused, self.failed_before = seen, reused, failed_before
+        self.seconds = time.monotonic() - self._started
         self.rate = self.done / self.seconds if self.seconds > 0 else 0.0
 
     def figures(self) -> dict[str, Any]:
@@ -145,8 +148,9 @@ def run_stage(
     the run with :class:`Interrupted` after committing what is finished.
     """
     summary = Summary(stage=writer.stage.name, where=writer.uri)
-    if selection is not None and writer.finished(selection):
-        summary.total = summary.reused = writer.manifest.finished_rows(selection) or 0
+    if selection is not None and (before := writer.finished(selection)) is not None:
+        summary.total, summary.failed_before = before
+        summary.reused = summary.total
         return summary
     work = work or Work()
     with stoppable() as stop:
@@ -155,14 +159,14 @@ def run_stage(
                 run = _Run(iter(items), key, writer, unit_size, work, summary, stop, bar)
                 run.process(engine)
             with stop.later():
-                summary.close(run.seen, run.reused)
+                summary.close(run.seen, run.reused, run.failed_before)
                 record = {**summary.figures(), "workers": engine.workers, "arguments": dict(arguments or {})}
                 if (report := work.report()) is not None:
                     summary.extra["report"] = record["report"] = report
                 writer.record_run(record)
                 writer.flush()
                 if selection is not None:
-                    writer.finish(selection, summary.total)
+                    writer.finish(selection, summary.total, summary.failed + summary.failed_before)
         except Stop as signalled:
             stop.ignore()
             writer.flush()
@@ -193,6 +197,7 @@ class _Run:
     claimed: set[str] = field(default_factory=set)
     seen: int = 0
     reused: int = 0
+    failed_before: int = 0
 
     def process(self, engine: Engine[Any]) -> None:
         """Give every unit to the engine, and write its rows."""
@@ -227,7 +232,9 @@ class _Run:
         """The items of a block of which a row is missing; claims their keys."""
         owned = [(own,) if isinstance(own := self.key(item), str) else own for item in block]
         keys = [key for its_keys in owned for key in its_keys]
-        done = self.writer.done.contains(keys).tolist()
+        hashes = hash_keys(keys)
+        done = self.writer.done.contains_hashes(hashes).tolist()
+        self.failed_before += int(self.writer.failed.contains_hashes(hashes).sum())
         missing = {key for key, is_done in zip(keys, done, strict=True) if not is_done} - self.claimed
         self.claimed |= missing
         self.seen += len(keys)

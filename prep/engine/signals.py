@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from prep.errors import Interrupted
+
+# A launcher or a tool such as make passes on the signal that the terminal has sent to all its processes.
+AGAIN_SECONDS = 1.0
 
 
 class Stop(BaseException):
@@ -22,19 +27,26 @@ class Stop(BaseException):
 class Stoppable:
     """Turns SIGINT and SIGTERM into :class:`Stop`: at once or, during a commit, right after it.
 
-    ``signum`` is the first signal that was received and not raised; 0 if there was none.
+    ``signum`` is the first signal that was received and not raised; 0 if there was none. ``said`` is printed
+    when a signal has to wait; a second one, a second later or more, ends the process at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, said: str = "Stopping after the rows that are being written.") -> None:
         self._deferred = 0
+        self._said, self._since = said, 0.0
         self.signum = 0
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler. The first one counts: a launcher that is stopped too sends its own after it."""
-        if self._deferred:
-            self.signum = self.signum or signum
-        else:
+        if not self._deferred:
             raise Stop(signum)
+        now = time.monotonic()
+        if not self.signum:
+            self.signum, self._since = signum, now
+            _tell(f"{self._said} Again: stop at once.")
+        elif now - self._since > AGAIN_SECONDS and "WORLD_SIZE" not in os.environ:  # torchrun repeats signals
+            _tell("Stopped at once: what was finished before is kept.")
+            os._exit(128 + signum)
 
     def ignore(self) -> None:
         """Ignore further signals: the run is stopping, or the caller reads ``signum``."""
@@ -54,13 +66,22 @@ class Stoppable:
 
 
 @contextlib.contextmanager
-def stoppable(*, raising: bool = True) -> Iterator[Stoppable]:
-    """Raise :class:`Stop` on SIGINT and SIGTERM in this block, or only record them in ``signum``."""
-    stop = Stoppable()
-    if not raising:
+def stoppable(later: str = "") -> Iterator[Stoppable]:
+    """Raise :class:`Stop` on SIGINT and SIGTERM in this block.
+
+    With ``later``, they are only recorded in ``signum``: it says what is finished first.
+    """
+    stop = Stoppable(later) if later else Stoppable()
+    if later:
         stop.ignore()
     with handled_by(stop.handle):
         yield stop
+
+
+def _tell(line: str) -> None:
+    """Print from a signal handler: not through ``sys.stderr``, in which the program may just be writing."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 @contextlib.contextmanager

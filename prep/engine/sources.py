@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prep.cache.follow import Entry, follow
 from prep.cache.sources import Origin, is_followed
@@ -13,6 +14,7 @@ from prep.cache.sources import Origin, is_followed
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
 
+Item = TypeVar("Item")
 Items = Callable[[Collection[str] | None], Iterable[Any]]
 
 
@@ -57,19 +59,37 @@ def follow_source(
     return follow(writer, origin, entries(), keep_missing=keep_missing).counts()
 
 
+class First:
+    """The first ``limit`` items of several sources together; None: all of them."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.left = limit
+
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items that are left to take."""
+        for item in items if self.left is None else islice(items, self.left):
+            if self.left is not None:
+                self.left -= 1
+            yield item
+
+
 def source_options(
-    writer: StageWriter, origin: Origin, splits: Collection[str] | None, items: Items | None
+    writer: StageWriter,
+    origin: Origin,
+    splits: Collection[str] | None,
+    items: Items | None,
+    first: int | None = None,
 ) -> dict[str, Any]:
     """``run_stage``'s label, selection and total for ``splits`` (None: all) of a source.
 
     ``items`` are counted, so that progress has a total (None: not counted). A folder has no annotation files
-    that identify its images: it has no selection, and is scanned each time.
+    that identify its images: it has no selection, and is scanned each time. Nor have the ``first`` items.
     """
     name, split_by = origin.owner
     named = {"name": name, "split_by": split_by, "splits": sorted(splits or [])}
-    selection = {**named, "inputs": dict(origin.inputs)} if origin.inputs else None
-    finished = selection is not None and writer.finished(selection)
-    total = None if finished or items is None else sum(1 for _ in items(splits))
+    selection = {**named, "inputs": dict(origin.inputs)} if origin.inputs and first is None else None
+    finished = selection is not None and writer.finished(selection) is not None
+    total = None if finished or items is None else sum(1 for _ in First(first).of(items(splits)))
     return {"label": f"{writer.stage.name} {name}", "selection": selection, "total": total}
 
 

@@ -54,6 +54,6 @@ def next_steps(findings: Iterable[Finding], data: Path, store: str) -> list[str]
             steps.append(weights.remedy.split("\n")[1].strip())
         generator = "" if gpu else " --generator segments"
         steps.append(f"pcnet-prep sam{generator}{where} --out {store}")
-    encoder = "" if gpu else " --encoder tiny"
+    encoder = "" if gpu else " --encoder tiny --recipe plus"
     steps.append(f"pcnet train{encoder}{where} --store {store}")
     return steps

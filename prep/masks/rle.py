@@ -37,8 +37,26 @@ def expand(counts: str | bytes) -> Runs:
 
 
 def encode(mask: npt.NDArray[np.generic]) -> Runs:
-    """The runs of an H x W mask (any dtype; non-zero is inside)."""
-    return _runs_of(np.ascontiguousarray(mask.T != 0))
+    """The runs of an H x W mask (any dtype and memory order; non-zero is inside)."""
+    inside = mask if mask.dtype == np.bool_ else mask != 0
+    height = inside.shape[0]
+    if inside.size == 0:
+        return np.zeros(0, np.int64)
+    if inside.flags.f_contiguous:
+        columns = inside.T.reshape(-1).view(np.uint8)
+        changed = _words(columns[1:], columns[:-1])
+        count = int(np.count_nonzero(changed.view(np.uint8)))
+        return _runs_of(changed, int(columns[0]), count, len(columns))
+    rows = np.ascontiguousarray(inside).view(np.uint8)
+    return _runs_of_rows(_words(rows[1:], rows[:-1]), rows[0], rows[-1], height)
+
+
+def _words(these: npt.NDArray[np.uint8], those: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Where two arrays of 0 and 1 differ, eight bytes to a word: most words of a mask are 0."""
+    differ = np.empty(-(-these.size // 8), np.uint64)
+    differ[-1:] = 0
+    np.bitwise_xor(these, those, out=differ.view(np.uint8)[: these.size].reshape(these.shape))
+    return differ
 
 
 def decode(runs: npt.NDArray[np.integer], height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -152,23 +170,74 @@ def _unpack(data: npt.NDArray[np.uint8]) -> Runs:
 
 
 @compiled
-def _runs_of(columns: npt.NDArray[np.bool_]) -> Runs:
-    """The runs of a mask given column by column (W x H, contiguous)."""
-    flat = columns.ravel()
-    changes = 1
-    for i in range(1, len(flat)):
-        changes += flat[i] != flat[i - 1]
-    if len(flat) == 0:
-        return np.zeros(0, np.int64)
-    first = 1 if flat[0] else 0
-    out = np.zeros(first + changes, np.int64)
-    at, start = first, 0
-    for i in range(1, len(flat)):
-        if flat[i] != flat[i - 1]:
-            out[at] = i - start
-            at, start = at + 1, i
-    out[at] = len(flat) - start
-    return out
+def _runs_of(changed: npt.NDArray[np.uint64], begins: Any, count: Any, size: Any) -> Runs:
+    """The runs of a mask of ``size`` pixels whose columns lie one after another.
+
+    A byte of ``changed`` (0 or 1, ``count`` of them are 1) says whether a pixel differs from the one before,
+    from the second one on; ``begins`` whether the first is inside.
+    """
+    runs = np.empty(count + begins + 1, np.int64)
+    runs[0] = 0
+    used, start = begins, 0
+    for number in range(len(changed)):
+        word = changed[number]
+        if word:
+            place = 8 * number + 1
+            for _ in range(8):
+                if word & np.uint64(1):
+                    runs[used] = place - start
+                    used, start = used + 1, place
+                word >>= np.uint64(8)
+                place += 1
+    runs[used] = size - start
+    return runs
+
+
+@compiled
+def _runs_of_rows(
+    changed: npt.NDArray[np.uint64], top: npt.NDArray[np.uint8], bottom: npt.NDArray[np.uint8], height: Any
+) -> Runs:
+    """The runs of a mask whose rows lie one after another.
+
+    A byte of ``changed`` says whether a pixel differs from the one above it, from the second row on; ``top``
+    and ``bottom`` are the first and the last row. The changes are sorted by column, and within it by row.
+    """
+    width = len(top)
+    fill = np.zeros(width + 1, np.int64)  # the number of changes up to a column, then where its next one goes
+    for column in range(width):
+        above = bottom[column - 1] if column else np.uint8(0)
+        fill[column + 1] = top[column] != above
+    for number in range(len(changed)):
+        word = changed[number]
+        if word:
+            column = 8 * number % width
+            for _ in range(8):
+                fill[column + 1] += np.int64(word & np.uint64(1))
+                word >>= np.uint64(8)
+                column = column + 1 if column + 1 < width else 0
+    for column in range(width):
+        fill[column + 1] += fill[column]
+    count = fill[width]
+    places = np.empty(count + 2, np.int64)
+    places[0], places[count + 1] = 0, width * height
+    for column in range(width):
+        fill[column] += 1
+        if top[column] != (bottom[column - 1] if column else np.uint8(0)):
+            places[fill[column]] = column * height
+            fill[column] += 1
+    for number in range(len(changed)):
+        word = changed[number]
+        if word:
+            column, row = 8 * number % width, 8 * number // width + 1
+            for _ in range(8):
+                if word & np.uint64(1):
+                    places[fill[column]] = column * height + row
+                    fill[column] += 1
+                word >>= np.uint64(8)
+                column += 1
+                if column == width:
+                    column, row = 0, row + 1
+    return places[1:] - places[:-1]
 
 
 @compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,10 @@ from prep.errors import PrepError
 from prep.files import write_whole
 
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'"
-_SCRIPTED = """<noscript>This page needs JavaScript; it loads nothing from the network.</noscript>
+_SCRIPTS = ("base.js", "masks.js", "view.js", "cards.js", "charts.js")
+_SCRIPTED = """<div id="live" class="unseen" role="status" aria-live="polite"></div>
+<div id="tip" role="tooltip" hidden></div>
+<noscript>This page needs JavaScript; it loads nothing from the network.</noscript>
 <script type="application/octet-stream" id="content">$content</script>
 <script>
 $js
@@ -33,17 +36,20 @@ def document(title: str, body: str, policy: str = _POLICY) -> str:
     )
 
 
-def render(package: str, name: str, title: str, content: Mapping[str, Any]) -> str:
-    """``NAME.html`` of ``package`` with its ``NAME.js``, the shared styles and script, and the content.
+def render(
+    package: str, name: str, title: str, content: Mapping[str, Any], scripts: Sequence[str] = ()
+) -> str:
+    """``NAME.html`` of ``package`` with ``scripts``, its ``NAME.js``, what all pages share, and the content.
 
     The content is compressed and base64-encoded, so none of its text is parsed as markup; the script decodes
     it.
     """
-    own = files(package)
-    packed = gzip.compress(without_secrets(json.dumps(content, separators=(",", ":"))).encode(), mtime=0)
+    own, shared = files(package), files("prep.pages")
+    parts = [*(shared / one for one in _SCRIPTS), *(own / one for one in (*scripts, f"{name}.js"))]
+    packed = gzip.compress(without_secrets(json.dumps(content, separators=(",", ":"))).encode(), 6, mtime=0)
     body = Template((own / f"{name}.html").read_text("utf-8") + _SCRIPTED).substitute(
         title=escape(title),
-        js=(files("prep.pages") / "shared.js").read_text("utf-8") + (own / f"{name}.js").read_text("utf-8"),
+        js="".join(part.read_text("utf-8") for part in parts),
         content=base64.b64encode(packed).decode(),
     )
     return document(title, body, f"{_POLICY}; script-src 'unsafe-inline'")

@@ -34,7 +34,8 @@ class Report:
         self.sources: Counter[str] = Counter()
         self.failed: dict[str, Counter[str]] = {}
         self.repairs: Counter[str] = Counter()
-        self.asked = self.retried = self.deaths = 0
+        self.asked = self.retried = self.deaths = self.refused = 0
+        self.refusal = ""
         self.tokens: Counter[str] = Counter()
 
     def add_row(self, phrase_set: PhraseSet | None) -> None:
@@ -58,6 +59,9 @@ class Report:
         self.deaths += deaths
         self.asked += len(columns["key"])
         self.retried += sum(raw is not None for raw in columns["retry"])
+        refusals = [error for error in columns["error"] if error]
+        self.refused += len(refusals)
+        self.refusal = self.refusal or (refusals[0] if refusals else "")
         for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
             self.tokens[name] += sum(columns[name])
 
@@ -85,6 +89,7 @@ class Report:
                 "asked": self.asked,
                 "retried": self.retried,
                 "deaths": self.deaths,
+                **({"refused": self.refused, "first_refusal": self.refusal} if self.refused else {}),
                 **dict(self.tokens),
                 "expressions_per_second": _ratio(self.asked, waited),
                 "tokens_per_second": _ratio(tokens, waited),
@@ -112,6 +117,9 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
     if repeats := figures.get("repeats"):
         told.append(f"repeats: {repeats['found']:,} found, {repeats['answers_reused']:,} answers reused")
     engine = figures.get("engine", {})
+    if engine.get("refused"):
+        first = engine["first_refusal"].removeprefix("refused: ")[:300]
+        told.append(f"refused: {engine['refused']:,} requests, the first with: {first}")
     if engine.get("asked"):
         told.append(
             f"engine: {engine['asked']:,} requests, {engine['retried']:,} retries, "

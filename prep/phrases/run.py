@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prep.engine.local import Engine
-from prep.engine.sources import Source, follow_source, inputs_of, origin_of, source_options
+from prep.engine.sources import First, Source, follow_source, inputs_of, origin_of, source_options
 from prep.phrases.fallback import unusable
 from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules.decompose import RULES_VERSION
@@ -48,6 +48,7 @@ def run_phrases(
     store: Store,
     *,
     splits: Collection[str] | None = None,
+    limit: int | None = None,
     cache: str | Path | None = None,
     replace: bool = False,
     keep_missing: bool = False,
@@ -59,26 +60,28 @@ def run_phrases(
 ) -> list[Summary]:
     """Decompose every expression of ``sources`` that has no row yet; one summary per source.
 
-    ``stage`` runs a model; None selects the rules. ``cache`` is a folder of answers that several stores share
-    (default: inside the store). Rows that a source no longer has are set aside, unless ``keep_missing``.
-    ``count`` iterates the expressions beforehand, so that progress has a total. One engine serves all
-    sources. Raises :class:`~prep.errors.PrepError` if the stage was started with other settings and
-    ``replace`` is not given, and for a split that does not exist.
+    ``stage`` runs a model; None selects the rules. With ``limit``, only the first so many expressions of all
+    sources together are. ``cache`` is a folder of answers that several stores share (default: inside the
+    store). Rows that a source no longer has are set aside, unless ``keep_missing``. ``count`` iterates the
+    expressions beforehand, so that progress has a total. One engine serves all sources. Raises
+    :class:`~prep.errors.PrepError` if the stage was started with other settings and ``replace`` is not given,
+    and for a split that does not exist.
     """
     run: Callable[..., Summary] = run_rules
     if stage is not None:
         run = partial(run_llm, cache=store.cache_uri if cache is None else cache, keep_raw=keep_raw)
     settings, origins = phrase_settings(stage), [origin_of(source) for source in sources]
-    summaries = []
+    summaries, first = [], First(limit)
     try:
         with (
             store.stage("phrases").writer(settings, replace=replace, inputs=inputs_of(origins)) as writer,
             Engine[Any](stage or RulesStage(), workers=workers, ray_address=ray_address) as engine,
         ):
             for source, origin in zip(sources, origins, strict=True):
-                expressions = source.expressions(splits)
+                expressions = first.of(source.expressions(splits))
                 followed = follow_source(writer, origin, partial(_entries, source), keep_missing=keep_missing)
-                options = source_options(writer, origin, splits, source.expressions if count else None)
+                counted = source.expressions if count else None
+                options = source_options(writer, origin, splits, counted, first.left)
                 summary = run(expressions, engine=engine, writer=writer, arguments=arguments, **options)
                 summary.extra.update(followed)
                 summary.extra["fields of the input that are not used"] = _unused(source)

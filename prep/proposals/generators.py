@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
-from prep.images import decode, read_bytes
+from prep.images import as_pixels
 from prep.proposals.select import Selection, select
 from prep.records import Proposal
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 NAMES = ("sam", "segments", "hf:<id or folder>")
 
@@ -73,21 +76,22 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
 
 
 def propose(
-    images: Sequence[npt.NDArray[np.uint8] | str | Path],
+    images: Sequence[npt.NDArray[np.uint8] | str | Path | Image.Image],
     generator: str | Generator = "segments",
     selection: Selection | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[list[Proposal]]:
-    """The masks of each image (an H x W x 3 RGB array or a file path), without a store.
+    """The masks of each image (a file path, a Pillow image or an H x W x 3 RGB array), without a store.
 
     ``generator`` is a name for :func:`build`, with its ``options``, or an open generator; ``selection``
-    filters its masks (None: keep all). Raises :class:`prep.images.UnreadableImage` if a file cannot
-    be decoded.
+    filters its masks (None: keep all).
+
+    :raises PrepError: if an image cannot be used, or the generator is unknown or lacks its weights.
     """
+    pixels = [as_pixels(image) for image in images]
     if isinstance(generator, str):
         generator = build(generator, options)
         generator.open()
-    pixels = [decode(read_bytes(i).data) if isinstance(i, str | Path) else i for i in images]
     found = generator.propose(pixels)
     chosen = selection or Selection()
     return [select(masks, chosen, *image.shape[:2]) for masks, image in zip(found, pixels, strict=True)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from prep.cache.keys import fingerprint, stat_key
 from prep.cache.schema import PROPOSALS
+from prep.cache.shards import read_shard
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.images import UnreadableImage, decode, read_image_file
@@ -22,6 +23,9 @@ from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef
+
+if TYPE_CHECKING:
+    from prep.cache.files import Files
 
 # A row, the stat key of its file, and the reasons why masks were left out.
 Loaded = tuple[dict[str, Any], str | None, list[str]]
@@ -90,6 +94,37 @@ class ImportStage:
                 "Give the masks of these images; docs/proposals.md says how they are matched.",
             )
         return f"{total - used:,} of {total:,} {what} belong to no image of the run" if used < total else ""
+
+    def stale(
+        self, files: Files, shards: Sequence[str], refs: Mapping[str, ImageRef]
+    ) -> dict[str, dict[int, str]]:
+        """The rows of a table that the source would now make otherwise: shard -> row number -> image.
+
+        Only those of ``refs`` (by image) are compared. A COCO file that has changed has other settings.
+        """
+        found: dict[str, dict[int, str]] = {}
+        columns = ["image", "height", "width", "key", "error"]
+        for shard in shards if self.layout != "coco" else ():
+            rows = read_shard(files, shard, columns).to_pylist()
+            changed = {
+                at: row["image"]
+                for at, row in enumerate(rows)
+                if row["image"] in refs and self._differs(refs[row["image"]], row)
+            }
+            if changed:
+                found[shard] = changed
+        return found
+
+    def _differs(self, ref: ImageRef, row: Mapping[str, Any]) -> bool:
+        if row["error"] is not None:
+            return bool(self._row(ref)[0]["error"] != row["error"])
+        height, width = row["height"], row["width"]
+        try:
+            found, _ = self._masks.masks(ref, height, width)
+        except BadMasks:
+            return True
+        made = answer(select(found, self.selection, height, width), height, width)
+        return bool(masks_key(self.key, made.masks) != row["key"])
 
     def open(self) -> None:
         """Read the results file or list the folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from prep.cache.answers import AnswerCache
+from prep.cache.files import Files
 from prep.cache.keys import fingerprint
 from prep.cache.rewrite import cut_rows
 from prep.cache.schema import PROPOSALS
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, run_stage
-from prep.engine.sources import Source, follow_source, inputs_of, origin_of, source_options
+from prep.engine.sources import First, Source, follow_source, inputs_of, origin_of, source_options
 from prep.errors import PrepError
 from prep.proposals.rows import Answer, content_key
 from prep.proposals.sam.fidelity import ExactnessStats
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from prep.records import ImageRef
 
 REASONS = 5  # of what was left out, at most so many are shown
+
+Stale = Callable[[Files, Sequence[str]], dict[str, dict[int, str]]]
 
 
 class Images(Source, Protocol):
@@ -124,6 +127,7 @@ def run_proposals(
     store: Store,
     *,
     splits: Collection[str] | None = None,
+    limit: int | None = None,
     cache: str | Path | None = None,
     replace: bool = False,
     keep_missing: bool = False,
@@ -132,18 +136,22 @@ def run_proposals(
     ray_address: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     count: bool = False,
+    stale: Stale | None = None,
 ) -> list[Summary]:
     """Generate masks for every image of ``sources`` without a row in the store; one summary per source.
+
+    ``limit``: only for the first so many images, over all sources.
 
     The row of an image whose bytes have changed is made again (``summary.extra["changed"]`` counts them); a
     file is read again only if its size or modification time has changed. ``cache`` is a cache folder that
     several stores can share (default: inside the store). ``count`` counts the images first, so that progress
-    has a total. Rows of images that a source no longer has are set aside, unless ``keep_missing``. Raises
+    has a total. Rows of images that a source no longer has are set aside, unless ``keep_missing``. The rows
+    that ``stale`` finds in the table (shard -> row number -> image) are made again too. Raises
     :class:`~prep.errors.PrepError` for other settings without ``replace``, and for a source without images.
     """
     settings, where = stage.settings(), store.cache_uri if cache is None else cache
     stage.answers = _cached_answers(stage, settings, where)
-    origins, summaries = [origin_of(source) for source in sources], []
+    origins, summaries, first = [origin_of(source) for source in sources], [], First(limit)
     with (
         store.stage("proposals").writer(
             settings, replace=replace, cache=where, share=cache is not None, inputs=inputs_of(origins)
@@ -151,27 +159,25 @@ def run_proposals(
         Engine(stage, workers=workers, ray_address=ray_address) as engine,
         open_seen(where) as seen,
     ):
-        retired = _retire_changed(sources, splits, writer, seen)
+        retired = _retire_changed(sources, splits, limit, writer, seen) | _retire(stale, writer)
         for source, origin in zip(sources, origins, strict=True):
             told = _Told(seen, retired)
             followed = follow_source(writer, origin, partial(_entries, source), keep_missing=keep_missing)
-            summary = run_stage(
-                engine,
-                _images(source, splits),
-                key=lambda ref: ref.image,
-                writer=writer,
-                unit_size=unit_size,
-                work=told,
-                arguments=arguments,
-                **source_options(writer, origin, splits, source.images if count else None),
-            )
+            options = source_options(writer, origin, splits, source.images if count else None, first.left)
+            images = _images(source, splits, first)
+            options |= {"writer": writer, "unit_size": unit_size, "work": told, "arguments": arguments}
+            summary = run_stage(engine, images, key=lambda ref: ref.image, **options)
             summary.extra.update({**told.extra(source), **followed})
             summaries.append(summary)
     return summaries
 
 
 def _retire_changed(
-    sources: Collection[Images], splits: Collection[str] | None, writer: StageWriter, seen: AnswerCache
+    sources: Collection[Images],
+    splits: Collection[str] | None,
+    limit: int | None,
+    writer: StageWriter,
+    seen: AnswerCache,
 ) -> set[str]:
     """Remove the rows of images in ``sources`` whose bytes have changed; return the names of these images."""
     retired: set[str] = set()
@@ -180,8 +186,10 @@ def _retire_changed(
         names = {image for rows in changed.values() for image in rows.values()}
         if not names:
             continue
-        mine = [source for source in sources if source.root == root]
-        here = {ref.image for source in mine for ref in source.images(splits) if ref.image in names}
+        first, here = First(limit), set[str]()
+        for source in sources:
+            wanted = {ref.image for ref in first.of(source.images(splits))}
+            here |= wanted & names if source.root == root else set()
         mine_only = {
             shard: {row: image for row, image in rows.items() if image in here}
             for shard, rows in changed.items()
@@ -192,18 +200,27 @@ def _retire_changed(
     return retired
 
 
+def _retire(stale: Stale | None, writer: StageWriter) -> set[str]:
+    """Remove the rows that ``stale`` finds; return the names of their images."""
+    outdated = stale(writer.files, list(writer.manifest.shards)) if stale is not None else {}
+    cut_rows(writer, {shard: set(rows) for shard, rows in outdated.items()})
+    return {image for rows in outdated.values() for image in rows.values()}
+
+
 def _entries(source: Images) -> Iterator[Entry]:
     """Every image of a source, as the rows must agree with it."""
     for ref in source.images():
         yield ref.image, {"image_id": ref.image_id}, ref.problem or None
 
 
-def _images(source: Images, splits: Collection[str] | None) -> Iterator[ImageRef]:
-    """The images of a source; PrepError if it has none or none of their folders exists.
+def _images(source: Images, splits: Collection[str] | None, first: First) -> Iterator[ImageRef]:
+    """The ``first`` images of a source; PrepError if it has none or none of their folders exists.
 
     Every row would then be an error. An image whose folder is missing is an error row beside the others.
     """
-    images, lost, missing = source.images(splits), [], set[Path]()
+    if first.left == 0:
+        return
+    images, lost, missing = first.of(source.images(splits)), [], set[Path]()
     for ref in images:
         lost.append(ref)
         folder = Path(ref.path).parent

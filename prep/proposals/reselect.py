@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def run_narrow(
     """
     reader = source.stage("proposals").reader()
     if not reader.exists:
-        remedy = f"Run: pcnet-prep sam --out {source.uri}"
+        remedy = f"Run: pcnet-prep sam --out {shlex.quote(source.uri)}"
         raise PrepError(f"{source.uri} has no proposals.", remedy)
     if source.uri == store.uri:
         raise PrepError(f"--from and --out are the same store, {store.uri}.", "Set --out to another store.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,7 +139,7 @@ def check_images(reader: StageReader, root: Path, images: Sequence[str]) -> None
                 raise PrepError(
                     f"{root / image} is not the image that {reader.stage.files.uri} has masks of: those were "
                     f"made of {known}.",
-                    f"Make a store of its own: pcnet-prep sam --images {root} --out OTHER",
+                    f"Make a store of its own: pcnet-prep sam --images {shlex.quote(str(root))} --out OTHER",
                 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count, groupby
@@ -40,7 +41,7 @@ class Exported:
     """The result of an export, and what the released tree cannot represent.
 
     ``ranked_by`` is ``scores`` or, if the store has none, ``area``. ``notes`` counts, by reason, what was
-    filled in or left out.
+    filled in or left out. ``failed`` counts the sentences of which the phrases or the image have an error.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Exported:
     sentences: int = 0
     images: int = 0
     ranked_by: str = "area"
+    failed: int = 0
     notes: dict[str, int] = field(default_factory=dict)
 
     def note(self, reason: str, number: int = 1) -> None:
@@ -72,7 +74,7 @@ def export_official(
     """
     done = Exported(out / "refer" / dataset.name)
     references = _references(dataset, splits)
-    phrases = _phrases(store, dataset)
+    phrases = _phrases(store, dataset, references)
     for folder in (done.folder / PHRASES_FOLDER, done.folder / MASKS_FOLDER):
         folder.mkdir(parents=True, exist_ok=True)
     names = _json_names(dataset, references, done)
@@ -81,7 +83,9 @@ def export_official(
         for name in names[ref_id]:
             write_whole(done.folder / PHRASES_FOLDER / f"{name}.json", text.encode("utf-8"))
     done.refs, done.sentences = len(references), sum(map(len, references.values()))
-    _masks_and_candidates(store, dataset, references, side, done)
+    unreadable = _masks_and_candidates(store, dataset, references, side, done)
+    every = [one for sentences in references.values() for one in sentences]
+    done.failed = sum(not phrases[one.row_id] or one.image in unreadable for one in every)
     return done
 
 
@@ -98,14 +102,21 @@ def _references(dataset: Dataset, splits: Collection[str] | None) -> dict[int, l
     return found
 
 
-def _phrases(store: Store, dataset: Dataset) -> dict[str, list[str]]:
-    """row_id -> the phrases of one dataset; rows with an error have none."""
+def _phrases(store: Store, dataset: Dataset, references: dict[int, list[Expression]]) -> dict[str, list[str]]:
+    """row_id -> the phrases of one dataset; rows with an error have none. PrepError for one without a row."""
     import pyarrow.compute as pc
 
     chosen = (pc.field("dataset") == dataset.name) & (pc.field("split_by") == dataset.split_by)
     reader = store.require_table("phrases", "pcnet-prep phrases")
     table = reader.read(["row_id", "phrases"], chosen)
-    return dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+    found = dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+    for sentence in (one for sentences in references.values() for one in sentences):
+        if sentence.row_id not in found:
+            raise PrepError(
+                f"Ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store.",
+                f"Run: pcnet-prep phrases {dataset.flags} --out {shlex.quote(store.uri)}",
+            )
+    return found
 
 
 def _sentences(
@@ -114,11 +125,6 @@ def _sentences(
     """sent_id -> five phrases, in the order of the sentences: the released class ignores the keys."""
     filled: dict[str, list[str]] = {}
     for number, sentence in enumerate(sentences):
-        if sentence.row_id not in phrases:
-            raise PrepError(
-                f"Ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store.",
-                f"Run pcnet-prep phrases --dataset {sentence.dataset} --split-by {sentence.split_by} first.",
-            )
         own = phrases[sentence.row_id]
         if not own:
             done.note("sentences whose phrases failed: the sentence itself is written")
@@ -179,7 +185,9 @@ def _google_ids(dataset: Dataset, references: dict[int, list[Expression]]) -> di
 
 def _masks_and_candidates(
     store: Store, dataset: Dataset, references: dict[int, list[Expression]], side: int | None, done: Exported
-) -> None:
+) -> set[str]:
+    """Write them; returns the images that could not be read."""
+    unreadable = set()
     wanted: dict[str, list[int]] = {}
     for ref_id, sentences in references.items():
         if sentences[0].image is None:
@@ -192,19 +200,25 @@ def _masks_and_candidates(
     with progress("masks", len(wanted)) as bar:
         for row in _proposal_rows(store, set(wanted)):
             stem = PurePosixPath(row["image"]).stem
+            if row["status"] == "error":
+                unreadable.add(row["image"])
+                done.note("images that could not be read: their masks are empty")
             kept = _kept(row, done)
             save_array(done.folder / MASKS_FOLDER / f"{stem}.npy", _array(row, kept, side))
             for ref_id in wanted.pop(row["image"]):
-                ranks = [_ranking(row, kept, sentence, scores, done) for sentence in references[ref_id]]
+                ranks = [
+                    _ranking(row, kept, sentence, scores, store.uri, done) for sentence in references[ref_id]
+                ]
                 candidates[ref_id] = _candidate(f"{stem}.npy", ranks, len(kept))
             done.images += 1
             bar.update(done.images)
     if wanted:
         raise PrepError(
             f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}.",
-            "Run pcnet-prep sam first.",
+            f"Run: pcnet-prep sam {dataset.flags} --out {shlex.quote(store.uri)}",
         )
     save_object(done.folder / candidates_file(dataset.split_by), candidates)
+    return unreadable
 
 
 def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]]:
@@ -219,7 +233,7 @@ def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]
 
 def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
     reader = store.require_table("proposals", "pcnet-prep sam")
-    for batch in reader.batches(["image", "height", "width", "masks", "key"]):
+    for batch in reader.batches(["image", "height", "width", "masks", "key", "status"]):
         for at, image in enumerate(batch.column(0).to_pylist()):
             if image in wanted:
                 yield batch.slice(at, 1).to_pylist()[0]
@@ -266,6 +280,7 @@ def _ranking(
     kept: list[int],
     sentence: Expression,
     scores: dict[str, tuple[str, list[float]]],
+    store: str,
     done: Exported,
 ) -> npt.NDArray[np.float32]:
     """(40,) scores, higher is better; padding is below every mask."""
@@ -273,7 +288,7 @@ def _ranking(
         key, values = scores[sentence.row_id]
         if key != row["key"] or len(values) != len(row["masks"]):
             problem = f"{row['image']}: the scores belong to other proposals than the store's."
-            raise PrepError(problem, "Run pcnet-prep score again.")
+            raise PrepError(problem, f"Run: pcnet-prep score --out {shlex.quote(store)}")
     else:
         done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)
         pixels = (row["height"] or 1) * (row["width"] or 1)

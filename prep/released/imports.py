@@ -1,36 +1,40 @@
-"""Reads the released PCNet tree into a store: its phrases, and its ranked proposals as scores."""
+"""Reads the phrases of the released PCNet tree into a store."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
-from itertools import groupby
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterator, Mapping
+from itertools import groupby, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from prep.cache.keys import canonical_json
+from prep.cache.rewrite import cut_rows
+from prep.cache.shards import read_shard
 from prep.datasets.identity import clean_text
 from prep.datasets.object_npy import load_object_npy
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
+from prep.engine.sources import follow_source, inputs_of, origin_of
 from prep.errors import PrepError
 from prep.inputs import read_plain
 from prep.phrases.checks import violations
 from prep.phrases.stage import row
 from prep.records import Expression, PhraseSet
-from prep.released.tree import MASKS_FOLDER, PHRASES, PHRASES_FOLDER, UMD_TO_GOOGLE, candidates_file, once
+from prep.released.tree import PHRASES, PHRASES_FOLDER, UMD_TO_GOOGLE, once
 from prep.stage import Resources
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from prep.cache.store import StageReader, Store
+    from prep.cache.follow import Entry
+    from prep.cache.store import Store
+    from prep.cache.writer import StageWriter
     from prep.datasets.catalogue import Dataset
 
 SOURCE = "import"
+UNIT = 512
 MAX_TEXT = 1 << 24  # bytes of the phrases of one reference
 
 
@@ -118,24 +122,57 @@ def import_phrases(
     *,
     splits: Collection[str] | None = None,
     replace: bool = False,
+    keep_missing: bool = False,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Import the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``."""
+    """Import the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``.
+
+    Rows whose file has changed are made again; those that the dataset no longer has are set aside, unless
+    ``keep_missing``.
+    """
     texts = folder / PHRASES_FOLDER
     if not texts.is_dir():
         raise PrepError(
             f"{folder} has no {PHRASES_FOLDER}.", "Give the folder that contains it, refer/<dataset>."
         )
-    settings = {"llm": SOURCE, "layout": "official"}
-    total = sum(1 for _ in dataset.expressions(splits))
-    with store.stage("phrases").writer(settings, replace=replace, inputs=dataset.inputs()) as writer:
-        return run_stage(
-            Engine(OfficialPhrases(texts)),
+    settings, origin = {"llm": SOURCE, "layout": "official"}, origin_of(dataset)
+    stage, total = OfficialPhrases(texts), sum(1 for _ in dataset.expressions(splits))
+    with store.stage("phrases").writer(settings, replace=replace, inputs=inputs_of([origin])) as writer:
+        followed = follow_source(writer, origin, lambda: _entries(dataset), keep_missing=keep_missing)
+        changed = _cut_changed(writer, stage, sentences(folder, dataset, splits))
+        summary = run_stage(
+            Engine(stage),
             sentences(folder, dataset, splits),
             key=lambda item: item.expression.row_id,
             writer=writer,
-            unit_size=512,
+            unit_size=UNIT,
             total=total,
+            arguments=arguments,
         )
+    summary.extra.update({**followed, "changed": changed})
+    return summary
+
+
+def _entries(dataset: Dataset) -> Iterator[Entry]:
+    """Every expression of the dataset, as the rows must agree with it."""
+    for one in dataset.expressions():
+        yield one.row_id, {"split": one.split, "image_id": one.image_id}, None
+
+
+def _cut_changed(writer: StageWriter, stage: OfficialPhrases, items: Iterator[Sentence]) -> int:
+    """Remove the rows that the tree's files would now make otherwise; returns their number."""
+    now: dict[str, tuple[str, str | None]] = {}
+    while writer.manifest.shards and (unit := list(islice(items, UNIT))):
+        made = stage.process(stage.load(unit)).select(["row_id", "key", "error"]).to_pylist()
+        now.update((row["row_id"], (row["key"], row["error"])) for row in made)
+    cut = {}
+    for shard in writer.manifest.shards:
+        rows = read_shard(writer.files, shard, ["row_id", "key", "error"]).to_pylist()
+        before = [(row["row_id"], (row["key"], row["error"])) for row in rows]
+        if stale := {at for at, (row_id, told) in enumerate(before) if now.get(row_id, told) != told}:
+            cut[shard] = stale
+    cut_rows(writer, cut)
+    return sum(map(len, cut.values()))
 
 
 def sentences(folder: Path, dataset: Dataset, splits: Collection[str] | None) -> Iterator[Sentence]:
@@ -153,88 +190,3 @@ def sentences(folder: Path, dataset: Dataset, splits: Collection[str] | None) ->
         sent_ids = tuple(one.sent_id for one in expressions)
         for place, expression in enumerate(expressions):
             yield Sentence(expression, file, sent_ids, place)
-
-
-def import_scores(folder: Path, dataset: Dataset, store: Store, *, replace: bool = False) -> int:
-    """Import the ranking of the released tree's candidates into ``store`` as scores; returns the number of
-    rows.
-
-    The proposals must already be in the store (``pcnet-prep import --layout official``). They are matched by
-    their masks, since a selection may have dropped or reordered them; masks that the store lacks are skipped.
-    """
-    candidates = load_object_npy(folder / candidates_file(dataset.split_by))
-    if not isinstance(candidates, dict):
-        raise PrepError(f"{candidates_file(dataset.split_by)} contains no dict of references.")
-    wanted: dict[str, list[Sentence]] = {}
-    for one in sentences(folder, dataset, None):
-        if one.expression.image and one.expression.ref_id in candidates and not one.expression.problem:
-            wanted.setdefault(one.expression.image, []).append(one)
-    written = 0
-    proposals = store.require_table("proposals", "pcnet-prep import --layout official")
-    settings = {"model": SOURCE, "layout": "official", "proposals": proposals.fingerprint}
-    with store.stage("scores").writer(settings, replace=replace) as writer:
-        for stored in _stored(proposals, set(wanted)):
-            order = _order(folder, stored)
-            table = _score_table(stored, order, wanted[stored["image"]], candidates)
-            if len(table):
-                writer.write(table)
-                written += len(table)
-    return written
-
-
-def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    for batch in proposals.batches(["image", "height", "width", "masks", "key", "status"]):
-        for at, image in enumerate(batch.column(0).to_pylist()):
-            if image in wanted:
-                values = batch.slice(at, 1).to_pylist()[0]
-                if values["status"] == "ok":
-                    yield values
-
-
-def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
-    """For every stored mask its index among the file's 40; empty if they are not the file's masks."""
-    from prep.masks import rle
-    from prep.proposals.mask_arrays import BadMasks, array_runs
-
-    path = folder / MASKS_FOLDER / f"{PurePosixPath(stored['image']).stem}.npy"
-    try:
-        masks = array_runs(path, stored["height"], stored["width"])
-    except BadMasks:
-        return []
-    places: dict[str, int] = {}
-    for place, runs in enumerate(masks):
-        places.setdefault(rle.compress(runs), place)
-    found = [places.get(mask["counts"], -1) for mask in stored["masks"]]
-    return [] if -1 in found else found
-
-
-def _score_table(
-    stored: dict[str, Any], order: list[int], texts: list[Sentence], candidates: dict[int, Any]
-) -> pa.Table:
-    import pyarrow as pa
-
-    from prep.cache.schema import SCORES
-
-    rows = []
-    for one in texts if order else []:
-        item = one.expression
-        ranks = candidates[item.ref_id or 0]["clip_score"]
-        if one.place >= len(ranks):
-            continue
-        rank = np.asarray(ranks[one.place], np.float32).ravel()
-        if max(order, default=0) >= len(rank):
-            continue
-        scores = [float(rank[place]) for place in order]
-        key = hashlib.sha256(canonical_json([item.row_id, stored["key"], scores]).encode()).hexdigest()
-        rows.append(
-            {
-                "row_id": item.row_id,
-                "split_by": item.split_by,
-                "image": item.image,
-                "scores": scores,
-                "proposals_key": stored["key"],
-                "model": SOURCE,
-                "key": key,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=SCORES)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import shlex
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.cache.follow import Entry, follow
-from prep.cache.rewrite import cut_rows
-from prep.cache.shards import read_shard
-from prep.cache.sources import Origin
+from prep.cache.score_rows import cut_remade, follow_expressions
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, run_stage
 from prep.errors import MissingInputError, PrepError
@@ -20,6 +19,8 @@ from prep.scores.stage import ImageTexts, ScoreStage, Text
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
     from prep.cache.writer import StageWriter
+
+NO_IMAGE = "no image"  # the one reason to skip an expression that is no error
 
 
 def run_scores(
@@ -35,60 +36,60 @@ def run_scores(
     workers: int = 1,
     ray_address: str | None = None,
     arguments: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Summary:
     """Score every expression of ``store`` against its image's proposals; images are found under ``root``.
 
     ``datasets`` and ``splits`` limit the expressions (None: all). Skipped and counted in the summary's
     ``extra["skipped"]``: expressions with an error or without an image, and those whose image could not be
     read by the proposals stage. If the masks of an image were regenerated, its scores are too. Scores of
-    expressions that the store no longer has are set aside, unless ``keep_missing``. Raises
-    :class:`~prep.errors.PrepError` for an image without a proposals row, and if the table was started with
-    another model or other proposals (unless ``replace``).
+    expressions that the store no longer has are set aside, unless ``keep_missing``. ``tell`` receives a line
+    about what there is to score before it begins. Raises :class:`~prep.errors.PrepError` for an image without
+    a proposals row, and if the table was started with another model or other proposals (unless ``replace``).
     """
     proposals = store.require_table("proposals", "pcnet-prep sam")
-    wanted, skipped = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
+    wanted, skipped = _expressions(store, datasets, splits)
     settings = score_settings(stage, store)
     with store.stage("scores").writer(settings, replace=replace) as writer:
-        followed = follow(writer, _origin(store), _entries(store), keep_missing=keep_missing).counts()
-        remade = _cut_remade(proposals, writer)
-        total = sum(map(len, wanted.values()))
+        followed = follow_expressions(store, writer, keep_missing=keep_missing)
+        remade = cut_remade(proposals, writer)
+        asked = _number(wanted)
         wanted = {image: todo for image, texts in wanted.items() if (todo := _not_done(texts, writer))}
-        left = sum(map(len, wanted.values()))
+        reused = asked - _number(wanted)
         _skip_unreadable(proposals, wanted, store.uri, skipped)
-        summary = Summary(stage="scores", where=writer.uri)
+        summary, left = Summary(stage="scores", where=writer.uri), _number(wanted)
+        if tell is not None:
+            tell(_intro(wanted, reused, skipped))
         if wanted:  # otherwise no run is recorded
+            items = _items(proposals, wanted, root)
+            options: dict[str, Any] = {"unit_size": unit_size, "total": left, "arguments": arguments}
             with Engine(stage, workers=workers, ray_address=ray_address) as engine:
-                summary = run_stage(
-                    engine,
-                    _items(proposals, wanted, root),
-                    key=lambda item: tuple(text.row_id for text in item.texts),
-                    writer=writer,
-                    unit_size=unit_size,
-                    total=sum(map(len, wanted.values())),
-                    arguments=arguments,
-                )
-    summary.total, summary.reused = total, total - left
+                summary = run_stage(engine, items, key=_row_ids, writer=writer, **options)
+    summary.total, summary.reused = reused + left, reused
     summary.extra.update({"skipped": skipped, **followed, "scores of masks made again since": remade})
     return summary
 
 
+def _number(wanted: Mapping[str, list[Text]]) -> int:
+    return sum(map(len, wanted.values()))
+
+
+def _row_ids(item: ImageTexts) -> tuple[str, ...]:
+    return tuple(text.row_id for text in item.texts)
+
+
+def _intro(wanted: Mapping[str, list[Text]], reused: int, skipped: Mapping[str, int]) -> str:
+    """What there is to score, in one line."""
+    left = "".join(f", {count:,} left out: {why}" for why, count in sorted(skipped.items()))
+    before = f", {reused:,} have scores" if reused else ""
+    return f"{_number(wanted):,} expressions and {len(wanted):,} images{before}{left}"
+
+
 def _skip_unreadable(
-    proposals: StageReader, wanted: dict[str, list[Text]], uri: str, skipped: dict[str, int]
+    proposals: StageReader, wanted: dict[str, list[Text]], uri: str, skipped: Counter[str]
 ) -> None:
     for image in _unreadable(proposals, wanted, uri):
-        _count(skipped, "image could not be read", len(wanted.pop(image)))
-
-
-def _origin(store: Store) -> Origin:
-    """Scores are made of the expressions in the store, wherever it is."""
-    return Origin("phrases", ("", ""), store.uri, store.uri)
-
-
-def _entries(store: Store) -> Iterator[Entry]:
-    """The expressions that may have scores."""
-    for batch in store.stage("phrases").reader().batches(["row_id"]):
-        for row_id in batch.column(0).to_pylist():
-            yield row_id, {}, None
+        skipped["image could not be read"] += len(wanted.pop(image))
 
 
 def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
@@ -101,18 +102,19 @@ def score_keys(
 ) -> list[str]:
     """The keys of the rows that :func:`run_scores` would write; raises the same errors."""
     proposals = store.require_table("proposals", "pcnet-prep sam")
-    wanted, _ = _expressions(store.require_table("phrases", "pcnet-prep phrases"), datasets, splits)
+    wanted, _ = _expressions(store, datasets, splits)
     for image in _unreadable(proposals, wanted, store.uri):
         del wanted[image]
     return [text.row_id for texts in wanted.values() for text in texts]
 
 
 def _expressions(
-    reader: StageReader, datasets: Collection[str] | None, splits: Collection[str] | None
-) -> tuple[dict[str, list[Text]], dict[str, int]]:
+    store: Store, datasets: Collection[str] | None, splits: Collection[str] | None
+) -> tuple[dict[str, list[Text]], Counter[str]]:
     """Image -> its expressions, and the number of skipped ones per reason."""
+    reader = store.require_table("phrases", "pcnet-prep phrases")
     wanted: dict[str, list[Text]] = {}
-    skipped: dict[str, int] = {}
+    skipped = Counter[str]()
     columns = ["row_id", "split_by", "image", "expression", "status", "dataset", "split"]
     for batch in reader.batches(columns):
         for row in batch.to_pylist():
@@ -121,35 +123,19 @@ def _expressions(
             if splits is not None and not in_splits(row["split"], splits):
                 continue
             if row["status"] == "error":
-                _count(skipped, "phrases have an error")
+                skipped["phrases have an error"] += 1
             elif not row["image"]:
-                _count(skipped, "no image")
+                skipped[NO_IMAGE] += 1
             else:
                 text = Text(row["row_id"], row["split_by"], row["expression"])
                 wanted.setdefault(row["image"], []).append(text)
     if not wanted:
+        why = "".join(f"; {count:,} expressions: {reason}" for reason, count in skipped.items())
         raise PrepError(
-            f"There is nothing to score in dataset {_names(datasets)}, split {_names(splits)}; skipped: "
-            f"{skipped}.",
-            "Run `pcnet-prep status` to see what the store contains.",
+            f"There is nothing to score in dataset {_names(datasets)}, split {_names(splits)}{why}.",
+            f"Run `pcnet-prep status {shlex.quote(store.uri)}` to see what the store contains.",
         )
     return wanted, skipped
-
-
-def _cut_remade(proposals: StageReader, writer: StageWriter) -> int:
-    """Remove the scores of masks that have since been regenerated; returns their number."""
-    keys: dict[str, str] = {}
-    for batch in proposals.batches(["image", "key"]):
-        keys.update(zip(batch["image"].to_pylist(), batch["key"].to_pylist(), strict=True))
-    cut = {}
-    for shard in writer.manifest.shards:
-        table = read_shard(writer.files, shard, ["image", "proposals_key"])
-        rows = zip(table["image"].to_pylist(), table["proposals_key"].to_pylist(), strict=True)
-        stale = {row for row, (image, key) in enumerate(rows) if keys.get(image, key) != key}
-        if stale:
-            cut[shard] = stale
-    cut_rows(writer, cut)
-    return sum(map(len, cut.values()))
 
 
 def _not_done(texts: list[Text], writer: StageWriter) -> list[Text]:
@@ -168,7 +154,7 @@ def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> 
     if missing:
         raise MissingInputError(
             f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}.",
-            f"Generate them first: pcnet-prep sam --out {uri}",
+            f"Generate them first: pcnet-prep sam --out {shlex.quote(uri)}",
         )
     return unreadable
 
@@ -197,10 +183,6 @@ def _items(proposals: StageReader, wanted: Mapping[str, list[Text]], root: Path)
                 proposals_key=values["key"],
                 texts=tuple(wanted[image]),
             )
-
-
-def _count(reasons: dict[str, int], reason: str, number: int = 1) -> None:
-    reasons[reason] = reasons.get(reason, 0) + number
 
 
 def _names(values: Collection[str] | None) -> str:

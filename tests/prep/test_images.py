@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prep import images
-from prep.images import UnreadableImage, check_name, decode, read_bytes
+from prep.errors import PrepError
+from prep.images import UnreadableImage, as_pixels, check_name, decode, read_bytes
 
 GRADIENT = np.add.outer(np.arange(6) * 30, np.arange(9) * 10).astype(np.uint8)
 
@@ -369,3 +370,34 @@ def test_sixteen_bits_need_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2000 * 2000 * 12
+
+
+def test_a_file_a_pillow_image_and_an_array_are_the_same_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        for image in (tmp_path / "a.png", str(tmp_path / "a.png"), opened, pixels, pixels[::-1][::-1]):
+            assert np.array_equal(as_pixels(image), pixels)
+    grey = as_pixels(pixels[..., 0])
+    assert grey.shape == (6, 9, 3)
+    assert (grey == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\)"),
+        (np.zeros((4, 5, 3), np.float32), "float32"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"\(2, 4, 5, 3\)"),
+        (b"bytes", "bytes"),
+        (None, "NoneType"),
+        ("no/such.png", r"no/such\.png: file not found"),
+        (Path(__file__), "test_images.py: not an image"),
+        (Image.new("F", (3, 3)), "float samples"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_words(image: object, said: str) -> None:
+    with pytest.raises(PrepError, match=said) as error:
+        as_pixels(image)  # type: ignore[arg-type]
+    assert error.value.remedy

@@ -9,16 +9,19 @@ import os
 import random
 import re
 import ssl
+import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
+from prep.display import shown
 from prep.errors import PrepError
+from prep.phrases.engines.deadline import Timed
 from prep.phrases.models import NO_MODEL_NEEDED, URL_VARIABLE
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -27,6 +30,7 @@ ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 # For a whole request, from the connection to the last byte.
 DEADLINE_SECONDS = 180.0
+NOTICE_SECONDS = 10.0
 MAX_BODY = 1 << 20
 # After so many responses in a row that did not end in time, the endpoint counts as one that does not respond.
 MAX_UNENDED = 64
@@ -103,7 +107,7 @@ class Client:
         self.stopped = threading.Event()
         self._head, question, self._query = url.partition("?")
         self._query = question + self._query
-        self._unended = 0
+        self._unended, self._said, self._lock = 0, -math.inf, threading.Lock()
         self._headers: dict[bytes | str, bytes | str] = {
             **dict.fromkeys(("Content-Type", "Accept"), "application/json"),
             "Accept-Encoding": "identity",
@@ -113,7 +117,7 @@ class Client:
             if not re.fullmatch("[!-~]+", key):  # the error of a header would show it
                 raise rejected_key(url, ValueError("it has characters that a header cannot have"))
             self._headers["Authorization"] = f"Bearer {key}"
-        self._time = _Timed()
+        self._time = Timed(DEADLINE_SECONDS)
         self._pool = httpcore.ConnectionPool(
             ssl.create_default_context(), max_connections=None, network_backend=self._time
         )
@@ -148,8 +152,10 @@ class Client:
                 if status not in _BUSY:
                     raise Refused(status, message)
                 wait = _retry_after(headers, wait)
-            if attempt + 1 < ATTEMPTS and self.stopped.wait(wait):
-                break
+            if attempt + 1 < ATTEMPTS:
+                self._notice(f"{trouble}; attempt {attempt + 2} of {ATTEMPTS} in {wait:.0f} s")
+                if self.stopped.wait(wait):
+                    break
         raise self._away(f"{ATTEMPTS} attempts; the last: {trouble}")
 
     def _send(
@@ -178,71 +184,21 @@ class Client:
         self._unended = 0
         return status, response.headers, data
 
+    def _notice(self, trouble: str) -> None:
+        """Say for what a command waits, for all threads together at most every :data:`NOTICE_SECONDS`."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < NOTICE_SECONDS:
+                return
+            self._said = now
+        print(shown(f"Waiting for {self._head}: {trouble}."), file=sys.stderr, flush=True)
+
     def _away(self, what: str) -> PrepError:
         return PrepError(
             f"{self._head} does not respond ({what}).",
             "Committed answers are kept: run the same command again when the endpoint is back. "
             f"{NO_MODEL_NEEDED}",
         )
-
-
-class _Timed(httpcore.NetworkBackend):
-    """Connections that end when the request of this thread has to: ``start`` sets the time."""
-
-    def __init__(self) -> None:
-        self._plain = httpcore.SyncBackend()
-        self._request = threading.local()
-
-    def start(self) -> None:
-        """Begin the request of this thread."""
-        self._request.end, self._request.heard = time.monotonic() + DEADLINE_SECONDS, False
-
-    def heard(self) -> bool:
-        """Whether a byte of the response has arrived."""
-        return bool(self._request.heard)
-
-    def hear(self, data: bytes) -> bytes:
-        """``data``, which arrived for the request of this thread."""
-        self._request.heard = self._request.heard or bool(data)
-        return data
-
-    def left(self) -> float:
-        """The seconds left for the request; at least a moment, as 0 would mean no limit."""
-        end: float = self._request.end
-        return max(1e-3, end - time.monotonic())
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._plain.connect_tcp(host, port, self.left(), local_address, socket_options)
-        return _Stream(stream, self)
-
-
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, time: _Timed) -> None:
-        self._stream, self._time = stream, time
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._time.hear(self._stream.read(max_bytes, self._time.left()))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._time.left())
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._time.left()), self._time)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 def _json(data: bytes) -> dict[str, Any]:

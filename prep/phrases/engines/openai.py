@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from prep.errors import PrepError
@@ -15,6 +15,7 @@ from prep.phrases.engines.base import (
     quoted_answer,
     whole_lines,
 )
+from prep.phrases.engines.daemon_pool import DaemonPool
 from prep.phrases.engines.endpoint import FIRST_WAIT, Client, Refused, may_get_key, rejected_key
 from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
@@ -64,7 +65,7 @@ class OpenAIStage:
         self.first_wait = first_wait
         self.send_key = may_get_key(model.url, named)
         self.resources = resources or Resources()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: DaemonPool | None = None
         self._client: Client | None = None
         self._limit = "max_tokens"
 
@@ -85,8 +86,9 @@ class OpenAIStage:
         if self._pool is not None:
             return
         client = Client(self.model.url, self.first_wait, send_key=self.send_key)
-        try:
-            listed = client.request("GET", "/models", None)
+        pool = DaemonPool(self.concurrency, "openai")
+        try:  # in a thread: the look-up of a name cannot be interrupted
+            listed = pool.submit(client.request, "GET", "/models", None).result()
         except Refused as error:
             if error.status in (401, 403):
                 raise rejected_key(self.model.url, error) from error
@@ -103,14 +105,13 @@ class OpenAIStage:
                 f"{self.model.url} serves no model {self.model.source!r}.",
                 f"It serves {', '.join(names[:10])}: put one after the # of --llm. {NO_MODEL_NEEDED}",
             )
-        self._client = client
-        self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openai")
+        self._client, self._pool = client, pool
 
     def close(self) -> None:
         """Stop sending."""
         if self._client is not None and self._pool is not None:
             self._client.stopped.set()
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.close()
             self._client.close()
             self._pool = None
 

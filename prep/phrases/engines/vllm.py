@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prep.display import shown
+from prep.engine.chatter import chatter_to
 from prep.errors import PrepError
 from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
 from prep.phrases.engines.vllm_boot import VllmOptions
@@ -27,7 +31,8 @@ class VllmStage:
     ``load`` submits a unit's prompts to the engine and ``process`` waits for them, so the next unit already
     fills the batch while the last answers of one arrive. A first answer that fails the checks is retried
     under a JSON schema, in the same batch. If the engine process dies, a new one takes over the unanswered
-    requests. ``resources`` is what a worker occupies (:class:`prep.stage.Resources`).
+    requests. ``resources`` is what a worker occupies (:class:`prep.stage.Resources`); ``log`` takes what vLLM
+    prints.
     """
 
     def __init__(
@@ -38,12 +43,14 @@ class VllmStage:
         options: VllmOptions | None = None,
         *,
         resources: Resources | None = None,
+        log: Path | None = None,
     ) -> None:
         self.model = model
         self.prompt = prompt
         self.sampling = sampling or Sampling()
         self.options = options or VllmOptions()
         self.resources = resources or Resources()
+        self.log = log
         self.deaths = 0
         self._deaths_in_a_row = 0
         self._engine: Engine | None = None
@@ -62,8 +69,16 @@ class VllmStage:
 
     def open(self) -> None:
         """Load the model if it is not loaded. Raises PrepError if it cannot be loaded."""
-        if self._engine is None:
-            self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
+        if self._engine is not None:
+            return
+        where = "" if self.log is None else f"; its log is {self.log}"
+        print(
+            shown(f"Starting vLLM with {self.model.name} (about a minute){where}."),
+            file=sys.stderr,
+            flush=True,
+        )
+        with chatter_to(self.log) as log:
+            self._engine = Engine(self.model, self.prompt, self.sampling, self.options, log)
 
     @property
     def unit_size(self) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prep.errors import PrepError
@@ -109,9 +110,12 @@ def _environment(options: VllmOptions) -> None:
 
 
 def boot(
-    model: Model, arguments: dict[str, Any], options: VllmOptions, guard: Guard
+    model: Model, arguments: dict[str, Any], options: VllmOptions, guard: Guard, log: Path | None = None
 ) -> tuple[Any, list[Any]]:
-    """Create a ``vllm.LLM``; ``guard`` covers the processes it starts from the beginning."""
+    """Create a ``vllm.LLM``; ``guard`` covers the processes it starts from the beginning.
+
+    ``log`` is where its output goes, for the error.
+    """
     import multiprocessing
 
     _environment(options)
@@ -141,8 +145,8 @@ def boot(
         guard.release()
         raise PrepError(
             f"vLLM cannot load {model.source}: {_first_line(error).rstrip('.')}.",
-            "See the log above for the cause (memory, a gated download, an unknown architecture). "
-            f"{NO_MODEL_NEEDED}",
+            f"See {'the log above' if log is None else log} for the cause (memory, a gated download, an "
+            f"unknown architecture). {NO_MODEL_NEEDED}",
         ) from error
     finally:
         booted.set()

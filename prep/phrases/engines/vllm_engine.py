@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prep.phrases.engines.base import Answer, Sampling
@@ -38,12 +39,19 @@ class Batch:
 class Engine:
     """One vLLM engine, stepped by its own thread, the only one to access it once it runs."""
 
-    def __init__(self, model: Model, prompt: Prompt, sampling: Sampling, options: VllmOptions) -> None:
+    def __init__(
+        self,
+        model: Model,
+        prompt: Prompt,
+        sampling: Sampling,
+        options: VllmOptions,
+        log: Path | None = None,
+    ) -> None:
         model = unpacked(model)
         self.chat = load_chat(model, prompt)
         arguments = engine_arguments(model, len(self.chat.prefix), sampling, options)
         self._guard = Guard()
-        self.llm, children = boot(model, arguments, options, self._guard)
+        self.llm, children = boot(model, arguments, options, self._guard, log)
         self.max_model_len = int(self.llm.llm_engine.model_config.max_model_len)
         self.dead = self._closing = False
         self.cause = ""

@@ -115,6 +115,19 @@ def test_the_first_sentence_of_each_ref_is_the_released_protocol(checkpoint, pre
     assert {row["sent_id"] for row in first.rows} == set(lowest.values())
 
 
+@pytest.mark.parametrize("sentences", ["all", "first"])
+def test_a_limit_keeps_the_first_and_counts_the_others(checkpoint, prepared, sentences):
+    whole = run(checkpoint, prepared, sentences=sentences)
+    some = run(checkpoint, prepared, sentences=sentences, limit=2)
+    wanted = list(open_dataset(prepared.data, "refcoco").expressions(["val"]))
+    firsts = [one for n, one in enumerate(wanted) if one.ref_id not in {o.ref_id for o in wanted[:n]}]
+    order = [one.row_id for one in (wanted if sentences == "all" else firsts)]
+    assert {row["row_id"] for row in some.rows} == set(order[:2])
+    assert some.skipped == {"beyond --limit": len(order) - 2}
+    before = {row["row_id"]: row for row in whole.rows}
+    assert all(row["iou"] == pytest.approx(before[row["row_id"]]["iou"], abs=1e-3) for row in some.rows)
+
+
 def test_files_are_written_as_a_segmentor_reads_them(checkpoint, prepared, tmp_path):
     folders = {"save_cam": tmp_path / "cam", "save_pseudo": tmp_path / "pseudo"}
     report = run(checkpoint, prepared, settings=EvalSettings(**folders), refine=True, out=tmp_path / "out")

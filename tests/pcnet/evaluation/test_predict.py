@@ -4,6 +4,7 @@ same.
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -19,7 +20,6 @@ from pcnet.metrics import peak
 from pcnet.model.pcnet import PCNet
 from pcnet.recipes import model_config, recipe
 from prep.errors import PrepError
-from prep.pages import pictures
 from prep.records import Proposal
 
 
@@ -76,20 +76,38 @@ def test_without_proposals_the_mask_is_the_thresholded_map(model, image):
 def test_the_files_hold_the_prediction(model, image, tmp_path):
     whole = np.ones((40, 60), bool)
     told = predict(model, image, "red circle", ["red circle"], [proposal(whole)], size=64)
-    paths = save(told, image, tmp_path / "out")
+    paths = save(told, tmp_path / "out")
     assert np.array_equal(np.asarray(Image.open(paths["mask"])) == 255, told.mask)
     written = json.loads(paths["json"].read_text())
     assert np.array_equal(coco.decode(written["mask"]).astype(bool), told.mask)
     assert (written["peak"]["y"], written["peak"]["x"]) == told.peak
     assert len(written["peaks_by_stage"]) == 3
-    panels = np.asarray(Image.open(paths["picture"]))
-    assert panels.shape == (40, 5 * 60 + 4 * 4, 3)
-    photo = np.asarray(Image.open(image))
-    assert np.array_equal(panels[:, :60], photo)
-    for stage, response in enumerate(told.stages, start=1):
-        drawn = pictures.draw_point(pictures.draw_response(photo, response), *peak(response))
-        assert np.array_equal(panels[:, stage * 64 : stage * 64 + 60], drawn)
-    assert (panels[1:-1, 257:-1] != photo[1:-1, 1:-1]).any(axis=2).mean() > 0.9  # the mask covers the image
+    assert np.array_equal(np.asarray(Image.open(paths["picture"])), told.picture())
+    assert {path.name for path in paths.values()} == {"mask.png", "stages.png", "prediction.json"}
+    numbered = save(told, tmp_path / "out", 12)
+    assert {path.name for path in numbered.values()} == {
+        "mask-012.png",
+        "stages-012.png",
+        "prediction-012.json",
+    }
+
+
+def test_a_prediction_shows_itself_in_a_notebook(model, image):
+    told = predict(model, image, "red circle", ["red circle"], size=64)
+    drawn = np.asarray(Image.open(io.BytesIO(told._repr_png_())))
+    assert np.array_equal(drawn, told.picture())
+    assert "'red circle'" in repr(told)
+    assert "array" not in repr(told)
+
+
+def test_the_same_image_as_file_array_and_pillow_image_is_grounded_alike(model, image):
+    pixels = np.asarray(Image.open(image))
+    found = [
+        predict(model, one, "red circle", size=64) for one in (image, str(image), pixels, Image.open(image))
+    ]
+    for one in found[1:]:
+        assert np.array_equal(one.stages, found[0].stages)
+    assert found[0].phrases == ("the circle", "the red circle")  # by the rules
 
 
 @pytest.mark.parametrize("phrases", [[], ["a"]])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pcnet.config import ClipSizes, ModelConfig
-from pcnet.model.encoders import ClipEncoder, TinyEncoder, build_encoder, clip_text
+from pcnet.model.clip_text import clip_text
+from pcnet.model.encoders import ClipEncoder, TinyEncoder, build_encoder
 from prep.errors import PrepError
 
 SMALL = ClipSizes(48, 64, (1, 2, 1, 1), 8, 24, 64, 64, 2)

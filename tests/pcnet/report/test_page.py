@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,14 @@ from PIL import Image
 
 from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint, validator
 from pcnet.report.compare import Agreement, agreements, extremes, join
-from pcnet.report.page import ReportConfig, write_report
+from pcnet.report.page import ReportConfig, title, write_report
 from pcnet.report.runs import Evaluation, read_run, thinned
 from pcnet.training.trainer import TrainConfig, train
 from prep.datasets.catalogue import open_dataset
 from prep.errors import PrepError
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from browser import Browser, find_browser
+from browser import CUT_OFF, LOW_CONTRAST, Browser, find_browser
 
 HOSTILE = [
     "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">",
@@ -147,6 +148,60 @@ def test_a_long_log_is_averaged_evenly() -> None:
     assert curve.columns["rare"] == [7.0] + [None] * 9
 
 
+def _run(folder: Path) -> Path:
+    """A run's folder without any evaluation."""
+    folder.mkdir(parents=True)
+    (folder / "losses.csv").write_text("step,epoch,lr,total,seconds\n1,0,0.1,2.5,0.1\n")
+    (folder / "best.pt").write_bytes(b"")
+    trained = {"store": "my store", "data": "coco", "dataset": "refcoco", "split_by": None, "input": None}
+    (folder / "settings.json").write_text(json.dumps({"train": trained}))
+    return folder
+
+
+def test_evaluations_beside_a_run_are_found_by_their_checkpoint(tmp_path: Path) -> None:
+    run, other = _run(tmp_path / "run"), _run(tmp_path / "other")
+    rows = [_row("a", True, 0.5)]
+    for name, checkpoint in (
+        ("val", run / "best.pt"), ("deep/test", "/moved/run/best.pt"), ("theirs", other / "best.pt"),
+        ("gone", "/moved/run/step_5.pt"),
+    ):  # fmt: skip
+        settings = {"checkpoint": str(checkpoint), "dataset": "mine", "split": name}
+        _write(tmp_path / name, rows, settings=settings)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metrics.json").write_text("[")
+    (tmp_path / "broken" / "samples.parquet").write_bytes(b"")
+    assert sorted(read_run(run).evaluations) == ["mine deep/test", "mine val"]
+    assert sorted(read_run(other).evaluations) == ["mine theirs"]
+    # From the folder above, the evaluations are its own, and none is listed twice.
+    assert len(read_run(tmp_path / "deep").evaluations) == 1
+
+
+def test_a_run_without_an_evaluation_names_the_command_that_makes_one(tmp_path: Path, capsys) -> None:
+    from typer.testing import CliRunner
+
+    from cli import pcnet_app
+
+    run = _run(tmp_path / "my run")
+    done = CliRunner().invoke(pcnet_app, ["report", str(run)])
+    assert done.exit_code == 0, done.output
+    (line,) = (line for line in done.output.splitlines() if line.startswith("pcnet eval"))
+    words = shlex.split(line)
+    assert words[:4] == ["pcnet", "eval", "--checkpoint", str(run / "best.pt")]
+    options = dict(zip(words[2::2], words[3::2], strict=False))
+    assert (options["--store"], options["--data"], options["--dataset"]) == ("my store", "coco", "refcoco")
+    # The program's own parser takes the line: the first thing it misses is the store.
+    tried = CliRunner().invoke(pcnet_app, words[1:])
+    assert "No such option" not in tried.output
+    (run / "best.pt").unlink()
+    assert read_run(run).evaluate is None
+
+
+def test_the_title_names_the_runs(tmp_path: Path) -> None:
+    assert title([tmp_path / "refcoco"]) == "Run refcoco"
+    assert title([tmp_path / "a", tmp_path / "b"]) == "Runs a and b"
+    assert title([tmp_path / "x" / "run", tmp_path / "y" / "run"]) == "Runs x/run and y/run"
+
+
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(PrepError, match="is not a folder"):
         read_run(tmp_path / "none")
@@ -231,14 +286,15 @@ def _choose(page: Browser, name: str, label: str) -> str:
 
 
 def _clear(page: Browser) -> None:
-    page.run("[...document.querySelectorAll('#filters button')].at(-1).click()")
+    page.run("[...document.querySelectorAll('#filters > button')].at(-1).click()")
 
 
 def test_the_page_shows_both_runs_without_an_error_or_the_network(page: Browser, runs: Path) -> None:
     assert page.problems == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in page.requests)
     names = page.run("[...document.querySelectorAll('#curves h3')].map((h) => h.textContent)")
-    assert {"miou", "pointm", "total", "lr"} <= set(names)
+    assert {"mIoU", "PointM", "total loss", "learning rate"} <= set(names)
+    assert page.run("document.title") == "Runs short and long"
     assert page.run("document.querySelectorAll('#curves svg polyline').length") == 2 * len(names)
     cells = page.run(
         "[...document.querySelectorAll('#figures tbody tr:nth-child(-n+2)')].map((r) => r.innerText)"
@@ -255,7 +311,7 @@ def test_counts_of_who_hits_are_those_of_the_tables(page: Browser, runs: Path) -
     points = [{row["row_id"]: row["point"] for row in rows} for rows in tables]
     only = sum(points[1][row_id] and not hit for row_id, hit in points[0].items())
     _clear(page)
-    assert _choose(page, "hit", "only B hits") == f"{only:,} of {len(points[0]):,} expressions"
+    assert _choose(page, "hit", "only B hits").startswith(f"{only:,} of {len(points[0]):,} expressions")
     shown = page.run(
         "[...document.querySelectorAll('#agreement tbody tr:first-child td')].map((c) => c.textContent)"
     )
@@ -265,39 +321,102 @@ def test_counts_of_who_hits_are_those_of_the_tables(page: Browser, runs: Path) -
 
 def test_orders_put_the_extremes_first_and_cards_show_the_evidence(page: Browser, runs: Path) -> None:
     _clear(page)
-    _choose(page, "pictures", "with a picture")
-    _choose(page, "order", "best of B first")
     rows = pq.read_table(runs / "long/val/samples.parquet").to_pylist()
-    best = max(row["proposal_iou"] for row in rows)
-    badge = str(page.run("document.querySelector('#gallery .badge:nth-of-type(2)').textContent"))
-    assert badge.endswith(f"IoU {round(100 * best)}%")
+    for name, key, text in (
+        ("IoU of B", "proposal_iou", "IoU {}%"),
+        ("margin of B", "margin", "B margin {:.3f}"),
+    ):
+        for order, pick in (("lowest", min), ("highest", max)):
+            _choose(page, "order", f"{name}, {order} first")
+            value = pick(row[key] for row in rows if row[key] is not None)
+            shown = text.format(round(100 * value) if key == "proposal_iou" else value)
+            assert shown in page.run("document.querySelector('#gallery .row').textContent"), (name, order)
+    read = page.run("document.querySelector('#gallery .text').textContent")
+    phrases = next(row["phrases"] for row in rows if row["expression"] == read)
     captions = page.run(
         "[...document.querySelectorAll('#gallery article:first-child figcaption')].map((c) => c.textContent)"
     )
-    assert captions[:4] == ["A, stage 1", "A, stage 2", "A, stage 3", "A, prediction"]
-    assert captions[-1] == "ground truth"
-    _choose(page, "order", "worst of B first")
-    badge = str(page.run("document.querySelector('#gallery .badge:nth-of-type(2)').textContent"))
-    assert badge.endswith(f"IoU {round(100 * min(row['proposal_iou'] for row in rows))}%")
+    assert captions == [f"{who} {at + 1} {one}" for who in "AB" for at, one in enumerate(phrases)]
+    assert page.run("document.querySelectorAll('#gallery .view canvas').length") == page.run(
+        "document.querySelectorAll('#gallery article').length"
+    )
+    keys = page.run("[...document.querySelectorAll('.legend-line .key')].map((k) => k.textContent)")
+    assert keys == ["prediction of A", "prediction of B", "ground truth"]
     _clear(page)
 
 
-def test_curves_are_read_with_the_keyboard(page: Browser) -> None:
-    page.run(
-        "(() => { const c = document.querySelector('#curves svg'); c.focus();"
-        "c.dispatchEvent(new KeyboardEvent('keydown', {key: 'Home'})) })()"
-    )
+def test_curves_have_ticks_and_are_read_with_the_keyboard(page: Browser) -> None:
+    page.key("#curves svg", "Home")
     reading = str(page.run("document.querySelector('#curves .reading').textContent"))
     assert reading.startswith("step ")
     assert " A " in f" {reading}"
+    assert reading in page.run("document.getElementById('live').textContent")
+    total = (
+        "[...document.querySelectorAll('#curves .card')].find((c) => c.textContent.startsWith('total loss'))"
+    )
+    ticks = f"[...{total}.querySelectorAll('.ytick')].map((t) => [+t.textContent, parseFloat(t.style.top)])"
+    assert len(page.run(ticks)) >= 2
+    assert page.run(f"{total}.querySelectorAll('.xtick').length") >= 2
+    for log in (False, True):
+        places = page.run(ticks)
+        spots = [math.log(value) if log else value for value, _ in places]
+        slopes = {
+            round((places[at + 1][1] - places[at][1]) / (spots[at + 1] - spots[at]), 2)
+            for at in range(len(places) - 1)
+        }
+        assert max(slopes) - min(slopes) < 0.02 * abs(min(slopes)), places
+        page.run("document.querySelector('#scale button').click()")
+        page.wait(f"{total}.textContent.includes('log scale') === {json.dumps(not log)}")
 
 
-def test_narrow_and_dark_screens_show_it_whole(page: Browser, tmp_path: Path) -> None:
-    page.screenshot(tmp_path / "dark.png", dark=True, width=400, height=1200)
+def test_metrics_are_explained_where_they_stand(page: Browser) -> None:
+    names = page.run("[...document.querySelectorAll('#figures th .term')].map((t) => t.textContent)")
+    assert "PointM" in names
+    page.run(
+        "[...document.querySelectorAll('#figures th .term')].find((t) => t.textContent === 'PointM').focus()"
+    )
+    tip = str(page.run("document.getElementById('tip').textContent"))
+    assert "inside the true mask" in tip
+    assert page.run("document.activeElement.getAttribute('aria-describedby')") == "tip"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_every_text_can_be_read_on_any_screen(page: Browser, tmp_path: Path, width: int, dark: bool) -> None:
+    page.screenshot(tmp_path / "page.png", dark=dark, width=width)
+    corner = np.asarray(Image.open(tmp_path / "page.png").convert("L"))[0, 0]
+    assert corner < 60 if dark else corner > 200
+    assert page.run(LOW_CONTRAST) == []
+    assert page.run(CUT_OFF) == []
     assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
-    assert np.asarray(Image.open(tmp_path / "dark.png").convert("L"))[0, 0] < 60
-    page.screenshot(tmp_path / "light.png", width=1280, height=1200)
-    assert np.asarray(Image.open(tmp_path / "light.png").convert("L"))[0, 0] > 200
+    page.view()
+    assert page.problems == []
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_in_what_both_have(tmp_path: Path) -> None:
+    program = find_browser()
+    for name, column, more in (("a", "ras", {"oracle_miou": 9.0}), ("b", "iad", {"hit": 8.0})):
+        run = _run(tmp_path / name)
+        (run / "losses.csv").write_text(f"step,epoch,lr,{column},seconds\n1,0,0.1,2.5,0.1\n2,0,0.1,2,0.1\n")
+        groups = {"both": {"n": 1, "miou": 1.0}, name: {"n": 1, "miou": 1.0}}
+        settings = {"dataset": "mine", "split": "val"}
+        _write(run / "val", [_row("1" * 32, True, 0.5)], settings=settings, groups=groups, **more)
+    _write(
+        tmp_path / "a" / "test", [_row("2" * 32, True, 0.5)], settings={"dataset": "mine", "split": "test"}
+    )
+    write_report(ReportConfig([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html"))
+    with Browser(program) as browser:
+        browser.open(tmp_path / "page.html", "document.documentElement?.dataset.ready === 'yes'")
+        texts = "[...document.querySelectorAll('%s')].map((e) => e.textContent)"
+        assert browser.run(texts % "#curves h3") == ["learning rate"]
+        notes = "".join(browser.run(texts % "#curves > p"))
+        assert "Only A has: region-aware shrinking" in notes
+        assert "Only B has: instance-aware disambiguation" in notes
+        assert browser.run(texts % "#figures > .card:first-child thead th")[1:] == ["n", "mIoU"]
+        kinds = browser.run(texts % "#figures > .card:first-child tbody td:first-child")
+        assert kinds == ["all A", "all B", "both A", "both B"]
+        assert browser.run(texts % "#figures details summary") == ["Only A has: mine test"]
+        assert browser.problems == []
 
 
 @pytest.mark.slow
@@ -311,8 +430,8 @@ def test_hostile_text_stays_text_and_a_run_may_be_an_evaluation_alone(tmp_path: 
     with Browser(program) as browser:
         browser.open(tmp_path / "page.html", "document.documentElement?.dataset.ready === 'yes'")
         texts = browser.run("[...document.querySelectorAll('#gallery .text')].map((t) => t.firstChild.data)")
-        assert texts == HOSTILE
-        assert browser.run("document.title") == "Report on a training run"
+        assert texts == HOSTILE  # the lowest IoU first
+        assert browser.run("document.title") == "Run run"
         assert browser.run("document.querySelectorAll('#gallery script, #gallery img').length") == 0
         assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
         assert browser.problems == []

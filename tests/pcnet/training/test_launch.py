@@ -33,6 +33,7 @@ import signal, sys, time
 from pathlib import Path
 
 from pcnet.training import launch
+from prep.engine import child
 
 def stop(signum, frame):
     if sys.argv[2] == "polite":
@@ -41,9 +42,9 @@ def stop(signum, frame):
 
 if not launch.is_launched():
     sys.exit(launch.relaunch(2))
-launch.GRACE = 1.0
+child.GRACE = 1.0
 signal.signal(signal.SIGTERM, stop)
-launch.stop_with_launcher()
+child.stop_with_parent()
 Path(sys.argv[1], "started" + launch.os.environ["RANK"]).write_text(str(launch.os.getpid()))
 while True:
     time.sleep(0.1)

@@ -19,6 +19,7 @@ import torch
 
 from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import load_model, read_checkpoint
+from pcnet.training.setup import prepare
 from pcnet.training.trainer import TrainConfig, learning_rate, train
 from prep.cache.schema import SCORES
 from prep.cache.store import open_store
@@ -317,3 +318,65 @@ def test_a_run_of_an_old_version_goes_on_with_every_sentence(config, tmp_path):
     torch.save(saved, path)
     assert train(replace(config, recipe="paper", weights={}, steps=2)).steps == 2
     assert read_checkpoint(path)["training"]["config"]["epoch"] == "sentences"
+
+
+def test_a_finished_run_is_lengthened(config, tmp_path, capsys):
+    """At a constant rate as one long run, bit for bit; at a falling one, that it is not is said and kept."""
+    constant = replace(config, power=0.0, quiet=False)
+    long, cut = (replace(constant, out=str(tmp_path / name)) for name in ("long", "cut"))
+    train(replace(long, steps=9))
+    train(replace(cut, steps=4))
+    assert train(replace(cut, steps=9)).steps == 9
+    assert losses(cut.out) == losses(long.out)
+    one, other = (read_checkpoint(Path(run.out) / "last.pt") for run in (long, cut))
+    assert same(one["model"], other["model"])
+    assert same(one["training"]["optimizer"], other["training"]["optimizer"])
+    assert "lengthened" not in capsys.readouterr().err
+    with pytest.raises(PrepError, match="length: was 9 steps, now 4"):
+        train(replace(cut, steps=4))
+
+    falling = replace(config, quiet=False, out=str(tmp_path / "falling"))
+    train(replace(falling, steps=4))
+    capsys.readouterr()
+    train(replace(falling, steps=9))
+    told = "Its learning rate up to step 4 is that of a run of 4 steps, then that of a run of 9 steps"
+    assert told in capsys.readouterr().err
+    expected = [learning_rate(step, 4 if step < 4 else 9, 2, 0.9) * 2e-3 for step in range(9)]
+    assert [row["lr"] for row in losses(falling.out)] == pytest.approx(expected)
+    assert json.loads((tmp_path / "falling/settings.json").read_text())["lengthened"] == [[4, 4]]
+    assert read_checkpoint(tmp_path / "falling/last.pt")["training"]["lengthened"] == [[4, 4]]
+
+
+def test_a_run_of_epochs_is_lengthened_by_epochs_or_steps(config):
+    short = replace(config, steps=None, epochs=1, batch_size=50, size=16)
+    per_epoch = train(short).steps
+    assert train(replace(short, epochs=2)).steps == 2 * per_epoch
+    assert train(replace(short, steps=2 * per_epoch + 1)).steps == 2 * per_epoch + 1
+    with pytest.raises(PrepError, match=f"length: was {2 * per_epoch + 1} steps, now {per_epoch}"):
+        train(replace(short, epochs=1, steps=None))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("epoch", "other", "epoch is 'other'"), ("amp", "yes", "amp is 'yes'"), ("steps", 0, "steps is 0"),
+        ("limit", -1, "limit is -1"), ("epochs", 2.5, "epochs is 2.5"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_does_not_exist_is_refused_in_words(setting, value, told):
+    with pytest.raises(PrepError, match=told):
+        TrainConfig(**{setting: value})
+
+
+def test_a_limit_takes_the_first_expressions_and_says_how_many_are_left_out(config, prepared, capsys):
+    rows = open_store(prepared.store).stage("phrases").reader().read(["row_id", "split"]).to_pylist()
+    of_split = sorted(row["row_id"] for row in rows if row["split"] == "train")
+    limited = replace(config, limit=10, steps=1, quiet=False)
+    assert prepare(limited.resolved()).table.row_ids == of_split[:10]
+    train(limited)
+    told = capsys.readouterr().err
+    assert "training on 10 expressions and" in told
+    assert f"{len(of_split) - 10:,} left out: beyond --limit" in told
+    assert "an epoch of every expression is 1;" in told
+    with pytest.raises(PrepError, match="limit: was 10, now None"):
+        train(replace(limited, limit=None))

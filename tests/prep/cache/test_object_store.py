@@ -11,6 +11,7 @@ import pytest
 from prep.cache import lock
 from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
+from prep.cache.files import open_files
 from prep.cache.maintain import repair
 from prep.cache.manifest import MANIFEST
 from prep.cache.row_checks import CHECKS
@@ -156,3 +157,10 @@ def test_a_bucket_that_is_not_there_is_an_error_for_people(uri: str) -> None:
         fill(missing, 1)
     with pytest.raises(PrepError, match="Cannot use nosuch://x"):
         open_store("nosuch://x")
+
+
+@pytest.mark.parametrize("uri", ["hf://datasets/me/prepared", "az://c/prepared", "s4://b/p", "http://x/p"])
+def test_a_place_that_cannot_hold_a_store_is_refused_by_name(uri: str) -> None:
+    with pytest.raises(PrepError, match=f"{uri.partition('://')[0]}:// is not supported") as raised:
+        open_files(uri)
+    assert "s3://" in raised.value.remedy

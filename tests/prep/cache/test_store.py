@@ -266,7 +266,7 @@ def test_a_listed_shard_that_is_not_whole_stops_the_writer(store: Store, harm: s
         (folder / name).write_bytes((folder / name).read_bytes()[:-1])
     with pytest.raises(PrepError, match=name) as error, store.stage("scores").writer({}):
         pass
-    assert "verify --repair" in error.value.remedy
+    assert f"`pcnet-prep verify {store.uri} --repair`" in error.value.remedy
 
 
 def test_shards_without_a_manifest_are_not_touched(store: Store) -> None:

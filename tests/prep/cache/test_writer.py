@@ -181,3 +181,27 @@ def test_a_row_that_is_there_is_refused_with_its_key_and_nothing_of_its_unit_is_
         with pytest.raises(ValueError, match="already exists"):
             writer.write(rows(6, 6))
     assert stored(store) == {item(0), item(1)}
+
+
+@pytest.mark.parametrize(
+    ("every", "committed"),
+    [
+        (0.25, {1.75: 7, 3.5: 14}),  # fast units: one commit every two seconds, before they have passed
+        (1.5, {1.5: 1, 3.0: 2, 4.5: 3}),  # the next unit would come too late: each is committed at once
+        (30.0, {30.0: 1, 60.0: 2}),
+    ],
+)
+def test_finished_units_wait_less_than_the_commit_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, committed: dict[float, int]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("prep.cache.writer.time.monotonic", lambda: now)
+    store, found = open_store(tmp_path / "prepared", create=True), {}
+    with store.stage("scores").writer(SETTINGS, commit_seconds=2.0) as writer:
+        for number in range(1, 1 + int(max(committed) / every)):
+            now = 100.0 + number * every
+            before = writer.commits
+            writer.write(rows(number))
+            if writer.commits > before:
+                found[now - 100.0] = len(stored(store))
+    assert found == committed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,63 @@ def test_a_command_tells_how_it_went(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_run_says_what_it_begins_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert phrases(tmp_path, 3, 0, "--split", "train") == 0
     assert f"phrases by rules: mine (train); 1 worker; to {tmp_path}/st/phrases" in capsys.readouterr().err
+
+
+def test_rows_of_other_inputs_and_splits_do_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad").mkdir()
+    assert phrases(tmp_path / "bad", 0, 3) == 1
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"sent": "a red cup", "split": "val"}\n{"sent": "", "split": "train"}\n')
+    words = ["phrases", "--llm", "rules", "--input", str(good), "--out", str(tmp_path / "bad/st")]
+
+    def code(*more: str) -> int:
+        return int(cli.prep_app([*words, *more], standalone_mode=False) or 0)
+
+    assert code("--split", "val") == 0
+    assert code("--split", "train") == 1
+    assert code() == 3
+    capsys.readouterr()
+    for _ in range(2):  # the second time the selection is known to be finished, and is not read
+        assert code() == 3
+        assert "1 of 2 rows of phrases have an error, 1 of them from earlier runs" in capsys.readouterr().err
+    assert code("--split", "val") == 0
+    entry = json.loads((tmp_path / "bad/st/phrases/_manifest.json").read_text())["finished"]
+    assert sorted((one["rows"], one["failed"]) for one in entry.values()) == [(1, 0), (1, 1), (2, 1), (3, 3)]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Lists no models and refuses every request for an answer."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, status: int, text: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_GET(self) -> None:
+        self.answer(200, b'{"data": []}')
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(400, b'{"error": {"message": "this model takes no temperature"}}')
+
+
+def test_a_model_that_refuses_every_request_is_no_success_however_few_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in kaapi-backend 723 and litellm 33987: a batch of which all failed was told as completed."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        assert phrases(tmp_path, 3, 0, "--llm", f"openai:{url}#m") == 1
+    finally:
+        server.shutdown()
+    told = capsys.readouterr()
+    assert "refused: 3 requests, the first with: HTTP 400: this model takes no temperature" in told.out
+    assert "None of the model's answers were kept" in told.err

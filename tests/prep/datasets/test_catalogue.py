@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prep.datasets.catalogue import DATASETS, open_dataset, open_image_folder, open_jsonl
 from prep.demo.dataset import write
 from prep.errors import PrepError
-from prep.records import Expression
+from prep.records import DATASET_NAMES, Expression
 
 SQUARE = [[0, 0, 4, 0, 4, 4, 0, 4]]
 
@@ -569,6 +569,7 @@ def test_the_real_tree_is_read_whole(shared: Path) -> None:
         assert len({row.row_id for row in rows}) == count
         assert all(Path(image.path).is_file() for image in dataset.images())
     assert set(DATASETS) == {"refcoco", "refcoco+", "refcocog", "grefcoco", "refclef"}
+    assert tuple(DATASETS) == DATASET_NAMES
 
 
 def test_the_real_expressions_have_distinct_identities(shared: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_damaged_shard_is_found_repaired_and_redone(tmp_path: Path) -> None:
     for path in sorted((out / "scores").glob("*.parquet"))[:3]:
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(PrepError, match="verify --repair"):
+    with pytest.raises(PrepError, match=r"verify \S+ --repair"):
         fill(out)
     repair(open_store(out), CHECKS)
     assert fill(out) == 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -47,6 +48,20 @@ def test_a_log_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) ->
         "training: 40 of 100, 1.0/s, 1 min 00 s left, loss 0.5",
         "training: 70 of 100, 1.0/s, 30.0 s left, loss 0.5",
     ]
+
+
+def test_a_log_gets_lines_while_nothing_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setattr("prep.engine.progress.LINE_SECONDS", 0.01)
+    with progress("masks", 100):
+        deadline = time.monotonic() + 60
+        while out.getvalue().count("\n") < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert set(out.getvalue().splitlines()) == {"masks: 0 of 100, 0.0/s"}
+    before = out.getvalue()
+    time.sleep(0.1)
+    assert out.getvalue() == before
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(4.26, "4.3 s"), (61, "1 min 01 s"), (7300, "2 h 01 min")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -24,7 +26,7 @@ def test_a_signal_raises_at_once_or_after_what_must_be_finished() -> None:
 
 def test_a_signal_may_only_be_noted_and_the_first_one_counts() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with stoppable(raising=False) as stop:
+    with stoppable("Stopping after this step.") as stop:
         assert stop.signum == 0
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
@@ -39,3 +41,24 @@ def test_once_ignored_no_signal_raises() -> None:
         stop.ignore()
         signal.raise_signal(signal.SIGINT)
         assert stop.signum == signal.SIGINT
+
+
+def test_a_second_signal_ends_what_does_not_stop() -> None:
+    program = (
+        "import os, signal, sys, time\n"
+        "from prep.engine.signals import stoppable\n"
+        "with stoppable() as stop, stop.later():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)  # passed on by a launcher\n"
+        "    time.sleep(1.1)\n"
+        "    print('went on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+        "    print('stayed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "went on\n")
+    assert done.stderr.splitlines() == [
+        "Stopping after the rows that are being written. Again: stop at once.",
+        "Stopped at once: what was finished before is kept.",
+    ]

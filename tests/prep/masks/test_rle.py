@@ -40,6 +40,29 @@ def test_equal_to_pycocotools_and_the_official_runs(mask: np.ndarray) -> None:
 
 
 @settings(deadline=None, max_examples=200)
+@given(masks, st.sampled_from([np.bool_, np.uint8, np.int64, np.float32]), st.sampled_from("CF"))
+def test_any_memory_order_and_dtype_gives_the_same_string(mask: np.ndarray, dtype: type, order: str) -> None:
+    expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    values = np.asarray(mask.astype(dtype) * (1 if dtype is np.bool_ else 7), order=order)
+    assert rle.counts_of(values) == expected
+    assert rle.counts_of(values[::-1][::-1]) == expected  # not contiguous
+    assert (
+        rle.counts_of(values.T) == coco.encode(np.asfortranarray(mask.T.astype(np.uint8)))["counts"].decode()
+    )
+    wide = np.zeros((mask.shape[0], 2 * mask.shape[1]), dtype)
+    wide[:, ::2] = values
+    assert rle.counts_of(wide[:, ::2]) == expected
+
+
+def test_a_mask_with_a_change_at_every_pixel() -> None:
+    for shape in ((64, 80), (63, 81), (1, 40), (40, 1)):
+        mask = np.indices(shape).sum(0) % 2
+        for order in "CF":
+            expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+            assert rle.counts_of(np.asarray(mask, order=order)) == expected
+
+
+@settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12))
 def test_any_runs_survive_the_string(lengths: list[int]) -> None:
     runs = np.array(lengths)

@@ -254,6 +254,7 @@ def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Pat
     import ray
 
     stage = vllm_stage(random_mistral, max_model_len=4096)  # room for a second turn about a strange answer
+    stage.log = tmp_path / "logs" / "vllm.log"
     texts = [*LESSONS, *INJECTIONS, "", "left"]
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     try:
@@ -261,6 +262,7 @@ def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Pat
     finally:
         ray.shutdown()
     assert (summary.done, summary.failed) == (len(texts), 1)
+    assert stage.log.read_text()
     for row in rows:
         assert row["source"] in ("rules", "expression", None)
         assert [r["source"] for r in row["rejected"]][:2] == ([] if row["error"] else ["llm", "retry"])

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cli
 from prep.cache.schema import PROPOSALS, SCORES
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_dataset
@@ -28,7 +29,8 @@ from prep.proposals.job import run_proposals
 from prep.proposals.rows import answer, make_row
 from prep.records import Proposal
 from prep.released.export import Exported, export_official
-from prep.released.imports import import_phrases, import_scores
+from prep.released.imports import import_phrases
+from prep.released.scores import import_scores
 from prep.released.tree import once, repeated
 from prep.stage import Resources
 
@@ -167,7 +169,7 @@ def test_the_round_trip_loses_nothing(data: Path, tmp_path: Path) -> None:
         [(open_dataset(data, "refcoco"))],
         again,
     )
-    count = import_scores(folder, dataset, again)
+    count = import_scores(folder, dataset, again).done
     before, after = by_row(store, "phrases"), by_row(again, "phrases")
     assert {row: one["phrases"] for row, one in after.items()} == {
         row: one["phrases"] for row, one in before.items()
@@ -299,3 +301,45 @@ def test_notes_count() -> None:
     done.note("a", 2)
     done.note("b", 0)
     assert done.notes == {"a": 3}
+
+
+def test_an_import_follows_the_tree_and_the_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Phrases, masks and ranking that change are imported again, and rows that the dataset lost set aside."""
+    root = write(tmp_path / "data", images=4)
+    dataset = open_dataset(root, "refcoco")
+    folder = export_official(fill(tmp_path / "store", root), dataset, tmp_path / "out").folder
+    again = tmp_path / "again"
+
+    def imported() -> str:
+        words = ["import", str(folder), "--layout", "official", "--data", str(root), "--out", str(again)]
+        cli.prep_app(words, standalone_mode=False)
+        return capsys.readouterr().out
+
+    imported()
+    before = {name: by_row(open_store(again), name) for name in ("phrases", "proposals", "scores")}
+    assert "changed" not in imported()  # and nothing was written twice
+    assert {name: by_row(open_store(again), name) for name in before} == before
+    one = next(iter(dataset.expressions()))
+    file = folder / "Mistral_7B_Ref_Sents" / f"{one.ref_id}.json"
+    file.write_text(json.dumps({name: ["the new one"] for name in json.loads(file.read_text())}))
+    masks = folder / "SAM_Mask/SAM_out" / f"{Path(str(one.image)).stem}.npy"
+    turned = np.load(masks)
+    turned[0] = np.roll(turned[0], 1)
+    np.save(masks, turned)
+    told = imported()
+    siblings = sum(other.ref_id == one.ref_id for other in dataset.expressions())
+    assert f"changed: {siblings}" in told
+    after = {name: by_row(open_store(again), name) for name in before}
+    assert after["phrases"][one.row_id]["phrases"] == ["the new one"]
+    assert after["proposals"][one.image] != before["proposals"][one.image]
+    assert after["scores"][one.row_id]["proposals_key"] == after["proposals"][one.image]["key"]
+    unchanged = [image for image in after["proposals"] if image != one.image]
+    assert all(after["proposals"][image] == before["proposals"][image] for image in unchanged)
+    refs = root / "refer/refcoco/refs(unc).p"
+    kept = [ref for ref in pickle.loads(refs.read_bytes()) if ref["ref_id"] != one.ref_id]
+    refs.write_bytes(pickle.dumps(kept))
+    assert f"rows set aside, as the input no longer has them: {siblings}" in imported()
+    assert one.row_id not in by_row(open_store(again), "phrases")
+    assert one.row_id not in by_row(open_store(again), "scores")

@@ -1,0 +1,70 @@
+"""Groups the options of a command in its help: input, model, masks, training, output, machine, run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+# The Python names of the options in each group; an option that is in none of them is under "Run".
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Input": (
+        "data", "dataset", "split_by", "split", "limit", "input", "image_root", "images", "source", "store",
+        "named", "evaluation", "image", "text",
+    ),
+    "Model": (
+        "llm", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len", "generator",
+        "model", "checkpoint", "preset", "fidelity", "weights", "template", "background", "margin", "encoder",
+        "text_encoder", "vit_features",
+        "clip_weights", "recipe", "stages", "size", "sam", "sam_checkpoint",
+    ),
+    "Masks": (
+        "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
+        "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
+        "crop_n_points_downscale_factor", "min_mask_region_area", "min_area", "max_overlap", "max_masks",
+        "layout", "side", "mask", "refine", "threshold", "single_mask", "oracle",
+    ),
+    "Training": (
+        "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",
+        "lr_encoder", "freeze", "seed", "val_split",
+    ),
+    "Evaluation": ("protocol", "sentences", "prms"),
+    "Output": (
+        "out", "cache", "replace", "keep_missing", "keep_raw", "max_failed", "restart", "save_cam",
+        "save_pseudo", "save_stages", "as_json", "shown",
+    ),
+    "Machine": (
+        "gpus", "device", "workers", "ray_address", "tensor_parallel", "gpu_memory", "max_num_seqs",
+        "max_num_batched_tokens", "concurrency", "batch_invariant",
+    ),
+    "Run": ("plan", "from_manifest", "repair", "load", "help"),
+}  # fmt: skip
+FEW = 8  # a command with fewer options has one list
+
+
+class Command(TyperCommand):
+    """A command whose help lists its options in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then each group of options that is not empty."""
+        arguments = [p.get_help_record(ctx) for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        if shown := [record for record in arguments if record is not None]:
+            with formatter.section("Arguments"):
+                formatter.write_dl(shown)
+        for title, options in grouped(self.get_params(ctx)):
+            records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def grouped(parameters: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """The options among a command's parameters, by group; all under "Options" if there are few."""
+    options = [one for one in parameters if one.param_type_name == "option"]
+    if len(options) < FEW:
+        yield "Options", options
+        return
+    group_of = {name: group for group, names in GROUPS.items() for name in names}
+    for group in GROUPS:
+        yield group, [one for one in options if group_of.get(one.name, "Run") == group]

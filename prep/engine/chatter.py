@@ -1,0 +1,45 @@
+"""Sends what a library and its processes print to a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def log_file(store: str, name: str) -> Path | None:
+    """The log file of a library in a store; None for a store that is not in a local folder."""
+    return None if "://" in store else Path(store).expanduser().absolute() / "logs" / f"{name}.log"
+
+
+@contextlib.contextmanager
+def chatter_to(log: Path | None) -> Iterator[Path | None]:
+    """Append standard output and error in this block to ``log``; processes started in it keep doing so.
+
+    Yields the file, or None, with nothing changed, if there is none or it cannot be written.
+    """
+    try:
+        if log is None:
+            raise OSError
+        log.parent.mkdir(parents=True, exist_ok=True)
+        opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        yield None
+        return
+    before = [os.dup(1), os.dup(2)]
+    try:
+        _redirect([opened, opened])
+        yield log
+    finally:
+        _redirect(before)
+        for descriptor in (opened, *before):
+            os.close(descriptor)
+
+
+def _redirect(descriptors: list[int]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number, descriptor in enumerate(descriptors, 1):
+        os.dup2(descriptor, number)
