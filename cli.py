@@ -8,7 +8,7 @@ import typer
 
 from pcnet.commands import distill, evaluate, export_onnx, predict, train
 from pcnet.commands import report as run_report
-from prep.commands import import_masks, init, look, phrases, proposals, recipe, scores, store
+from prep.commands import audit, export, import_masks, init, look, phrases, proposals, recipe, scores, store
 from prep.commands.entry import SETTINGS, print_version, run_program
 from prep.commands.help import Command
 from prep.commands.options import Debug
@@ -63,7 +63,8 @@ _RUN_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "obj": _recipe_
 prep_app.command("phrases", cls=Command)(phrases.phrases)
 prep_app.command("sam", cls=Command)(proposals.sam)
 prep_app.command("import", cls=Command)(import_masks.import_masks)
-prep_app.command("export", cls=Command)(store.export)
+prep_app.command("export", cls=Command)(export.export)
+prep_app.command("audit", cls=Command)(audit.audit)
 prep_app.command("score", cls=Command)(scores.score)
 prep_app.command("status", cls=Command)(store.status)
 prep_app.command("verify", cls=Command)(store.verify)

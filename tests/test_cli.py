@@ -306,3 +306,31 @@ def test_aliases_reach_the_same_flag(texts: Path, tmp_path: Path, capsys: pytest
     assert by_position == printed(capsys, "status", "--store", out)
     prep("phrases", "--llm", "rules", "--input", texts, "--store", out, "--dry-run", "--overwrite")
     assert "90 rows to make" in capsys.readouterr().out
+
+
+def test_quiet_prints_the_result_alone(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("phrases", "--llm", "rules", "--input", texts, "--store")
+    prep(*command, tmp_path / "a", "-q")
+    quiet = capsys.readouterr()
+    prep(*command, tmp_path / "b")
+    usual = capsys.readouterr()
+    assert (quiet.err, "phrases by rules" in usual.err) == ("", True)
+    assert quiet.out.count("\n") == usual.out.count("\n")
+    with pytest.raises(PrepError):
+        prep("phrases", "--llm", "rules", "--input", tmp_path / "none.jsonl", "--quiet")
+
+
+def test_verbose_leaves_the_output_of_libraries_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prep.display import set_level
+    from prep.engine.chatter import chatter_to
+
+    for level in ("verbose", "normal"):
+        set_level(level)  # type: ignore[arg-type]
+        with chatter_to(tmp_path / "log.txt"):
+            os.write(1, f"said {level}\n".encode())
+    assert capfd.readouterr().out == "said verbose\n"
+    assert (tmp_path / "log.txt").read_text() == "said normal\n"

@@ -39,6 +39,8 @@ def distill(
     dataset: options.TrainDataset = "refcoco",
     split_by: shared.SplitBy = None,
     split: options.TrainSplit = "train",
+    limit: shared.Limit = None,
+    exclude: options.Exclude = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
     out: StudentFolder = None,
@@ -84,12 +86,13 @@ def _config(params: Mapping[str, Any], device: str) -> DistillConfig:
             f"There is no checkpoint {path}.", "Set --from to the output folder of `pcnet train`."
         )
     dataset, data = options.source_of(params)
-    named = ("store", "split", "split_by", "size", "epochs", "steps", "batch_size", "lr", "seed")
+    named = ("store", "split", "split_by", "limit", "size", "epochs", "steps", "batch_size", "lr", "seed")
     return student_config(
         DistillConfig(
             teacher=str(path),
             dataset=dataset,
             data=data,
+            exclude=None if params["exclude"] is None else str(params["exclude"]),
             input=None if params["input"] is None else str(params["input"]),
             out=str(params["out"] or run.with_name(f"{run.name}-student")),
             device=device,

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as named in the store.")]
 TrainSplit = Annotated[str, typer.Option(help="Split to train on.")]
+Exclude = Annotated[
+    Path | None,
+    typer.Option(
+        help="Do not train on the images in this file, one a line: see `pcnet-prep audit`.", metavar="FILE"
+    ),
+]
 RunFolder = Annotated[
     Path | None,
     typer.Option("--output-dir", "--out", "-o", help="Run folder. Default: runs/<dataset>."),
@@ -94,6 +100,7 @@ def train(
     limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
+    exclude: Exclude = None,
     out: RunFolder = None,
     encoder: Encoder = "RN50",
     text_encoder: TextEncoder = None,
@@ -156,6 +163,7 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
         "dataset": dataset,
         "input": None if params["input"] is None else str(params["input"]),
         "data": data,
+        "exclude": None if params["exclude"] is None else str(params["exclude"]),
         "out": str(params["out"] or Path("runs") / dataset),
         "begin_from": None if begin_from is None else str(begin_from),
         "weights": _weights(params["weight"] or []),

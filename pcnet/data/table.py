@@ -35,6 +35,7 @@ class Selection:
     """The rows to read: a dataset, its split_by (if the store has more than one) and a split.
 
     With ``input``, they are the rows that were made of that JSONL file, whatever dataset each of them names.
+    Rows of the images in ``exclude`` are skipped and counted.
     With ``limit``, they are the first so many by ``row_id``.
     """
 
@@ -42,6 +43,7 @@ class Selection:
     split: str | None = None
     split_by: str | None = None
     input: Path | None = None
+    exclude: frozenset[str] = frozenset()
     limit: int | None = None
 
     @property
@@ -157,9 +159,8 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
         skipped[OVER_LIMIT] = rows.num_rows - selection.limit
         rows = rows.slice(0, selection.limit)
     status, image_key = rows["status"].to_pylist(), rows["image"].to_pylist()
-    masks = _read_grids(
-        store, selection, {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}
-    )
+    usable = {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}
+    masks = _read_grids(store, selection, usable - selection.exclude)
     kept: list[int] = []
     for place, (state, key) in enumerate(zip(status, image_key, strict=True)):
         reason = (
@@ -167,6 +168,8 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
             if state != "ok"
             else "no image"
             if not key
+            else "image is in --exclude"
+            if key in selection.exclude
             else "image could not be read"
             if masks[key] is None
             else ""

@@ -18,19 +18,18 @@ from pcnet.data.batch import Batch
 from pcnet.data.collate import BatchMaker
 from pcnet.data.images import Pixels
 from pcnet.data.sampler import Draw, Sampler
-from pcnet.data.table import SampleTable, Selection, load_samples
+from pcnet.data.table import SampleTable
 from pcnet.data.target_masks import TargetMasks
 from pcnet.model.checkpoint import begin_from, load_model, read_checkpoint
 from pcnet.model.pcnet import PCNet
 from pcnet.model.student import STRIDE, SUBCELLS, Student
 from pcnet.recipes import STUDENT_RECIPE
-from pcnet.training.setup import TrainConfig, TrainSetup, batch_threads, fingerprint
+from pcnet.training.setup import TrainConfig, TrainSetup, batch_threads, fingerprint, load_table
 from pcnet.training.targets import Targets, teacher_targets
 from pcnet.training.trainer import Run, Trained, Validate, run_to_end
 from prep.cache.store import open_store
 from prep.errors import PrepError
 from prep.files import replacing
-from prep.proposals.stale_images import check_images
 
 TARGETS = "targets.npz"  # in the run folder: the teacher's choices, not repeated when a run resumes
 FLOOR = 1e-6
@@ -75,12 +74,8 @@ class Distillation(Run):
     def prepare(self) -> TrainSetup:
         """Read the store, let the teacher choose the masks, and prepare the run."""
         config: Any = self.config
-        own = None if config.input is None else Path(config.input)
         store = open_store(config.store)
-        table = load_samples(
-            store, Selection(config.dataset, config.split, config.split_by, own, config.limit)
-        )
-        check_images(store.stage("proposals").reader(), Path(config.data), table.images)
+        table = load_table(config, store)
         pixels = Pixels(Path(config.data), table.images, config.size, config.memory)
         teacher = load_model(config.teacher)
         key = _key(table, teacher)

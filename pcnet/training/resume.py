@@ -15,6 +15,7 @@ RESUMABLE = frozenset(
         "store",
         "data",
         "input",
+        "exclude",
         "out",
         "workers",
         "threads",

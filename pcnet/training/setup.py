@@ -25,10 +25,11 @@ from pcnet.recipes import model_config
 from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
 from pcnet.training.encoders import load_encoder, make_tokenizer, towers_of
-from prep.cache.store import open_store
+from prep.cache.store import Store, open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
 from prep.errors import PrepError
+from prep.inputs import read_lines
 from prep.proposals.stale_images import check_images
 
 # What an epoch is, in words; the values of ``TrainConfig.epoch``.
@@ -40,7 +41,8 @@ class TrainConfig:
     """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
 
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
-    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``.
+    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``; ``exclude``
+    a file with images that are not trained on, one a line.
     ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
     ``epoch`` is ``sentences`` (an epoch is every expression) or ``refs`` (one expression per reference); the
     default is that of the run in ``out``, or of the recipe. ``steps`` sets the length of the run in optimiser
@@ -58,6 +60,7 @@ class TrainConfig:
     split_by: str | None = None
     limit: int | None = None
     input: str | None = None
+    exclude: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
     text_encoder: str | None = None
@@ -179,11 +182,7 @@ def prepare(config: TrainConfig) -> TrainSetup:
     if config.stages is not None:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)
-    own = None if config.input is None else Path(config.input)
-    selection = Selection(config.dataset, config.split, config.split_by, own, config.limit)
-    store = open_store(config.store)
-    table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
-    check_images(store.stage("proposals").reader(), Path(config.data), table.images)
+    table = load_table(config, open_store(config.store), recipe.needs_clip_scores)
     batch, size = config.batch_size or 1, config.size or 320
     towers = towers_of(config.encoder, config.text_encoder, config.vit_features, recipe, size)
     tokenizer = make_tokenizer(config.encoder, recipe, table, towers, config.text_encoder)
@@ -211,6 +210,16 @@ def prepare(config: TrainConfig) -> TrainSetup:
         threads=batch_threads(config.workers, pixels),
         fingerprint=fingerprint(table),
     )
+
+
+def load_table(config: TrainConfig, store: Store, with_scores: bool = False) -> SampleTable:
+    """The samples of a run; PrepError if rows are missing, or an image is not the one of its proposals."""
+    own = None if config.input is None else Path(config.input)
+    exclude = frozenset(read_lines(Path(config.exclude)) if config.exclude else ())
+    selection = Selection(config.dataset, config.split, config.split_by, own, exclude, config.limit)
+    table = load_samples(store, selection, with_scores=with_scores)
+    check_images(store.stage("proposals").reader(), Path(config.data), table.images)
+    return table
 
 
 def batch_threads(workers: int | None, pixels: Pixels) -> int:

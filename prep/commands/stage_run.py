@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prep.commands.output import emit, say
+from prep.commands.output import emit
 from prep.commands.replay import check_settings
-from prep.display import without_secrets
+from prep.display import tell, without_secrets
 from prep.engine.progress import duration
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Cont
     limit = context.params.get("limit")
     chosen += f", the first {limit:,}" if limit else ""
     hands = f"{workers} workers" if workers > 1 else "1 worker"
-    say(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}", to_stderr=True)
+    tell(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}")
 
 
 def emit_summaries(summaries: Sequence[Summary], as_json: bool) -> None:

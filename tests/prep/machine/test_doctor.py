@@ -13,7 +13,8 @@ import pytest
 
 from prep.demo.dataset import write
 from prep.machine import doctor
-from prep.machine.doctor import Finding, examine, loads
+from prep.machine.doctor import examine, loads
+from prep.machine.finding import Finding
 from prep.machine.screen import next_steps, screen
 
 BIN = Path(sys.executable).parent
