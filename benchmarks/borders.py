@@ -57,7 +57,7 @@ def without_pixel_coordinates(model: PCNet) -> None:
 
 
 def without_map_coordinates(model: PCNet) -> None:
-    """The linear embedding of coordinates that is added to the feature map is constant."""
+    """The linear embedding of coordinates that is added to the feature map has no weight."""
     model.backbone.place.weight.data.zero_()
 
 

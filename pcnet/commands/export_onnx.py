@@ -30,7 +30,7 @@ def export_onnx(
     if not checkpoint.is_file():
         raise PrepError(
             f"There is no checkpoint {checkpoint}.",
-            "Use best.pt or last.pt from the output folder of `pcnet distill` or `pcnet train`.",
+            "Use best.pt or last.pt from the run folder of a student, or of `pcnet train`.",
         )
     from pcnet import load_model
     from pcnet.evaluation.evaluate import input_size
