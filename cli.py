@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pcnet.commands import evaluate, predict, train
+from pcnet.commands import distill, evaluate, export_onnx, predict, train
 from pcnet.commands import report as run_report
 from prep.commands import audit, export, import_masks, init, look, phrases, proposals, recipe, scores, store
 from prep.commands.entry import SETTINGS, print_version, run_program
@@ -77,8 +77,10 @@ prep_app.command("report", cls=Command)(look.report)
 prep_app.command("demo", cls=Command)(look.demo)
 
 pcnet_app.command("train", cls=Command)(train.train)
+pcnet_app.command("distill", cls=Command)(distill.distill)
 pcnet_app.command("eval", cls=Command)(evaluate.evaluate)
 pcnet_app.command("predict", cls=Command)(predict.predict)
+pcnet_app.command("export-onnx", cls=Command)(export_onnx.export_onnx)
 pcnet_app.command("report", cls=Command)(run_report.report)
 
 

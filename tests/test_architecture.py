@@ -201,7 +201,15 @@ def test_ground_truth_is_reached_by_evaluation_and_pages_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", ["pcnet.training.trainer", "pcnet.data.table", "pcnet.losses", "pcnet.model.pcnet"]
+    "start",
+    [
+        "pcnet.training.trainer",
+        "pcnet.training.distill",
+        "pcnet.data.table",
+        "pcnet.data.target_masks",
+        "pcnet.losses",
+        "pcnet.model.pcnet",
+    ],
 )
 def test_training_reaches_no_ground_truth(start: str) -> None:
     assert start in IMPORTS

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
         "llm", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len", "generator",
         "model", "checkpoint", "preset", "fidelity", "weights", "template", "background", "margin", "encoder",
-        "text_encoder", "vit_features",
+        "text_encoder", "vit_features", "teacher",
         "clip_weights", "recipe", "stages", "size", "sam", "sam_checkpoint",
     ),
     "Masks": (

@@ -96,7 +96,8 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
     training += ["--out", str(run)]
     scored = config.out / "evaluation"
-    evaluation = ["--split", "val", "--refine", "--out", str(scored), "--save-stages", str(scored / "stages")]
+    evaluation = ["--split", "val", "--mask", "map", "--mask", "proposal", "--out", str(scored)]
+    evaluation += ["--save-stages", str(scored / "stages")]
     return [
         ("phrases", ["pcnet-prep", "phrases", "--llm", "rules", *source, "--out", store]),
         (
