@@ -13,8 +13,8 @@ from prep.files import sha256_of
 from prep.inputs import open_plain
 
 # The server of REFER is down since 2022 (lichengunc/refer, issue 14); these are the archived copies that
-# issue 26 and others name. Sizes and SHA-256 of three archives: as stated identically by three independent
-# public projects.
+# issue 26 and others name. Sizes and SHA-256 of three archives: as stated by several public
+# projects (that of refcoco+.zip by one).
 _ARCHIVED = "https://web.archive.org/web/{}id_/https://bvisionweb1.cs.unc.edu/licheng/referit/data/{}"
 IMAGES = "http://images.cocodataset.org/zips/train2014.zip"
 SAIAPR = _ARCHIVED.format("20220515000000", "images/saiapr_tc-12.zip")
