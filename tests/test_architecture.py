@@ -84,7 +84,7 @@ LAYERS = {
         ("cache",),
         ("engine", "datasets"),
         ("phrases", "proposals", "pages"),
-        ("scores", "released", "exports", "audit", "demo", "machine"),
+        ("scores", "released", "exports", "audit", "demo", "machine", "loaders"),
         ("commands",),
     ],
     "pcnet": [
@@ -149,6 +149,7 @@ def test_there_are_no_import_circles() -> None:
             "pcnet.training",
             ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.exports", "prep.pages", "prep.demo"),
         ),
+        ("prep.loaders", ("ray", "prep.engine", "prep.datasets", "prep.proposals", "prep.phrases")),
         *(
             (f"pcnet.{part}", ("prep.commands",))
             for part in ("data", "model", "training", "evaluation", "report")

@@ -155,7 +155,7 @@ def test_a_manifest_is_enough_to_repeat_a_run(
 ) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     prep(*phrases(texts, first, "--split", "val"))
-    manifest = first / "phrases" / "_manifest.json"
+    manifest = first / "_state" / "phrases" / "manifest.json"
     done = printed(capsys, "phrases", "--from-manifest", manifest, "--out", again)[0]["done"]
     stores = [open_store(place).stage("phrases").reader() for place in (first, again)]
     assert done == 30
@@ -168,7 +168,7 @@ def test_a_manifest_is_enough_to_repeat_a_run(
 def test_a_repetition_that_would_not_be_one_is_refused(photos: Path, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "p"
     prep("sam", "--generator", "segments", "--images", photos, "--out", out, "--min-area", "5")
-    manifest = out / "proposals" / "_manifest.json"
+    manifest = out / "_state" / "proposals" / "manifest.json"
     with pytest.raises(PrepError, match=r"selection\.min_area: the store has 5, this run has 6"):
         prep("sam", "--from-manifest", manifest, "--out", tmp_path / "q", "--min-area", "6")
     with pytest.raises(PrepError, match="records a run of `pcnet-prep sam`"):

@@ -128,7 +128,7 @@ def train(
 ) -> None:
     """Train PCNet stage by stage on the phrases and proposals of a store.
 
-    Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
+    Reads the store and the images, but no ground truth (except for --val-split); writes to --output-dir.
     """
     _train(context.params)
 

@@ -108,7 +108,7 @@ def read_phrases(store: Any, selection: Selection) -> pa.Table:
     :raises PrepError: if the table or the selection is missing, or the store has several split_by.
     """
     reader = store.stage("phrases").reader()
-    command = f"pcnet-prep phrases {selection.flags} --out {shlex.quote(store.uri)}"
+    command = f"pcnet-prep phrases {selection.flags} --store {shlex.quote(store.uri)}"
     _require("phrases", reader, store.uri, command)
     columns = ["row_id", "dataset", "split_by", "split", "ref_id", "image", "expression", "phrases", "status"]
     table = _selected(reader, reader.read(columns), selection)
@@ -194,7 +194,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
 def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
     """Packed masks (masks, 128) of the wanted images; ``None`` for an image that could not be read."""
     reader = store.stage("proposals").reader()
-    command = f"pcnet-prep sam {selection.flags} --out {shlex.quote(store.uri)}"
+    command = f"pcnet-prep sam {selection.flags} --store {shlex.quote(store.uri)}"
     _require("proposals", reader, store.uri, command)
     found: dict[str, NDArray[np.uint8] | None] = {}
     for batch in reader.batches(["image", "grid32", "status"]):
@@ -252,7 +252,7 @@ def _read_scores(
 ) -> list[NDArray[np.float32]]:
     """One array per row, aligned with the masks of its image."""
     reader = store.stage("scores").reader()
-    command = f"pcnet-prep score --out {shlex.quote(store.uri)}"
+    command = f"pcnet-prep score --store {shlex.quote(store.uri)}"
     _require("scores", reader, store.uri, command)
     wanted = set(row_ids)
     found: dict[str, NDArray[np.float32]] = {}

@@ -283,7 +283,7 @@ class Run:
         if changed:
             raise PrepError(
                 f"{path} belongs to a run with other settings: " + "; ".join(changed) + ".",
-                "Choose another --out, or use --restart to start from scratch there.",
+                "Choose another --output-dir, or use --restart to start from scratch there.",
             )
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(state["optimizer"])

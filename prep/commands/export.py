@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -43,7 +42,7 @@ Masks = Annotated[
     str | None,
     typer.Option(
         help="Masks of references (simrec, pseudo-png): truth, best (the best-scored proposal), or the "
-        "folder of `pcnet eval --save-pseudo`. Default: truth for simrec, best for pseudo-png.",
+        "folder of --save-pseudo of pcnet eval. Default: truth for simrec, best for pseudo-png.",
         metavar="truth|best|DIR",
     ),
 ]
@@ -76,8 +75,6 @@ def export(
     from prep.cache.store import open_store
 
     check_limit(max_failed)
-    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(to)):  # Path makes one slash of two
-        raise PrepError(f"{to} is not a local folder.", "Export to a local folder, then copy its files.")
     opened = open_store(store)
     if layout is LayoutName.official:
         sources = open_sources(data, dataset, split_by, input, image_root)

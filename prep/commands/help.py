@@ -1,15 +1,18 @@
-"""Groups the options of a command in its help: input, model, masks, training, output, machine, run."""
+"""The class of every command: groups the options in its help, and refuses URIs where paths are wanted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from prep.display import set_level
+from prep.display import set_level, without_secrets
+from prep.errors import PrepError
 
 # The Python names of the options in each group; an option that is in none of them is under "Run".
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -44,6 +47,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Run": ("quiet", "verbose", "plan", "from_manifest", "repair", "load", "help"),
 }  # fmt: skip
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
 FEW = 8  # a command with fewer options has one list
 
 
@@ -88,16 +92,23 @@ def _levels() -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command with --quiet and --verbose, whose help lists its options in groups."""
+    """A command with --quiet and --verbose and options in groups, whose paths are those of this machine."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.params += _levels()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line; how much is said does not remain from a command before it."""
-        set_level("normal")
-        return super().parse_args(ctx, args)
+        """Parse the command line, and refuse a URI where a path is wanted, before anything is read."""
+        set_level("normal")  # how much is said does not remain from a command before this one
+        rest = super().parse_args(ctx, args)
+        for option in self.params:
+            value = ctx.params.get(option.name)
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    named = option.opts[0]
+                    _check_local(named if named.startswith("-") else named.upper(), path)
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each group of options that is not empty."""
@@ -121,3 +132,19 @@ def grouped(parameters: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
     group_of = {name: group for group, names in GROUPS.items() for name in names}
     for group in GROUPS:
         yield group, [one for one in options if group_of.get(one.name, "Run") == group]
+
+
+def _check_local(name: str, path: Path) -> None:
+    """Raise :class:`PrepError` for a URI; pathlib has made one slash of the two."""
+    found = _URI.match(str(path))
+    if found is None or path.exists():
+        return
+    scheme, rest = found.groups()
+    uri = without_secrets(f"{scheme}://{rest}")
+    if scheme.lower() == "file":
+        raise PrepError(f"{name} takes a path, not {uri}.", f"Give it as /{rest}")
+    raise PrepError(
+        f"{name} takes a path of this machine, not {uri}.",
+        "Copy it here (`aws s3 sync`, `gcloud storage rsync`, `azcopy`, `hf download`) or mount it, and give "
+        "its path. Only --store and --cache may be object stores.",
+    )

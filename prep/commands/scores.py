@@ -74,7 +74,7 @@ def score(
     summary = run_scores(
         stage, store, data, datasets=dataset, workers=workers, tell=tell, **run_options(context)
     )
-    emit_summaries([summary], as_json)
+    emit_summaries([summary], store, as_json)
     unscored = summary.extra["skipped"].total() - summary.extra["skipped"][NO_IMAGE]
     end(unscored, summary.total + unscored, max_failed, "expressions have no scores")
 

@@ -1,4 +1,4 @@
-"""`pcnet-prep status`, `verify` and `compact`: inspects, checks and compacts a store."""
+"""`pcnet-prep status`, `card`, `verify` and `compact`: inspects, describes, checks and compacts a store."""
 
 from __future__ import annotations
 
@@ -59,6 +59,21 @@ def _status_lines(found: StoreStatus) -> Iterator[str]:
                 yield f"    {line}"
     for cache in found.caches:
         yield f"{cache.name}: {cache.shards:,} shards, {cache.bytes / 2**20:,.1f} MiB"
+
+
+def card(
+    store: shared.StoreArgument = None, named: shared.StoreOption = None, as_json: shared.Json = False
+) -> None:
+    """Write a store's data card, README.md, as the end of a run does.
+
+    It holds what each table has, where it comes from, and how to load it. What you add above or below its
+    part stays, and so do the entries of its head (``license:``) but ``configs:``.
+    """
+    from prep.cache.card import require_card
+    from prep.cache.store import open_store
+
+    where = require_card(open_store(shared.chosen_store(store, named)))
+    emit({"card": where}, [f"wrote {where}"], as_json)
 
 
 def verify(

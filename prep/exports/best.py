@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -59,7 +60,7 @@ def _best(request: Request, found: list[Reference], done: Exported) -> Iterator[
                 if key != row["key"] or len(values) != len(row["masks"]):
                     raise PrepError(
                         f"{row['image']}: the scores belong to other proposals than the store's.",
-                        f"Run: pcnet-prep score --store {request.store.uri}",
+                        f"Run: pcnet-prep score --store {shlex.quote(request.store.uri)}",
                     )
                 vectors.append(values)
             if not vectors and row["masks"]:
@@ -84,7 +85,7 @@ def _evaluated(folder: Path, found: list[Reference], done: Exported) -> Iterator
     if not folder.is_dir():
         raise PrepError(
             f"--masks {folder} is neither truth, best nor a folder.",
-            "Give the folder of `pcnet eval --save-pseudo`.",
+            "Give the folder that an evaluation wrote with --save-pseudo.",
         )
     for reference in found:
         stem = PurePosixPath(reference.image).stem

@@ -13,13 +13,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from prep.cache.schema import STAGES
+from prep.cache.schema import ROW_OF, STAGES
 from prep.errors import PrepError
-from prep.exports.croissant_words import COLUMNS, CONTEXT, TABLES
 from prep.exports.output import Exported
 from prep.exports.request import Request
 
 NAME = "croissant.json"
+# Each name of the vocabulary and its term, as the specification has them.
+_TERMS = (
+    "citeAs column data dataType examples extract field fileProperty fileObject fileSet format includes "
+    "isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace "
+    "samplingRate separator source subField transform equivalentProperty"
+)
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    **{name: f"cr:{name}" for name in _TERMS.split()},
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "sc": "https://schema.org/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+}
 
 
 def export(request: Request) -> Exported:
@@ -68,7 +86,7 @@ def _record_set(table: str) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": table,
         "name": table,
-        "description": TABLES.get(table, ""),
+        "description": f"Each row is {ROW_OF[table]}.",
         "key": {"@id": f"{table}/{key}"},
         "field": [_field(f"{table}/{field.name}", field, table, field.name) for field in schema],
     }
@@ -83,8 +101,7 @@ def _field(path: str, field: pa.Field, table: str, column: str, inner: str = "")
         "@type": "cr:Field",
         "@id": path,
         "name": path.partition("/")[2],
-        "description": (field.metadata or {}).get(b"description", b"").decode()
-        or COLUMNS.get(path.partition("/")[2], ""),
+        "description": _meaning(field),
         "source": source,
     }
     kind = field.type
@@ -97,6 +114,12 @@ def _field(path: str, field: pa.Field, table: str, column: str, inner: str = "")
     else:
         made["dataType"] = _data_type(kind)
     return made
+
+
+def _meaning(field: pa.Field) -> str:
+    """A column's description, with its unit and coordinate frame, as the schema has them."""
+    told = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+    return "; ".join(told[part] for part in ("description", "unit", "frame") if part in told)
 
 
 def _data_type(kind: pa.DataType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ class Request:
     """An export of ``layout`` to ``to``.
 
     ``dataset`` is None for all images of the store. ``masks`` is where masks of references come from:
-    ``truth``, ``best`` (the best-scored proposal), or the folder of `pcnet eval --save-pseudo`.
+    ``truth``, ``best`` (the best-scored proposal), or the folder of --save-pseudo of pcnet eval.
     """
 
     layout: str
@@ -83,7 +84,7 @@ def score_rows(request: Request) -> dict[str, tuple[str, npt.NDArray[np.float32]
     if not reader.exists:
         raise PrepError(
             f"{request.store.uri} has no scores, so no proposal is the best for an expression.",
-            f"Run: pcnet-prep score --store {request.store.uri}",
+            f"Run: pcnet-prep score --store {shlex.quote(request.store.uri)}",
         )
     found = {}
     for batch in reader.batches(["row_id", "proposals_key", "scores"]):

@@ -79,7 +79,7 @@ def disk(store: str) -> Iterable[Finding]:
     usage = shutil.disk_usage(place)
     text = f"{usage.free / GIB:,.1f} of {usage.total / GIB:,.1f} GiB free at {place}"
     yield Finding(
-        "machine", "disk", usage.free > GIB, text, "Free some space, or choose another location with --out."
+        "machine", "disk", usage.free > GIB, text, "Free some space, or choose another location with --store."
     )
 
 

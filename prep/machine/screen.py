@@ -55,13 +55,13 @@ def next_steps(findings: Iterable[Finding], data: Path, store: str) -> list[str]
     gpu, steps = good("machine", "GPUs"), []
     if not good("store", "phrases"):
         llm = DEFAULT_LLM if gpu and good("packages", "extra [vllm]") else "rules"
-        steps.append(f"pcnet-prep phrases --llm {llm}{where} --out {store}")
+        steps.append(f"pcnet-prep phrases --llm {llm}{where} --store {store}")
     if not good("store", "proposals"):
         weights = state.get(("weights", f"SAM {DEFAULT_SAM}"))
         if gpu and weights is not None and not weights.ok:
             steps.append(weights.remedy.split("\n")[1].strip())
         generator = "" if gpu else " --generator segments"
-        steps.append(f"pcnet-prep sam{generator}{where} --out {store}")
+        steps.append(f"pcnet-prep sam{generator}{where} --store {store}")
     encoder = "" if gpu else " --encoder tiny --recipe plus"
     steps.append(f"pcnet train{encoder}{where} --store {store}")
     return steps

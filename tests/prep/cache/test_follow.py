@@ -142,10 +142,10 @@ def test_a_row_whose_error_the_input_caused_is_made_again(tmp_path: Path) -> Non
 def test_a_store_without_recorded_sources_sets_aside_what_is_its_datasets(tmp_path: Path) -> None:
     """As 0.1.0 wrote it."""
     run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
-    manifest = tmp_path / "st/phrases/_manifest.json"
+    manifest = tmp_path / "st/_state/phrases/manifest.json"
     old = {name: value for name, value in json.loads(manifest.read_text()).items() if name != "sources"}
     manifest.write_text(json.dumps(old))
-    for keys in (tmp_path / "st/phrases").glob("_keys-*"):
+    for keys in (tmp_path / "st/_state/phrases").glob("keys-*"):
         keys.unlink()
     store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val")[1:])
     assert summary.extra["rows set aside, as the input no longer has them"] == 1
@@ -177,13 +177,22 @@ def test_a_replacement_that_fails_does_not_begin_with_rows_that_come_back(tmp_pa
     assert status(store).stages[0].set_aside == 2
 
 
+def test_rows_that_a_replacement_makes_again_are_not_set_aside(tmp_path: Path) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:2])
+    assert status(store).stages[0].set_aside == 3
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:4], replace=True)
+    assert summary.done == 4
+    assert status(store).stages[0].set_aside == 1  # the last text alone
+
+
 @pytest.mark.parametrize(
     "sources",
     [{"mine.jsonl": {}}, {"mine.jsonl": 3}, {"mine.jsonl": {"place": 3, "root": "", "inputs": {}}}, [1], "x"],
 )
 def test_sources_that_are_none_are_a_broken_manifest(tmp_path: Path, sources: Any) -> None:
     run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
-    manifest = tmp_path / "st/phrases/_manifest.json"
+    manifest = tmp_path / "st/_state/phrases/manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sources": sources}))
     with pytest.raises(PrepError, match="not a valid manifest"):
         run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val"))

@@ -94,6 +94,6 @@ def test_a_place_that_is_no_local_folder_is_refused(
     world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PrepError, match="not a local folder"):
+    with pytest.raises(PrepError, match=r"takes a path of this machine, not s3://bucket/exported"):
         run("s3://bucket/exported", "--layout", "coco", "--store", world / "store")
     assert list(tmp_path.iterdir()) == []
