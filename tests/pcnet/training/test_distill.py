@@ -59,6 +59,7 @@ def kill(model: torch.nn.Module) -> None:
     raise Killed
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_the_same_losses(config, tmp_path):
     whole = replace(config, steps=30)
     distill(whole)
