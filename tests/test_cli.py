@@ -334,3 +334,18 @@ def test_verbose_leaves_the_output_of_libraries_on_the_terminal(
             os.write(1, f"said {level}\n".encode())
     assert capfd.readouterr().out == "said verbose\n"
     assert (tmp_path / "log.txt").read_text() == "said normal\n"
+
+
+def test_a_run_says_how_much_there_is_and_what_cannot_be_used(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"sent": "the man"}, {"sent": "the dog", "split": True}, {"sent": ""}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ("phrases", "--llm", "rules", "--input", tmp_path / "own.jsonl", "--store", tmp_path / "p")
+    prep(*command, "--max-failed", "3")
+    said = capsys.readouterr().err
+    assert "own: 3 expressions in the input, 2 of them unusable (1 " in said
+    prep(*command, "--max-failed", "3")
+    assert "in the input" not in capsys.readouterr().err  # nothing has changed, so nothing is read
+    prep("sam", "--generator", "segments", "--images", photos, "--gpus", "0", "--store", tmp_path / "p")
+    assert "photos: 20 images in the input\n" in capsys.readouterr().err.replace(photos.name, "photos")
