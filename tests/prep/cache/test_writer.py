@@ -206,3 +206,50 @@ def test_finished_units_wait_less_than_the_commit_time(
             if writer.commits > before:
                 found[now - 100.0] = len(stored(store))
     assert found == committed
+
+
+def test_a_lock_is_held_from_here_while_it_is_held_and_not_after(store: Store) -> None:
+    from prep.cache.lock import WriterLock
+
+    files = store.stage("scores").files
+    assert not WriterLock(files).is_held()
+    with store.stage("scores").writer(SETTINGS):
+        assert WriterLock(files).is_held()
+    assert not WriterLock(files).is_held()
+
+
+def test_settings_that_only_one_side_has_are_shown_as_unset() -> None:
+    from prep.cache.manifest import differences
+
+    assert differences({"old": 1}, {"new": {"deep": 2}}) == [
+        "  new: the store has '(unset)', this run has {'deep': 2}",
+        "  old: the store has 1, this run has '(unset)'",
+    ]
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == [
+        "  a.c: the store has 2, this run has 3"
+    ]
+
+
+def test_the_refusal_of_a_second_writer_names_the_first_and_what_to_do(store: Store) -> None:
+    import os
+    import socket
+
+    from prep.errors import PrepError
+
+    with (
+        store.stage("scores").writer(SETTINGS),
+        pytest.raises(PrepError) as error,
+        store.stage("scores").writer(SETTINGS),
+    ):
+        pass
+    assert f"pid {os.getpid()} on {socket.gethostname()} since 20" in error.value.message
+    assert "--store" in error.value.remedy
+
+
+def test_the_status_has_the_inputs_of_a_table(store: Store) -> None:
+    from prep.cache.maintain import status
+
+    with store.stage("scores").writer(SETTINGS, inputs={"refs.p": "ab" * 32}):
+        pass
+    (table,) = status(store).stages
+    assert (table.stage, table.inputs) == ("scores", {"refs.p": "ab" * 32})
