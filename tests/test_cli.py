@@ -283,7 +283,9 @@ ALIASES = {
     "export": "--store",
     "report": "--store --out -o",
     "train": "--store --out --output-dir -o --learning-rate --device",
+    "distill": "--store --out --output-dir -o --learning-rate --device",
     "eval": "--store --out --output-dir -o --device",
+    "export-onnx": "--out -o",
     "predict": "--store --out --output-dir -o",
 }
 

@@ -24,7 +24,13 @@ Teacher = Annotated[
     Path, typer.Option("--from", help="The teacher: a run folder of pcnet train, or one of its checkpoints.")
 ]
 StudentFolder = Annotated[
-    Path | None, typer.Option(help="Run folder of the student. Default: the teacher's, with -student.")
+    Path | None,
+    typer.Option(
+        "--output-dir",
+        "--out",
+        "-o",
+        help="Run folder of the student. Default: the teacher's, with -student.",
+    ),
 ]
 StudentSize = Annotated[
     int | None, typer.Option(min=16, max=4096, help="Image side in pixels. Default: the teacher's.")
@@ -52,12 +58,13 @@ def distill(
     seed: options.Seed = 0,
     val_split: options.ValSplit = None,
     gpus: shared.Gpus = None,
+    device: shared.Device = None,
     restart: options.Restart = False,
     as_json: shared.Json = False,
 ) -> None:
     """Train a student on a teacher's own masks: an image and an expression to a mask, in one pass.
 
-    Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
+    Reads the store and the images, but no ground truth (except for --val-split); writes to --output-dir.
     """
     from pcnet.training.distill import distill as run
     from pcnet.training.launch import is_launched, is_lead, relaunch

@@ -13,7 +13,9 @@ from prep.commands.output import emit
 from prep.errors import PrepError
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of pcnet distill or pcnet train.")]
-OnnxFile = Annotated[Path | None, typer.Option(help="File to write. Default: CHECKPOINT with .onnx.")]
+OnnxFile = Annotated[
+    Path | None, typer.Option("--out", "-o", help="File to write. Default: CHECKPOINT with .onnx.")
+]
 
 
 def export_onnx(
