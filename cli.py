@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pcnet.commands import evaluate, predict, train
+from pcnet.commands import distill, evaluate, export_onnx, predict, train
 from pcnet.commands import report as run_report
-from prep.commands import import_masks, init, look, phrases, proposals, recipe, scores, store
+from prep.commands import audit, export, import_masks, init, look, phrases, proposals, recipe, scores, store
 from prep.commands.entry import SETTINGS, print_version, run_program
 from prep.commands.help import Command
 from prep.commands.options import Debug
@@ -63,9 +63,11 @@ _RUN_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "obj": _recipe_
 prep_app.command("phrases", cls=Command)(phrases.phrases)
 prep_app.command("sam", cls=Command)(proposals.sam)
 prep_app.command("import", cls=Command)(import_masks.import_masks)
-prep_app.command("export", cls=Command)(store.export)
+prep_app.command("export", cls=Command)(export.export)
+prep_app.command("audit", cls=Command)(audit.audit)
 prep_app.command("score", cls=Command)(scores.score)
 prep_app.command("status", cls=Command)(store.status)
+prep_app.command("card", cls=Command)(store.card)
 prep_app.command("verify", cls=Command)(store.verify)
 prep_app.command("compact", cls=Command)(store.compact)
 prep_app.command("init", cls=Command)(init.init)
@@ -75,8 +77,10 @@ prep_app.command("report", cls=Command)(look.report)
 prep_app.command("demo", cls=Command)(look.demo)
 
 pcnet_app.command("train", cls=Command)(train.train)
+pcnet_app.command("distill", cls=Command)(distill.distill)
 pcnet_app.command("eval", cls=Command)(evaluate.evaluate)
 pcnet_app.command("predict", cls=Command)(predict.predict)
+pcnet_app.command("export-onnx", cls=Command)(export_onnx.export_onnx)
 pcnet_app.command("report", cls=Command)(run_report.report)
 
 

@@ -159,7 +159,9 @@ def jobs(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], 
 
 
 def command(job: Job, out: Path, workers: int) -> list[str]:
-    return [PROGRAM, *job.arguments, "--out", str(out), "--workers", str(workers)]
+    # One photo in ten is no image, on purpose.
+    options = ["--out", str(out), "--workers", str(workers), "--max-failed", "100%"]
+    return [PROGRAM, *job.arguments, *options]
 
 
 def serve(pipe: Connection) -> None:
@@ -273,7 +275,7 @@ def actors(driver: int) -> list[int]:
 def last_commit(job: Job, out: Path) -> float:
     """When the last shard was written, or else when the run opened the table (seconds since the epoch)."""
     shards = [path.stat().st_mtime for path in (out / job.stage).glob("*.parquet")]
-    opened = out / job.stage / ".writer.json"
+    opened = out / "_state" / job.stage / "writer.json"
     return max([opened.stat().st_mtime if opened.exists() else time.time(), *shards])
 
 
@@ -287,7 +289,7 @@ def kill_repeatedly(
     assert wanted.num_rows == job.rows, f"{wanted.num_rows} rows, not {job.rows}"
     warm = folder / f"{job.name}-warm"
     launcher.wait(launcher.start(warm))
-    span = json.loads((warm / job.stage / "_manifest.json").read_text())["runs"][-1]["seconds"]
+    span = json.loads((warm / "_state" / job.stage / "manifest.json").read_text())["runs"][-1]["seconds"]
     counted = late = stores = lost = twice = unequal = 0
     sizes: list[int] = []
     waits: list[float] = []
@@ -297,7 +299,7 @@ def kill_repeatedly(
         alive, targets = False, []
         while True:
             run = launcher.start(out)
-            while launcher.alive(run) and not (out / job.stage / ".writer.json").exists():
+            while launcher.alive(run) and not (out / "_state" / job.stage / "writer.json").exists():
                 time.sleep(0.005)
             if counted < kills:
                 time.sleep(rng.uniform(0.0, 1.1 * span))
@@ -311,7 +313,7 @@ def kill_repeatedly(
             twice += sum(many - 1 for many in Counter(keys).values())
             lost += len(before - set(keys))
             before = set(keys)
-            (out / job.stage / ".writer.json").unlink(missing_ok=True)
+            (out / "_state" / job.stage / "writer.json").unlink(missing_ok=True)
             if victim == "actor" and alive and targets:
                 counted += 1
             elif code == -signal.SIGKILL and len(before) < job.rows:

@@ -11,6 +11,7 @@ ENCODERS = ("RN50", "RN101", "tiny")
 VIT_FEATURES = ("tokens", "values")
 FREEZE = ("none", "image", "text", "all")
 COMPREHENSIONS = ("none", "paper", "released", "plus")
+STUDENT = "student"  # the comprehension of a distilled network, which predicts masks and reads no phrases
 RAS_FORMS = ("paper", "released", "previous")
 IAD_FORMS = ("paper", "released", "soft")
 POOLINGS = ("all", "union")
@@ -41,19 +42,20 @@ class ModelConfig:
         if self.towers is None:
             _among("encoder", self.encoder, (*ENCODERS, "clip"))
         _among("vit_features", self.vit_features, VIT_FEATURES)
-        _among("comprehension", self.comprehension, COMPREHENSIONS)
+        _among("comprehension", self.comprehension, (*COMPREHENSIONS, STUDENT))
         if not 1 <= self.stages <= MAX_STAGES:
             raise PrepError(
                 f"stages = {self.stages} is out of range: the model has 1 to {MAX_STAGES} stages.",
                 "Set --stages in that range.",
             )
-        if self.comprehension == "none" and self.stages != 1:
-            raise PrepError("Without comprehension the model has exactly one stage.", "Set --stages 1.")
+        if self.comprehension in ("none", STUDENT) and self.stages != 1:
+            kind = "A student" if self.comprehension == STUDENT else "A model without comprehension"
+            raise PrepError(f"{kind} has exactly one stage.", "Set --stages 1.")
 
     @property
     def phrases_used(self) -> int:
         """The number of phrases that the stages read; the last released stage reads the whole expression."""
-        return {"none": 0, "released": self.stages - 1}.get(self.comprehension, self.stages)
+        return {"none": 0, STUDENT: 0, "released": self.stages - 1}.get(self.comprehension, self.stages)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in a checkpoint."""
@@ -134,7 +136,7 @@ class Recipe:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        _among("comprehension", self.comprehension, COMPREHENSIONS)
+        _among("comprehension", self.comprehension, (*COMPREHENSIONS, STUDENT))
         _among("ras", self.ras, RAS_FORMS)
         _among("iad", self.iad, IAD_FORMS)
         _among("pooling", self.pooling, POOLINGS)

@@ -267,3 +267,17 @@ def calibration_foreground(agreement: Tensor) -> Tensor:
 def calibration_negatives(agreement: Tensor) -> Tensor:
     """TRIS' suppression: -mean log(1 - cos), (B,n) cosines of the masked image and negative texts."""
     return -torch.log(1 - agreement).mean()
+
+
+def mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of a student's masks: (B,R,h,w) logits against the covered share (B,R,h,w) of each cell.
+
+    (cross-entropy, Dice), each a mean over masks weighted by (B,R): the mean over cells of the binary
+    cross-entropy, and 1 - 2 sum(p t) / (sum(p) + sum(t)) with p = sigmoid(logits), which weighs small objects
+    like large ones.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
+    share = logits.sigmoid()
+    both, total = (share * target).sum((-2, -1)), (share + target).sum((-2, -1))
+    dice = 1 - 2 * both / total.clamp(min=EPSILON)
+    return (weight * entropy).mean(), (weight * dice).mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pcnet.config import LossWeights, ModelConfig, Recipe
+from pcnet.config import STUDENT, LossWeights, ModelConfig, Recipe
 from prep.errors import PrepError
 
 RECIPES = {
@@ -37,6 +37,12 @@ RECIPES = {
         weights=LossWeights(ras=0.0, iad=0.0, opp=0.1, ins=0.1),
     ),
 }
+
+
+# What a checkpoint of a student names: its losses are those of pcnet.training.distill, none of the above.
+STUDENT_RECIPE = Recipe(
+    name=STUDENT, comprehension=STUDENT, stages=1, gain=0.0, weights=LossWeights(cls=0.0, ras=0.0, iad=0.0)
+)
 
 
 # What an epoch is: the released code draws one expression per reference.

@@ -1,9 +1,11 @@
-"""Makes text safe to show or store: no credentials in URIs, and no control characters for a terminal."""
+"""Makes text safe to show or store, and prints what a run is doing, as --quiet and --verbose want it."""
 
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from typing import Literal
 
 # A user name or password before the host. One with a "/", which no reader of URIs takes, is in messages.
 _USER = re.compile(r"""(\b[A-Za-z][\w+.-]*://)(?:[^\s/?#@"'<>]*@|[^\s/?#@"'<>]+:(?!\d+/)[^\s?#@"'<>]*@)+""")
@@ -32,3 +34,31 @@ def shown(text: str) -> str:
         else char
         for char in text
     )
+
+
+Level = Literal["quiet", "normal", "verbose"]
+
+
+class _Said:
+    level: Level = "normal"
+
+
+def set_level(level: Level) -> None:
+    """How much this process says from now on: ``quiet`` is errors and results alone."""
+    _Said.level = level
+
+
+def is_quiet() -> bool:
+    """Whether nothing but errors and results is printed."""
+    return _Said.level == "quiet"
+
+
+def is_verbose() -> bool:
+    """Whether what libraries print goes to the terminal, and not to a log file."""
+    return _Said.level == "verbose"
+
+
+def tell(line: str) -> None:
+    """Print what a run is doing, on standard error; nothing if quiet."""
+    if not is_quiet():
+        print(shown(line), file=sys.stderr, flush=True)

@@ -22,13 +22,15 @@ TEMPORARY = ".tmp"  # suffix of temporary names; stores remove the files that a 
 
 
 @contextlib.contextmanager
-def replacing(target: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(target: Path, *, durable: bool = True, through: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write that takes the name ``target``, whole, when the block ends, and is removed if it fails.
+
+    Until then it is in the folder ``through`` of the same file system, by default in that of ``target``.
 
     After the block the file survives a crash of the machine, unless ``durable`` is false: for the thousands
     of files of a folder that is made again after a crash anyway. The folder must exist.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = (through or target.parent) / f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}"
     file = open(temporary, "wb", opener=_new_file)  # noqa: SIM115 (closed below, before the rename)
     try:
         with file:
@@ -45,9 +47,11 @@ def replacing(target: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         sync_folder(target.parent)
 
 
-def write_whole(target: Path, data: bytes | pa.Buffer, *, durable: bool = True) -> None:
+def write_whole(
+    target: Path, data: bytes | pa.Buffer, *, durable: bool = True, through: Path | None = None
+) -> None:
     """Write a whole file as :func:`replacing` does."""
-    with replacing(target, durable=durable) as file:
+    with replacing(target, durable=durable, through=through) as file:
         file.write(data)
 
 

@@ -12,9 +12,9 @@ _REMEDIES = {
     errno.ENOSPC: "The disk is full. Free some space and run the same command again: committed rows stay.",
     errno.EFBIG: "A file-size limit stopped the write. Raise it (ulimit -f) and run the same command again.",
     errno.EDQUOT: "Your quota is used up. Free some space, then run the same command again.",
-    errno.EROFS: "This file system is read-only. Choose another place with --out.",
-    errno.EACCES: "Check who owns it and its permissions, or choose another place with --out.",
-    errno.EPERM: "Check who owns it and its permissions, or choose another place with --out.",
+    errno.EROFS: "This file system is read-only. Write to another place.",
+    errno.EACCES: "Check who owns it and its permissions, or write to another place.",
+    errno.EPERM: "Check who owns it and its permissions, or write to another place.",
     errno.ENOENT: "Check if the store was moved or removed. Run the command again to start over.",
 }
 

@@ -45,6 +45,19 @@ def read_plain(path: str | Path, limit: int) -> bytes:
         return file.read()
 
 
+def read_lines(path: Path, limit: int = 1 << 28) -> list[str]:
+    """The lines of a UTF-8 text file that are not empty, without their ends; :class:`PrepError`."""
+    try:
+        data = read_plain(path, limit)
+        check_text(path, data[:HEAD])
+        lines = (line.removesuffix("\r") for line in data.decode("utf-8-sig").split("\n"))
+        return [line for line in lines if line]
+    except UnicodeDecodeError as error:
+        raise PrepError(f"{path} is {not_utf8(error)}.", "Check that it is the right file.") from error
+    except OSError as error:
+        raise PrepError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
+
+
 def below(name: str) -> str | None:
     """A file name as a plain relative POSIX path; None if it leaves the folder that it is joined to.
 

@@ -1,4 +1,4 @@
-"""Writes docs/commands/: a page for each command, from the programs' own options."""
+"""Writes docs/commands/, from the programs' own options, and the columns in docs/store.md."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import typer
 
 import cli
+from prep.cache.schema import ROW_OF, STAGES, column_table
 from prep.commands.help import grouped
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "commands"
+STORE_PAGE = ROOT / "docs" / "store.md"
+COLUMNS = "<!-- make layout writes the columns -->"
 PROGRAMS = {"pcnet-prep": cli.prep_app, "pcnet": cli.pcnet_app}
 
 
@@ -60,7 +63,15 @@ def cell(text: str) -> str:
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
 
 
+def store_page() -> str:
+    """docs/store.md with the columns of every table between its two markers."""
+    before, _, after = STORE_PAGE.read_text(encoding="utf-8").split(COLUMNS)
+    tables = [f"### {name}\n\nA row is {ROW_OF[name]}.\n\n{column_table(name)}\n" for name in STAGES]
+    return f"{before}{COLUMNS}\n\n" + "\n".join(tables) + f"\n{COLUMNS}{after}"
+
+
 if __name__ == "__main__":
+    STORE_PAGE.write_text(store_page(), encoding="utf-8")
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.md"):
         old.unlink()

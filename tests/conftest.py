@@ -56,6 +56,13 @@ def remedies_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert [why for text in told for why in wrong(text)] == []
 
 
+@pytest.fixture(autouse=True)
+def same_path_for_children() -> Iterator[None]:
+    """A program that runs in the test process forbids its children to import from the current folder."""
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

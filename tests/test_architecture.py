@@ -84,7 +84,7 @@ LAYERS = {
         ("cache",),
         ("engine", "datasets"),
         ("phrases", "proposals", "pages"),
-        ("scores", "released", "demo", "machine"),
+        ("scores", "released", "exports", "audit", "demo", "machine", "loaders"),
         ("commands",),
     ],
     "pcnet": [
@@ -144,7 +144,12 @@ def test_there_are_no_import_circles() -> None:
         ("prep.masks", ("prep.cache", "torch", "ray")),
         ("prep.datasets", ("prep.engine", "torch", "ray")),
         ("prep.pages", ("torch", "ray")),
-        ("pcnet.training", ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.pages", "prep.demo")),
+        ("prep.exports", ("torch", "ray", "prep.engine", "prep.proposals", "prep.scores", "prep.released")),
+        (
+            "pcnet.training",
+            ("pcnet.evaluation", "pcnet.report", "prep.datasets", "prep.exports", "prep.pages", "prep.demo"),
+        ),
+        ("prep.loaders", ("ray", "prep.engine", "prep.datasets", "prep.proposals", "prep.phrases")),
         *(
             (f"pcnet.{part}", ("prep.commands",))
             for part in ("data", "model", "training", "evaluation", "report")
@@ -184,9 +189,11 @@ def test_only_the_engine_imports_ray() -> None:
 
 
 def test_ground_truth_is_reached_by_evaluation_and_pages_alone() -> None:
-    readers = ("prep.datasets.truth", "prep.demo", "prep.pages", "pcnet.evaluation", "pcnet.report")
+    readers = (
+        "prep.datasets.truth", "prep.demo", "prep.exports", "prep.pages", "pcnet.evaluation", "pcnet.report",
+    )  # fmt: skip
     # The commands that call them. `train` hands a validator to the trainer, which itself reaches none.
-    callers = ("cli", "prep.commands.look", "pcnet.commands")
+    callers = ("cli", "prep.commands.export", "prep.commands.look", "pcnet.commands")
     allowed = (*readers, *callers)
     users = [name for name in MODULES if "prep.datasets.truth" in reachable(name)]
     assert users
@@ -194,7 +201,15 @@ def test_ground_truth_is_reached_by_evaluation_and_pages_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", ["pcnet.training.trainer", "pcnet.data.table", "pcnet.losses", "pcnet.model.pcnet"]
+    "start",
+    [
+        "pcnet.training.trainer",
+        "pcnet.training.distill",
+        "pcnet.data.table",
+        "pcnet.data.target_masks",
+        "pcnet.losses",
+        "pcnet.model.pcnet",
+    ],
 )
 def test_training_reaches_no_ground_truth(start: str) -> None:
     assert start in IMPORTS

@@ -39,6 +39,17 @@ def test_the_orders_of_operations(python: Callable[..., str]) -> None:
 
 
 @pytest.mark.slow
+def test_a_student_beside_its_teacher(python: Callable[..., str], tmp_path: Path) -> None:
+    smallest = ("--teacher-steps", "30", "--steps", "2", "--seeds", "1", "--images", "60", "--threads", "1")
+    lines = python("benchmarks/student.py", *smallest, "--out", str(tmp_path)).splitlines()
+    assert [one.split("  ")[0] for one in lines[2:]] == [
+        "teacher, map",
+        "teacher, proposal under peak",
+        "student, map",
+    ]
+
+
+@pytest.mark.slow
 def test_the_report_on_a_large_store(python: Callable[..., str]) -> None:
     said = python("benchmarks/report.py", "--rows", "2000")
     assert said.startswith("2,000 rows: ")

@@ -132,7 +132,7 @@ def killed_while_working(words: list[str], out: Path, stage: str, delay: float) 
     started = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    while started.poll() is None and not (out / stage / "_manifest.json").exists():
+    while started.poll() is None and not (out / "_state" / stage / "manifest.json").exists():
         time.sleep(0.01)
     time.sleep(delay)
     alive = started.poll() is None

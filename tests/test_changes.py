@@ -176,12 +176,12 @@ def test_repair_changes_nothing_if_the_rows_cannot_be_made_again(tmp_path: Path)
     prep("phrases", "--llm", "rules", "--input", file, "--out", tmp_path / "st")
     lost(tmp_path / "st")
     file.rename(file.with_name("elsewhere.jsonl"))
-    before = (tmp_path / "st/phrases/_manifest.json").read_bytes()
+    before = (tmp_path / "st/_state/phrases/manifest.json").read_bytes()
     with pytest.raises(
         PrepError, match=r"cannot be made again: .*mine\.jsonl is not a file.* Nothing was changed"
     ):
         prep("verify", tmp_path / "st", "--repair")
-    assert (tmp_path / "st/phrases/_manifest.json").read_bytes() == before
+    assert (tmp_path / "st/_state/phrases/manifest.json").read_bytes() == before
     assert verify(tmp_path / "st") == 1
 
 

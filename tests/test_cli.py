@@ -155,7 +155,7 @@ def test_a_manifest_is_enough_to_repeat_a_run(
 ) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     prep(*phrases(texts, first, "--split", "val"))
-    manifest = first / "phrases" / "_manifest.json"
+    manifest = first / "_state" / "phrases" / "manifest.json"
     done = printed(capsys, "phrases", "--from-manifest", manifest, "--out", again)[0]["done"]
     stores = [open_store(place).stage("phrases").reader() for place in (first, again)]
     assert done == 30
@@ -168,7 +168,7 @@ def test_a_manifest_is_enough_to_repeat_a_run(
 def test_a_repetition_that_would_not_be_one_is_refused(photos: Path, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "p"
     prep("sam", "--generator", "segments", "--images", photos, "--out", out, "--min-area", "5")
-    manifest = out / "proposals" / "_manifest.json"
+    manifest = out / "_state" / "proposals" / "manifest.json"
     with pytest.raises(PrepError, match=r"selection\.min_area: the store has 5, this run has 6"):
         prep("sam", "--from-manifest", manifest, "--out", tmp_path / "q", "--min-area", "6")
     with pytest.raises(PrepError, match="records a run of `pcnet-prep sam`"):
@@ -283,7 +283,9 @@ ALIASES = {
     "export": "--store",
     "report": "--store --out -o",
     "train": "--store --out --output-dir -o --learning-rate --device",
+    "distill": "--store --out --output-dir -o --learning-rate --device",
     "eval": "--store --out --output-dir -o --device",
+    "export-onnx": "--out -o",
     "predict": "--store --out --output-dir -o",
 }
 
@@ -306,3 +308,46 @@ def test_aliases_reach_the_same_flag(texts: Path, tmp_path: Path, capsys: pytest
     assert by_position == printed(capsys, "status", "--store", out)
     prep("phrases", "--llm", "rules", "--input", texts, "--store", out, "--dry-run", "--overwrite")
     assert "90 rows to make" in capsys.readouterr().out
+
+
+def test_quiet_prints_the_result_alone(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("phrases", "--llm", "rules", "--input", texts, "--store")
+    prep(*command, tmp_path / "a", "-q")
+    quiet = capsys.readouterr()
+    prep(*command, tmp_path / "b")
+    usual = capsys.readouterr()
+    assert (quiet.err, "phrases by rules" in usual.err) == ("", True)
+    assert quiet.out.count("\n") == usual.out.count("\n")
+    with pytest.raises(PrepError):
+        prep("phrases", "--llm", "rules", "--input", tmp_path / "none.jsonl", "--quiet")
+
+
+def test_verbose_leaves_the_output_of_libraries_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prep.display import set_level
+    from prep.engine.chatter import chatter_to
+
+    for level in ("verbose", "normal"):
+        set_level(level)  # type: ignore[arg-type]
+        with chatter_to(tmp_path / "log.txt"):
+            os.write(1, f"said {level}\n".encode())
+    assert capfd.readouterr().out == "said verbose\n"
+    assert (tmp_path / "log.txt").read_text() == "said normal\n"
+
+
+def test_a_run_says_how_much_there_is_and_what_cannot_be_used(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"sent": "the man"}, {"sent": "the dog", "split": True}, {"sent": ""}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ("phrases", "--llm", "rules", "--input", tmp_path / "own.jsonl", "--store", tmp_path / "p")
+    prep(*command, "--max-failed", "3")
+    said = capsys.readouterr().err
+    assert "own: 3 expressions in the input, 2 of them unusable (1 " in said
+    prep(*command, "--max-failed", "3")
+    assert "in the input" not in capsys.readouterr().err  # nothing has changed, so nothing is read
+    prep("sam", "--generator", "segments", "--images", photos, "--gpus", "0", "--store", tmp_path / "p")
+    assert "photos: 20 images in the input\n" in capsys.readouterr().err.replace(photos.name, "photos")

@@ -113,9 +113,9 @@ def test_the_blocks_that_say_so_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "mine.jsonl").write_text(
         '{"sent": "the red circle", "image": "COCO_train2014_000000000001.jpg"}\n'
     )
-    pages = ("index.md", "reading.md", "other-models.md", "datasets.md", "report.md")
+    pages = ("index.md", "reading.md", "other-models.md", "datasets.md", "report.md", "exports.md")
     blocks = [block for page in pages for block in runnable(page)]
-    assert [language for language, _ in blocks] == ["sh", "sh", *["python"] * 5, *["sh"] * 4]
+    assert [language for language, _ in blocks] == ["sh", "sh", *["python"] * 5, *["sh"] * 5]
     for language, block in blocks:
         for line in block.splitlines() if language == "sh" else [f"python -c {shlex.quote(block)}"]:
             program, *arguments = shlex.split(line)

@@ -93,7 +93,7 @@ def broken_stores(place: Path) -> None:
     for name in ("old", "damaged", "phrases_only"):
         shutil.copytree(place / "store", place / name)
     for stage in ("phrases", "proposals"):
-        manifest = place / "old" / stage / "_manifest.json"
+        manifest = place / "old" / "_state" / stage / "manifest.json"
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema_version": 0}))
         for shard in (place / "damaged" / stage).glob("*.parquet"):
             shard.write_bytes(shard.read_bytes()[:-100])
@@ -191,10 +191,10 @@ MISTAKES = {
         ("pcnet predict --checkpoint {half.bin} --image {photos}/1.png --text man", "half.bin"),
     ],
     "old or damaged store": [
-        ("pcnet-prep status {old}", "version 0 --out"),
-        ("pcnet-prep phrases --llm rules --data {coco} --out {old}", "version 0 --out"),
-        ("pcnet-prep report {old} --out {o.html}", "version 0 --out"),
-        ("pcnet train --store {old} --data {coco} --encoder tiny --gpus 0 --out {o}", "version 0 --out"),
+        ("pcnet-prep status {old}", "version 0 --store"),
+        ("pcnet-prep phrases --llm rules --data {coco} --out {old}", "version 0 --store"),
+        ("pcnet-prep report {old} --out {o.html}", "version 0 --store"),
+        ("pcnet train --store {old} --data {coco} --encoder tiny --gpus 0 --out {o}", "version 0 --store"),
         ("pcnet-prep phrases --llm rules --data {coco} --out {damaged}", "damaged/phrases verify --repair"),
         ("pcnet-prep score --out {damaged} --data {coco} --gpus 0", "damaged"),
         (
@@ -205,9 +205,9 @@ MISTAKES = {
     "other settings": [
         (
             "pcnet-prep sam --generator segments --data {coco} --out {store} --min-area 7 --max-masks 3",
-            "min_area --out --replace",
+            "min_area --store --replace",
         ),
-        ("pcnet-prep sam --preset sam --generator segments --from {store} --out {store}", "--from --out"),
+        ("pcnet-prep sam --preset sam --generator segments --from {store} --out {store}", "--from --store"),
     ],
     "wrong split": [
         ("pcnet-prep phrases --llm rules --input {own.jsonl} --split tset --out {o}", "tset train"),
@@ -306,7 +306,7 @@ NO_SPACE = {
     "pcnet-prep phrases --llm rules --data {coco} --out full": "full/phrases ulimit again",
     "pcnet-prep report {store} --out page.html": "page.html",
     "pcnet-prep export tree --data {coco} --store {store}": "tree",
-    "pcnet-prep compact {several}": "several/phrases ulimit",
+    "pcnet-prep compact {several}": "several/_state/phrases ulimit",
     "pcnet train --store {store} --data {coco} --encoder tiny --gpus 0 --out r": "r/settings.json ulimit",
 }
 

@@ -49,6 +49,13 @@ def test_the_examples_do_what_they_say(
     Path("own.jsonl").write_text("".join(json.dumps({"sent": text}) + "\n" for text in texts))
     cli.prep_app(["phrases", "--llm", "rules", "--input", "own.jsonl"], standalone_mode=False)
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save("photo.png")
+    yard = np.full((60, 80, 3), 230, np.uint8)
+    yard[20:40, 10:50] = (200, 30, 30)
+    Path("photos").mkdir()
+    Image.fromarray(yard).save("photos/yard.png")
+    cli.prep_app(
+        ["sam", "--generator", "segments", "--images", "photos", "--min-area", "20"], standalone_mode=False
+    )
     tokenizer, paper = WordTokenizer.from_texts(texts), recipe("paper")
     model = PCNet(model_config(paper, "tiny", tokenizer.vocabulary), paper)
     save_checkpoint(Path("best.pt"), model, paper, tokenizer)

@@ -13,7 +13,8 @@ from pcnet.commands.options import RecipeName, TrainedSize, TrainedStages, check
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
 from prep.commands.outcome import MaxFailed, check_limit, end
-from prep.commands.output import emit, say
+from prep.commands.output import emit
+from prep.display import tell
 
 if TYPE_CHECKING:
     from pcnet.evaluation.evaluate import Report
@@ -128,7 +129,7 @@ def _evaluated(params: Mapping[str, Any]) -> Report:
         settings=settings,
         prompter=prompter,
         device=device,
-        tell=lambda line: say(f"{line}; model {params['checkpoint']}", to_stderr=True),
+        tell=lambda line: tell(f"{line}; model {params['checkpoint']}"),
         **{
             name: params[name]
             for name in ("store", "sentences", "limit", "oracle", "recipe", "stages", "out")

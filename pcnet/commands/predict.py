@@ -73,6 +73,7 @@ def predict(
     the files are numbered, and --json prints one line for each.
     """
     from pcnet import load_model
+    from pcnet.config import STUDENT
     from pcnet.evaluation.evaluate import input_size
     from pcnet.evaluation.predict import predict as ground
     from pcnet.evaluation.stored import stored_phrases
@@ -80,10 +81,11 @@ def predict(
 
     asked, images, texts = _split(list(words or []), checkpoint, list(image or []), list(text or []))
     check_is_there(asked)
-    (kind,) = kinds.kinds_of([mask or ("map" if generator == "none" else "proposal")])
+    model = load_model(asked, stages)
+    own_mask = generator == "none" or (model.config.comprehension == STUDENT and generator is store is None)
+    (kind,) = kinds.kinds_of([mask or ("map" if own_mask else "proposal")])
     propose = _proposer(kind, generator, store)
     opened = None if store is None else open_store(store)
-    model = load_model(asked, stages)
     side = size or input_size(asked, model)
     prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto")
 

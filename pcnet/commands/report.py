@@ -34,7 +34,7 @@ def report(
 ) -> None:
     """Write an HTML report on one training run, or two side by side.
 
-    Reads losses.csv and the output of `pcnet eval --out` in RUN, or beside it: curves, metrics, best and
+    Reads losses.csv, and what `pcnet eval --output-dir` wrote in RUN or beside it: curves, metrics, best and
     worst cases.
     """
     from pcnet.report.page import ReportConfig, write_report
@@ -50,6 +50,6 @@ def report(
     if data is not None and held["pictures"] and not held["photos"]:
         lines.append(f"No photo of the expressions was found in {data}: the pictures show masks on grey.")
     if not held["evaluations"]:
-        command = held["evaluate"] or "`pcnet eval --checkpoint FILE --out DIR`"
+        command = held["evaluate"] or "`pcnet eval --checkpoint FILE --output-dir DIR`"
         lines.append(f"No evaluation was found in or beside the run. Make one with:\n{command}")
     emit({"page": page, **held}, lines, as_json)

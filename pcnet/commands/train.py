@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 TrainDataset = Annotated[str, typer.Option(help="Dataset to train on, as named in the store.")]
 TrainSplit = Annotated[str, typer.Option(help="Split to train on.")]
+Exclude = Annotated[
+    Path | None,
+    typer.Option(
+        help="Do not train on the images in this file, one a line: see `pcnet-prep audit`.", metavar="FILE"
+    ),
+]
 RunFolder = Annotated[
     Path | None,
     typer.Option("--output-dir", "--out", "-o", help="Run folder. Default: runs/<dataset>."),
@@ -94,6 +100,7 @@ def train(
     limit: shared.Limit = None,
     input: shared.Input = None,
     image_root: shared.ImageRoot = None,
+    exclude: Exclude = None,
     out: RunFolder = None,
     encoder: Encoder = "RN50",
     text_encoder: TextEncoder = None,
@@ -121,7 +128,7 @@ def train(
 ) -> None:
     """Train PCNet stage by stage on the phrases and proposals of a store.
 
-    Reads the store and the images, but no ground truth (except for --val-split); writes the run to --out.
+    Reads the store and the images, but no ground truth (except for --val-split); writes to --output-dir.
     """
     _train(context.params)
 
@@ -137,7 +144,7 @@ def _train(params: Mapping[str, Any]) -> None:
         raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
     stop_with_parent()
     config = _config(params, "auto" if devices else "cpu")
-    trained = run(config, _validator(config, params))
+    trained = run(config, validator_of(config, params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
         emit(result, _lines(trained, config), params["as_json"])
@@ -149,16 +156,14 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
 
     from pcnet.training.trainer import TrainConfig
 
-    dataset, data = params["dataset"], params["data"]
-    if params["input"] is not None:
-        own = Path(params["input"])
-        dataset, data = own.stem, params["image_root"] or own.parent
+    dataset, data = source_of(params)
     begin_from = params["begin_from"]
     by_name = {field.name: params[field.name] for field in fields(TrainConfig) if field.name in params}
     computed = {
         "dataset": dataset,
         "input": None if params["input"] is None else str(params["input"]),
-        "data": str(data),
+        "data": data,
+        "exclude": None if params["exclude"] is None else str(params["exclude"]),
         "out": str(params["out"] or Path("runs") / dataset),
         "begin_from": None if begin_from is None else str(begin_from),
         "weights": _weights(params["weight"] or []),
@@ -166,6 +171,14 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
         "quiet": params["as_json"],
     }
     return TrainConfig(**{**by_name, **computed})
+
+
+def source_of(params: Mapping[str, Any]) -> tuple[str, str]:
+    """The dataset's name and the folder of its images, from the flags."""
+    if params["input"] is None:
+        return params["dataset"], str(params["data"])
+    own = Path(params["input"])
+    return own.stem, str(params["image_root"] or own.parent)
 
 
 def _weights(pairs: Sequence[str]) -> dict[str, float]:
@@ -182,7 +195,7 @@ def _weights(pairs: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | None:
+def validator_of(config: TrainConfig, params: Mapping[str, Any]) -> Validate | None:
     """With --val-split, the function that evaluates the model on that split; it reads ground truth."""
     if config.val_split is None:
         return None
@@ -198,6 +211,11 @@ def _validator(config: TrainConfig, params: Mapping[str, Any]) -> Validate | Non
 
 def _lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
     yield f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}"
+    yield from result_lines(trained, config)
+
+
+def result_lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
+    """The last validation of a run, if it had any, and the command that evaluates it."""
     if trained.metrics is not None:
         last = trained.metrics
         figures = f"mIoU {last.miou:.2f}  oIoU {last.oiou:.2f}  PointM {last.pointm:.2f}  n {last.n:,}"

@@ -22,8 +22,9 @@ class Batch:
     (elsewhere any other text); ``grid`` (B,M,32,32) float32 0/1 proposals, with all-zero rows as padding;
     ``opposite_*`` the expression and its phrases with their directions swapped, if they have any
     (``has_opposite`` (B,)); ``negative_ids`` (B,n,L) texts that do not describe the image's target;
-    ``clip_scores`` (B,M) the similarity of each proposal to the expression; ``row_ids`` names the samples for
-    messages.
+    ``clip_scores`` (B,M) the similarity of each proposal to the expression; ``target`` (B,2,h,w) float32 the
+    share of each cell that a student's masks of expression and partner shall cover, and ``weight`` (B,2) that
+    of each in its loss; ``row_ids`` names the samples for messages.
     """
 
     images: Tensor
@@ -38,6 +39,8 @@ class Batch:
     has_opposite: Tensor | None = None
     negative_ids: Tensor | None = None
     clip_scores: Tensor | None = None
+    target: Tensor | None = None
+    weight: Tensor | None = None
     row_ids: tuple[str, ...] = ()
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:

@@ -35,6 +35,7 @@ class Selection:
     """The rows to read: a dataset, its split_by (if the store has more than one) and a split.
 
     With ``input``, they are the rows that were made of that JSONL file, whatever dataset each of them names.
+    Rows of the images in ``exclude`` are skipped and counted.
     With ``limit``, they are the first so many by ``row_id``.
     """
 
@@ -42,6 +43,7 @@ class Selection:
     split: str | None = None
     split_by: str | None = None
     input: Path | None = None
+    exclude: frozenset[str] = frozenset()
     limit: int | None = None
 
     @property
@@ -106,7 +108,7 @@ def read_phrases(store: Any, selection: Selection) -> pa.Table:
     :raises PrepError: if the table or the selection is missing, or the store has several split_by.
     """
     reader = store.stage("phrases").reader()
-    command = f"pcnet-prep phrases {selection.flags} --out {shlex.quote(store.uri)}"
+    command = f"pcnet-prep phrases {selection.flags} --store {shlex.quote(store.uri)}"
     _require("phrases", reader, store.uri, command)
     columns = ["row_id", "dataset", "split_by", "split", "ref_id", "image", "expression", "phrases", "status"]
     table = _selected(reader, reader.read(columns), selection)
@@ -157,9 +159,8 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
         skipped[OVER_LIMIT] = rows.num_rows - selection.limit
         rows = rows.slice(0, selection.limit)
     status, image_key = rows["status"].to_pylist(), rows["image"].to_pylist()
-    masks = _read_grids(
-        store, selection, {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}
-    )
+    usable = {i for i, s in zip(image_key, status, strict=True) if i and s == "ok"}
+    masks = _read_grids(store, selection, usable - selection.exclude)
     kept: list[int] = []
     for place, (state, key) in enumerate(zip(status, image_key, strict=True)):
         reason = (
@@ -167,6 +168,8 @@ def load_samples(store: Any, selection: Selection, *, with_scores: bool = False)
             if state != "ok"
             else "no image"
             if not key
+            else "image is in --exclude"
+            if key in selection.exclude
             else "image could not be read"
             if masks[key] is None
             else ""
@@ -191,7 +194,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
 def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
     """Packed masks (masks, 128) of the wanted images; ``None`` for an image that could not be read."""
     reader = store.stage("proposals").reader()
-    command = f"pcnet-prep sam {selection.flags} --out {shlex.quote(store.uri)}"
+    command = f"pcnet-prep sam {selection.flags} --store {shlex.quote(store.uri)}"
     _require("proposals", reader, store.uri, command)
     found: dict[str, NDArray[np.uint8] | None] = {}
     for batch in reader.batches(["image", "grid32", "status"]):
@@ -249,7 +252,7 @@ def _read_scores(
 ) -> list[NDArray[np.float32]]:
     """One array per row, aligned with the masks of its image."""
     reader = store.stage("scores").reader()
-    command = f"pcnet-prep score --out {shlex.quote(store.uri)}"
+    command = f"pcnet-prep score --store {shlex.quote(store.uri)}"
     _require("scores", reader, store.uri, command)
     wanted = set(row_ids)
     found: dict[str, NDArray[np.float32]] = {}

@@ -99,7 +99,7 @@ def load_evalset(
     if missing:
         raise PrepError(
             f"{len(missing)} of {len(wanted)} expressions have no phrases in {store.uri}, e.g. {missing[0]}.",
-            f"Run: pcnet-prep phrases {dataset.flags} --out {shlex.quote(store.uri)}",
+            f"Run: pcnet-prep phrases {dataset.flags} --store {shlex.quote(store.uri)}",
         )
     skipped = {OVER_LIMIT: left} if (left := len(chosen) - len(wanted)) else {}
     truth = _CodedTruth(Truth(dataset, released), released)
@@ -228,7 +228,7 @@ def read_masks(store: Store, images: set[str]) -> dict[str, list[Rle]]:
     if reader.num_rows == 0:
         raise PrepError(
             f"The store {store.uri} has no proposals yet.",
-            f"Run: pcnet-prep sam --out {shlex.quote(store.uri)}",
+            f"Run: pcnet-prep sam --store {shlex.quote(store.uri)}",
         )
     found: dict[str, list[Rle]] = {image: [] for image in images}
     for batch in reader.batches(["image", "height", "width", "masks"]):

@@ -18,11 +18,11 @@ from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
 from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
 from pcnet.evaluation.masks import SamMasks, StoredMasks, predicted_masks
 from pcnet.evaluation.outputs import save_cam, save_pseudo, write_report
-from pcnet.evaluation.prms import as_arrays, choose
 from pcnet.evaluation.responses import EvalSettings, Map, responses
 from pcnet.metrics import RELEASED_THRESHOLD, Metrics, SampleScore, binarise, score_sample, summarise
 from pcnet.model.checkpoint import load_model, read_checkpoint
 from pcnet.model.pcnet import PCNet
+from pcnet.model.prms import as_arrays, choose
 from prep.cache.store import open_store
 from prep.datasets.catalogue import Dataset
 from prep.engine.progress import progress
@@ -144,7 +144,7 @@ def _chosen(
     scores: Sequence[tuple[Item, SampleScore]],
     looks: Sequence[tuple[Tensor, Tensor]],
 ) -> Metrics:
-    """The metrics over refs, each scored on the map that :func:`pcnet.evaluation.prms.choose` selects."""
+    """The metrics over refs, each scored on the map that :func:`pcnet.model.prms.choose` selects."""
     by_row = {item.row_id: score for item, score in scores}
     objects = [item.row_id if item.ref_id is None else (item.image, item.ref_id) for item in items]
     picked = choose(objects, *as_arrays(looks))

@@ -16,10 +16,10 @@ from pcnet.data.collate import pad_phrases, prefetch
 from pcnet.data.images import Pixels, normalise_pixels
 from pcnet.evaluation.dataset import EvalSet, Item
 from pcnet.evaluation.outputs import save_stages
-from pcnet.evaluation.prms import features
 from pcnet.maps import released_map
 from pcnet.metrics import RELEASED_THRESHOLD
 from pcnet.model.pcnet import PCNet
+from pcnet.model.prms import features
 from prep.errors import PrepError
 
 Map = NDArray[np.float32]
@@ -121,7 +121,7 @@ def _run(
     """uint8 (B, 3, S, S) and their items to the raw responses of every stage, (B, stages, h, w).
 
     With ``look`` also the image and text features of the last stage's maps, see
-    :func:`pcnet.evaluation.prms.features`.
+    :func:`pcnet.model.prms.features`.
     """
     device = model.logit_scale.device
     expressions, phrases = encode_items(model, [(item.text, item.phrases) for item in items])

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcnet.config import CLIP_SIZES, ClipSizes, ModelConfig, Recipe
+from pcnet.config import CLIP_SIZES, STUDENT, ClipSizes, ModelConfig, Recipe
 from pcnet.data.tokenizers import ClipTokenizer, Tokenizer, WordTokenizer, from_dict
 from pcnet.model.pcnet import PCNet
+from pcnet.model.student import Student
 from pcnet.recipes import RECIPES
 from pcnet.recipes import recipe as named_recipe
 from prep.errors import PrepError
@@ -89,7 +90,7 @@ def load_model(path: str | Path, stages: int | None = None, recipe: str | None =
     else:
         config = _sizes(path, state, chosen)
     config = _adjusted(path, state, config, chosen, stages)
-    model = PCNet(config, chosen)
+    model = Student(config, chosen) if config.comprehension == STUDENT else PCNet(config, chosen)
     _fill(path, model, state)
     tokenizer = from_dict(payload["tokenizer"]) if "tokenizer" in payload else ClipTokenizer(released=True)
     model.tokenizer = tokenizer
@@ -97,8 +98,8 @@ def load_model(path: str | Path, stages: int | None = None, recipe: str | None =
 
 
 def begin_from(model: PCNet, path: Path) -> None:
-    """Initialise ``model`` from a checkpoint: all weights except the stages, and the stages too if they
-    match.
+    """Initialise ``model`` from a checkpoint: all weights except the stages and a student's decoder, and
+    those too if they match.
 
     :raises PrepError: if the file is not a checkpoint, or has another encoder or other token ids.
     """
@@ -112,7 +113,8 @@ def begin_from(model: PCNet, path: Path) -> None:
         )
     wanted = model.state_dict()
     same = {name: v for name, v in state.items() if name in wanted and v.shape == wanted[name].shape}
-    missing = [name for name in wanted if name not in same and not name.startswith("attn_fusion_vl.")]
+    new = ("attn_fusion_vl.", "decoder.")
+    missing = [name for name in wanted if name not in same and not name.startswith(new)]
     if missing:
         raise PrepError(
             f"{path}: has no {missing[0]} with the shape of encoder {model.config.encoder}.",
@@ -125,6 +127,10 @@ def _adjusted(
     path: Path, state: Mapping[str, Tensor], config: ModelConfig, chosen: Recipe, stages: int | None
 ) -> ModelConfig:
     """``config`` with the requested stages and recipe."""
+    if (chosen.comprehension == STUDENT) != (config.comprehension == STUDENT):
+        raise PrepError(
+            f"{path}: a student has no stages of another recipe.", "Omit --recipe: the file names its own."
+        )
     # From the highest index: a first stage of plus has no weights and so no entry.
     numbers = {int(name.split(".")[1]) for name in state if name.startswith("attn_fusion_vl.")}
     held = max(numbers, default=0) + 1

@@ -55,6 +55,7 @@ class ClipEncoder(nn.Module):
         self.text_projection = clip.text_projection
         self.logit_scale = clip.logit_scale
         self.visual_channels = sizes.vision_width * 32
+        self.finer_channels = (sizes.vision_width * 16, sizes.vision_width * 8, sizes.vision_width * 4)
         self.text_width = sizes.embed_dim
         for unused in (*self.visual.attnpool.parameters(), self.logit_scale):
             unused.requires_grad_(
@@ -63,8 +64,17 @@ class ClipEncoder(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,Cv,H/32,W/32), the last residual layer's features."""
+        return self.pyramid(images)[0]
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B,3,H,W) -> the features of :meth:`encode_image`, then those of the earlier layers at strides 16,
+        8 and 4, with the channels ``finer_channels``.
+        """
         tower: Any = self.visual
-        return _tensor(tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images))))))
+        first = tower.layer1(tower.stem(images))
+        second = tower.layer2(first)
+        third = tower.layer3(second)
+        return tower.layer4(third), third, second, first
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """(M,L) token ids, L at most the context -> (M,Cl)."""

@@ -92,13 +92,25 @@ class PCNet(nn.Module):
         self, images: Tensor, expressions: Tensor, phrases: Tensor, scope: Scope
     ) -> tuple[Tensor, ...]:
         """(B,3,H,W), (R,B,L), (R,B,P,L) -> (B,T,h,w) per stage."""
-        visual = self.c4_vis_project(self.backbone.encode_image(images))
         used = self.config.phrases_used
         if phrases.shape[2] < used:
             raise ValueError(f"{self.config.stages} stages read {used} phrases, got {phrases.shape[2]}")
         texts = torch.cat([expressions.unsqueeze(2), phrases[:, :, :used]], 2)
-        encoded = self.global_lan_project(self.backbone.encode_text(texts.flatten(0, 2)))
-        encoded = encoded.view(*texts.shape[:3], -1)
+        visual, encoded = self.visual(images), self.textual(texts.flatten(0, 2))
+        return self.grounded(visual, encoded.view(*texts.shape[:3], -1), scope)
+
+    def visual(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,C,h,w), the projected image features."""
+        features: Tensor = self.c4_vis_project(self.backbone.encode_image(images))
+        return features
+
+    def textual(self, ids: Tensor) -> Tensor:
+        """(M,L) -> (M,C), the projected text features."""
+        features: Tensor = self.global_lan_project(self.backbone.encode_text(ids))
+        return features
+
+    def grounded(self, visual: Tensor, encoded: Tensor, scope: Scope) -> tuple[Tensor, ...]:
+        """(B,C,h,w) images and (R,B,1+P,C) texts, the expression and its phrases -> (B,T,h,w) per stage."""
         inputs = Inputs(self.logit_scale.exp(), visual, encoded[:, :, 0], encoded[:, :, 1:], scope)
         return self._run(self.attn_fusion_vl[: self.config.stages], inputs)
 

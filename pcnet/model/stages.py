@@ -243,7 +243,7 @@ def released_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]
 
 
 STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ...]]]] = {
-    "none": (lambda *_, **__: nn.Identity(), single_stages),
+    **dict.fromkeys(("none", "student"), (lambda *_, **__: nn.Identity(), single_stages)),
     "paper": (PaperStage, paper_stages),
     "plus": (PlusStage, plus_stages),
     "released": (ReleasedStage, released_stages),

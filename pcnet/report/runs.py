@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The output of ``pcnet eval --out``: its folder, label, metrics and one row per expression."""
+    """The output of ``pcnet eval --output-dir``: its folder, label, metrics and one row per expression."""
 
     folder: Path
     label: str
@@ -78,7 +78,7 @@ def read_run(folder: Path) -> RunFiles:
     if not folder.is_dir():
         raise PrepError(
             f"{folder} is not a folder.",
-            "Use the --out folder of pcnet train or pcnet eval.",
+            "Use the --output-dir folder of pcnet train or pcnet eval.",
         )
     logs = [folder / CSV_NAME] if (folder / CSV_NAME).is_file() else sorted(folder.glob(f"*/{CSV_NAME}"))
     if len(logs) > 1:
@@ -92,7 +92,7 @@ def read_run(folder: Path) -> RunFiles:
     if not logs and not evaluations:
         raise PrepError(
             f"{folder} contains no {CSV_NAME} and no {FIGURES} with {ROWS}.",
-            "Use the --out folder of pcnet train or pcnet eval.",
+            "Use the --output-dir folder of pcnet train or pcnet eval.",
         )
     home = logs[0].parent if logs else folder
     table = _read_csv(logs[0]) if logs else None

@@ -6,14 +6,13 @@ import contextlib
 import csv
 import io
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prep.cache.files import explained
-from prep.display import shown
+from prep.display import tell
 from prep.engine.progress import duration, progress
 from prep.files import write_whole
 
@@ -46,7 +45,7 @@ class RunLog:
         self._total, self._per_epoch, self._quiet = total, per_epoch, quiet
         self._began = self._said = time.monotonic()
         if intro and not quiet:
-            print(shown(intro), file=sys.stderr, flush=True)
+            tell(intro)
         self.path = folder / CSV_NAME
         self.columns = ("step", "epoch", "lr", *columns, "seconds")
         _cut(self.path, self.columns, start)
@@ -87,7 +86,7 @@ class RunLog:
             f"epoch {number // self._per_epoch:,} of {epochs:,}: {note}, step {number:,} of {self._total:,}, "
             f"{1 / seconds:,.1f} steps/s, {duration(seconds * (self._total - number))} left"
         )
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
     def metrics(self, number: int, values: Mapping[str, Any]) -> None:
         """Log a validation as a row of validation.csv; a metric that is ``None`` is left empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from pcnet.config import Recipe
 from pcnet.data.batch import Batch, Outputs, upsample
 from pcnet.maps import inside_union
 from pcnet.training.calibration import Calibration
+from pcnet.training.distributed import Ranks
 from prep.errors import PrepError
 
 
@@ -26,6 +28,15 @@ class Pairs(NamedTuple):
 
 
 ALONE = Pairs()
+
+
+def pairs_of(batch: Batch, ranks: Ranks) -> Pairs:
+    """The divisors of the losses over a subset of a step's samples, equal in every process."""
+    if ranks.size == 1:
+        return ALONE
+    masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
+    own = {name: float(mask.sum()) for name, mask in masks.items() if mask is not None}
+    return Pairs(**ranks.mean(own))
 
 
 def step_losses(
@@ -173,3 +184,12 @@ def _image_maps(outputs: Outputs, stage: int, partner: bool = False) -> Tensor:
     """(B,1,H,W) raw responses at image size, as the released losses use them."""
     maps = outputs.partner_maps(stage) if partner else outputs.maps(stage)
     return upsample(maps, outputs.image_size)
+
+
+def not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...]) -> PrepError:
+    """The error of a step (from 0) with a loss that is not finite."""
+    bad = ", ".join(f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value))
+    return PrepError(
+        f"Step {step + 1}: the loss is not finite ({bad}); rows of the batch: {', '.join(row_ids)}.",
+        "Lower --lr, or check these rows; the last checkpoint is from before this step.",
+    )

@@ -15,6 +15,7 @@ RESUMABLE = frozenset(
         "store",
         "data",
         "input",
+        "exclude",
         "out",
         "workers",
         "threads",
@@ -25,6 +26,7 @@ RESUMABLE = frozenset(
         "restart",
         "quiet",
         "clip_weights",
+        "teacher",  # its weights are part of the samples' fingerprint
     ]
 )
 # They give the length of a run, which may grow.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from pcnet.config import FREEZE, ModelConfig, Recipe
+from pcnet.data.batch import Batch
 from pcnet.data.collate import BatchMaker
 from pcnet.data.images import Pixels
-from pcnet.data.sampler import Sampler
+from pcnet.data.sampler import Draw, Sampler
 from pcnet.data.table import SampleTable, Selection, load_samples
 from pcnet.data.tokenizers import Tokenizer, WordTokenizer
 from pcnet.model.checkpoint import begin_from
@@ -23,10 +25,11 @@ from pcnet.recipes import model_config
 from pcnet.recipes import recipe as named_recipe
 from pcnet.training.calibration import Calibration
 from pcnet.training.encoders import load_encoder, make_tokenizer, towers_of
-from prep.cache.store import open_store
+from prep.cache.store import Store, open_store
 from prep.devices import cpu_cores
 from prep.display import without_secrets
 from prep.errors import PrepError
+from prep.inputs import read_lines
 from prep.proposals.stale_images import check_images
 
 # What an epoch is, in words; the values of ``TrainConfig.epoch``.
@@ -38,7 +41,8 @@ class TrainConfig:
     """The settings of a training run; ``None`` means the default of the encoder, see :meth:`resolved`.
 
     ``store`` holds phrases and proposals; ``data`` is the folder that the store's image paths are relative
-    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``.
+    to. ``input`` is the JSONL file whose rows are trained on, instead of those of ``dataset``; ``exclude``
+    a file with images that are not trained on, one a line.
     ``batch_size`` is the total over all processes, and an optimiser step uses ``accumulate`` batches.
     ``epoch`` is ``sentences`` (an epoch is every expression) or ``refs`` (one expression per reference); the
     default is that of the run in ``out``, or of the recipe. ``steps`` sets the length of the run in optimiser
@@ -56,6 +60,7 @@ class TrainConfig:
     split_by: str | None = None
     limit: int | None = None
     input: str | None = None
+    exclude: str | None = None
     out: str = "runs/refcoco"
     encoder: str = "RN50"
     text_encoder: str | None = None
@@ -150,7 +155,7 @@ class TrainSetup:
     table: SampleTable
     tokenizer: Tokenizer
     sampler: Sampler
-    maker: BatchMaker
+    maker: Callable[[Draw], Batch]
     per_epoch: int
     total: int
     threads: int
@@ -177,11 +182,7 @@ def prepare(config: TrainConfig) -> TrainSetup:
     if config.stages is not None:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)
-    own = None if config.input is None else Path(config.input)
-    selection = Selection(config.dataset, config.split, config.split_by, own, config.limit)
-    store = open_store(config.store)
-    table = load_samples(store, selection, with_scores=recipe.needs_clip_scores)
-    check_images(store.stage("proposals").reader(), Path(config.data), table.images)
+    table = load_table(config, open_store(config.store), recipe.needs_clip_scores)
     batch, size = config.batch_size or 1, config.size or 320
     towers = towers_of(config.encoder, config.text_encoder, config.vit_features, recipe, size)
     tokenizer = make_tokenizer(config.encoder, recipe, table, towers, config.text_encoder)
@@ -206,12 +207,22 @@ def prepare(config: TrainConfig) -> TrainSetup:
         maker=BatchMaker(table, pixels, tokenizer, network.phrases_used, recipe.needs_opposites),
         per_epoch=per_epoch,
         total=config.steps or config.epochs * per_epoch,
-        threads=_threads(config.workers, pixels),
+        threads=batch_threads(config.workers, pixels),
         fingerprint=fingerprint(table),
     )
 
 
-def _threads(workers: int | None, pixels: Pixels) -> int:
+def load_table(config: TrainConfig, store: Store, with_scores: bool = False) -> SampleTable:
+    """The samples of a run; PrepError if rows are missing, or an image is not the one of its proposals."""
+    own = None if config.input is None else Path(config.input)
+    exclude = frozenset(read_lines(Path(config.exclude)) if config.exclude else ())
+    selection = Selection(config.dataset, config.split, config.split_by, own, exclude, config.limit)
+    table = load_samples(store, selection, with_scores=with_scores)
+    check_images(store.stage("proposals").reader(), Path(config.data), table.images)
+    return table
+
+
+def batch_threads(workers: int | None, pixels: Pixels) -> int:
     """The number of threads that build batches; 0 if the data is small and soon cached, as threads would then
     only add overhead.
     """
@@ -251,6 +262,13 @@ def make_optimizer(model: PCNet, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": new, "lr": rate, "initial_lr": rate},
     ]
     return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay)
+
+
+def learning_rate(step: int, total: int, warmup: int, power: float) -> float:
+    """The factor of the initial learning rate at ``step`` (from 0): linear warm-up, then (1 - step / total)
+    ** power.
+    """
+    return min(1.0, (step + 1) / (warmup + 1)) * float((1.0 - step / total) ** power)
 
 
 def fingerprint(table: SampleTable) -> str:

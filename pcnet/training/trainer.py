@@ -22,12 +22,21 @@ from pcnet.data.batch import Batch
 from pcnet.data.collate import finish, prefetch
 from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
+from pcnet.model.pcnet import PCNet
 from pcnet.model.stages import Scope
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
-from pcnet.training.objective import ALONE, Pairs, step_losses
+from pcnet.training.objective import not_a_number, pairs_of, step_losses
 from pcnet.training.resume import differences, epoch_of, told_of_length, total_steps
-from pcnet.training.setup import TrainConfig, build_model, load_calibration, make_optimizer, prepare
+from pcnet.training.setup import (
+    TrainConfig,
+    TrainSetup,
+    build_model,
+    learning_rate,
+    load_calibration,
+    make_optimizer,
+    prepare,
+)
 from prep.engine.signals import Stoppable, interrupted, stoppable
 from prep.errors import PrepError
 from prep.files import replacing
@@ -62,6 +71,11 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
     :raises PrepError: for missing data, other settings in ``out``, a loss that is not finite, or a signal
         (``Interrupted``).
     """
+    return run_to_end(Run, config, validate)
+
+
+def run_to_end(kind: type[Run], config: TrainConfig, validate: Validate | None) -> Trained:
+    """Start the processes' communication and run ``kind`` with ``config`` to the end."""
     ranks = Ranks()
     config = config.resolved(ranks.size)
     device = ranks.device(config.device)
@@ -69,13 +83,18 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
     ranks.init(device)
     try:
-        return _Run(config, ranks, device).to_end(validate)
+        return kind(config, ranks, device).to_end(validate)
     finally:
         ranks.destroy()
 
 
-class _Run:
-    """One process of a run: its data, model, optimiser and position in the schedule."""
+class Run:
+    """One process of a run: its data, model, optimiser and position in the schedule.
+
+    A kind of training has its own :meth:`prepare`, :meth:`network`, :meth:`columns` and ``_losses``.
+    """
+
+    changed_samples = "the samples: rows, phrases or masks of the store have changed"
 
     def __init__(self, config: TrainConfig, ranks: Ranks, device: torch.device) -> None:
         self.out = Path(config.out)
@@ -83,16 +102,29 @@ class _Run:
         self.saved = read_checkpoint(path) if path.exists() and not config.restart else None
         self.config = config = replace(config, epoch=config.epoch or epoch_of(config, self.saved))
         self.ranks, self.device = ranks, device
-        self.job = prepare(config)
+        self.job = self.prepare()
         self.calibration = load_calibration(config, self.job.recipe, device)
         torch.manual_seed(config.seed)
-        self.model = build_model(config, self.job).to(device)
+        self.model = self.network().to(device)
         share_batch_norm(self.model, ranks)
         self.model.scope = Scope(pairwise=True, gather=ranks.gather, rank=ranks.rank)
         self.optimizer, self.step = make_optimizer(self.model, config), 0
         self.best: dict[str, float] = {}
         self.lengthened: list[list[int]] = []  # see pcnet.training.resume.told_of_length
         self.metrics: Metrics | None = None
+
+    def prepare(self) -> TrainSetup:
+        """Everything that the steps need besides the model."""
+        return prepare(self.config)
+
+    def network(self) -> PCNet:
+        """The network before the first step."""
+        return build_model(self.config, self.job)
+
+    def columns(self) -> list[str]:
+        """The names of the losses that ``_losses`` returns, in the order of the log."""
+        weights = asdict(self.job.recipe.weights)
+        return ["total", *(name for name, weight in weights.items() if weight)]
 
     def to_end(self, validate: Validate | None) -> Trained:
         """Run the remaining steps and write the checkpoints."""
@@ -172,7 +204,7 @@ class _Run:
             losses = self._losses(batch)
             values = {name: float(value.detach()) for name, value in losses.items()}
             if not math.isfinite(values["total"]):
-                raise _not_a_number(self.step, values, batch.row_ids)
+                raise not_a_number(self.step, values, batch.row_ids)
             (losses["total"] / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
@@ -185,22 +217,18 @@ class _Run:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         recipe = self.job.recipe
-        pairs = self._pairs(batch)
-        half = self.config.amp == "on" or (self.config.amp == "auto" and self.device.type == "cuda")
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+        pairs = pairs_of(batch, self.ranks)
+        with self.autocast():
             outputs = self.model(batch.images, **batch.texts(recipe.needs_partners, recipe.needs_opposites))
         # The maps are normalised and pooled in full precision: the 8 bits of bf16 are too few to locate a
         # peak.
         outputs = replace(outputs, logits=tuple(one.float() for one in outputs.logits))
         return step_losses(recipe, outputs, batch, step=self.step, calibration=self.calibration, pairs=pairs)
 
-    def _pairs(self, batch: Batch) -> Pairs:
-        """The divisors of the losses over a subset of a step's samples, equal in every process."""
-        if self.ranks.size == 1:
-            return ALONE
-        masks = {"same_image": batch.same_image, "opposite": batch.has_opposite}
-        own = {name: float(mask.sum()) for name, mask in masks.items() if mask is not None}
-        return Pairs(**self.ranks.mean(own))
+    def autocast(self) -> torch.autocast:
+        """The context of the network: bf16 on a GPU, unless ``amp`` says otherwise."""
+        half = self.config.amp == "on" or (self.config.amp == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
 
     def _set_rate(self) -> float:
         config = self.config
@@ -223,13 +251,11 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         settings = {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()}
         write_settings(self.out, settings | ({"lengthened": self.lengthened} if self.lengthened else {}))
-        weights = asdict(self.job.recipe.weights)
-        columns = ["total", *(name for name, weight in weights.items() if weight)]
         intro = self.job.intro(self.config, f"{self.ranks.size} x {self.device.type}")
         if told := told_of_length(self.lengthened, self.config, self.job.total):
             intro += f"\n{told}"
         steps = {"start": self.step, "total": self.job.total, "per_epoch": self.job.per_epoch}
-        return RunLog(self.out, columns, **steps, intro=intro, quiet=self.config.quiet)
+        return RunLog(self.out, self.columns(), **steps, intro=intro, quiet=self.config.quiet)
 
     def _save(self, name: str) -> None:
         if self.ranks.rank:
@@ -253,11 +279,11 @@ class _Run:
         begun = state.get("config", {})
         changed = differences(begun, self.config, self.job.per_epoch)
         if not changed and state.get("samples") != self.job.fingerprint:
-            changed = ["the samples: rows, phrases or masks of the store have changed"]
+            changed = [self.changed_samples]
         if changed:
             raise PrepError(
                 f"{path} belongs to a run with other settings: " + "; ".join(changed) + ".",
-                "Choose another --out, or use --restart to start from scratch there.",
+                "Choose another --output-dir, or use --restart to start from scratch there.",
             )
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -265,21 +291,6 @@ class _Run:
         self.lengthened = [list(part) for part in state.get("lengthened", [])]
         if (before := total_steps(begun, self.job.per_epoch)) < self.job.total:
             self.lengthened.append([self.step, before])
-
-
-def learning_rate(step: int, total: int, warmup: int, power: float) -> float:
-    """The factor of the initial learning rate at ``step`` (from 0): linear warm-up, then (1 - step / total)
-    ** power.
-    """
-    return min(1.0, (step + 1) / (warmup + 1)) * float((1.0 - step / total) ** power)
-
-
-def _not_a_number(step: int, losses: dict[str, float], row_ids: tuple[str, ...]) -> PrepError:
-    bad = ", ".join(f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value))
-    return PrepError(
-        f"Step {step + 1}: the loss is not finite ({bad}); rows of the batch: {', '.join(row_ids)}.",
-        "Lower --lr, or check these rows; the last checkpoint is from before this step.",
-    )
 
 
 def _copy(source: Path, target: Path) -> None:

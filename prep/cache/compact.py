@@ -8,6 +8,7 @@ from prep.cache.answers import AnswerCache
 from prep.cache.files import Files
 from prep.cache.rewrite import rewrite
 from prep.cache.shards import Shard, is_shard, shard_schema
+from prep.cache.state import state_of
 from prep.cache.store import StageStore, Store
 from prep.cache.verify import cache_folders
 from prep.files import TEMPORARY
@@ -40,7 +41,7 @@ def compact(store: Store, target_bytes: int = TARGET_BYTES) -> list[CompactRepor
 
 
 def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
-    before = set(stage.files.sizes())
+    before = _names(stage)
     with stage.writer(stage.reader().settings) as writer:
         shards = list(writer.manifest.shards.values())
         report = CompactReport(stage.name, len(shards), 0, sum(shard.bytes for shard in shards), 0, [])
@@ -50,9 +51,13 @@ def _compact_stage(stage: StageStore, target_bytes: int) -> CompactReport:
         rewrite(writer, _groups(shards, target_bytes), lambda name, table: table)
         report.shards_after = len(writer.manifest.shards)
         report.bytes_after = sum(shard.bytes for shard in writer.manifest.shards.values())
-    gone = before - set(stage.files.sizes()) - {shard.name for shard in shards}
+    gone = before - _names(stage) - {shard.name for shard in shards}
     report.removed = sorted(name for name in gone if name.endswith((".parquet", TEMPORARY)))
     return report
+
+
+def _names(stage: StageStore) -> set[str]:
+    return {*stage.files.sizes(), *state_of(stage.files).sizes()}
 
 
 def _groups(shards: list[Shard], target_bytes: int) -> list[list[str]]:

@@ -29,7 +29,7 @@ def repair_command(where: str) -> str:
     """The command that repairs the store of a table, or of a file in one, in backticks."""
     head, query, options = where.partition("?")
     tables = "|".join(STAGES)
-    found = re.fullmatch(rf"(.+?)(?:/aside)?/(?:{tables})(?:/[^/]+)?", head)
+    found = re.fullmatch(rf"(.+?)(?:/aside)?(?:/_state)?/(?:{tables})(?:/[^/]+)?", head)
     store = shlex.quote(f"{found[1]}{query}{options.partition('/')[0]}") if found else "STORE"
     return f"`pcnet-prep verify {store} --repair`"
 
@@ -87,6 +87,13 @@ class Files:
         """The folder ``name`` in this one; it does not need to exist."""
         head, query, options = self.address.partition("?")
         return Files(self.filesystem, self.path(name), f"{head.rstrip('/')}/{name}{query}{options}")
+
+    def beside(self, name: str) -> Files:
+        """The folder of this one's name in the folder ``name`` next to it; it does not need to exist."""
+        head, query, options = self.address.partition("?")
+        parent, _, own = self.root.rpartition("/")
+        address = f"{head.rstrip('/').rpartition('/')[0]}/{name}/{own}{query}{options}"
+        return Files(self.filesystem, f"{parent}/{name}/{own}", address)
 
     def make(self) -> None:
         """Create the folder; does nothing on object stores."""

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from prep.cache.files import Files, explained
+from prep.cache.state import HOLDER_FILE, LOCK_FILE, OLD_LOCK, state_of
 from prep.errors import PrepError
 
-LOCK_FILE = ".writer.lock"
-HOLDER_FILE = ".writer.json"
 HEARTBEAT_SECONDS = 10.0
 TAKEOVER_SECONDS = 3 * HEARTBEAT_SECONDS
 
@@ -29,16 +28,35 @@ _held_guard = threading.Lock()
 
 
 def holder(files: Files) -> dict[str, Any] | None:
-    """The last holder of the lock of this folder: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
+    """The last holder of the lock of this table: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
+    return _lease(state_of(files), HOLDER_FILE)
+
+
+def _lease(place: Files, name: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(files.read(HOLDER_FILE))
+        value = json.loads(place.read(name))
     except (PrepError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 
 
+def _is_locked(path: Path) -> bool:
+    """Whether another process holds the POSIX lock of this file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class WriterLock:
-    """Locks a folder for one writer, from :meth:`acquire` to :meth:`release` or the end of the process.
+    """Locks a table for one writer, from :meth:`acquire` to :meth:`release` or the end of the process.
 
     Locally it is a POSIX record lock: the kernel releases it when the process ends for any reason, and a
     forked child does not inherit it. On an object store, or a file system without locks, it is a lease: an
@@ -47,9 +65,9 @@ class WriterLock:
     """
 
     def __init__(self, files: Files) -> None:
-        self.files = files
+        self.table = files
+        self.files = state_of(files)
         self._descriptor: int | None = None
-        self._followed: list[int] = []
         self._identity = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -73,6 +91,24 @@ class WriterLock:
             with _held_guard:
                 _held.discard(self.files.uri)
             raise
+        try:
+            self._refuse_older_writer()
+        except BaseException:
+            self.release()
+            raise
+
+    def _refuse_older_writer(self) -> None:
+        """0.1.0 locks the table's folder: a writer of it may be at work while this one is started."""
+        if self.table.local is not None:
+            busy = _is_locked(self.table.local / f"{OLD_LOCK}{LOCK_FILE}")
+        else:
+            name = f"{OLD_LOCK}{HOLDER_FILE}"
+            lease = _lease(self.table, name)
+            busy = (
+                lease is not None and bool(lease.get("token")) and not self._is_dead(lease, self.table, name)
+            )
+        if busy:
+            raise self._refusal(_lease(self.table, f"{OLD_LOCK}{HOLDER_FILE}"))
 
     def _acquire_local(self) -> bool:
         """Take the POSIX lock; False if the file system has no locks."""
@@ -95,8 +131,8 @@ class WriterLock:
         return True
 
     def _acquire_lease(self) -> None:
-        before = holder(self.files)
-        if before and before.get("token") and not self._is_dead(before):
+        before = _lease(self.files, HOLDER_FILE)
+        if before and before.get("token") and not self._is_dead(before, self.files, HOLDER_FILE):
             raise self._refusal()
         self._write_holder()
         # If two processes write at the same time, the store keeps the last one, and after a pause both see
@@ -106,7 +142,7 @@ class WriterLock:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
-    def _is_dead(self, seen: dict[str, Any]) -> bool:
+    def _is_dead(self, seen: dict[str, Any], place: Files, name: str) -> bool:
         """Whether the lease's holder has ended: by its pid on this machine, else by waiting for a renewal."""
         if seen.get("host") == socket.gethostname():
             try:
@@ -120,14 +156,14 @@ class WriterLock:
         deadline = time.monotonic() + TAKEOVER_SECONDS
         while time.monotonic() < deadline:
             time.sleep(1.0)
-            if holder(self.files) != seen:
+            if _lease(place, name) != seen:
                 return False
         return True
 
     def _renew(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(PrepError):
-                current = holder(self.files)
+                current = _lease(self.files, HOLDER_FILE)
                 if current is None or current.get("token") == self._identity["token"]:
                     self._beat += 1
                     self._write_holder()
@@ -141,36 +177,17 @@ class WriterLock:
             if self.files.uri in _held:
                 return True
         if self.files.local is None:
-            return holder(self.files) is not None
-        try:
-            descriptor = os.open(self.files.local / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+            return _lease(self.files, HOLDER_FILE) is not None
+        return _is_locked(self.files.local / LOCK_FILE)
 
     def check(self) -> None:
         """Raise :class:`PrepError` if another writer has taken over the lease; a local lock
         cannot be lost.
         """
         if self._descriptor is None:
-            current = holder(self.files)
+            current = _lease(self.files, HOLDER_FILE)
             if current is None or current.get("token") != self._identity["token"]:
                 raise self._refusal()
-
-    def follow(self, folder: Path) -> None:
-        """Also lock ``folder``, a local folder that is about to replace this one under its name."""
-        if self._descriptor is None:
-            return
-        (folder / HOLDER_FILE).write_bytes(self.files.read(HOLDER_FILE))
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._followed.append(descriptor)
 
     def release(self) -> None:
         """Release the lock, if it is held."""
@@ -178,27 +195,24 @@ class WriterLock:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        mine = holder(self.files)
+        mine = _lease(self.files, HOLDER_FILE)
         if mine is not None and mine.get("token") == self._identity["token"]:
             with contextlib.suppress(PrepError):
                 self.files.delete(HOLDER_FILE)
-        for descriptor in self._followed:
-            os.close(descriptor)
-        self._followed = []
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
         with _held_guard:
             _held.discard(self.files.uri)
 
-    def _refusal(self) -> PrepError:
-        who = holder(self.files)
+    def _refusal(self, who: dict[str, Any] | None = None) -> PrepError:
+        who = who or holder(self.table)
         named = (
             f"pid {who.get('pid')} on {who.get('host')} since {who.get('started')}"
             if who
             else "another process"
         )
         return PrepError(
-            f"{self.files.uri} is being written by {named}.",
-            "Wait for it, stop it, or set another --out. A dead process's lock is released automatically.",
+            f"{self.table.uri} is being written by {named}.",
+            "Wait for it, stop it, or set another --store. A dead process's lock is released automatically.",
         )

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prep.cache.lock import WriterLock, holder
-from prep.cache.manifest import MANIFEST, Manifest, fold, ledger_sequences, load_manifest
+from prep.cache.manifest import Manifest, fold, load_manifest
 from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
-from prep.cache.store import StageStore, Store
+from prep.cache.state import MANIFEST, PENDING, copy_keys, ledger_sequences, located, state_of
+from prep.cache.store import StageReader, StageStore, Store
 from prep.cache.verify import Problem, RowCheck, VerifyReport, cache_folders, verify_answers, verify_stage
 from prep.cache.writer import StageWriter
 from prep.errors import PrepError
@@ -100,8 +101,19 @@ def _stage_status(stage: StageStore) -> StageStatus | None:
         finished=list(manifest.finished.values()),
         runs=manifest.runs,
         holder=holder(stage.files) if WriterLock(stage.files).is_held() else None,
-        set_aside=stage.aside.reader().num_rows,
+        set_aside=_set_aside(stage, reader),
     )
+
+
+def _set_aside(stage: StageStore, reader: StageReader) -> int:
+    """The rows set aside, without those that a replacement has made again: the next run drops them."""
+    aside = stage.aside.reader()
+    if not aside.num_rows:
+        return 0
+    made, count = reader.keys(), 0
+    for batch in aside.batches(columns=[stage.key_column]):
+        count += int((~made.contains(batch.column(0).to_pylist())).sum())
+    return count
 
 
 def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[RepairReport]:
@@ -160,7 +172,9 @@ def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | Non
             if problem.kind == "lost":
                 report.lost_rows += max(int(entry["rows"]) for entry in manifest.finished.values()) - listed
         manifest.finished = {} if report.lost_rows else manifest.finished
+        copy_keys(stage.files)
         fold(stage.files, manifest)
+        state_of(stage.files).delete(PENDING)
     with stage.writer(manifest.settings) as writer:  # adopts or removes unlisted shards
         lost = _cut_rows(writer, check)
         report.lost_rows += lost
@@ -184,6 +198,7 @@ def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
 
 @contextlib.contextmanager
 def _locked(stage: StageStore) -> Iterator[None]:
+    state_of(stage.files).make()
     lock = WriterLock(stage.files)
     lock.acquire()
     try:
@@ -199,11 +214,15 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
         if manifest is not None:
             return manifest
     report.rebuilt_manifest = True
-    last = max(ledger_sequences(stage.files.sizes()), default=0)
+    place, prefix = located(stage.files) or (state_of(stage.files), "")
+    last = max(ledger_sequences(place.sizes()), default=0)
     with contextlib.suppress(PrepError, ValueError):
-        # Only the ledger is damaged: the shards that it listed are adopted.
-        text = stage.files.read(MANIFEST)
-        return replace(Manifest.from_json(json.loads(text), stage.files.where(MANIFEST)), folded=last)
+        # Only the ledger or the manifest of a swap is damaged: the shards that it listed are adopted.
+        text = place.read(prefix + MANIFEST)
+        listed = Manifest.from_json(json.loads(text), place.where(prefix + MANIFEST))
+        there = stage.files.sizes()
+        shards = {name: shard for name, shard in listed.shards.items() if name in there}
+        return replace(listed, folded=last, shards=shards)
     rows: Counter[str] = Counter()
     metas: dict[str, ShardMeta] = {}
     for name in sorted(filter(is_shard, stage.files.sizes())):

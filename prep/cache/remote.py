@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from prep.display import shown
+from prep.display import tell
 
 T = TypeVar("T")
 NOTICE_SECONDS = 5.0
@@ -36,7 +35,7 @@ def waiting_for(where: str, call: Callable[[], T]) -> T:
     threading.Thread(target=run, name="object store", daemon=True).start()
     seconds = NOTICE_SECONDS
     while not done.wait(seconds):
-        print(shown(f"Waiting for {where}."), file=sys.stderr, flush=True)
+        tell(f"Waiting for {where}.")
         seconds = REPEAT_SECONDS
     if failed:
         raise failed[0]

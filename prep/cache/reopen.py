@@ -1,4 +1,4 @@
-"""Checks the committed state of a table before a writer appends to it."""
+"""Checks the committed state of a table before a writer appends to it, and puts it in its place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from prep.cache.files import Files, repair_command
 from prep.cache.manifest import Manifest, differences
 from prep.cache.shards import is_shard
+from prep.cache.state import PENDING, copy_keys, is_old, remove_old, state_of
 from prep.errors import PrepError
 
 
@@ -27,7 +28,7 @@ def checked_manifest(
     if stored is None and shards:
         raise PrepError(
             f"{files.uri} contains shards but no manifest.",
-            f"Run {repair_command(files.uri)} to rebuild it from them, or set another --out.",
+            f"Run {repair_command(files.uri)} to rebuild it from them, or set another --store.",
         )
     if stored is not None and stored.settings != settings and not shards:
         return None  # no rows were committed, so there is nothing to protect
@@ -35,7 +36,7 @@ def checked_manifest(
         return stored
     raise PrepError(
         f"{files.uri} was made with other settings:\n" + "\n".join(differences(stored.settings, settings)),
-        "Set another --out, or use --replace to overwrite its rows (responses stay cached).",
+        "Set another --store, or use --replace to overwrite its rows (responses stay cached).",
     )
 
 
@@ -48,3 +49,17 @@ def check_sizes(files: Files, manifest: Manifest, names: Mapping[str, int]) -> N
                 f"{files.where(shard.name)} {found}; the manifest lists {shard.bytes} bytes.",
                 f"Run {repair_command(files.uri)} to make the lost rows again.",
             )
+
+
+def settle(files: Files, found: Manifest | None, names: Mapping[str, int]) -> None:
+    """Move an older store's bookkeeping out of the table's folder, and end the swap of a killed writer.
+
+    ``found`` is written first: after a kill at any step the table has its manifest in one of the places.
+    """
+    state = state_of(files)
+    if any(map(is_old, names)) or state.exists(PENDING):
+        copy_keys(files)
+        if found is not None:
+            found.save(files)
+        remove_old(files)
+        state.delete(PENDING)

@@ -13,9 +13,8 @@ import pyarrow as pa
 
 from prep.cache.exchange import aside_of, exchange
 from prep.cache.files import Files, open_files
-from prep.cache.lock import HOLDER_FILE, LOCK_FILE
-from prep.cache.manifest import KEYS_PREFIX
 from prep.cache.shards import Shard, complete, encode, is_shard, read_shard
+from prep.cache.state import PENDING, put_shard
 from prep.files import TEMPORARY
 
 if TYPE_CHECKING:
@@ -68,20 +67,21 @@ def _merged(writer: StageWriter, target: Files, group: Sequence[str], keep: Keep
     if not table.num_rows:
         return []
     shard, data = encode(table, writer.meta())
-    target.write(shard.name, data)
+    if target is writer.files:
+        put_shard(target, shard.name, data)
+    else:
+        target.write(shard.name, data)
     return [shard]
 
 
-def _is_ours(name: str) -> bool:
-    return (
-        is_shard(name) or name.startswith("_") or name in (LOCK_FILE, HOLDER_FILE) or name.endswith(TEMPORARY)
-    )
-
-
 def _rewrite_aside(writer: StageWriter, folder: Path, groups: Groups, keep: Keep) -> bool:
-    """:func:`rewrite` through a second folder; False, with nothing changed, if that is not possible."""
+    """:func:`rewrite` through a second folder; False, with nothing changed, if that is not possible.
+
+    The folder is swapped in one step and the manifest written in another. Between the two, and if the process
+    dies there, the pending manifest is the one whose shards are in the folder.
+    """
     folder = folder.resolve()
-    if not all(map(_is_ours, os.listdir(folder))):
+    if not all(is_shard(name) or name.endswith(TEMPORARY) for name in os.listdir(folder)):
         return False  # somebody's own files would be lost with the folder
     aside = aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
@@ -99,14 +99,12 @@ def _rewrite_aside(writer: StageWriter, folder: Path, groups: Groups, keep: Keep
         elif name not in replaced:
             writer.files.link(name, target)
             shards[name] = shard
-    for name in writer.files.sizes():
-        if name.startswith(KEYS_PREFIX):
-            writer.files.link(name, target)
     changed = replace(writer.manifest, shards=shards, folded=writer.sequence)
-    changed.save(target)
-    writer.lock.follow(aside)
+    changed.save(writer.files, PENDING)
     swapped = exchange(aside, folder)
     if swapped:
+        changed.save(writer.files)
         writer.manifest = changed
+    writer.state.delete(PENDING)
     shutil.rmtree(aside, ignore_errors=True)
     return swapped

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.cache.keys import fingerprint
-from prep.cache.manifest import KEYS_PREFIX
+from prep.cache.state import KEYS_PREFIX, OLD, state_of
 from prep.errors import PrepError
 from prep.files import sha256_of
 
@@ -62,7 +62,7 @@ def check_place(writer: StageWriter, origin: Origin) -> None:
         raise PrepError(
             f"{writer.uri} has rows of {before['place']}; this run reads {origin.place}, which has the same "
             "name and other contents.",
-            "Use another store with --out, or remove the file that the other one replaces.",
+            "Use another store with --store, or remove the file that the other one replaces.",
         )
 
 
@@ -90,7 +90,7 @@ def record(writer: StageWriter, origin: Origin, keys: Hashes, keep_missing: bool
         keys = keys if before is None else np.union1d(keys, before)
     buffer = io.BytesIO()
     np.save(buffer, keys)
-    writer.files.write(_keys_file(writer.manifest, origin.name), buffer.getvalue())
+    state_of(writer.files).write(_keys_file(writer.manifest, origin.name), buffer.getvalue())
     writer.manifest.sources.pop(moved, None)
     writer.manifest.sources[origin.name] = origin.entry(keep_missing)
     writer.save()
@@ -103,11 +103,13 @@ def _keys_file(manifest: Manifest, source: str) -> str:
 
 def read_keys(files: Files, manifest: Manifest, source: str) -> Hashes | None:
     """The keys that a source had; None if they were not recorded, or the file is damaged."""
-    name = _keys_file(manifest, source)
-    if not files.exists(name):
+    name, state = _keys_file(manifest, source), state_of(files)
+    places = [place for place in ((state, name), (files, OLD + name)) if place[0].exists(place[1])]
+    if not places:
         return None
     try:
-        keys = np.load(io.BytesIO(files.read(name)), allow_pickle=False)
+        place, name = places[0]
+        keys = np.load(io.BytesIO(place.read(name)), allow_pickle=False)
     except (ValueError, EOFError, OSError, MemoryError, OverflowError):
         return None
     return keys if keys.dtype == np.uint64 and keys.ndim == 1 else None
@@ -128,6 +130,6 @@ def keys_of_input(reader: StageReader, path: Path) -> Hashes | None:
             f"{reader.stage.files.uri} has the rows of {entry['place']}, not of {path}."
             if moved
             else f"{path} has changed since {reader.stage.files.uri} was made of it.",
-            f"Run: pcnet-prep phrases --input {shlex.quote(str(path))} --out {store}",
+            f"Run: pcnet-prep phrases --input {shlex.quote(str(path))} --store {store}",
         )
     return read_keys(reader.stage.files, reader.manifest, path.name)

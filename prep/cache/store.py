@@ -14,13 +14,16 @@ import pyarrow.compute as pc
 
 from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
-from prep.cache.manifest import MANIFEST, Manifest, load_manifest
+from prep.cache.manifest import Manifest, load_manifest
 from prep.cache.schema import STAGES
+from prep.cache.state import MANIFEST, OLD, located
 from prep.errors import MissingInputError, PrepError
 from prep.inputs import read_plain
 
 if TYPE_CHECKING:
+    from prep.cache.mask_rows import MaskRows
     from prep.cache.writer import StageWriter
+    from prep.masks.objects import Masks
 
 CACHE_FOLDER = "cache"
 ASIDE_FOLDER = "aside"
@@ -39,7 +42,7 @@ def open_store(uri: str | Path, *, create: bool = False) -> Store:
     elif not any(files.exists(stage) for stage in STAGES):
         raise MissingInputError(
             f"There is no store at {files.uri}.",
-            "Set --store to an existing one; `pcnet-prep phrases` and `pcnet-prep sam` create one (--out).",
+            "Set --store to an existing one; `pcnet-prep phrases` and `pcnet-prep sam` create one.",
         )
     return Store(files)
 
@@ -49,6 +52,7 @@ class Store:
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self._mask_rows: MaskRows | None = None
 
     @property
     def uri(self) -> str:
@@ -62,7 +66,7 @@ class Store:
 
     def stages(self) -> list[str]:
         """The tables that exist in this store."""
-        return [stage for stage in STAGES if self.files.exists(f"{stage}/{MANIFEST}")]
+        return [stage for stage in STAGES if located(self.files.folder(stage))]
 
     def tables(self) -> list[StageStore]:
         """Every table, and after each the rows set aside from it; they need not exist."""
@@ -75,12 +79,25 @@ class Store:
             raise ValueError(f"Unknown table {name!r}: choose one of {', '.join(STAGES)}.")
         return StageStore(self.files.folder(name), name, self.files.folder(f"{ASIDE_FOLDER}/{name}"))
 
+    def masks(self, image: str) -> Masks:
+        """The proposals of an image, whose path is as in the column ``image``; decoded on demand.
+
+        Raises :class:`PrepError` if the image has no row, or one with an error. The first call reads the
+        names of all images; a call reads 128 images at most, so images in the order of the table are cheap.
+        """
+        from prep.cache.mask_rows import MaskRows
+        from prep.masks.objects import Masks
+
+        if self._mask_rows is None:
+            self._mask_rows = MaskRows(self)
+        return Masks.of_row(self._mask_rows.get(image))
+
     def require_table(self, name: str, command: str) -> StageReader:
         """The rows of a required table; if missing, MissingInputError with ``command`` as the remedy."""
         reader = self.stage(name).reader()
         if not reader.exists:
             raise MissingInputError(
-                f"{self.uri} has no {name} yet.", f"Run: {command} --out {shlex.quote(self.uri)}"
+                f"{self.uri} has no {name} yet.", f"Run: {command} --store {shlex.quote(self.uri)}"
             )
         return reader
 
@@ -215,11 +232,19 @@ class StageReader:
 
 
 def read_manifest_file(path: Path) -> Manifest:
-    """A manifest from a separate file, for ``--from-manifest``: its ``settings`` and ``runs``."""
+    """A manifest from a separate file, for ``--from-manifest``: its ``settings`` and ``runs``.
+
+    ``path`` may also be a table's folder, or where an older version had the manifest of a table.
+    """
+    if path.is_dir() or (path.name == OLD + MANIFEST and not path.exists()):
+        found = located(open_files(path if path.is_dir() else path.parent))
+        if found is None:
+            raise PrepError(f"{path} has no manifest.", "Give the folder of a table in a store.")
+        path = Path(found[0].where(found[1] + MANIFEST))
     with explained("read", str(path)):
         data = read_plain(path, MAX_MANIFEST)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise PrepError(f"{path} is not JSON: {error}.", "Give a stage's _manifest.json.") from error
+        raise PrepError(f"{path} is not JSON: {error}.", "Give the folder of a table in a store.") from error
     return Manifest.from_json(value, str(path))

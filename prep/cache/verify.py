@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from prep.cache.files import Files
 from prep.cache.keyset import column_hashes
-from prep.cache.manifest import MANIFEST, Manifest, load_manifest
+from prep.cache.manifest import Manifest, load_manifest
 from prep.cache.shards import Shard, is_shard, read_shard, shard_name
+from prep.cache.state import MANIFEST, state_of
 from prep.cache.store import CACHE_FOLDER, StageStore, Store
 from prep.errors import PrepError
 from prep.files import TEMPORARY
@@ -99,6 +100,7 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
     """:func:`verify` for one table."""
     report = StageReport(stage.label)
     tree = stage.files.tree()
+    left = {name: size for name, size in state_of(stage.files).sizes().items() if name.endswith(TEMPORARY)}
     try:
         manifest = load_manifest(stage.files)
     except PrepError as error:
@@ -110,7 +112,7 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
         return report
     report.shards, report.rows = len(manifest.shards), manifest.rows
     report.bytes = sum(shard.bytes for shard in manifest.shards.values())
-    report.problems += unnamed(stage.label, manifest, tree)
+    report.problems += unnamed(stage.label, manifest, {**tree, **left})
     reader = _RowReader(stage, check)
     for shard in manifest.shards.values():
         report.problems += reader.shard(shard)
@@ -123,7 +125,7 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
 
 
 def unnamed(stage: str, manifest: Manifest, tree: Mapping[str, int]) -> Iterator[Problem]:
-    """Files in the table's folder that its manifest does not list."""
+    """Files in the table's folder or its bookkeeping that the manifest does not list."""
     for name in sorted(tree):
         if name.endswith(".parquet") and name not in manifest.shards:
             yield Problem(stage, "extra", name, "no manifest lists it, but readers of *.parquet see it")

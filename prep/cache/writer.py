@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,10 @@ from prep.cache.files import Files
 from prep.cache.keys import fingerprint
 from prep.cache.keyset import KeySet, column_hashes, failures, hash_keys
 from prep.cache.lock import WriterLock
-from prep.cache.manifest import (
-    Manifest,
-    fold,
-    ledger_name,
-    ledger_sequences,
-    load_manifest,
-    package_versions,
-    utc_now,
-    write_ledger,
-)
-from prep.cache.reopen import check_sizes, checked_manifest
+from prep.cache.manifest import Manifest, fold, load_manifest, package_versions, utc_now, write_ledger
+from prep.cache.reopen import check_sizes, checked_manifest, settle
 from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
+from prep.cache.state import forget, ledger_name, ledger_sequences, put_shard, state_of
 from prep.errors import PrepError
 from prep.files import TEMPORARY
 
@@ -62,6 +55,7 @@ class StageWriter:
     ) -> None:
         self.stage = stage
         self.files = stage.files
+        self.state = state_of(stage.files)
         self.settings = dict(settings)
         self.commits = 0
         self._replace = replace
@@ -80,9 +74,14 @@ class StageWriter:
         self.sequence = 0
 
     def __enter__(self) -> StageWriter:
+        # A link that leads nowhere is a table on a disk that is not there now.
+        anew = self.files.local is not None and not os.path.lexists(self.files.local)
         self.files.make()
+        self.state.make()
         self.lock.acquire()
         try:
+            if anew:
+                forget(self.files)
             self._open()
         except BaseException:
             self.lock.release()
@@ -180,10 +179,10 @@ class StageWriter:
         hashes = column_hashes(table.column(self.stage.key_column))
         failed = self.failed, failures(table)  # read before rows of this run are committed
         seen = self.done.contains_hashes(hashes)
-        before = len(self.done)
+        known = len(self.done)
         if not seen.any():
             self.done.add_hashes(hashes)
-        if seen.any() or len(self.done) - before != len(hashes):
+        if seen.any() or len(self.done) - known != len(hashes):
             key = table.column(self.stage.key_column)[int(seen.argmax())].as_py()
             raise ValueError(f"{self.stage.name}: a row with {self.stage.key_column}={key!r} already exists")
         failed[0].add_hashes(hashes[failed[1]])
@@ -202,7 +201,7 @@ class StageWriter:
             table = pa.concat_tables(self._buffer)
             self.lock.check()
             shard, data = encode(table, self.meta())
-            self.files.write(shard.name, data)
+            put_shard(self.files, shard.name, data)
             self._buffer, self._buffered_rows, self._buffered_bytes = [], 0, 0
             if self._replaced is not None:
                 self._switch(self._replaced, shard)
@@ -241,8 +240,9 @@ class StageWriter:
 
     def _open(self) -> None:
         """Read the committed state, check it against this run, and recover from a killed run."""
-        stored, names = load_manifest(self.files), self.files.sizes()
-        stored = checked_manifest(stored, self.files, names, self.settings, self._replace)
+        found, names = load_manifest(self.files), self.files.sizes()
+        stored = checked_manifest(found, self.files, names, self.settings, self._replace)
+        settle(self.files, found, names)
         if stored is None or (self._replace and not stored.shards):
             stored = Manifest(self.stage.name, self.settings)
         elif self._replace:
@@ -250,7 +250,7 @@ class StageWriter:
             stored = Manifest(self.stage.name, self.settings, folded=stored.folded)
             self._keys, self._failed = KeySet(), KeySet()
         self._manifest = stored
-        self.sequence = max([stored.folded, *ledger_sequences(names)])
+        self.sequence = max([stored.folded, *ledger_sequences(self.state.sizes())])
         stored.folded = self.sequence
         stored.versions = package_versions()
         stored.inputs = {**stored.inputs, **self._inputs}
@@ -277,14 +277,13 @@ class StageWriter:
             unlisted = is_shard(name) and name not in manifest.shards
             if name.endswith(TEMPORARY) or (unlisted and not self._adopt(name)):
                 self.files.delete(name)
-        for sequence in ledger_sequences(names):
-            if sequence <= manifest.folded:
-                self.files.delete(ledger_name(sequence))
+        kept = self.state.sizes()
+        merged = [ledger_name(number) for number in ledger_sequences(kept) if number <= manifest.folded]
+        for name in [*merged, *(name for name in kept if name.endswith(TEMPORARY))]:
+            self.state.delete(name)
 
     def _adopt(self, name: str) -> bool:
-        """List a shard that its writer renamed but did not list; False if it does not belong to
-        this table.
-        """
+        """List a shard that its writer renamed but did not list; False if it belongs to another table."""
         described = describe(self.files, name)
         if described is None:
             return False

@@ -1,11 +1,18 @@
-"""Groups the options of a command in its help: input, model, masks, training, output, machine, run."""
+"""The class of every command: groups the options in its help, and refuses URIs where paths are wanted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
+
+from prep.display import set_level, without_secrets
+from prep.errors import PrepError
 
 # The Python names of the options in each group; an option that is in none of them is under "Run".
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -16,14 +23,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
         "llm", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len", "generator",
         "model", "checkpoint", "preset", "fidelity", "weights", "template", "background", "margin", "encoder",
-        "text_encoder", "vit_features",
+        "text_encoder", "vit_features", "teacher",
         "clip_weights", "recipe", "stages", "size", "sam", "sam_checkpoint",
     ),
     "Masks": (
         "points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
         "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
         "crop_n_points_downscale_factor", "min_mask_region_area", "min_area", "max_overlap", "max_masks",
-        "layout", "side", "mask", "refine", "threshold", "single_mask", "oracle",
+        "layout", "side", "mask", "masks", "refine", "threshold", "single_mask", "oracle",
     ),
     "Training": (
         "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",
@@ -32,19 +39,76 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Evaluation": ("protocol", "sentences", "prms"),
     "Output": (
         "out", "cache", "replace", "keep_missing", "keep_raw", "max_failed", "restart", "save_cam",
-        "save_pseudo", "save_stages", "as_json", "shown",
+        "save_pseudo", "save_stages", "exclude", "as_json", "shown",
     ),
     "Machine": (
         "gpus", "device", "workers", "ray_address", "tensor_parallel", "gpu_memory", "max_num_seqs",
         "max_num_batched_tokens", "concurrency", "batch_invariant",
     ),
-    "Run": ("plan", "from_manifest", "repair", "load", "help"),
+    "Run": ("quiet", "verbose", "plan", "from_manifest", "repair", "load", "help"),
 }  # fmt: skip
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
 FEW = 8  # a command with fewer options has one list
 
 
+def _quiet(given: bool) -> None:
+    if given:
+        set_level("quiet")
+
+
+def _verbose(given: bool) -> None:
+    if given:
+        set_level("verbose")
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", expose_value=False, callback=_quiet, help="Print errors and results alone."
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        expose_value=False,
+        callback=_verbose,
+        help="Show what vLLM prints, instead of sending it to a log file.",
+    ),
+]
+
+
+@cache
+def _levels() -> list[Any]:
+    """The options --quiet and --verbose, as typer makes them of a function's parameters."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    def any_command(quiet: Quiet = False, verbose: Verbose = False) -> None:
+        pass
+
+    return [one for one in typer.main.get_command(app).params if one.name in ("quiet", "verbose")]
+
+
 class Command(TyperCommand):
-    """A command whose help lists its options in groups."""
+    """A command with --quiet and --verbose and options in groups, whose paths are those of this machine."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params += _levels()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, and refuse a URI where a path is wanted, before anything is read."""
+        set_level("normal")  # how much is said does not remain from a command before this one
+        rest = super().parse_args(ctx, args)
+        for option in self.params:
+            value = ctx.params.get(option.name)
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    named = option.opts[0]
+                    _check_local(named if named.startswith("-") else named.upper(), path)
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each group of options that is not empty."""
@@ -68,3 +132,19 @@ def grouped(parameters: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
     group_of = {name: group for group, names in GROUPS.items() for name in names}
     for group in GROUPS:
         yield group, [one for one in options if group_of.get(one.name, "Run") == group]
+
+
+def _check_local(name: str, path: Path) -> None:
+    """Raise :class:`PrepError` for a URI; pathlib has made one slash of the two."""
+    found = _URI.match(str(path))
+    if found is None or path.exists():
+        return
+    scheme, rest = found.groups()
+    uri = without_secrets(f"{scheme}://{rest}")
+    if scheme.lower() == "file":
+        raise PrepError(f"{name} takes a path, not {uri}.", f"Give it as /{rest}")
+    raise PrepError(
+        f"{name} takes a path of this machine, not {uri}.",
+        "Copy it here (`aws s3 sync`, `gcloud storage rsync`, `azcopy`, `hf download`) or mount it, and give "
+        "its path. Only --store and --cache may be object stores.",
+    )

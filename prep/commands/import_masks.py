@@ -76,7 +76,7 @@ def import_masks(
     if layout == "official" and images is None:
         for source in open_sources(data, dataset, split_by, input, image_root):
             summaries += _released_texts(masks, source, store, options)
-    emit_summaries(summaries, as_json)
+    emit_summaries(summaries, store, as_json)
     end_run(summaries, max_failed)
 
 

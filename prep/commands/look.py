@@ -14,6 +14,7 @@ Load = Annotated[
     bool,
     typer.Option("--load", help="Also import torch, vLLM, SAM and CLIP to check that they load (slow)."),
 ]
+DataFolder = Annotated[Path | None, typer.Argument(help="Data root, instead of --data.", show_default=False)]
 ReportData = Annotated[
     Path | None, typer.Option("--data", help="Image folder, to draw the masks on the images.")
 ]
@@ -33,6 +34,7 @@ Shown = Annotated[int, typer.Option(min=1, help="Number of samples on the page."
 
 
 def doctor(
+    folder: DataFolder = None,
     data: shared.Data = shared.COCO,
     out: shared.Out = "prepared",
     load: Load = False,
@@ -40,13 +42,15 @@ def doctor(
 ) -> None:
     """Show what this machine can do, what is missing, and what to run next.
 
-    Checks hardware, packages, weights, the dataset tree and the store; changes and downloads nothing.
+    Checks hardware, packages, weights, the dataset tree (counts, files, missing images) and the store;
+    changes and downloads nothing.
     """
     from prep.machine.doctor import examine
     from prep.machine.screen import next_steps, screen
 
-    findings = examine(data, out, load)
-    steps = next_steps(findings, data, out)
+    root = data if folder is None else folder
+    findings = examine(root, out, load)
+    steps = next_steps(findings, root, out)
     emit({"findings": findings, "next": steps}, [screen(findings, steps)], as_json)
 
 

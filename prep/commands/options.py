@@ -184,8 +184,9 @@ FromManifest = Annotated[
     Path | None,
     typer.Option(
         "--from-manifest",
-        help="Repeat the last run in this _manifest.json; other flags, such as --store, override it.",
-        metavar="FILE",
+        help="Repeat the last run of this table's folder, or in this manifest; other flags, such as --store, "
+        "override it.",
+        metavar="TABLE",
         callback=_as_recorded,
         is_eager=True,
     ),

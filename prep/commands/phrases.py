@@ -177,5 +177,5 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         count=sys.stderr.isatty(),
         **options,
     )
-    emit_summaries(summaries, params["as_json"])
+    emit_summaries(summaries, store, params["as_json"])
     end_run(summaries, params["max_failed"])

@@ -179,7 +179,7 @@ def _reselect(context: typer.Context, source: str) -> None:
         replace=params["replace"],
         arguments=recorded_arguments(context),
     )
-    emit_summaries([summary], params["as_json"])
+    emit_summaries([summary], store, params["as_json"])
     end_run([summary], params["max_failed"])
 
 
@@ -246,7 +246,7 @@ def _run(context: typer.Context) -> None:
         count=sys.stderr.isatty(),
         **options,
     )
-    emit_summaries(summaries, params["as_json"])
+    emit_summaries(summaries, store, params["as_json"])
     end_run(summaries, params["max_failed"])
 
 

@@ -15,7 +15,7 @@ SHARED = (
     "data", "dataset", "split-by", "split", "input", "image-root", "store", "out", "cache", "replace", "gpus",
     "workers", "ray-address",
 )  # fmt: skip
-# Those that apply to training and evaluation: their own --out is another folder, their --split another one.
+# Those that apply to training and evaluation, whose --output-dir and --split are others.
 LATER = ("train", "eval")
 SHARED_LATER = ("data", "dataset", "split-by", "input", "image-root", "store", "gpus")
 

@@ -33,7 +33,7 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     if recorded != command:
         raise PrepError(
             f"{path} records a run of `pcnet-prep {recorded}`, not of `{command}`.",
-            f"Repeat it with: pcnet-prep {recorded} --from-manifest {shlex.quote(str(path))} --out OTHER",
+            f"Repeat it with: pcnet-prep {recorded} --from-manifest {shlex.quote(str(path))} --store OTHER",
         )
     return flags
 
@@ -94,6 +94,6 @@ def _last(manifest: Manifest, path: Path) -> dict[str, Any]:
     if not arguments or "command" not in arguments:
         raise PrepError(
             f"{path} records no finished run.",
-            "Use the _manifest.json of a table that a command has written.",
+            "Give the folder of a table that a command has written.",
         )
     return dict(arguments)

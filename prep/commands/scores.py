@@ -10,8 +10,8 @@ import typer
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count
 from prep.commands.outcome import MaxFailed, check_limit, end
-from prep.commands.output import say
 from prep.commands.stage_run import check_recorded, emit_summaries, only_planned, run_options
+from prep.display import tell
 
 if TYPE_CHECKING:
     from prep.scores.stage import ScoreStage
@@ -74,7 +74,7 @@ def score(
     summary = run_scores(
         stage, store, data, datasets=dataset, workers=workers, tell=tell, **run_options(context)
     )
-    emit_summaries([summary], as_json)
+    emit_summaries([summary], store, as_json)
     unscored = summary.extra["skipped"].total() - summary.extra["skipped"][NO_IMAGE]
     end(unscored, summary.total + unscored, max_failed, "expressions have no scores")
 
@@ -94,4 +94,4 @@ def _teller(context: typer.Context, device: str, workers: int) -> Callable[[str]
     model, weights, out = (context.params[name] for name in ("model", "weights", "out"))
     named = f"scores by {model}{f' ({weights})' if weights else ''} on {device}"
     hands = f"{workers} workers" if workers > 1 else "1 worker"
-    return lambda line: say(f"{named}: {line}; {hands}; to {out}/scores", to_stderr=True)
+    return lambda line: tell(f"{named}: {line}; {hands}; to {out}/scores")

@@ -13,10 +13,12 @@ import typer
 
 from prep.commands.output import emit, say
 from prep.commands.replay import check_settings
-from prep.display import without_secrets
+from prep.display import tell, without_secrets
 from prep.engine.progress import duration
+from prep.errors import PrepError
 
 if TYPE_CHECKING:
+    from prep.cache.store import Store
     from prep.engine.runner import Summary
 
 # Options that control how a command runs, not what it produces; a manifest does not record them.
@@ -99,11 +101,29 @@ def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Cont
     limit = context.params.get("limit")
     chosen += f", the first {limit:,}" if limit else ""
     hands = f"{workers} workers" if workers > 1 else "1 worker"
-    say(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}", to_stderr=True)
+    tell(f"{stage} by {maker}: {of}{chosen}; {hands}; to {context.params['out']}/{stage}")
 
 
-def emit_summaries(summaries: Sequence[Summary], as_json: bool) -> None:
-    """Print the results of a run: rows done, reused and failed, with reasons, the rate, and the location."""
+def _update_card(store: Store) -> None:
+    """Bring the store's README.md up to date; say if that is not possible, as the rows are there anyway."""
+    from prep.cache.card import CARD, write_card
+
+    try:
+        if not write_card(store):
+            say(
+                f"{store.files.where(CARD)} was not written by pcnet-prep and is left as it is.",
+                to_stderr=True,
+            )
+    except PrepError as error:
+        say(f"No data card: {error.message}", to_stderr=True)
+
+
+def emit_summaries(summaries: Sequence[Summary], store: Store, as_json: bool) -> None:
+    """Print the results of a run: rows done, reused and failed, with reasons, the rate, and the location.
+
+    The store's data card is brought up to date first.
+    """
+    _update_card(store)
     emit(summaries, _summary_lines(summaries), as_json)
 
 

@@ -1,4 +1,4 @@
-"""`pcnet-prep status`, `verify`, `compact` and `export`: inspects, checks, compacts and exports a store."""
+"""`pcnet-prep status`, `card`, `verify` and `compact`: inspects, describes, checks and compacts a store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep.commands import options as shared
-from prep.commands.inputs import open_sources
-from prep.commands.outcome import MaxFailed, check_limit, end
 from prep.commands.output import emit, say
 from prep.commands.replay import rehearse, repeat
 from prep.commands.stage_run import report_lines
@@ -21,15 +19,10 @@ if TYPE_CHECKING:
     from prep.cache.compact import CompactReport
     from prep.cache.maintain import StoreStatus
     from prep.cache.verify import VerifyReport
-    from prep.released.export import Exported
 
 Repair = Annotated[bool, typer.Option(help="Remove damaged rows and regenerate only those.")]
 VerifyData = Annotated[
     Path | None, typer.Option("--data", help="Image folder: hash every image again and compare.")
-]
-ExportRoot = Annotated[Path, typer.Argument(help="Data root to write to; files go to <to>/refer/<dataset>/.")]
-Side = Annotated[
-    int | None, typer.Option(min=32, help="Longer side of the masks in pixels. Default: that of the image.")
 ]
 
 
@@ -66,6 +59,21 @@ def _status_lines(found: StoreStatus) -> Iterator[str]:
                 yield f"    {line}"
     for cache in found.caches:
         yield f"{cache.name}: {cache.shards:,} shards, {cache.bytes / 2**20:,.1f} MiB"
+
+
+def card(
+    store: shared.StoreArgument = None, named: shared.StoreOption = None, as_json: shared.Json = False
+) -> None:
+    """Write a store's data card, README.md, as the end of a run does.
+
+    It holds what each table has, where it comes from, and how to load it. What you add above or below its
+    part stays, and so do the entries of its head (``license:``) but ``configs:``.
+    """
+    from prep.cache.card import require_card
+    from prep.cache.store import open_store
+
+    where = require_card(open_store(shared.chosen_store(store, named)))
+    emit({"card": where}, [f"wrote {where}"], as_json)
 
 
 def verify(
@@ -133,39 +141,3 @@ def _compact_lines(reports: Sequence[CompactReport]) -> Iterator[str]:
             f"{report.bytes_before / 2**20:,.1f} -> {report.bytes_after / 2**20:,.1f} MiB; "
             f"{len(report.removed):,} stray files removed"
         )
-
-
-def export(
-    to: ExportRoot,
-    store: shared.Store = "prepared",
-    data: shared.Data = shared.COCO,
-    dataset: shared.Datasets = shared.REFCOCO,
-    split_by: shared.SplitBy = None,
-    split: shared.Splits = None,
-    side: Side = None,
-    max_failed: MaxFailed = "1%",
-    as_json: shared.Json = False,
-) -> None:
-    """Export a store in the layout that the released PCNet code reads.
-
-    Reads the store and the annotations; writes phrases (JSON), masks (.npy) and candidates.
-    """
-    from prep.cache.store import open_store
-    from prep.released.export import export_official
-
-    check_limit(max_failed)
-    done = [
-        export_official(open_store(store), source, to, splits=split, side=side)
-        for source in open_sources(data, dataset, split_by, None, None)
-    ]
-    emit(done, _export_lines(done), as_json)
-    told = "sentences were written without phrases or masks of their own"
-    end(sum(one.failed for one in done), sum(one.sentences for one in done), max_failed, told)
-
-
-def _export_lines(done: Sequence[Exported]) -> Iterator[str]:
-    for one in done:
-        counts = f"{one.refs:,} references, {one.sentences:,} expressions, {one.images:,} images"
-        yield f"{one.folder}: {counts}; candidates ranked by {one.ranked_by}"
-        for reason, count in one.notes.items():
-            yield f"  {reason}: {count:,}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from prep.datasets.refer import RefDataset
 
 ALL = "(all)"
+NAMED = 3  # missing images that are told by name
 
 
 class Counts(NamedTuple):
@@ -26,8 +27,9 @@ Table = dict[tuple[str, str], dict[str, Counts]]
 # (dataset, split_by) -> split -> counts; ALL is the sum over the splits (images: each once). Sources: refcoco
 # unc sentences: the annotation files themselves; refs and images: the TFDS catalogue, the Hugging Face cards
 # of jxu124/refcoco, refcocoplus, refcocog (refs), jxu124/refcoco-benchmark (images of val and the tests),
-# Text4Seg (images of train), MCN (sentences of RefCOCOg). gRefCOCO: the totals of its released file, and its
-# splits as counted identically by two projects.
+# Text4Seg (images of train), MCN (total of sentences of RefCOCOg); the sentences of RefCOCO+ and RefCOCOg umd
+# by split: a project that counted them in the archives of prep/datasets/releases.py. gRefCOCO: the totals of
+# its released file, and its splits as counted identically by two projects.
 OFFICIAL: Table = {
     ("refcoco", "unc"): {
         "train": Counts(42404, 120624, 16994),
@@ -42,11 +44,11 @@ OFFICIAL: Table = {
         "test": Counts(5000, None, 4527),
     },
     ("refcoco+", "unc"): {
-        "train": Counts(42278, None, 16992),
-        "val": Counts(3805, None, 1500),
-        "testA": Counts(1975, None, 750),
-        "testB": Counts(1798, None, 750),
-        ALL: Counts(None, 141564, None),
+        "train": Counts(42278, 120191, 16992),
+        "val": Counts(3805, 10758, 1500),
+        "testA": Counts(1975, 5726, 750),
+        "testB": Counts(1798, 4889, 750),
+        ALL: Counts(49856, 141564, None),
     },
     ("refcocog", "google"): {
         "train": Counts(None, None, 24698),
@@ -54,10 +56,10 @@ OFFICIAL: Table = {
         ALL: Counts(None, 104560, None),
     },
     ("refcocog", "umd"): {
-        "train": Counts(42226, None, 21899),
-        "val": Counts(2573, None, 1300),
-        "test": Counts(5023, None, 2600),
-        ALL: Counts(None, 95010, None),
+        "train": Counts(42226, 80512, 21899),
+        "val": Counts(2573, 4896, 1300),
+        "test": Counts(5023, 9602, 2600),
+        ALL: Counts(49822, 95010, None),
     },
     ("grefcoco", "unc"): {
         "val": Counts(None, 14229, 1501),
@@ -77,6 +79,7 @@ class Found:
     counts: Counts
     known: bool
     problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # the image files that do not exist
 
     @property
     def complete(self) -> bool:
@@ -102,9 +105,10 @@ def check(dataset: RefDataset, table: Table = OFFICIAL) -> Found:
     found = Found(dataset.name, dataset.split_by, counted[ALL], bool(official))
     for split, wanted in official.items():
         found.problems += _differences(split, counted.get(split, Counts(0, 0, 0)), wanted)
-    missing = sorted(images[ALL] - _files(dataset.root, images[ALL]))
-    if missing:
-        found.problems.append(f"{len(missing):,} image files are missing, the first is {missing[0]}")
+    found.missing = sorted(images[ALL] - _files(dataset.root, images[ALL]))
+    if found.missing:
+        names = ", ".join([*found.missing[:NAMED], *["..."][: len(found.missing) > NAMED]])
+        found.problems.append(f"{len(found.missing):,} image files are missing: {names}")
     return found
 
 

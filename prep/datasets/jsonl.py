@@ -20,7 +20,9 @@ from prep.records import Expression, ImageRef, in_splits
 
 DEFAULT_SPLIT = "train"
 MAX_LINE = 1 << 24
-FIELDS = frozenset({"sent", "image", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "mask"})
+FIELDS = frozenset(
+    {"sent", "image", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "mask", "box"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,17 @@ class JsonlDataset:
 
     def mask_offsets(self) -> dict[str, int]:
         """``row_id`` -> byte offset of its line, for the rows that have a ``mask``."""
-        drafts = (self._draft(line) for line in self._lines())
+        return self._offsets("mask")
+
+    def box_offsets(self) -> dict[str, int]:
+        """``row_id`` -> byte offset of its line, for the rows that have a ``box`` ([x, y, width, height])."""
+        return self._offsets("box")
+
+    def _offsets(self, field: str) -> dict[str, int]:
+        drafts = (
+            self._draft(line)._replace(place=line.offset if line.entry.get(field) is not None else -1)
+            for line in self._lines()
+        )
         return {identity: draft.place for draft, identity in rows.identify(drafts) if draft.place >= 0}
 
     def entry_at(self, offset: int) -> dict[str, Any]:
@@ -158,7 +170,6 @@ class JsonlDataset:
             image,
             text,
             problem or rows.text_problem(text),
-            line.offset if entry.get("mask") is not None else -1,
         )
 
 

@@ -117,7 +117,7 @@ def _sample(sample: Sample) -> str:
         shown.append((f"stage {stage + 1}{phrase}", drawn))
     if sample.prediction is not None:
         drawn = pictures.draw_masks(sample.pixels, [sample.prediction], [pictures.PREDICTION], factor)
-        shown.append(("prediction", drawn))
+        shown.append(("mask: proposal under the peak", drawn))
     shown.append(
         ("ground truth", pictures.draw_masks(sample.pixels, [sample.truth], [pictures.TRUTH], factor))
     )

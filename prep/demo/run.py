@@ -96,7 +96,8 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
     training += ["--out", str(run)]
     scored = config.out / "evaluation"
-    evaluation = ["--split", "val", "--refine", "--out", str(scored), "--save-stages", str(scored / "stages")]
+    evaluation = ["--split", "val", "--mask", "map", "--mask", "proposal", "--out", str(scored)]
+    evaluation += ["--save-stages", str(scored / "stages")]
     return [
         ("phrases", ["pcnet-prep", "phrases", "--llm", "rules", *source, "--out", store]),
         (
@@ -139,20 +140,20 @@ def _claim(out: Path, config: DemoConfig) -> None:
         if found != settings:
             raise PrepError(
                 f"{out} contains a demo with {found}, not with {settings}.",
-                "Choose another --out, or delete the folder.",
+                "Choose another --output-dir, or delete the folder.",
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PrepError(
             f"{out} exists and does not contain a demo.",
-            "Choose another --out; existing files are never changed.",
+            "Choose another --output-dir; existing files are never changed.",
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
         marker.write_text(json.dumps(settings), encoding="utf-8")
     except OSError as error:
         raise PrepError(
-            f"{out} cannot be written: {error.strerror or error}.", "Choose another --out."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another --output-dir."
         ) from error
 
 

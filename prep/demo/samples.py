@@ -26,7 +26,7 @@ ALL = "all"
 
 
 class ScoredRow(TypedDict):
-    """The columns of ``samples.parquet`` that the page needs; the proposal is None without ``--refine``."""
+    """The columns of ``samples.parquet`` that the page needs; the proposal is None unless it was a mask."""
 
     row_id: str
     point: bool
@@ -84,8 +84,8 @@ def write_page(
     lead = (
         f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: only images, "
         "texts and proposals, no ground-truth masks or boxes. Recipe plus, encoder trained from scratch. "
-        f"mIoU {metrics['miou']:.1f}%; refined mIoU {metrics.get('proposal_miou') or 0:.1f}% (oracle "
-        f"{metrics.get('oracle_miou') or 0:.1f}%)."
+        f"mIoU {metrics.get('proposal_miou') or 0:.1f}% with the proposal under the peak as the mask (best "
+        f"proposal {metrics.get('oracle_miou') or 0:.1f}%), {metrics['miou']:.1f}% with the map alone."
     )
     page = Page(
         "PCNet: referring segmentation on synthetic scenes",

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from prep.display import is_verbose
+
 
 def log_file(store: str, name: str) -> Path | None:
     """The log file of a library in a store; None for a store that is not in a local folder."""
@@ -18,10 +20,11 @@ def log_file(store: str, name: str) -> Path | None:
 def chatter_to(log: Path | None) -> Iterator[Path | None]:
     """Append standard output and error in this block to ``log``; processes started in it keep doing so.
 
-    Yields the file, or None, with nothing changed, if there is none or it cannot be written.
+    Yields the file, or None, with nothing changed, if there is none, it cannot be written, or --verbose asks
+    to see the output.
     """
     try:
-        if log is None:
+        if log is None or is_verbose():
             raise OSError
         log.parent.mkdir(parents=True, exist_ok=True)
         opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

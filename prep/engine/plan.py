@@ -86,7 +86,7 @@ def plan_run(
         raise PrepError(
             f"{reader.stage.files.uri} was made with other settings:\n"
             + "\n".join(differences(reader.settings, settings)),
-            "Set another --out, or use --replace to overwrite its rows (responses stay cached).",
+            "Set another --store, or use --replace to overwrite its rows (responses stay cached).",
         )
     done, missing, keys = KeySet() if replace else reader.keys(), KeySet(), iter(keys)
     while block := list(itertools.islice(keys, BLOCK)):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prep.display import shown
+from prep.display import is_quiet, shown, tell
 
 
 class Bar:
@@ -56,7 +56,7 @@ class _Lines(Bar):
         of = f" of {self._total:,}" if self._total is not None else ""
         left = "" if self._total is None or not rate else f", {duration((self._total - here) / rate)} left"
         line = f"{self._label}: {here:,}{of}, {rate:,.1f}/s{left}{', ' if note else ''}{note}"
-        print(shown(line), file=sys.stderr, flush=True)
+        tell(line)
 
 
 class _RichBar(Bar):
@@ -75,6 +75,7 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
     """A bar for ``total`` rows (``None``: not known), or lines if standard error is not a terminal; none
     if ``quiet``.
     """
+    quiet = quiet or is_quiet()
     if quiet or not sys.stderr.isatty():
         if quiet:
             yield Bar()

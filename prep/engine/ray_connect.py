@@ -16,7 +16,7 @@ import ray
 from ray._private import ray_constants
 
 from prep.devices import cpu_cores
-from prep.display import shown
+from prep.display import tell
 from prep.errors import PrepError
 from prep.stage import Resources
 
@@ -25,11 +25,11 @@ def connect(resources: Resources, workers: int, address: str | None) -> bool:
     """Connect to Ray at ``address``, or start it on this machine; returns whether this call did so."""
     started = not ray.is_initialized()
     if started and address is not None:
-        print(shown(f"Connecting to Ray at {address}."), file=sys.stderr, flush=True)
+        tell(f"Connecting to Ray at {address}.")
         _reach(address)
         _initialise(address)
     elif started:
-        print("Starting Ray on this machine (a few seconds).", file=sys.stderr, flush=True)
+        tell("Starting Ray on this machine (a few seconds).")
         # Workers may share cores: allow the number of workers that --workers requested.
         cpus = max(cpu_cores(), math.ceil(workers * resources.cpus))
         try:

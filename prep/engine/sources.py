@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prep.cache.follow import Entry, follow
 from prep.cache.sources import Origin, is_followed
+from prep.display import tell
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
@@ -53,10 +55,28 @@ def origin_of(source: Source) -> Origin:
 def follow_source(
     writer: StageWriter, origin: Origin, entries: Callable[[], Iterable[Entry]], *, keep_missing: bool
 ) -> dict[str, int]:
-    """Bring a table in line with all of a source, by :func:`prep.cache.follow.follow`; count the changes."""
+    """Bring a table in line with all of a source, by :func:`prep.cache.follow.follow`; count the changes.
+
+    Says how many entries the source has, and how many of them cannot be used and why.
+    """
     if is_followed(writer, origin, keep_missing):
         return {}
-    return follow(writer, origin, entries(), keep_missing=keep_missing).counts()
+    total, problems = 0, Counter[str]()
+
+    def counted() -> Iterator[Entry]:
+        nonlocal total
+        for entry in entries():
+            total += 1
+            if entry[2]:
+                problems[entry[2].split("\n")[0][:100]] += 1
+            yield entry
+
+    changes = follow(writer, origin, counted(), keep_missing=keep_missing).counts()
+    what = "expressions" if writer.stage.name == "phrases" else "images"
+    shown = [f"{count:,} {why}" for why, count in problems.most_common(3)]
+    unusable = f", {problems.total():,} of them unusable ({'; '.join(shown)})" if problems else ""
+    tell(f"{origin.owner[0]}: {total:,} {what} in the input{unusable}")
+    return changes
 
 
 class First:

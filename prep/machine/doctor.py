@@ -9,38 +9,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prep import devices
 from prep.errors import PrepError
 from prep.machine import clip_weights as clip_files
+from prep.machine.finding import Finding
 from prep.phrases.models import SHORT_NAMES
 from prep.proposals.sam import settings as sam_settings
-
-if TYPE_CHECKING:
-    from prep.datasets.expected_counts import Found
 
 GIB = 1 << 30
 # What --load imports, each in its own process, so that a hang or crash does not affect the rest.
 LOADS = {"torch": "torch", "vLLM": "vllm", "SAM": "segment_anything", "CLIP": "open_clip"}
 LOAD_SECONDS = 300
 DEFAULT_LLM, DEFAULT_SAM = "mistral-7b", "vit_h"
-# The number of differences from the expected counts to show.
-SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: ``ok`` is None for information only; ``remedy`` is what to type or change."""
-
-    area: str
-    name: str
-    ok: bool | None
-    text: str
-    remedy: str = ""
 
 
 def examine(data: Path, store: str, load: bool = False) -> list[Finding]:
@@ -57,7 +40,7 @@ def examine(data: Path, store: str, load: bool = False) -> list[Finding]:
         sam_weights,
         clip_weights,
         language_model,
-        lambda: trees(data),
+        lambda: _trees(data),
         lambda: stages(store),
     ]
     return [finding for look in looks for finding in _guarded(look)]
@@ -96,7 +79,7 @@ def disk(store: str) -> Iterable[Finding]:
     usage = shutil.disk_usage(place)
     text = f"{usage.free / GIB:,.1f} of {usage.total / GIB:,.1f} GiB free at {place}"
     yield Finding(
-        "machine", "disk", usage.free > GIB, text, "Free some space, or choose another location with --out."
+        "machine", "disk", usage.free > GIB, text, "Free some space, or choose another location with --store."
     )
 
 
@@ -191,44 +174,10 @@ def language_model() -> Iterable[Finding]:
     yield Finding("weights", f"LLM {DEFAULT_LLM}", whole, text)
 
 
-def trees(data: Path) -> Iterable[Finding]:
-    """Every dataset under ``data``, compared with the expected counts."""
-    from prep.datasets.catalogue import DATASETS, open_dataset
-    from prep.datasets.expected_counts import check
+def _trees(data: Path) -> Iterable[Finding]:
+    from prep.machine.trees import trees  # its readers need packages that may be missing
 
-    there = 0
-    for name, (authors, pattern) in DATASETS.items():
-        for author in authors:
-            if not (data / "refer" / name / pattern.format(author)).is_file():
-                continue
-            there += 1
-            try:
-                found = check(open_dataset(data, name, author))
-            except PrepError as error:
-                yield Finding("data", f"{name} {author}", False, error.message, error.remedy)
-                continue
-            told = ", ".join(
-                f"{count:,} {what}" for what, count in zip(found.counts._fields, found.counts, strict=True)
-            )
-            yield Finding("data", f"{name} {author}", found.complete, f"{_verdict(found)}: {told}")
-    if not there:
-        text = f"no dataset in {data.absolute() / 'refer'}"
-        yield Finding(
-            "data",
-            "datasets",
-            False,
-            text,
-            "Give the data root with --data; docs/datasets.md shows its layout.",
-        )
-
-
-def _verdict(found: Found) -> str:
-    """The problems of a dataset in one line."""
-    if found.complete:
-        return "complete"
-    more = len(found.problems) - SHOWN
-    told = found.problems[:SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
-    return "; ".join(told if found.known else ["no expected counts are known", *told])
+    return trees(data)
 
 
 def stages(store: str) -> Iterable[Finding]:

@@ -6,9 +6,11 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from prep.machine.doctor import DEFAULT_LLM, DEFAULT_SAM, Finding
+from prep.machine.doctor import DEFAULT_LLM, DEFAULT_SAM
+from prep.machine.finding import Finding
 
 WIDTH = 110
+SHORT_INDENT = 12  # of a command, which is not wrapped: it is to be copied
 SIGNS = {True: "ok", False: "--", None: "  "}
 
 
@@ -25,6 +27,8 @@ def screen(findings: Iterable[Finding], steps: Iterable[str]) -> str:
             break_long_words=False,
             break_on_hyphens=False,
         )
+        if finding.area == "data" and finding.remedy:
+            lines.append(f"{' ' * SHORT_INDENT}{finding.remedy}")
     return "\n".join([*lines, "next:", *(f"   {step}" for step in steps)])
 
 
@@ -37,7 +41,11 @@ def next_steps(findings: Iterable[Finding], data: Path, store: str) -> list[str]
 
     if ("packages", "missing") in state:
         return [state["packages", "missing"].remedy]
-    datasets = [name for area, name in state if area == "data" and name != "datasets"]
+    datasets = [
+        finding.name
+        for finding in state.values()
+        if finding.area == "data" and finding.name != "datasets" and finding.ok is not None
+    ]
     if not datasets:
         return [
             "pcnet-prep demo        # the whole chain on synthetic data",
@@ -47,13 +55,13 @@ def next_steps(findings: Iterable[Finding], data: Path, store: str) -> list[str]
     gpu, steps = good("machine", "GPUs"), []
     if not good("store", "phrases"):
         llm = DEFAULT_LLM if gpu and good("packages", "extra [vllm]") else "rules"
-        steps.append(f"pcnet-prep phrases --llm {llm}{where} --out {store}")
+        steps.append(f"pcnet-prep phrases --llm {llm}{where} --store {store}")
     if not good("store", "proposals"):
         weights = state.get(("weights", f"SAM {DEFAULT_SAM}"))
         if gpu and weights is not None and not weights.ok:
             steps.append(weights.remedy.split("\n")[1].strip())
         generator = "" if gpu else " --generator segments"
-        steps.append(f"pcnet-prep sam{generator}{where} --out {store}")
+        steps.append(f"pcnet-prep sam{generator}{where} --store {store}")
     encoder = "" if gpu else " --encoder tiny --recipe plus"
     steps.append(f"pcnet train{encoder}{where} --store {store}")
     return steps

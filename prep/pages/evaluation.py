@@ -113,7 +113,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
     path = folder / "samples.parquet"
     if not path.is_file():
-        raise PrepError(f"{folder} has no samples.parquet.", "Give the --out folder of pcnet eval.")
+        raise PrepError(f"{folder} has no samples.parquet.", "Give the --output-dir folder of pcnet eval.")
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
 
@@ -126,4 +126,6 @@ def _threshold(path: Path) -> float:
         told = json.loads(path.read_text(encoding="utf-8"))
         return float(told.get("settings", {}).get("threshold", 0.0))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise PrepError(f"{path} names no threshold.", "Give the --out folder of pcnet eval.") from error
+        raise PrepError(
+            f"{path} names no threshold.", "Give the --output-dir folder of pcnet eval."
+        ) from error

@@ -32,7 +32,7 @@ class ReportConfig:
     """The report's settings. ``rows`` and ``pictures`` limit the gallery; counts cover all rows.
 
     ``data`` is the folder that image paths are relative to (without it, masks are shown without images);
-    ``evaluation`` a folder written by ``pcnet eval --out``: its expressions are shown first, with pictures.
+    ``evaluation`` a folder written by ``pcnet eval --output-dir``: its expressions come first, with pictures.
     """
 
     store: str

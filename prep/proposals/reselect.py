@@ -88,10 +88,12 @@ def run_narrow(
     """
     reader = source.stage("proposals").reader()
     if not reader.exists:
-        remedy = f"Run: pcnet-prep sam --out {shlex.quote(source.uri)}"
+        remedy = f"Run: pcnet-prep sam --store {shlex.quote(source.uri)}"
         raise PrepError(f"{source.uri} has no proposals.", remedy)
     if source.uri == store.uri:
-        raise PrepError(f"--from and --out are the same store, {store.uri}.", "Set --out to another store.")
+        raise PrepError(
+            f"--from and --store are the same store, {store.uri}.", "Set --store to another store."
+        )
     stage = NarrowStage(reader.settings, selection)
     with store.stage("proposals").writer(stage.settings(), replace=replace) as writer:
         return run_stage(

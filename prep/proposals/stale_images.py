@@ -79,7 +79,7 @@ def refuse_other_root(
                     raise PrepError(
                         f"{image} in {own} and in {other} are different images; {files.uri} has masks of the "
                         "latter.",
-                        "Use another store with --out: images are known by their path below the image root.",
+                        "Set another --store: images are known by their path below the image root.",
                     )
 
 
@@ -139,7 +139,7 @@ def check_images(reader: StageReader, root: Path, images: Sequence[str]) -> None
                 raise PrepError(
                     f"{root / image} is not the image that {reader.stage.files.uri} has masks of: those were "
                     f"made of {known}.",
-                    f"Make a store of its own: pcnet-prep sam --images {shlex.quote(str(root))} --out OTHER",
+                    f"Use another store: pcnet-prep sam --images {shlex.quote(str(root))} --store OTHER",
                 )
 
 

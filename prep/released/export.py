@@ -114,7 +114,7 @@ def _phrases(store: Store, dataset: Dataset, references: dict[int, list[Expressi
         if sentence.row_id not in found:
             raise PrepError(
                 f"Ref {sentence.ref_id}: sentence {sentence.sent_id} has no phrases in the store.",
-                f"Run: pcnet-prep phrases {dataset.flags} --out {shlex.quote(store.uri)}",
+                f"Run: pcnet-prep phrases {dataset.flags} --store {shlex.quote(store.uri)}",
             )
     return found
 
@@ -215,7 +215,7 @@ def _masks_and_candidates(
     if wanted:
         raise PrepError(
             f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}.",
-            f"Run: pcnet-prep sam {dataset.flags} --out {shlex.quote(store.uri)}",
+            f"Run: pcnet-prep sam {dataset.flags} --store {shlex.quote(store.uri)}",
         )
     save_object(done.folder / candidates_file(dataset.split_by), candidates)
     return unreadable
@@ -288,7 +288,7 @@ def _ranking(
         key, values = scores[sentence.row_id]
         if key != row["key"] or len(values) != len(row["masks"]):
             problem = f"{row['image']}: the scores belong to other proposals than the store's."
-            raise PrepError(problem, f"Run: pcnet-prep score --out {shlex.quote(store)}")
+            raise PrepError(problem, f"Run: pcnet-prep score --store {shlex.quote(store)}")
     else:
         done.note("sentences without scores: their masks are ranked by area", 1 if scores else 0)
         pixels = (row["height"] or 1) * (row["width"] or 1)

@@ -154,7 +154,7 @@ def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> 
     if missing:
         raise MissingInputError(
             f"{len(missing)} of {len(wanted)} images have no proposals in {uri}, for example {min(missing)}.",
-            f"Generate them first: pcnet-prep sam --out {shlex.quote(uri)}",
+            f"Generate them first: pcnet-prep sam --store {shlex.quote(uri)}",
         )
     return unreadable
 

@@ -179,6 +179,15 @@ def test_iad_soft_has_a_gradient_in_a_collision() -> None:
     assert own.grad.abs().max() > 0.01
 
 
+def test_iad_soft_counts_only_images_with_proposals() -> None:
+    """An image without proposals has no choice to compare, whatever the others in the batch have."""
+    own, other, grid = (torch.cat([part, part]) for part in (ramp((0, 0), 0.9), ramp((1, 3), 0.8), halves()))
+    grid = torch.cat([grid[:1], torch.zeros_like(grid[:1])])
+    same = torch.tensor([True, True])
+    alone = losses.iad_soft(own[:1], other[:1], grid[:1], same[:1], temperature=10)
+    assert losses.iad_soft(own, other, grid, same, temperature=10).item() == pytest.approx(alone.item())
+
+
 def test_inside_asks_for_the_peak_in_a_proposal() -> None:
     own = torch.tensor([[3.0, 4.0], [7.0, 5.0]]).view(1, 1, 2, 2).requires_grad_()
     objects = torch.tensor([[True, False], [False, False]]).view(1, 1, 2, 2)

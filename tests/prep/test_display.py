@@ -95,7 +95,7 @@ def test_no_command_writes_or_shows_a_credential_or_a_control(tmp_path: Path) ->
     (tmp_path / "c.yaml").unlink()
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
-    assert json.loads((tmp_path / "out/phrases/_manifest.json").read_text())["runs"]
+    assert json.loads((tmp_path / "out/_state/phrases/manifest.json").read_text())["runs"]
 
 
 def test_a_folder_is_opened_again_with_its_credentials() -> None:

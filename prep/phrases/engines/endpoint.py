@@ -9,7 +9,6 @@ import os
 import random
 import re
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from prep.display import shown
+from prep.display import tell
 from prep.errors import PrepError
 from prep.phrases.engines.deadline import Timed
 from prep.phrases.models import NO_MODEL_NEEDED, URL_VARIABLE
@@ -191,7 +190,7 @@ class Client:
             if now - self._said < NOTICE_SECONDS:
                 return
             self._said = now
-        print(shown(f"Waiting for {self._head}: {trouble}."), file=sys.stderr, flush=True)
+        tell(f"Waiting for {self._head}: {trouble}.")
 
     def _away(self, what: str) -> PrepError:
         return PrepError(

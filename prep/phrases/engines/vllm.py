@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.display import shown
+from prep.display import tell
 from prep.engine.chatter import chatter_to
 from prep.errors import PrepError
 from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
@@ -72,11 +71,7 @@ class VllmStage:
         if self._engine is not None:
             return
         where = "" if self.log is None else f"; its log is {self.log}"
-        print(
-            shown(f"Starting vLLM with {self.model.name} (about a minute){where}."),
-            file=sys.stderr,
-            flush=True,
-        )
+        tell(f"Starting vLLM with {self.model.name} (about a minute){where}.")
         with chatter_to(self.log) as log:
             self._engine = Engine(self.model, self.prompt, self.sampling, self.options, log)
 

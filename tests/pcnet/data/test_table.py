@@ -155,8 +155,10 @@ def test_scores_are_joined_by_row_and_stale_ones_refused(store):
     for text, own in zip(table.expressions, table.scores, strict=True):
         assert np.array_equal(own, len(text) + np.arange(len(own)))
     write(1)
-    with pytest.raises(PrepError, match="scores"):
+    with pytest.raises(PrepError, match="scores") as error:
         load_samples(store, Selection("refcoco", "train"), with_scores=True)
+    assert f"for example row {table.row_ids[0]}." in error.value.message
+    assert "pcnet-prep score --store" in error.value.remedy
 
 
 @settings(max_examples=30, deadline=None)

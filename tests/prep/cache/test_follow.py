@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import prep.cache.follow as follow_module
@@ -66,6 +67,8 @@ def test_columns_of_the_input_are_updated_without_making_the_row_again(tmp_path:
     store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
     assert held(store, "split", "image_id") == [("train", n) for n in range(5)]
     assert summary.total == 5
+    counted = [name for name in summary.extra if name.startswith("rows ")]
+    assert counted == ["rows updated from the input"]  # none is set aside, taken back or made again
 
 
 def test_rows_that_left_are_set_aside_and_come_back(tmp_path: Path) -> None:
@@ -142,10 +145,10 @@ def test_a_row_whose_error_the_input_caused_is_made_again(tmp_path: Path) -> Non
 def test_a_store_without_recorded_sources_sets_aside_what_is_its_datasets(tmp_path: Path) -> None:
     """As 0.1.0 wrote it."""
     run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
-    manifest = tmp_path / "st/phrases/_manifest.json"
+    manifest = tmp_path / "st/_state/phrases/manifest.json"
     old = {name: value for name, value in json.loads(manifest.read_text()).items() if name != "sources"}
     manifest.write_text(json.dumps(old))
-    for keys in (tmp_path / "st/phrases").glob("_keys-*"):
+    for keys in (tmp_path / "st/_state/phrases").glob("keys-*"):
         keys.unlink()
     store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val")[1:])
     assert summary.extra["rows set aside, as the input no longer has them"] == 1
@@ -177,13 +180,22 @@ def test_a_replacement_that_fails_does_not_begin_with_rows_that_come_back(tmp_pa
     assert status(store).stages[0].set_aside == 2
 
 
+def test_rows_that_a_replacement_makes_again_are_not_set_aside(tmp_path: Path) -> None:
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:2])
+    assert status(store).stages[0].set_aside == 3
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:4], replace=True)
+    assert summary.done == 4
+    assert status(store).stages[0].set_aside == 1  # the last text alone
+
+
 @pytest.mark.parametrize(
     "sources",
     [{"mine.jsonl": {}}, {"mine.jsonl": 3}, {"mine.jsonl": {"place": 3, "root": "", "inputs": {}}}, [1], "x"],
 )
 def test_sources_that_are_none_are_a_broken_manifest(tmp_path: Path, sources: Any) -> None:
     run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
-    manifest = tmp_path / "st/phrases/_manifest.json"
+    manifest = tmp_path / "st/_state/phrases/manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sources": sources}))
     with pytest.raises(PrepError, match="not a valid manifest"):
         run(tmp_path / "mine.jsonl", tmp_path / "st", entries("val"))
@@ -224,3 +236,33 @@ def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, name: str,
     assert content(opened) == content(fresh)
     assert status(opened).stages[0].set_aside == 1
     assert verify(opened).ok
+
+
+@pytest.mark.parametrize("damaged", [np.zeros((2, 3), np.uint64), np.zeros(3), np.zeros(3, np.int64)])
+def test_keys_of_another_shape_or_type_are_none(tmp_path: Path, damaged: np.ndarray) -> None:
+    """They are read from the rows then, so that nothing is lost."""
+    from prep.cache.manifest import load_manifest
+    from prep.cache.sources import read_keys
+
+    store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    files = store.stage("phrases").files
+    manifest = load_manifest(files)
+    assert manifest is not None
+    (source,) = manifest.sources
+    kept = read_keys(files, manifest, source)
+    assert kept is not None
+    assert len(kept) == 5
+    (path,) = (tmp_path / "st/_state/phrases").glob("keys-*")
+    np.save(path, damaged)
+    assert read_keys(files, manifest, source) is None
+
+
+def test_rows_that_were_kept_although_missing_are_still_the_sources_own(tmp_path: Path) -> None:
+    """A later run without --keep-missing sets them aside."""
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    for count in (4, 3):
+        store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:count], keep_missing=True)
+        assert summary.extra["rows kept that the input no longer has"] == 5 - count
+    store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:3])
+    assert summary.extra["rows set aside, as the input no longer has them"] == 2
+    assert len(held(store, "row_id")) == 3

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import cli
 from prep.cache import lock
 from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
 from prep.cache.files import open_files
 from prep.cache.maintain import repair
-from prep.cache.manifest import MANIFEST
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import SCORES
+from prep.cache.state import MANIFEST, state_of
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from prep.engine.local import Engine
@@ -24,6 +28,7 @@ from prep.errors import PrepError
 from tests.prep.toy import ToyStage, expected, item, row
 
 pytestmark = pytest.mark.slow
+DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +83,9 @@ def test_an_object_that_was_put_but_not_listed_is_adopted_and_a_foreign_one_remo
     fill(uri, 30)
     store = open_store(uri)
     files = store.stage("scores").files
-    manifest = json.loads(files.read(MANIFEST))
+    manifest = json.loads(state_of(files).read(MANIFEST))
     manifest["shards"], manifest["finished"] = manifest["shards"][:1], {}
-    files.write(MANIFEST, json.dumps(manifest).encode())
+    state_of(files).write(MANIFEST, json.dumps(manifest).encode())
     files.write("part-00.parquet", b"half a file")
     assert fill(uri, 40) == 10
     assert rows(store).equals(expected(40))
@@ -95,7 +100,7 @@ def test_compact_and_repair_work_there(uri: str) -> None:
     assert rows(store).equals(expected(60))
     fill(uri, 70)
     files = store.stage("scores").files
-    (added,) = set(files.sizes()) - {MANIFEST, *list(store.stage("scores").reader().manifest.shards)[:1]}
+    (added,) = set(files.sizes()) - set(list(store.stage("scores").reader().manifest.shards)[:1])
     files.write(added, files.read(added)[:-1] + b"?")
     assert [problem.kind for problem in verify(store, CHECKS).problems] == ["altered"]
     (repaired,) = repair(store, CHECKS)
@@ -112,7 +117,7 @@ def test_one_writer_at_a_time(uri: str, monkeypatch: pytest.MonkeyPatch) -> None
     # A lease of a machine that is gone: nobody renews it.
     monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 0.5)
     lease = {"host": "elsewhere", "pid": 1, "started": "2020-01-01T00:00:00+00:00", "token": "x", "beat": 3}
-    stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
+    state_of(stage.files).write(lock.HOLDER_FILE, json.dumps(lease).encode())
     assert fill(uri, 20) == 10
 
 
@@ -135,11 +140,11 @@ def test_a_lease_that_is_renewed_is_respected_and_one_that_is_lost_ends_the_run(
         writer.lock._stop.set()
         writer.lock._thread.join()
         lease = {"host": "elsewhere", "pid": 1, "started": "now", "token": "stolen", "beat": 0}
-        stage.files.write(lock.HOLDER_FILE, json.dumps(lease).encode())
+        state_of(stage.files).write(lock.HOLDER_FILE, json.dumps(lease).encode())
         with pytest.raises(PrepError, match="pid 1 on elsewhere"):
             writer.write(pa.Table.from_pylist([row(item(1))], schema=SCORES))
         writer._buffer.clear()
-    assert json.loads(stage.files.read(lock.HOLDER_FILE))["token"] == "stolen"
+    assert json.loads(state_of(stage.files).read(lock.HOLDER_FILE))["token"] == "stolen"
 
 
 def test_answers_are_kept_there(uri: str) -> None:
@@ -151,11 +156,47 @@ def test_answers_are_kept_there(uri: str) -> None:
     }
 
 
+def test_an_old_store_is_moved_over_there(uri: str) -> None:
+    """Object by object, as a local one; a lease of the old version that is alive is respected."""
+    source = DATA / "inline" / "store"
+    root = open_files(uri)
+    for path in source.rglob("*"):
+        if path.is_file() and path.name != ".writer.json":
+            root.write(path.relative_to(source).as_posix(), path.read_bytes())
+    store = open_store(uri)
+    before = {name: store.stage(name).reader().read().to_pylist() for name in store.stages()}
+    assert list(before) == ["phrases", "proposals", "scores"]
+    stage = store.stage("scores")
+    lease = {"host": socket.gethostname(), "pid": os.getppid(), "started": "now", "token": "x", "beat": 0}
+    stage.files.write(".writer.json", json.dumps(lease).encode())
+    with pytest.raises(PrepError, match=f"is being written by pid {os.getppid()}"):
+        stage.writer(stage.reader().settings).__enter__()
+    stage.files.delete(".writer.json")
+    for name in before:
+        with store.stage(name).writer(store.stage(name).reader().settings):
+            pass
+        assert all(shard.endswith(".parquet") for shard in store.stage(name).files.sizes())
+    assert {name: store.stage(name).reader().read().to_pylist() for name in store.stages()} == before
+    assert verify(store).problems == []
+
+
+def test_a_command_writes_there_with_its_card(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"sent": "the red cup", "image": "1.png"}\n')
+    words = ["phrases", "--llm", "rules", "--input", str(tmp_path / "mine.jsonl"), "--out", uri]
+    cli.prep_app(words, standalone_mode=False)
+    store = open_store(uri)
+    assert store.stage("phrases").reader().read(["phrases"]).to_pylist() == [
+        {"phrases": ["the cup", "the red cup"]}
+    ]
+    assert "config_name: phrases" in store.files.read("README.md").decode()
+    assert "testing" not in store.files.read("README.md").decode()
+
+
 def test_a_bucket_that_is_not_there_is_an_error_for_people(uri: str) -> None:
     missing = uri.replace("s3://b", "s3://no-such-bucket-")
     with pytest.raises(PrepError):
         fill(missing, 1)
-    with pytest.raises(PrepError, match="Cannot use nosuch://x"):
+    with pytest.raises(PrepError, match="A store cannot be at nosuch://x"):
         open_store("nosuch://x")
 
 

@@ -106,7 +106,7 @@ def test_nothing_outside_the_table_is_removed(store: Store, tmp_path: Path) -> N
 
 
 def test_names_of_shards_do_not_climb(store: Store, tmp_path: Path) -> None:
-    manifest = tmp_path / "st/scores/_manifest.json"
+    manifest = tmp_path / "st/_state/scores/manifest.json"
     victim = tmp_path / "victim.parquet"
     victim.write_bytes(b"x")
     text = manifest.read_text()
@@ -121,10 +121,10 @@ def test_a_shard_that_cannot_be_read_now_is_kept(store: Store, tmp_path: Path) -
     content = shard.read_bytes()
     shard.unlink()
     shard.mkdir()  # reading it fails, as it does where permissions or a disk fail
-    before = (tmp_path / "st/scores/_manifest.json").read_bytes()
+    before = (tmp_path / "st/_state/scores/manifest.json").read_bytes()
     with pytest.raises(PrepError, match="cannot be read"):
         repair(store)
-    assert (tmp_path / "st/scores/_manifest.json").read_bytes() == before
+    assert (tmp_path / "st/_state/scores/manifest.json").read_bytes() == before
     shard.rmdir()
     shard.write_bytes(content)
     assert verify(store).ok

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prep.cache.lock import HOLDER_FILE
-from prep.cache.manifest import MANIFEST
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES, STAGES
+from prep.cache.state import HOLDER_FILE, MANIFEST
 from prep.cache.store import Store, open_store, read_manifest_file
 from prep.errors import PrepError
 from tests.prep.toy import expected, item, row
@@ -131,7 +130,7 @@ def test_other_settings_are_refused_with_both_values(store: Store) -> None:
     assert "model: the store has 'a', this run has 'b'" in error.value.message
     assert "crop.n: the store has 1, this run has 2" in error.value.message
     assert "same" not in error.value.message
-    assert "--out" in error.value.remedy
+    assert "--store" in error.value.remedy
     assert "--replace" in error.value.remedy
     assert store.stage("scores").reader().num_rows == 1
 
@@ -163,7 +162,7 @@ def test_a_shared_cache_gets_every_shard(store: Store, tmp_path: Path) -> None:
 def test_an_unknown_schema_version_is_refused(store: Store) -> None:
     with store.stage("scores").writer({}) as writer:
         writer.write(rows(1))
-    path = Path(store.uri) / "scores" / MANIFEST
+    path = Path(store.uri) / "_state" / "scores" / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
     with pytest.raises(PrepError, match="schema version 99"):
         store.stage("scores").reader()
@@ -175,7 +174,7 @@ def test_an_unknown_schema_version_is_refused(store: Store) -> None:
 def test_a_broken_manifest_is_an_error_for_people(store: Store, text: str) -> None:
     with store.stage("scores").writer({}) as writer:
         writer.write(rows(1))
-    (Path(store.uri) / "scores" / MANIFEST).write_text(text)
+    (Path(store.uri) / "_state" / "scores" / MANIFEST).write_text(text)
     with pytest.raises(PrepError, match=MANIFEST):
         store.stage("scores").reader()
 
@@ -186,7 +185,7 @@ def test_the_manifest_says_what_the_rows_were_made_with(store: Store) -> None:
     with store.stage("scores").writer({"m": 1}, inputs={"more.p": "cd"}) as writer:
         writer.finish({"split": "val"}, 2)
         writer.record_run({"rows": 2, "rate": 5.0})
-    manifest = read_manifest_file(Path(store.uri) / "scores" / MANIFEST)
+    manifest = read_manifest_file(Path(store.uri) / "_state" / "scores" / MANIFEST)
     assert manifest.settings == {"m": 1}
     assert manifest.inputs == {"refs.p": "ab", "more.p": "cd"}
     assert manifest.versions["pyarrow"] == pa.__version__
@@ -208,7 +207,7 @@ def committed(store: Store, *numbers: int) -> tuple[Path, str]:
 
 def unlist(folder: Path, name: str) -> None:
     """Make it as if the writer had died between the rename of a shard and its listing."""
-    path = folder / MANIFEST
+    path = folder.parent / "_state" / "scores" / MANIFEST
     manifest = json.loads(path.read_text())
     manifest["shards"] = [shard for shard in manifest["shards"] if shard["name"] != name]
     path.write_text(json.dumps(manifest))
@@ -271,7 +270,7 @@ def test_a_listed_shard_that_is_not_whole_stops_the_writer(store: Store, harm: s
 
 def test_shards_without_a_manifest_are_not_touched(store: Store) -> None:
     folder, name = committed(store, 1)
-    (folder / MANIFEST).unlink()
+    (folder.parent / "_state" / "scores" / MANIFEST).unlink()
     with pytest.raises(PrepError, match="no manifest"), store.stage("scores").writer({}):
         pass
     assert (folder / name).exists()
@@ -283,9 +282,9 @@ def test_the_ledger_is_folded_into_the_manifest(store: Store) -> None:
             writer.write(rows(number))
         reader = store.stage("scores").reader()  # beside the writer
         assert reader.num_rows == 103
-        segments = [path.name for path in (Path(store.uri) / "scores").glob("_ledger-*.json")]
+        segments = [path.name for path in (Path(store.uri) / "_state" / "scores").glob("ledger-*.json")]
         assert len(segments) == 3
-    assert not list((Path(store.uri) / "scores").glob("_ledger-*.json"))
+    assert not list((Path(store.uri) / "_state" / "scores").glob("ledger-*.json"))
     assert by_key(store.stage("scores").reader().read()).equals(expected(103))
 
 
@@ -320,10 +319,10 @@ def test_another_process_is_refused_and_a_dead_ones_lock_is_taken_over(store: St
     finally:
         other.kill()
         other.communicate()
-    assert (Path(store.uri) / "scores" / HOLDER_FILE).exists()
+    assert (Path(store.uri) / "_state" / "scores" / HOLDER_FILE).exists()
     with store.stage("scores").writer({}) as writer:
         writer.write(rows(1))
-    assert not (Path(store.uri) / "scores" / HOLDER_FILE).exists()
+    assert not (Path(store.uri) / "_state" / "scores" / HOLDER_FILE).exists()
 
 
 def test_masks_are_compressed_without_a_dictionary(store: Store) -> None:

@@ -19,10 +19,10 @@ from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
 from prep.cache.keys import fingerprint
 from prep.cache.maintain import repair, status
-from prep.cache.manifest import MANIFEST
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES
 from prep.cache.shards import ShardMeta, encode
+from prep.cache.state import MANIFEST
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from prep.engine.local import Engine
@@ -112,7 +112,7 @@ def test_a_damaged_shard_is_dropped_and_only_its_rows_are_made_again(store: Stor
 
 def test_rows_that_are_gone_without_a_trace_are_missed(store: Store) -> None:
     path = shards(store)[0]
-    listed = path.with_name(MANIFEST)
+    listed = Path(store.uri) / "_state" / "scores" / MANIFEST
     manifest = json.loads(listed.read_text())
     manifest["shards"] = [shard for shard in manifest["shards"] if shard["name"] != path.name]
     listed.write_text(json.dumps(manifest))
@@ -133,7 +133,7 @@ def plant(store: Store, table: pa.Table, *, listed: bool) -> Path:
     (folder / shard.name).write_bytes(data)
     if listed:
         manifest.shards[shard.name] = shard
-        (folder / MANIFEST).write_text(json.dumps(manifest.to_json()))
+        (folder.parent / "_state" / "scores" / MANIFEST).write_text(json.dumps(manifest.to_json()))
     return folder / shard.name
 
 
@@ -179,14 +179,14 @@ def test_extra_files_are_adopted_or_removed(store: Store) -> None:
 
 @pytest.mark.parametrize("harm", ["missing", "broken", "ledger"])
 def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> None:
-    path = Path(store.uri) / "scores" / MANIFEST
+    path = Path(store.uri) / "_state" / "scores" / MANIFEST
     before = rows(store)
     if harm == "missing":
         path.unlink()
     elif harm == "broken":
         path.write_text("{")
     else:
-        path.with_name("_ledger-0000000099.json").write_text("{")
+        path.with_name("ledger-0000000099.json").write_text("{")
     assert kinds(store) == ["manifest"]
     (report,) = repair(store, CHECKS)
     assert report.rebuilt_manifest
@@ -276,7 +276,8 @@ def test_a_compaction_may_die_at_any_moment(store: Store, call: str) -> None:
     with store.stage("scores").writer({"toy": 1}):
         pass
     assert verify(store, CHECKS).problems == []
-    assert [path.name for path in Path(store.uri).iterdir()] == ["scores"]
+    assert sorted(path.name for path in Path(store.uri).iterdir()) == ["_state", "scores"]
+    assert {path.suffix for path in (Path(store.uri) / "scores").iterdir()} == {".parquet"}
 
 
 def dying(store: Store, call: str, fatal: int, target: int) -> None:

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from prep.cache.files import Files
-from prep.cache.manifest import MANIFEST, fold, ledger_name, ledger_sequences, load_manifest, write_ledger
+from prep.cache.manifest import fold, load_manifest, write_ledger
 from prep.cache.schema import SCORES
 from prep.cache.shards import Shard, ShardMeta, encode
+from prep.cache.state import MANIFEST, ledger_name, ledger_sequences, state_of
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from tests.prep.toy import item, row
@@ -111,7 +112,7 @@ def test_a_fold_that_dies_before_it_deletes_loses_nothing(
             fold(files, manifest)
     assert stored(store) == {item(0), item(1), item(7)}
     fold(files, manifest)
-    assert ledger_sequences(files.sizes()) == []
+    assert ledger_sequences(state_of(files).sizes()) == []
     assert stored(store) == {item(0), item(1), item(7)}
 
 
@@ -121,7 +122,7 @@ def test_a_fold_keeps_entries_that_are_newer_than_the_manifest(files: Files) -> 
     for number in (manifest.folded, manifest.folded + 1):
         write_ledger(files, manifest.generation, number, [])
     fold(files, manifest)
-    assert ledger_sequences(files.sizes()) == [manifest.folded + 1]
+    assert ledger_sequences(state_of(files).sizes()) == [manifest.folded + 1]
 
 
 def test_the_next_writer_lists_a_whole_shard_that_was_not_listed(store: Store, files: Files) -> None:
@@ -152,25 +153,25 @@ def test_the_next_writer_deletes_an_unlisted_shard_that_does_not_belong(
 
 
 def test_verify_counts_the_rows_of_a_shard(store: Store, files: Files) -> None:
-    listed = json.loads(files.read(MANIFEST))
+    listed = json.loads(state_of(files).read(MANIFEST))
     listed["shards"][0]["rows"] += 1
-    files.write(MANIFEST, json.dumps(listed).encode())
+    state_of(files).write(MANIFEST, json.dumps(listed).encode())
     (problem,) = verify(store).problems
     assert (problem.kind, problem.file) == ("altered", listed["shards"][0]["name"])
     assert problem.detail == "1 rows, not 2"
 
 
 def test_verify_compares_the_whole_hash_of_a_shard(store: Store, files: Files) -> None:
-    listed = json.loads(files.read(MANIFEST))
+    listed = json.loads(state_of(files).read(MANIFEST))
     digest = listed["shards"][0]["sha256"]
     listed["shards"][0]["sha256"] = digest[:-1] + ("1" if digest.endswith("0") else "0")
-    files.write(MANIFEST, json.dumps(listed).encode())
+    state_of(files).write(MANIFEST, json.dumps(listed).encode())
     (problem,) = verify(store).problems
     assert (problem.kind, problem.file) == ("altered", listed["shards"][0]["name"])
 
 
 def test_numbers_of_ledgers_are_read_back_in_order() -> None:
-    names = [ledger_name(12), "part-0.parquet", ledger_name(3), "_ledger-x.json", MANIFEST]
+    names = [ledger_name(12), "part-0.parquet", ledger_name(3), "ledger-x.json", MANIFEST]
     assert ledger_sequences(names) == [3, 12]
 
 
@@ -205,3 +206,50 @@ def test_finished_units_wait_less_than_the_commit_time(
             if writer.commits > before:
                 found[now - 100.0] = len(stored(store))
     assert found == committed
+
+
+def test_a_lock_is_held_from_here_while_it_is_held_and_not_after(store: Store) -> None:
+    from prep.cache.lock import WriterLock
+
+    files = store.stage("scores").files
+    assert not WriterLock(files).is_held()
+    with store.stage("scores").writer(SETTINGS):
+        assert WriterLock(files).is_held()
+    assert not WriterLock(files).is_held()
+
+
+def test_settings_that_only_one_side_has_are_shown_as_unset() -> None:
+    from prep.cache.manifest import differences
+
+    assert differences({"old": 1}, {"new": {"deep": 2}}) == [
+        "  new: the store has '(unset)', this run has {'deep': 2}",
+        "  old: the store has 1, this run has '(unset)'",
+    ]
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == [
+        "  a.c: the store has 2, this run has 3"
+    ]
+
+
+def test_the_refusal_of_a_second_writer_names_the_first_and_what_to_do(store: Store) -> None:
+    import os
+    import socket
+
+    from prep.errors import PrepError
+
+    with (
+        store.stage("scores").writer(SETTINGS),
+        pytest.raises(PrepError) as error,
+        store.stage("scores").writer(SETTINGS),
+    ):
+        pass
+    assert f"pid {os.getpid()} on {socket.gethostname()} since 20" in error.value.message
+    assert "--store" in error.value.remedy
+
+
+def test_the_status_has_the_inputs_of_a_table(store: Store) -> None:
+    from prep.cache.maintain import status
+
+    with store.stage("scores").writer(SETTINGS, inputs={"refs.p": "ab" * 32}):
+        pass
+    (table,) = status(store).stages
+    assert (table.stage, table.inputs) == ("scores", {"refs.p": "ab" * 32})

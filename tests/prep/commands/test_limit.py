@@ -38,7 +38,7 @@ def test_the_first_of_the_selection_are_done_and_the_rest_is_left_alone(
     assert [row["row_id"] for row in rows(tmp_path / "st", "phrases")] == all_rows[:5]
     prep(*phrases, "--limit", "3")  # rows beyond a limit are neither removed nor set aside
     assert len(rows(tmp_path / "st", "phrases")) == 5
-    manifest = json.loads((tmp_path / "st/phrases/_manifest.json").read_text())
+    manifest = json.loads((tmp_path / "st/_state/phrases/manifest.json").read_text())
     assert manifest["finished"] == {}
     prep(*phrases, "--limit", "5", "--plan")
     assert "0 rows to make" in capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_rows_of_other_inputs_and_splits_do_not_count(
         assert code() == 3
         assert "1 of 2 rows of phrases have an error, 1 of them from earlier runs" in capsys.readouterr().err
     assert code("--split", "val") == 0
-    entry = json.loads((tmp_path / "bad/st/phrases/_manifest.json").read_text())["finished"]
+    entry = json.loads((tmp_path / "bad/st/_state/phrases/manifest.json").read_text())["finished"]
     assert sorted((one["rows"], one["failed"]) for one in entry.values()) == [(1, 0), (1, 1), (2, 1), (3, 3)]
 
 

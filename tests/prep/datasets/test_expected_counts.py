@@ -58,7 +58,7 @@ def test_what_a_tree_lacks_is_named(tree: Path, tmp_path: Path) -> None:
     assert not found.complete
     assert found.problems == [
         f"train has {table['train'].refs - 1} of {table['train'].refs} refs",  # type: ignore[operator]
-        f"2 image files are missing, the first is train2014/{first.name}",
+        f"2 image files are missing: train2014/{first.name}, train2014/{second.name}",
     ]
 
 

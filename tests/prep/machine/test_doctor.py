@@ -13,7 +13,8 @@ import pytest
 
 from prep.demo.dataset import write
 from prep.machine import doctor
-from prep.machine.doctor import Finding, examine, loads
+from prep.machine.doctor import examine, loads
+from prep.machine.finding import Finding
 from prep.machine.screen import next_steps, screen
 
 BIN = Path(sys.executable).parent
@@ -77,7 +78,7 @@ def test_a_machine_with_everything(tmp_path: Path) -> None:
     assert "train has " in found["refcoco unc"]["text"]  # a synthetic tree is not the official one
     assert not found["refcoco unc"]["ok"]
     assert steps[0].startswith("pcnet-prep phrases --llm mistral-7b --data coco --dataset refcoco")
-    assert steps[1] == "pcnet-prep sam --data coco --dataset refcoco --out prepared"
+    assert steps[1] == "pcnet-prep sam --data coco --dataset refcoco --store prepared"
 
 
 def test_a_machine_with_nothing(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_what_to_type_next() -> None:
         "weights", "SAM vit_h", False, "none", "download them with\n  curl it\nor name the file"
     )
     assert steps(GPU, weights, TREE)[1] == "curl it"
-    assert steps(TREE)[0] == "pcnet-prep phrases --llm rules --data coco --dataset refcocog --out prepared"
+    assert steps(TREE)[0] == "pcnet-prep phrases --llm rules --data coco --dataset refcocog --store prepared"
     made = [Finding("store", name, True, "rows") for name in ("phrases", "proposals")]
     assert steps(GPU, TREE, *made) == ["pcnet train --data coco --dataset refcocog --store prepared"]
 

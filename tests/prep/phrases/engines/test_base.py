@@ -138,7 +138,7 @@ def test_the_report_counts_every_rung_that_was_tried() -> None:
     report.add_row(mended)
     report.add_row(None)
     tokens = {"prompt_tokens": [10, 30], "cached_tokens": [0, 20], "output_tokens": [5, 5]}
-    report.add_answers({"key": ["a", "b"], "retry": [None, "x"], **tokens}, deaths=1)
+    report.add_answers({"key": ["a", "b"], "retry": [None, "x"], "error": [None, None], **tokens}, deaths=1)
     clock = Clock("read")
     clock.to("engine")
     clock.to("write")

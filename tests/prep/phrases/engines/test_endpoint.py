@@ -229,7 +229,7 @@ def test_the_key_goes_to_an_endpoint_that_the_user_typed(
         typed = ["phrases", "--input", str(listing), "--llm", server.llm, "--out", out]
         words = {
             "run file": ["run", str(tmp_path / "c.yaml")],
-            "manifest": ["phrases", "--from-manifest", f"{out}/phrases/_manifest.json", "--out", out + "2"],
+            "manifest": ["phrases", "--from-manifest", f"{out}/phrases", "--out", out + "2"],
             "command line": typed,
             "run, with the flag": ["run", str(tmp_path / "c.yaml"), "--llm", server.llm],
             "run, one command": ["run", str(tmp_path / "c.yaml"), f"--phrases.llm={server.llm}"],

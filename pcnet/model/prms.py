@@ -22,11 +22,19 @@ def features(model: PCNet, images: Tensor, expression_ids: Tensor, maps: Tensor)
     masked image with a second network (CLIP ViT-B/32); this uses the model's own encoders, so that no other
     weights are needed.
     """
-    visual = model.c4_vis_project(model.backbone.encode_image(images))
+    asked = F.normalize(model.textual(expression_ids).float(), dim=-1)
+    return under_maps(model.visual(images), maps), asked
+
+
+def under_maps(visual: Tensor, maps: Tensor) -> Tensor:
+    """(B, C, h, w) visual features and (B, 1, h', w') raw responses -> unit vectors (B, C): the mean of the
+    features weighted by the normalised map at their resolution.
+    """
+    if maps.shape[-2:] != visual.shape[-2:]:  # a student's maps are finer than its features
+        maps = F.adaptive_avg_pool2d(maps, (visual.shape[-2], visual.shape[-1]))
     weights = normalised(maps)
     seen = (visual * weights).sum((-2, -1)) / weights.sum((-2, -1)).clamp(min=1e-6)
-    asked = model.global_lan_project(model.backbone.encode_text(expression_ids))
-    return F.normalize(seen.float(), dim=-1), F.normalize(asked.float(), dim=-1)
+    return F.normalize(seen.float(), dim=-1)
 
 
 def choose(

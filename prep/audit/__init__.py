@@ -1,0 +1,1 @@
+"""Audits datasets: what training and held-out splits share, and texts that look broken."""
