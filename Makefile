@@ -54,7 +54,7 @@ layout: .venv/test          ## docs/architecture.md and docs/commands/, from the
 bench: .venv/test           ## the quick benchmarks, each side by side in one process
 	$(BIN)/python benchmarks/help.py
 	$(BIN)/python benchmarks/readers.py 20000
-	$(BIN)/python benchmarks/rules.py
+	$(BIN)/python -m benchmarks.rules
 
 fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but our own error may come out
 	FUZZ_EXAMPLES=100000 $(BIN)/python -m pytest tests/prep -k nothing_but --timeout 0

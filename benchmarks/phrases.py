@@ -1,4 +1,4 @@
-"""Compares the phrases stage with plain ``LLM.generate``, and times the rules: python benchmarks/phrases.py.
+"""Compares the phrases stage with plain ``LLM.generate``, and times the rules: python -m benchmarks.phrases.
 
 ``engine`` trains a tiny Mistral on some expressions and runs it both ways in one vLLM engine, alternating,
 on the same prompts: all distinct, and with the repeats of real RefCOCO expressions if they are next to the

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +88,32 @@ def test_the_photo_of_the_readme(repository: Path) -> None:
 )
 def test_the_kinds_of_an_expression(text: str, kinds: list[str]) -> None:
     assert groups("refcoco", text) == ["refcoco", *kinds, "all"]
+
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+NAMES = ["benchmarks", "tests", *(path.stem for path in BENCHMARKS.glob("*.py"))]
+WITH_NEIGHBOURS = [
+    path
+    for path in sorted(BENCHMARKS.glob("*.py"))
+    if any(re.search(rf"^\s*from {name}[. ]", path.read_text("utf-8"), re.MULTILINE) for name in NAMES)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WITH_NEIGHBOURS, ids=lambda path: path.stem)
+def test_a_benchmark_starts_as_its_docstring_says(path: Path) -> None:
+    """Without a path to the checkout, which only tests set: with ``-m`` where it needs its neighbours."""
+    module = f"-m benchmarks.{path.stem}" in path.read_text(encoding="utf-8")
+    command = ["-m", f"benchmarks.{path.stem}"] if module else [str(path)]
+    paths = ("PYTHONPATH", "PYTHONSAFEPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in paths}
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        cwd=path.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
