@@ -68,8 +68,12 @@ def interrupted(folder: Path, after: str, *words: str) -> tuple[int, str]:
     """The exit code and stderr of a command that gets SIGINT a moment after it has said ``after``."""
     file = folder / "mine.jsonl"
     file.write_text("".join(json.dumps({"sent": f"red cup {n}"}) + "\n" for n in range(40)))
+    # A process that is started in the background ignores the signal, and so would its children.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import cli; cli.prep_main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", "import cli; cli.prep_main()", "phrases", "--input", str(file), *words],
+        [sys.executable, "-c", code, "phrases", "--input", str(file), *words],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "AWS_REGION": "us-east-1"},
         cwd=folder,
         stderr=subprocess.PIPE,
