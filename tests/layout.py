@@ -16,7 +16,7 @@ def first_sentence(path: Path) -> str:
     """What a source file says that it is for, on one line."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     sentence = " ".join(docstring.split("\n\n")[0].split())
-    return re.sub(r": python benchmarks/.*", ".", sentence)
+    return re.sub(r": python (?:-m benchmarks\.|benchmarks/).*", ".", sentence)
 
 
 def packages() -> list[Path]:
