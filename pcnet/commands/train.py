@@ -133,17 +133,26 @@ def train(
     _train(context.params)
 
 
-def _train(params: Mapping[str, Any]) -> None:
-    """Train in this process, or run the same command again in one process per GPU."""
-    from pcnet.training.launch import is_launched, is_lead, relaunch
-    from pcnet.training.trainer import train as run
+def device_of_process(gpus: int | None) -> str:
+    """The device that this process trains on, ``auto`` or ``cpu``, for the number of GPUs that is asked for.
+
+    With several, the same command is run in one process per GPU, and this one ends with their exit code.
+    """
+    from pcnet.training.launch import is_launched, relaunch
     from prep.engine.child import stop_with_parent
 
-    devices = gpu_count(params["gpus"], None)
+    devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
-        raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
+        raise typer.Exit(relaunch(devices))
     stop_with_parent()
-    config = _config(params, "auto" if devices else "cpu")
+    return "auto" if devices else "cpu"
+
+
+def _train(params: Mapping[str, Any]) -> None:
+    from pcnet.training.launch import is_lead
+    from pcnet.training.trainer import train as run
+
+    config = _config(params, device_of_process(params["gpus"]))
     trained = run(config, validator_of(config, params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
