@@ -131,7 +131,7 @@ def _mask_score(
 
 
 def _mask_columns(found: Mapping[str, MaskScore]) -> dict[str, float]:
-    """The columns of the masks of concepts and of SAM; those of the other masks are in :class:`pcnet.metrics.SampleScore`."""
+    """The columns of masks of concepts and of SAM; the others are in :class:`pcnet.metrics.SampleScore`."""
     return {
         f"{kind}_{name}": getattr(found[kind], name)
         for kind in ("concept", "sam", "oracle_sam")
