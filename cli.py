@@ -65,7 +65,7 @@ def _recipe_commands() -> dict[str, Any]:
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]
     return {
-        **{name: stages[name] for name in ("phrases", "sam", "score")},
+        **{name: stages[name] for name in ("phrases", "sam", "score", "concepts")},
         **{name: training[name] for name in ("train", "eval")},
     }
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,11 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_the_other_commands_know_the_table(
-    sam3: Path, place: Path, capsys: pytest.CaptureFixture[str]
+    sam3: Path,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = place / "st"
     given = ("concepts", "--store", store, "--data", place / "photos", "--model", sam3, "--gpus", "0")
@@ -71,6 +76,17 @@ def test_the_other_commands_know_the_table(
     assert "| `concepts` | one image and one target noun phrase of its expressions | 3 (" in card
     assert "| `masks.score` | double |" in card
     assert ("concepts", f"3 rows in {store}") in {(one.name, one.text) for one in doctor.stages(str(store))}
+
+    # The page's example: each expression with its concept.
+    example = re.findall(r"```python\n(.*?)```", (repository / "docs/concepts.md").read_text(), re.DOTALL)
+    assert len(example) == 1
+    (place / "prepared").symlink_to(store)
+    monkeypatch.chdir(place)
+    exec(example[0], names := dict[str, Any]())
+    assert sorted(names["joined"].select("row_id", "image", "phrase").rows()) == [
+        (row_id, image, phrases[0]) for row_id, image, phrases, _ in ROWS
+    ]
+    assert names["joined"]["masks"].null_count() == 0
 
     # A lost shard is made again by the commands that the table remembers.
     assert run("verify", store) == 0
