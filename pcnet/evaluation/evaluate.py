@@ -206,11 +206,7 @@ def evaluate_checkpoint(
         settings = replace(settings, masks=(*settings.masks, "proposal"))
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
-    options = {"proposals": "proposal" in settings.masks, "released": released}
-    opened = open_store(store)
-    evalset = load_evalset(dataset, opened, split, sentences=sentences, limit=limit, **options)
-    if "concept" in settings.masks:
-        evalset = with_concepts(evalset, opened)
+    evalset = _evalset(dataset, store, split, settings, sentences=sentences, limit=limit)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
     if tell is not None:
@@ -223,6 +219,16 @@ def evaluate_checkpoint(
         told |= {"limit": limit, "sentences": sentences, "checkpoint": str(checkpoint), "store": store}
         write_report(out, report.as_dict(), report.rows, told)
     return report
+
+
+def _evalset(
+    dataset: Dataset, store: str, split: str | None, settings: EvalSettings, **options: Any
+) -> EvalSet:
+    """The items to evaluate, with the stored masks that ``settings.masks`` names."""
+    opened, kinds = open_store(store), settings.masks
+    options |= {"proposals": "proposal" in kinds, "released": settings.protocol == "released"}
+    evalset = load_evalset(dataset, opened, split, **options)
+    return with_concepts(evalset, opened) if "concept" in kinds else evalset
 
 
 def _intro(

@@ -5,31 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Protocol
 
 from prep.concepts import hub
+from prep.concepts.found import Found, Pixels
 from prep.errors import PrepError
 
 VERSION = 1  # part of every key: increment it when masks, boxes or scores change
-
-Pixels = npt.NDArray[np.uint8]
-Box = tuple[float, float, float, float]
-
-
-class Found(NamedTuple):
-    """One object that a detector found, in pixels of the stored image (origin top left).
-
-    ``counts`` is the compressed COCO RLE string of the H x W mask and ``area`` its pixels, both ``None`` for
-    a detector of boxes; ``bbox`` is the detector's box XYWH, ``score`` is in 0 to 1.
-    """
-
-    counts: str | None
-    area: int | None
-    bbox: Box
-    score: float
 
 
 class Finder(Protocol):
@@ -128,9 +110,3 @@ def open_detector(settings: DetectorSettings) -> Finder:
     names = "GroundingDinoForObjectDetection", "GroundingDinoProcessor"
     loaded = hub.load(folder, *names, wanted, settings.device)
     return GroundingDinoFinder(*loaded, settings.least_score, settings.phrases_per_batch)
-
-
-def xywh(corners: Sequence[float]) -> Box:
-    """A box given by its left, top, right and bottom edge as x, y, width and height."""
-    left, top, right, bottom = map(float, corners)
-    return left, top, right - left, bottom - top

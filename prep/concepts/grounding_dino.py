@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prep.concepts.detectors import Found, Pixels, xywh
+from prep.concepts.found import Found, Pixels, xywh
 
 TOKENS = 256  # GroundingDinoConfig.max_text_len; a longer text is cut off
 

@@ -94,7 +94,7 @@ def load(folder: Path, model: str, processor: str, wanted: str, device: str) -> 
         classes = getattr(transformers, model), getattr(transformers, processor)
     except AttributeError as error:
         raise PrepError(
-            f"transformers {transformers.__version__} has no {model}.",
+            f"This transformers ({transformers.__version__}) has no {model}.",
             "Run: pip install 'transformers>=5.19'",
         ) from error
     try:

@@ -103,21 +103,33 @@ def run_concepts(
     ):
         retired = _retire_changed(writer, root, targets.wanted, seen)
         followed = _follow(store, writer, root, targets.ids, keep_missing)
-        keys = targets.keys()
-        total, failed_before = len(keys), int(writer.failed.contains(keys).sum())
-        items = list(_items(writer, root, targets.wanted))
-        left = sum(len(item.phrases) for item in items)
-        summary = Summary(stage="concepts", where=writer.uri)
-        if tell is not None:
-            tell(_intro(items, left, total - left, targets.skipped))
-        if items:  # otherwise no run is recorded
-            options: dict[str, Any] = {"unit_size": unit_size, "total": left, "arguments": arguments}
-            with Engine(stage, workers=workers, ray_address=ray_address) as engine:
-                summary = run_stage(
-                    engine, items, key=_ids, writer=writer, work=_Seen(seen), label="concepts", **options
-                )
-    summary.total, summary.reused, summary.failed_before = total, total - left, failed_before
+        with Engine(stage, workers=workers, ray_address=ray_address) as engine:
+            summary = _look(engine, targets, root, writer, _Seen(seen), tell, unit_size, arguments)
     summary.extra.update({"skipped": targets.skipped, "changed": len(retired), **followed})
+    return summary
+
+
+def _look(
+    engine: Engine[ConceptStage],
+    targets: Targets,
+    root: Path,
+    writer: StageWriter,
+    work: Work,
+    tell: Callable[[str], None] | None,
+    unit_size: int,
+    arguments: Mapping[str, Any] | None,
+) -> Summary:
+    """Make the rows that are missing; no run is recorded if there are none."""
+    keys, items = targets.keys(), list(_items(writer, root, targets.wanted))
+    total, left = len(keys), sum(len(item.phrases) for item in items)
+    failed_before = int(writer.failed.contains(keys).sum())
+    if tell is not None:
+        tell(_intro(items, left, total - left, targets.skipped))
+    summary = Summary(stage="concepts", where=writer.uri)
+    if items:
+        options: dict[str, Any] = {"unit_size": unit_size, "total": left, "arguments": arguments}
+        summary = run_stage(engine, items, key=_ids, writer=writer, work=work, **options)
+    summary.total, summary.reused, summary.failed_before = total, total - left, failed_before
     return summary
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prep.concepts.detectors import Found, Pixels, xywh
+from prep.concepts.found import Found, Pixels, xywh
 from prep.masks import rle
 
 if TYPE_CHECKING:

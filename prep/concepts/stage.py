@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from prep.cache.keys import answer_key, concept_id, fingerprint, normalise_text, stat_key
 from prep.cache.schema import CONCEPTS
-from prep.concepts.detectors import DetectorSettings, Finder, Found, Pixels, open_detector
+from prep.concepts.detectors import DetectorSettings, Finder, open_detector
+from prep.concepts.found import Found, Pixels
 from prep.errors import PrepError
 from prep.hints import memory_error
 from prep.images import UnreadableImage, decode, read_image_file

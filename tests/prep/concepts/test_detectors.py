@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prep.concepts.detectors import DetectorSettings, Found, open_detector
+from prep.concepts.detectors import DetectorSettings, open_detector
+from prep.concepts.found import Found
 from prep.concepts.grounding_dino import label
 from prep.errors import PrepError
 from prep.masks import rle
