@@ -93,6 +93,24 @@ def test_sam3_cuts_a_phrase_that_is_too_long_for_its_text_encoder(sam3: Path) ->
     assert cut == whole != shorter  # of 32 tokens, one begins the text and one ends it
 
 
+def test_sam3_is_read_from_the_video_model_in_which_it_is_released(sam3: Path, tmp_path: Path) -> None:
+    """The released weights are those of ``Sam3VideoModel``: detector, tracker, and one configuration."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import Sam3Config, Sam3VideoConfig
+
+    folder = Path(shutil.copytree(sam3, tmp_path / "video"))
+    Sam3VideoConfig(detector_config=Sam3Config.from_pretrained(sam3)).save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights = {f"detector_model.{name}": value for name, value in weights.items()}
+    extra = {"tracker_model.shared": torch.zeros(2), "tracker_neck.weight": torch.zeros(2)}
+    save_file(weights | extra, folder / "model.safetensors", {"format": "pt"})
+    settings = DetectorSettings(model=str(folder), threshold=LEAST)
+    assert settings.key()["detector"] == "sam3"
+    plain = open_detector(DetectorSettings(model=str(sam3), threshold=LEAST))
+    assert open_detector(settings).find(photo(0), PHRASES) == plain.find(photo(0), PHRASES)
+
+
 def test_only_scores_above_the_threshold_are_kept(sam3: Path) -> None:
     (every,) = open_detector(DetectorSettings(model=str(sam3), threshold=0.0)).find(photo(0), ["a dog"])
     scores = [one.score for one in every]
