@@ -27,7 +27,7 @@ class Sam3Finder:
     """
 
     def __init__(self, model: Any, processor: Any, threshold: float, batch: int) -> None:
-        self._model, self._processor = model, processor
+        self.model, self.processor = model, processor
         self._threshold, self._batch = threshold, batch
         self._texts: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
 
@@ -38,8 +38,8 @@ class Sam3Finder:
 
         found: list[list[Found]] = []
         with torch.inference_mode():
-            inputs = self._processor.image_processor(Image.fromarray(pixels), return_tensors="pt")
-            vision = self._model.get_vision_features(inputs["pixel_values"].to(self._model.device))
+            inputs = self.processor.image_processor(Image.fromarray(pixels), return_tensors="pt")
+            vision = self.model.get_vision_features(inputs["pixel_values"].to(self.model.device))
             for start in range(0, len(phrases), self._batch):
                 outputs = self._detect(vision, phrases[start : start + self._batch])
                 found += self._instances(outputs, *pixels.shape[:2])
@@ -60,16 +60,16 @@ class Sam3Finder:
         # Sam3Model.forward reads `pooler_output` of `text_embeds`; its documentation gives it a tensor.
         embedded = BaseModelOutputWithPooling(pooler_output=torch.cat([text for text, _ in texts]))
         mask = torch.cat([mask for _, mask in texts])
-        return self._model(vision_embeds=shared, text_embeds=embedded, attention_mask=mask)
+        return self.model(vision_embeds=shared, text_embeds=embedded, attention_mask=mask)
 
     def _text(self, phrase: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The features (1, TOKENS, D) and the mask (1, TOKENS) of a phrase, with a cache of recent ones."""
         if phrase not in self._texts:
-            ids = self._processor.tokenizer(
+            ids = self.processor.tokenizer(
                 [phrase], padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
-            ).to(self._model.device)
+            ).to(self.model.device)
             given = {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
-            features = self._model.get_text_features(**given, return_dict=True).pooler_output
+            features = self.model.get_text_features(**given, return_dict=True).pooler_output
             self._texts[phrase] = features, ids["attention_mask"]
             while len(self._texts) > TEXTS_REMEMBERED:
                 self._texts.popitem(last=False)

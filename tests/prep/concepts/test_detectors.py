@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.concepts import main
 from prep.concepts.detectors import DetectorSettings, open_detector
 from prep.concepts.found import Found
 from prep.concepts.grounding_dino import label
@@ -79,7 +81,7 @@ def test_sam3_encodes_an_image_once_and_a_phrase_once(sam3: Path) -> None:
         seen[name] += 1
 
     for name in seen:
-        getattr(finder._model, name).register_forward_hook(lambda *_, name=name: count(name))  # type: ignore[attr-defined]
+        getattr(finder.model, name).register_forward_hook(lambda *_, name=name: count(name))  # type: ignore[attr-defined]
     finder.find(photo(0), PHRASES)
     assert seen == {"vision_encoder": 1, "text_encoder": 5, "detr_encoder": 3}
     finder.find(photo(1), PHRASES[1:4])
@@ -109,6 +111,17 @@ def test_sam3_is_read_from_the_video_model_in_which_it_is_released(sam3: Path, t
     assert settings.key()["detector"] == "sam3"
     plain = open_detector(DetectorSettings(model=str(sam3), threshold=LEAST))
     assert open_detector(settings).find(photo(0), PHRASES) == plain.find(photo(0), PHRASES)
+
+
+def test_the_benchmark_runs(
+    sam3: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["concepts", "--model", str(sam3), "--phrases", "2"])
+    main()
+    assert re.fullmatch(
+        r"1 image, 2 phrases, \d+ threads: one pair at a time [\d.]+ CPU s, ours [\d.]+ CPU s \([\d.]+x\)\n",
+        capsys.readouterr().out,
+    )
 
 
 def test_only_scores_above_the_threshold_are_kept(sam3: Path) -> None:
