@@ -159,33 +159,39 @@ def step_kernel(measure: Measure) -> Result:
                 out.append(reference(logits[None, start : start + 3], plan.mid, plan.inside, plan.size)[0])
             return out
 
+        def counted() -> None:
+            for group in full():
+                _counts_by_torch(group, values)
+
         found = kernels_gpu.measure(logits, plan, values, edges)
         expected = [count(one.cpu().numpy(), values) for group in full() for one in group]
         close = found[:, 7] > 0
         kinds = [int(close[kind::3].sum()) for kind in range(3)]
         wrong = sum(not _same_counts(f, e) for f, e, c in zip(found, expected, close, strict=True) if not c)
-        band, kernels_gpu.BAND = kernels_gpu.BAND, 0.0
-        without_band = kernels_gpu.measure(logits, plan, values, edges)
-        kernels_gpu.BAND = band
-        differ = sum(not _same_counts(f, e) for f, e in zip(without_band, expected, strict=True))
         seconds = measure.compare(
-            {"torch": full, "triton": lambda plan=plan: kernels_gpu.measure(logits, plan, values, edges)}  # type: ignore[misc]
+            {
+                "resizes": full,
+                "torch": counted,
+                "triton": lambda plan=plan: kernels_gpu.measure(logits, plan, values, edges),  # type: ignore[misc]
+            }
         )
         row = {
             "size": size,
             "masks": len(logits),
-            "cpu_bits_equal": plan.band == 0.0,
+            "orders": plan.orders if plan.band == 0.0 else None,
+            "bits_equal": kernels_gpu.agrees(plan, logits.device),
             "recomputed": dict(zip(KINDS, kinds, strict=True)),
             "wrong": int(wrong),
-            "wrong_without_band": int(differ),
             "seconds": seconds,
             "ratio": seconds["torch"]["median"] / seconds["triton"]["median"],
+            "ratio_to_resizes": seconds["resizes"]["median"] / seconds["triton"]["median"],
         }
         rows.append(row)
         print(
-            f"{size[0]} x {size[1]}: {row['wrong']} of {row['masks']} wrong"
-            f" ({row['wrong_without_band']} without the band); recomputed {row['recomputed']}"
-            f" of {len(logits) // 3} each; {row['ratio']:.1f}x torch's resizes"
+            f"{size[0]} x {size[1]}: orders {row['orders']}, every bit equal: {row['bits_equal']};"
+            f" {row['wrong']} of {row['masks']} wrong, recomputed {row['recomputed']}"
+            f" of {len(logits) // 3} each; {row['ratio']:.1f}x torch's resizes and counts,"
+            f" {row['ratio_to_resizes']:.1f}x its resizes alone"
         )
     if any(row["wrong"] for row in rows):
         raise SystemExit(
@@ -195,6 +201,19 @@ def step_kernel(measure: Measure) -> Result:
 
 
 KINDS = ("smooth", "noisy", "ragged")
+
+
+def _counts_by_torch(pixels: Any, values: Any) -> None:
+    """The same numbers by torch's operations on the device: three counts, and the first and last row and
+    column.
+    """
+    for value in values.tolist():
+        (pixels > value).sum((1, 2)).cpu()
+    inside = pixels > float(values[1])
+    for axis in (1, 2):
+        along = inside.any(axis).to(pixels.dtype)
+        along.argmax(1).cpu()
+        along.flip(1).argmax(1).cpu()
 
 
 def _logits(low: int, number: int) -> Any:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -84,6 +86,19 @@ def student_of(run: Run, given: argparse.Namespace) -> tuple[Path, Path, float]:
     return teacher, done.last, done.seconds
 
 
+def one_seed(seed: int, given: argparse.Namespace) -> tuple[dict[str, dict[str, float]], Path, float]:
+    """Train a teacher and its student in this process: their figures, the student and its seconds."""
+    torch.set_num_threads(given.threads)
+    run = Run("plus", seed, given.teacher_steps, 0, given.generator, given.report, given.images)
+    teacher, student, seconds = student_of(run, given)
+    masks = {
+        "teacher, map": (teacher, "map"),
+        "teacher, proposal under peak": (teacher, "proposal"),
+        "student, map": (student, "map"),
+    }
+    return {name: figures(one, given, kind) for name, (one, kind) in masks.items()}, student, seconds
+
+
 def line(name: str, rows: list[dict[str, float]]) -> str:
     """A row of the table: mean and standard deviation over the seeds."""
     cells = []
@@ -105,21 +120,20 @@ def main() -> None:
     parser.add_argument("--report", choices=[*SPLITS], default="test")
     parser.add_argument("--generator", choices=["exact", "segments"], default="exact")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="seeds in parallel")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     store_folder(given.out, data_folder(given.out, given.images), given.generator)
     rows: dict[str, list[dict[str, float]]] = {}
-    for seed in range(given.seeds):
-        run = Run("plus", seed, given.teacher_steps, 0, given.generator, given.report, given.images)
-        teacher, student, seconds = student_of(run, given)
-        for name, checkpoint, kind in (
-            ("teacher, map", teacher, "map"),
-            ("teacher, proposal under peak", teacher, "proposal"),
-            ("student, map", student, "map"),
-        ):
-            rows.setdefault(name, []).append(figures(checkpoint, given, kind))
-        print(f"# seed {seed}: {seconds:.0f} s, {images_per_second(student):.0f} images/s", flush=True)
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(one_seed, seed, given) for seed in range(given.seeds)]
+        for seed, future in enumerate(waiting):
+            own, student, seconds = future.result()
+            for name, one in own.items():
+                rows.setdefault(name, []).append(one)
+            print(f"# seed {seed}: {seconds:.0f} s for {student}", flush=True)
+    print(f"# {images_per_second(student):.0f} images/s on the CPU")
     print(f"{'%':32s}" + "".join(f"{name:>13s}" for name in ("PointM", "mIoU", "oIoU")))
     for name, own in rows.items():
         print(line(name, own))

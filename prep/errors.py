@@ -1,4 +1,4 @@
-"""Defines the error shown to command-line users, and its subclass for an interrupted run."""
+"""Defines the errors shown to command-line users, and shortens the messages of libraries for them."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ class Interrupted(PrepError):
     def exit_code(self) -> int:
         """The exit code of a program stopped by this signal."""
         return 128 + self.signum
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an exception's message, or its type: at most 200 characters, without a full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")

@@ -11,7 +11,6 @@ import typer
 
 from pcnet.commands import train as options
 from prep.commands import options as shared
-from prep.commands.inputs import gpu_count
 from prep.commands.output import emit
 from prep.engine.progress import duration
 from prep.errors import PrepError
@@ -60,6 +59,7 @@ def distill(
     gpus: shared.Gpus = None,
     device: shared.Device = None,
     restart: options.Restart = False,
+    log: options.Log = None,
     as_json: shared.Json = False,
 ) -> None:
     """Train a student on a teacher's own masks: an image and an expression to a mask, in one pass.
@@ -67,14 +67,9 @@ def distill(
     Reads the store and the images, but no ground truth (except for --val-split); writes to --output-dir.
     """
     from pcnet.training.distill import distill as run
-    from pcnet.training.launch import is_launched, is_lead, relaunch
-    from prep.engine.child import stop_with_parent
+    from pcnet.training.launch import is_lead
 
-    devices = gpu_count(gpus, None)
-    if devices > 1 and not is_launched():
-        raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
-    stop_with_parent()
-    config = _config(context.params, "auto" if devices else "cpu")
+    config = _config(context.params, options.device_of_process(gpus))
     trained = run(config, options.validator_of(config, context.params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
@@ -106,6 +101,7 @@ def _config(params: Mapping[str, Any], device: str) -> DistillConfig:
             quiet=params["as_json"],
             val_split=params["val_split"],
             restart=params["restart"],
+            log=tuple(params["log"] or DistillConfig.log),
             **{name: params[name] for name in named},
         )
     )
@@ -114,5 +110,4 @@ def _config(params: Mapping[str, Any], device: str) -> DistillConfig:
 def _lines(trained: Trained, config: DistillConfig) -> Iterator[str]:
     yield f"{trained.steps:,} steps in {duration(trained.seconds)}: {trained.best}"
     yield from options.result_lines(trained, config)
-    command = ["pcnet", "predict", "--checkpoint", str(trained.best), "--image", "FILE", "--text", "TEXT"]
-    yield f"One image: {shlex.join(command)}"
+    yield f"One image: {shlex.join(['pcnet', 'predict', str(trained.best), 'FILE', 'TEXT'])}"

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pcnet.commands.options import TrainedSize, TrainedStages
+from pcnet.commands.options import TrainedSize, TrainedStages, check_is_there
 from prep.commands import options as shared
 from prep.commands.output import emit
-from prep.errors import PrepError
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of pcnet distill or pcnet train.")]
 OnnxFile = Annotated[
@@ -29,15 +28,11 @@ def export_onnx(
 
     The mask is where the response is positive. The tokenizer is in the file's metadata.
     """
-    if not checkpoint.is_file():
-        raise PrepError(
-            f"There is no checkpoint {checkpoint}.",
-            "Use best.pt or last.pt from the run folder of a student, or of `pcnet train`.",
-        )
     from pcnet import load_model
     from pcnet.evaluation.evaluate import input_size
     from pcnet.model.export import export_onnx as export
 
+    check_is_there(checkpoint)
     model = load_model(checkpoint, stages)
     path, side = out or checkpoint.with_suffix(".onnx"), size or input_size(checkpoint, model)
     export(model, path, side)

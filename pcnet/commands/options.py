@@ -21,7 +21,7 @@ TrainedStages = Annotated[
 
 
 def check_is_there(checkpoint: Path) -> None:
-    """Refuse a checkpoint that is no file."""
+    """Check that the checkpoint is a file; raises :class:`PrepError` if it is not."""
     if not checkpoint.is_file():
         raise PrepError(
             f"There is no checkpoint {checkpoint}.",

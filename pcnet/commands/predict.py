@@ -19,6 +19,7 @@ from prep.hints import format_error
 
 if TYPE_CHECKING:
     from pcnet.evaluation.predict import Prediction
+    from prep.cache.store import Store
     from prep.records import Proposal
 
 Words = Annotated[
@@ -84,8 +85,8 @@ def predict(
     model = load_model(asked, stages)
     own_mask = generator == "none" or (model.config.comprehension == STUDENT and generator is store is None)
     (kind,) = kinds.kinds_of([mask or ("map" if own_mask else "proposal")], known=kinds.PREDICTED)
-    propose = _proposer(kind, generator, store)
     opened = None if store is None else open_store(store)
+    propose = _proposer(kind, generator, opened)
     side = size or input_size(asked, model)
     prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto")
 
@@ -132,7 +133,7 @@ def _files(image: Path) -> Iterator[Path]:
     yield from found
 
 
-def _proposer(kind: str, generator: str | None, store: str | None) -> Callable[[Path], Sequence[Proposal]]:
+def _proposer(kind: str, generator: str | None, store: Store | None) -> Callable[[Path], Sequence[Proposal]]:
     """The function that returns the proposals of an image file: none, the stored ones, or generated ones."""
     if kind != "proposal":
         return lambda path: ()
@@ -140,10 +141,8 @@ def _proposer(kind: str, generator: str | None, store: str | None) -> Callable[[
         raise PrepError("--mask proposal needs masks to choose from.", "Add --generator segments or sam.")
     if store is not None and generator is None:
         from pcnet.evaluation.stored import stored_proposals
-        from prep.cache.store import open_store
 
-        opened = open_store(store)
-        return lambda path: stored_proposals(opened, path)
+        return lambda path: stored_proposals(store, path)
     from prep.proposals.generators import build, propose
 
     chosen = build(generator or "segments")
@@ -159,7 +158,7 @@ def _write_all(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Ground every text in every image; an image that cannot be used costs its own predictions."""
+    """Ground every text in every image; an image that cannot be used is reported, and the others are done."""
     several, number, failed = len(images) * len(texts) > 1, 0, 0
     for path in images:
         try:

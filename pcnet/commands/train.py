@@ -87,6 +87,14 @@ ValSplit = Annotated[
     str | None,
     typer.Option(help="Select best.pt on this split, with its ground truth. Default: best.pt is last.pt."),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help="Also send losses and metrics there; repeat for several. Default: tensorboard.",
+        metavar="[tensorboard|wandb|mlflow]",
+    ),
+]
 Restart = Annotated[bool, typer.Option(help="Start over if --out contains a run.")]
 
 
@@ -124,6 +132,7 @@ def train(
     gpus: shared.Gpus = None,
     device: shared.Device = None,
     restart: Restart = False,
+    log: Log = None,
     as_json: shared.Json = False,
 ) -> None:
     """Train PCNet stage by stage on the phrases and proposals of a store.
@@ -133,17 +142,26 @@ def train(
     _train(context.params)
 
 
-def _train(params: Mapping[str, Any]) -> None:
-    """Train in this process, or run the same command again in one process per GPU."""
-    from pcnet.training.launch import is_launched, is_lead, relaunch
-    from pcnet.training.trainer import train as run
+def device_of_process(gpus: int | None) -> str:
+    """The device that this process trains on, ``auto`` or ``cpu``, for the number of GPUs that is asked for.
+
+    With several, the same command is run in one process per GPU, and this one ends with their exit code.
+    """
+    from pcnet.training.launch import is_launched, relaunch
     from prep.engine.child import stop_with_parent
 
-    devices = gpu_count(params["gpus"], None)
+    devices = gpu_count(gpus, None)
     if devices > 1 and not is_launched():
-        raise typer.Exit(relaunch(devices))  # the same command in one process per GPU
+        raise typer.Exit(relaunch(devices))
     stop_with_parent()
-    config = _config(params, "auto" if devices else "cpu")
+    return "auto" if devices else "cpu"
+
+
+def _train(params: Mapping[str, Any]) -> None:
+    from pcnet.training.launch import is_lead
+    from pcnet.training.trainer import train as run
+
+    config = _config(params, device_of_process(params["gpus"]))
     trained = run(config, validator_of(config, params))
     if is_lead():
         result = {"last": trained.last, "best": trained.best, "steps": trained.steps}
@@ -169,6 +187,7 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
         "weights": _weights(params["weight"] or []),
         "device": device,
         "quiet": params["as_json"],
+        "log": tuple(params["log"] or TrainConfig.log),
     }
     return TrainConfig(**{**by_name, **computed})
 

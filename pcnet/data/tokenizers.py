@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 
 LENGTH = 20  # tokens per text, as in the released code
 CLIP_CONTEXT = 77
@@ -127,9 +127,8 @@ class HfTokenizer:
             loaded: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             json = loaded.backend_tokenizer.to_str()
         except Exception as error:  # transformers and the hub raise many types
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
             raise PrepError(
-                f"The tokenizer of {source} could not be loaded: {reason}.",
+                f"The tokenizer of {source} could not be loaded: {reason_of(error)}.",
                 "Give a folder with tokenizer.json, or download the model first.",
             ) from error
         return cls(json, length, loaded.pad_token_id or 0, clean)

@@ -21,7 +21,7 @@ from pcnet.model.pcnet import PCNet
 from pcnet.model.student import Student
 from pcnet.recipes import RECIPES
 from pcnet.recipes import recipe as named_recipe
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 from prep.files import replacing
 
 FORMAT = 1
@@ -57,9 +57,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, from zipfile's to pickle's
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise PrepError(
-            f"{path}: not a readable checkpoint (truncated, or another file): {reason[0][:200].rstrip('.')}.",
+            f"{path}: not a readable checkpoint (truncated, or another file): {reason_of(error)}.",
             REMEDY,
         ) from error
     if not isinstance(payload, dict) or not _is_state(payload.get("model")):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcnet.model.encoders import ClipEncoder
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 from prep.machine.clip_weights import OPENAI_CACHE, REPOSITORIES, downloaded, kept
 from prep.torchscript import is_archive, read_tensors
 
@@ -64,7 +64,9 @@ def _download(name: str) -> Path:
             _probe(constants.ENDPOINT)
         return Path(download_pretrained(source))
     except Exception as error:  # the hub raises many types, most of them OSErrors
-        raise _unavailable(name, f"{REPOSITORIES[name]} could not be downloaded: {_reason(error)}") from error
+        raise _unavailable(
+            name, f"{REPOSITORIES[name]} could not be downloaded: {reason_of(error)}"
+        ) from error
 
 
 def _probe(url: str) -> None:
@@ -111,7 +113,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise
     except Exception as error:  # each reader raises its own types
         raise PrepError(
-            f"{path}: not a readable weights file: {_reason(error).rstrip('.')}.",
+            f"{path}: not a readable weights file: {reason_of(error)}.",
             "Download it again, or give another file.",
         ) from error
 
@@ -133,7 +135,3 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
         for name, value in state.items()
         if isinstance(value, Tensor)
     }
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

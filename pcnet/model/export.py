@@ -19,7 +19,7 @@ from pcnet.data.batch import upsample
 from pcnet.data.images import normalise_pixels
 from pcnet.model.encoders import TinyEncoder
 from pcnet.model.pcnet import PCNet
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 from prep.files import replacing
 
 INSTALL = "Run: python -m pip install 'pcnet-prep[onnx]'"
@@ -55,9 +55,8 @@ def export_onnx(model: PCNet, path: Path, size: int) -> None:
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many types, and names the layer in the first line
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise PrepError(
-            f"The model with encoder {model.config.encoder} could not be exported: {reason}.",
+            f"The model with encoder {model.config.encoder} could not be exported: {reason_of(error)}.",
             "Use another version of torch, or report this with the message above.",
         ) from error
     written = program.model_proto

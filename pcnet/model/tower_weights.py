@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcnet.model.clip_weights import read_weights
 from pcnet.model.vit import VitEncoder
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 
 
 def load_tower_weights(encoder: VitEncoder, name: str, text_name: str | None, weights: str) -> None:
@@ -63,9 +63,9 @@ def _download(name: str, tag: str) -> Path:
     try:
         return Path(download_pretrained(get_pretrained_cfg(name, tag)))
     except Exception as error:  # the hub raises many types, most of them OSErrors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         raise PrepError(
-            f"The weights {tag} of {name} could not be downloaded: {reason}.", "Set --clip-weights to a file."
+            f"The weights {tag} of {name} could not be downloaded: {reason_of(error)}.",
+            "Set --clip-weights to a file.",
         ) from error
 
 
@@ -78,8 +78,7 @@ def _load_part(part: Any, name: str, attribute: str) -> None:
         model: Any = AutoModel.from_pretrained(source, trust_remote_code=False)
         part.load_state_dict(getattr(model, attribute, model).state_dict())
     except Exception as error:  # transformers and the hub raise many types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         raise PrepError(
-            f"The weights of {source} could not be loaded: {reason}.",
+            f"The weights of {source} could not be loaded: {reason_of(error)}.",
             "Give a folder with config.json and model.safetensors, or set --clip-weights random.",
         ) from error

@@ -13,7 +13,7 @@ import json
 import re
 from typing import Any
 
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 
 HALF = (0.5, 0.5, 0.5)
 # A model of timm by its plain name: names with a scheme would be looked up in the network.
@@ -112,9 +112,8 @@ def _config(source: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
     except Exception as error:  # transformers and the hub raise many types
-        reason = str(error).splitlines()[0][:200].rstrip(".")
         raise PrepError(
-            f"{source} is no model of transformers that can be used: {reason}.",
+            f"{source} is no model of transformers that can be used: {reason_of(error)}.",
             "Give an ID of the hub, or a folder with config.json.",
         ) from error
     return config

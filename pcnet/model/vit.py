@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from pcnet.data.images import MEAN, STD
 from pcnet.model.clip_text import clip_text
-from pcnet.model.towers import checked, patch_size
-from prep.errors import PrepError
+from pcnet.model.towers import checked, patch_size, text_length
+from prep.errors import PrepError, reason_of
 
 
 class VitEncoder(nn.Module):
@@ -40,17 +40,20 @@ class VitEncoder(nn.Module):
             raise
         except Exception as error:  # a configuration that its library cannot build
             raise PrepError(
-                f"The encoder cannot be built: {type(error).__name__}: {str(error).splitlines()[0][:200]}.",
+                f"The encoder cannot be built: {type(error).__name__}: {reason_of(error)}.",
                 "Use another --encoder.",
             ) from error
         scale = torch.tensor(STD) / torch.tensor(towers["std"])
         shift = (torch.tensor(MEAN) - torch.tensor(towers["mean"])) / torch.tensor(towers["std"])
         self.register_buffer("_scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", shift.view(1, 3, 1, 1), persistent=False)
-        self.visual_channels, self.text_width = self._widths()
+        self.visual_channels, self.text_width = self._probe()
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,Cv,H/p,W/p)."""
+        """(B,3,H,W) -> (B,Cv,H/p,W/p).
+
+        :raises PrepError: if H or W is not a multiple of the patch size p.
+        """
         height, width = images.shape[2:]
         if height % self.patch or width % self.patch:
             raise PrepError(
@@ -73,24 +76,22 @@ class VitEncoder(nn.Module):
         found: Tensor = self.text(ids)
         return found
 
-    def _widths(self) -> tuple[int, int]:
-        """The channels of the features, from one small image and text; turns off what they do not need."""
+    def _probe(self) -> tuple[int, int]:
+        """Encode one small image and text; returns (Cv, Cl).
+
+        Parameters that no feature depends on are excluded from training.
+        """
         training = self.training
         self.eval()
         with torch.enable_grad():
             image = self.encode_image(torch.zeros(1, 3, 2 * self.patch, 2 * self.patch))
-            text = self.encode_text(torch.ones(1, self._probe_length(), dtype=torch.int64))
+            text = self.encode_text(torch.ones(1, text_length(self._towers, 4), dtype=torch.int64))
             torch.autograd.backward(image.sum() + text.sum())
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
         self.train(training)
         return image.shape[1], text.shape[1]
-
-    def _probe_length(self) -> int:
-        from pcnet.model.towers import text_length
-
-        return text_length(self._towers, 4)
 
 
 class _ClipText(nn.Module):
@@ -152,7 +153,10 @@ def _resnet(tower: Any, images: Tensor) -> Tensor:
 
 
 def _tokens(tower: Any, images: Tensor, features: str) -> Tensor:
-    """(B,N,Cv): the tokens after the last block and the final norm; the N - h w first ones are no patches."""
+    """(B,N,Cv): the tokens after the last block and the final norm.
+
+    The last h w are those of the patches; class and register tokens come before them.
+    """
     block, norm = _last(tower)
     seen: list[Tensor] = []
     hooks = [block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))]

@@ -96,7 +96,7 @@ def _sources(
 
 
 def _write(path: Path, found: Shared) -> int:
-    """Write the held-out images, one a line; returns how many have a name that is no line."""
+    """Write the held-out images, one per line; returns how many names hold a line end and are left out."""
     from prep.files import write_whole
 
     names = sorted(found.held_out)

@@ -20,17 +20,10 @@ CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 
 def export(request: Request) -> Exported:
     """Write ``instances.json``: ``images``, ``annotations`` and one category, ``object``."""
-    done = Exported(request.layout, request.to)
-    output = request.output(done)
-    key = request.key("proposals")
-    if not output.current(NAME, key):
-        with output.open(NAME, key) as file:
-            _write(request, done, file)
-    return output.finish()
+    return request.one_file(NAME, "proposals", _write)
 
 
 def _write(request: Request, done: Exported, file: BinaryIO) -> None:
-    wanted = request.wanted()
     images = list(usable_images(request, done))
     numbers = image_numbers(((row["image"], row["image_id"]) for row in images), done)
     done.count("images", len(images))
@@ -47,7 +40,7 @@ def _write(request: Request, done: Exported, file: BinaryIO) -> None:
     file.write(b'{"info": {"description": "proposals of pcnet-prep"}, "licenses": [], "categories": ')
     file.write(json.dumps([CATEGORY]).encode())
     _list(file, "images", entries)
-    _list(file, "annotations", _annotations(request, wanted, numbers, done))
+    _list(file, "annotations", _annotations(request, numbers, done))
     file.write(b"}\n")
 
 
@@ -55,9 +48,10 @@ def usable_images(request: Request, done: Exported) -> Iterator[dict[str, Any]]:
     """``image``, ``image_id``, ``height``, ``width`` and ``key`` of each image with a size; the others, and
     those of the dataset that the store lacks, are counted.
     """
-    wanted = request.wanted()
-    rest = set(wanted or ())
-    for row in proposal_rows(request, wanted, ["image", "image_id", "height", "width", "key", "error"]):
+    rest = set(request.wanted or ())
+    for row in proposal_rows(
+        request, request.wanted, ["image", "image_id", "height", "width", "key", "error"]
+    ):
         rest.discard(row["image"])
         if row["error"] or not row["height"]:
             done.leave_out(f"images without masks: {row['error']}")
@@ -66,11 +60,9 @@ def usable_images(request: Request, done: Exported) -> Iterator[dict[str, Any]]:
     done.leave_out("images without proposals in the store", len(rest))
 
 
-def _annotations(
-    request: Request, wanted: set[str] | None, numbers: Mapping[str, int], done: Exported
-) -> Iterator[dict[str, Any]]:
+def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -> Iterator[dict[str, Any]]:
     at = 0
-    for row in proposal_rows(request, wanted):
+    for row in proposal_rows(request, request.wanted):
         for mask in row["masks"] if row["image"] in numbers else ():
             at += 1
             yield {

@@ -30,13 +30,7 @@ def export(request: Request) -> Exported:
 
     CVAT finds an image of its task by ``name``, the path below the data root, or by the end of it.
     """
-    done = Exported(request.layout, request.to)
-    output = request.output(done)
-    key = request.key("proposals")
-    if not output.current(NAME, key):
-        with output.open(NAME, key) as file:
-            _write(request, done, file)
-    return output.finish()
+    return request.one_file(NAME, "proposals", _write)
 
 
 def _write(request: Request, done: Exported, file: BinaryIO) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -59,11 +59,23 @@ class Request:
         inputs = None if self.dataset is None else self.dataset.inputs()
         return digest(VERSION, self.layout, rows, inputs, self.splits, self.masks)
 
-    def wanted(self) -> set[str] | None:
+    @cached_property
+    def wanted(self) -> frozenset[str] | None:
         """The images of the dataset's selected splits; None for all of the store."""
         if self.dataset is None:
             return None
-        return {ref.image for ref in self.dataset.images(self.splits)}
+        return frozenset(ref.image for ref in self.dataset.images(self.splits))
+
+    def one_file(
+        self, name: str, table: str, write: Callable[[Request, Exported, BinaryIO], None]
+    ) -> Exported:
+        """Write a layout that is one file, made of the rows of ``table``, unless it is up to date."""
+        done = Exported(self.layout, self.to)
+        output, key = self.output(done), self.key(table)
+        if not output.current(name, key):
+            with output.open(name, key) as file:
+                write(self, done, file)
+        return output.finish()
 
 
 def proposal_rows(

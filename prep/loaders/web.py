@@ -49,7 +49,7 @@ def to_webdataset(
     ``<number>.<suffix>`` is the image file, byte for byte; ``<number>.json`` has ``image``, ``image_id``,
     ``height``, ``width``, ``masks`` (the fields of the store, and ``segmentation`` as COCO run lengths) and
     ``expressions``. A tar takes its name when it is whole, and one that holds the same rows and files already
-    is kept: a repeated command goes on where it was stopped. Equal input gives equal bytes.
+    is kept: a repeated call resumes where it was stopped. Equal input gives equal bytes.
 
     Raises :class:`PrepError` if the folder holds tars that this function did not write there.
     """

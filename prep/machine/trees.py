@@ -86,7 +86,7 @@ def _remedy(data: Path, found: Found) -> str:
 
 
 def _unknown_versions(folder: Path, name: str, known: set[Path]) -> Iterable[Finding]:
-    """Refs files whose split version no release has."""
+    """Findings about refs files of a split version that was not released."""
     for path in sorted(folder.glob("*refs(*)*")):
         version = re.search(r"refs\((.*)\)", path.name)
         if path not in known and version:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 from prep.files import feed
 from prep.masks import rle
 from prep.proposals.sam import settings as sam_settings
@@ -108,9 +108,8 @@ class HfGenerator:
                 "mask-generation", model=str(folder), device=self.options.device, trust_remote_code=False
             )
         except Exception as error:  # transformers and torch raise many types for an unsuitable folder
-            reason = str(error).splitlines()[0][:200].rstrip(".")
             raise PrepError(
-                f"{self.source} could not be loaded for mask generation: {reason}.",
+                f"{self.source} could not be loaded for mask generation: {reason_of(error)}.",
                 "Give a SAM, SAM-HQ or SAM 2 model with its image processor.",
             ) from error
 
@@ -146,9 +145,8 @@ class HfGenerator:
         try:
             return Path(snapshot_download(self.source, allow_patterns=list(FILES)))
         except Exception as error:  # offline, gated, misspelt: the hub's client raises many types
-            reason = str(error).splitlines()[0][:200].rstrip(".")
             raise PrepError(
-                f"The model {self.source} could not be loaded: {reason}.",
+                f"The model {self.source} could not be loaded: {reason_of(error)}.",
                 f"Download it where there is network access (`hf download {self.source}`), use a local folder"
                 " (hf:DIR), or use --generator segments, which needs no model.",
             ) from error

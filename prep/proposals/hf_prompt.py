@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 
 
 class HfPredictor:
@@ -23,9 +23,8 @@ class HfPredictor:
             model: Any = AutoModelForMaskGeneration.from_pretrained(source, trust_remote_code=False)
             self._model = model.to(self._device).eval()
         except Exception as error:  # transformers and the hub raise many types for an unsuitable source
-            reason = str(error).splitlines()[0][:200].rstrip(".")
             raise PrepError(
-                f"{source} could not be loaded for prompting at a point: {reason}.",
+                f"{source} could not be loaded for prompting at a point: {reason_of(error)}.",
                 "Give a SAM or SAM 2 model with its processor.",
             ) from error
         # SAM takes points as [image, object, point, xy] from version 2 on, as [image, point, xy] before.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 from prep.torchscript import is_archive, read_tensors
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ class Clip:
                 clip.load_state_dict({key: held[key] for key in held.keys() - numbers})
             self._tokenize = open_clip.get_tokenizer(name)
         except Exception as error:  # open_clip raises whatever its download code and torch's reader raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise PrepError(
-                f"CLIP {model} ({weights or 'its own weights'}) could not be loaded: "
-                f"{str(reason).rstrip('.')}.",
+                f"CLIP {model} ({weights or 'its own weights'}) could not be loaded: {reason_of(error)}.",
                 "Download its weights on a machine with network access and give the file with --weights "
                 "FILE.",
             ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from segment_anything import sam_model_registry
 
-from prep.errors import PrepError
+from prep.errors import PrepError, reason_of
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
 
 # Token width of the image encoder, which identifies each of the three models.
@@ -42,9 +42,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PrepError(
-            f"{path} could not be read as a checkpoint: {reason.rstrip('.')}.", "Download it again."
+            f"{path} could not be read as a checkpoint: {reason_of(error)}.", "Download it again."
         ) from error
     if isinstance(weights, dict) and isinstance(weights.get("model"), dict):
         weights = weights["model"]  # as trainers save it, together with an optimizer

@@ -11,33 +11,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from prep.phrases.engines.daemon_pool import DaemonPool
+from tests.prep.commands.endpoint import Endpoint, serving
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Each of these waits took a minute or more; on a busy machine, Python alone takes seconds to end.
 SECONDS = 15.0
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Lists no models; what it does with a request for an answer depends on the path."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, status: int, text: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.send_header("Retry-After", "50")
-        self.end_headers()
-        self.wfile.write(text)
-
-    def do_GET(self) -> None:
-        self.answer(200, b'{"data": []}')
+class Busy(Endpoint):
+    """Is silent for a long time, or busy, depending on the path."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -48,11 +35,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with serving(Busy) as address:
+        yield address
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 import cli
 from prep.commands.outcome import check_limit, exit_code
 from prep.errors import PrepError
+from tests.prep.commands.endpoint import Endpoint, serving
 
 
 @pytest.mark.parametrize(
@@ -86,20 +85,8 @@ def test_rows_of_other_inputs_and_splits_do_not_count(
     assert sorted((one["rows"], one["failed"]) for one in entry.values()) == [(1, 0), (1, 1), (2, 1), (3, 3)]
 
 
-class Refusing(BaseHTTPRequestHandler):
-    """Lists no models and refuses every request for an answer."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, status: int, text: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def do_GET(self) -> None:
-        self.answer(200, b'{"data": []}')
+class Refusing(Endpoint):
+    """Refuses every request for an answer."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -110,13 +97,8 @@ def test_a_model_that_refuses_every_request_is_no_success_however_few_they_were(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in kaapi-backend 723 and litellm 33987: a batch of which all failed was told as completed."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        assert phrases(tmp_path, 3, 0, "--llm", f"openai:{url}#m") == 1
-    finally:
-        server.shutdown()
+    with serving(Refusing) as address:
+        assert phrases(tmp_path, 3, 0, "--llm", f"openai:{address}/v1#m") == 1
     told = capsys.readouterr()
     assert "refused: 3 requests, the first with: HTTP 400: this model takes no temperature" in told.out
     assert "None of the model's answers were kept" in told.err

@@ -172,6 +172,11 @@ def test_what_cannot_be_looked_at_is_an_error_row(sam3: Path, world: tuple[Store
     write_photo(photos / "gone.png", 6)  # a file that is there now is looked at
     summary = run_concepts(stage(sam3), store, photos)
     assert (summary.done, summary.failed, summary.failed_before) == (1, 0, 3)
+    before = rows_of(store)
+    with pytest.raises(PrepError, match=r"The image folder .* does not exist"):
+        run_concepts(never(sam3), store, photos / "nowhere", replace=True)
+    assert rows_of(store) == before
+    run_concepts(never(sam3), store, photos / "nowhere")  # every row is there
     with pytest.raises(PrepError, match=r"The image folder .* does not exist"):
         run_concepts(never(sam3), write_phrases(photos.parent / "new", ROWS), photos / "nowhere")
 
