@@ -38,7 +38,7 @@ SELECTION = ("min_area", "max_overlap", "max_masks")
 
 GeneratorName = Annotated[
     str,
-    typer.Option(help="sam (segment-anything), segments (no weights) or hf:<ID or folder> (transformers)."),
+    typer.Option(help="sam, freesolo, segments (no weights) or hf:<ID or folder> (transformers)."),
 ]
 Backbone = Annotated[Literal["vit_h", "vit_l", "vit_b"], typer.Option(help="SAM backbone.")]
 Checkpoint = Annotated[
@@ -78,6 +78,13 @@ CropNPointsDownscaleFactor = Annotated[
 ]
 MinMaskRegionArea = Annotated[
     int | None, typer.Option(min=0, help="Remove islands and holes smaller than this many pixels.")
+]
+FreeSolo = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A test setting of --generator freesolo, such as score_thr=0.2; repeatable.",
+        metavar="NAME=VALUE",
+    ),
 ]
 MinArea = Annotated[
     int | None,
@@ -122,6 +129,7 @@ def sam(
     crop_overlap_ratio: CropOverlapRatio = None,
     crop_n_points_downscale_factor: CropNPointsDownscaleFactor = None,
     min_mask_region_area: MinMaskRegionArea = None,
+    freesolo: FreeSolo = None,
     min_area: MinArea = None,
     max_overlap: MaxOverlap = None,
     max_masks: MaxMasks = None,
@@ -196,9 +204,14 @@ def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
 def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: str) -> Generator:
     """The named generator, with the given options of the reference generator."""
     from prep.proposals import generators, hf
+    from prep.proposals.freesolo import flags
     from prep.proposals.sam.settings import preset
 
     name = params["generator"]
+    if name == "freesolo":
+        return generators.build(name, flags.options(params, official, device))
+    if params["freesolo"]:
+        raise PrepError(f"--generator {name} has no option --freesolo.", "Remove it.")
     if name == "sam":
         own = {key: params[key] for key in ("model", "checkpoint", "fidelity")}
         settings = preset(params["preset"], **official, **own, device=device)

@@ -17,7 +17,7 @@ from prep.records import Proposal
 if TYPE_CHECKING:
     from PIL import Image
 
-NAMES = ("sam", "segments", "hf:<id or folder>")
+NAMES = ("sam", "freesolo", "segments", "hf:<id or folder>")
 
 
 class Generator(Protocol):
@@ -51,7 +51,8 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
     """The generator ``name``, not yet opened; ``options`` override its defaults.
 
     ``sam`` takes the fields of :class:`prep.proposals.sam.generator.SamSettings`, ``segments`` those of
-    :class:`prep.proposals.segments.generator.SegmentSettings` and ``hf:...`` those of
+    :class:`prep.proposals.segments.generator.SegmentSettings`, ``freesolo`` those of
+    :class:`prep.proposals.freesolo.settings.FreeSoloSettings` and ``hf:...`` those of
     :class:`prep.proposals.hf.HfSettings`.
     """
     given = dict(options or {})
@@ -64,6 +65,11 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
             from prep.proposals.sam.generator import SamGenerator, SamSettings
 
             return SamGenerator(SamSettings(**given))
+        if name == "freesolo":
+            from prep.proposals.freesolo.generator import FreeSoloGenerator
+            from prep.proposals.freesolo.settings import FreeSoloSettings
+
+            return FreeSoloGenerator(FreeSoloSettings(**given))
         if name.startswith("hf:") and len(name) > len("hf:"):
             from prep.proposals.hf import HfGenerator, HfSettings
 

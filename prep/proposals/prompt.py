@@ -57,7 +57,8 @@ def open_prompter(model: str, checkpoint: Path | None, single: bool, device: str
         return PointPrompter(HfPredictor(model[len("hf:") :], device), single)
     from segment_anything import SamPredictor
 
-    from prep.proposals.sam.weights import identify, load_sam, read_weights
+    from prep.proposals.checkpoint import read_weights
+    from prep.proposals.sam.weights import identify, load_sam
 
     path = find_checkpoint(model, checkpoint, "--sam-checkpoint")
     found = identify(read_weights(path))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-from pathlib import Path
 from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
 
-from prep.errors import PrepError, reason_of
+from prep.errors import PrepError
+from prep.proposals.checkpoint import read_weights
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
 
 # Token width of the image encoder, which identifies each of the three models.
@@ -37,23 +36,6 @@ def load_sam(settings: SamSettings) -> Any:
     return model.to(device_of(settings)).eval()
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """The state dict in ``path``, read without running any code from it."""
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        raise PrepError(
-            f"{path} could not be read as a checkpoint: {reason_of(error)}.", "Download it again."
-        ) from error
-    if isinstance(weights, dict) and isinstance(weights.get("model"), dict):
-        weights = weights["model"]  # as trainers save it, together with an optimizer
-    if not isinstance(weights, dict):
-        raise PrepError(
-            f"{path} contains a {type(weights).__name__}, not a state dict.", "Set another --checkpoint."
-        )
-    return weights
-
-
 def identify(weights: dict[str, Any]) -> str | None:
     """Which model the weights belong to, or ``None``."""
     embedding = weights.get("image_encoder.pos_embed")
@@ -76,9 +58,3 @@ def device_of(settings: SamSettings) -> torch.device:
             "Set --gpus 0 to run on the CPU, or check the driver with nvidia-smi.",
         )
     return device
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether the file has torch's current format, the only one that can be memory-mapped."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"

@@ -1,0 +1,1 @@
+"""FreeSOLO's masks, by its published inference in plain PyTorch."""
