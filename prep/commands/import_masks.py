@@ -86,10 +86,12 @@ def _released_texts(
     """Import the phrases and the candidate ranking of a released tree, if it has them."""
     from prep.released.imports import import_phrases
     from prep.released.scores import import_scores
-    from prep.released.tree import PHRASES_FOLDER, candidates_file
+    from prep.released.tree import FREESOLO, PHRASES_FOLDER, SAM, candidates_file
 
     kept = {name: options[name] for name in ("replace", "keep_missing", "arguments")}
     if (folder / PHRASES_FOLDER).is_dir():
         yield import_phrases(folder, source, store, splits=options["splits"], **kept)
-    if (folder / candidates_file(source.split_by)).is_file():
-        yield import_scores(folder, source, store, **kept)
+    for variant in (SAM, FREESOLO):
+        if (folder / candidates_file(source.split_by, variant)).is_file():
+            yield import_scores(folder, source, store, variant=variant, **kept)
+            return

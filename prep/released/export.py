@@ -20,14 +20,16 @@ from prep.records import Expression
 from prep.released.tree import (
     CANDIDATES,
     MASKS,
-    MASKS_FOLDER,
     PHRASES,
     PHRASES_FOLDER,
+    SAM,
     UMD_TO_GOOGLE,
     candidates_file,
+    masks_folder,
     repeated,
     save_array,
     save_object,
+    variant_of,
     write_whole,
 )
 
@@ -75,8 +77,7 @@ def export_official(
     done = Exported(out / "refer" / dataset.name)
     references = _references(dataset, splits)
     phrases = _phrases(store, dataset, references)
-    for folder in (done.folder / PHRASES_FOLDER, done.folder / MASKS_FOLDER):
-        folder.mkdir(parents=True, exist_ok=True)
+    (done.folder / PHRASES_FOLDER).mkdir(parents=True, exist_ok=True)
     names = _json_names(dataset, references, done)
     for ref_id, sentences in references.items():
         text = json.dumps(_sentences(sentences, phrases, done), ensure_ascii=False)
@@ -197,6 +198,7 @@ def _masks_and_candidates(
     scores = _scores(store, dataset)
     done.ranked_by = "scores" if scores else "area"
     candidates: dict[int, dict[str, Any]] = {}
+    variant = SAM
     with progress("masks", len(wanted)) as bar:
         for row in _proposal_rows(store, set(wanted)):
             stem = PurePosixPath(row["image"]).stem
@@ -204,7 +206,10 @@ def _masks_and_candidates(
                 unreadable.add(row["image"])
                 done.note("images that could not be read: their masks are empty")
             kept = _kept(row, done)
-            save_array(done.folder / MASKS_FOLDER / f"{stem}.npy", _array(row, kept, side))
+            variant = variant_of(row["generator"])
+            folder = done.folder / masks_folder(variant)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_array(folder / f"{stem}.npy", _array(row, kept, side))
             for ref_id in wanted.pop(row["image"]):
                 ranks = [
                     _ranking(row, kept, sentence, scores, store.uri, done) for sentence in references[ref_id]
@@ -217,7 +222,9 @@ def _masks_and_candidates(
             f"{len(wanted)} images have no proposals in the store, for example {min(wanted)}.",
             f"Run: pcnet-prep sam {dataset.flags} --store {shlex.quote(store.uri)}",
         )
-    save_object(done.folder / candidates_file(dataset.split_by), candidates)
+    ranked = done.folder / candidates_file(dataset.split_by, variant)
+    ranked.parent.mkdir(parents=True, exist_ok=True)
+    save_object(ranked, candidates)
     return unreadable
 
 
@@ -233,7 +240,7 @@ def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]
 
 def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
     reader = store.require_table("proposals", "pcnet-prep sam")
-    for batch in reader.batches(["image", "height", "width", "masks", "key", "status"]):
+    for batch in reader.batches(["image", "height", "width", "masks", "key", "status", "generator"]):
         for at, image in enumerate(batch.column(0).to_pylist()):
             if image in wanted:
                 yield batch.slice(at, 1).to_pylist()[0]

@@ -24,7 +24,7 @@ from prep.errors import PrepError
 from prep.masks import rle
 from prep.proposals.mask_arrays import BadMasks, array_runs
 from prep.released.imports import SOURCE, Sentence, sentences
-from prep.released.tree import MASKS_FOLDER, candidates_file
+from prep.released.tree import SAM, candidates_file, masks_folder
 
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
@@ -37,21 +37,24 @@ def import_scores(
     dataset: Dataset,
     store: Store,
     *,
+    variant: str = SAM,
     replace: bool = False,
     keep_missing: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Import the ranking of the released tree's candidates into ``store`` as scores.
 
+    ``variant`` is the folder of the proposals that are ranked (:func:`prep.released.tree.variant_of`).
+
     The proposals must already be in the store (``pcnet-prep import --layout official``). They are matched by
     their masks, since a selection may have dropped or reordered them; what cannot be matched is counted in
     ``extra["skipped"]``. Rows whose ranking or masks have changed are made again; those of expressions that
     the store no longer has are set aside, unless ``keep_missing``.
     """
-    candidates = load_object_npy(folder / candidates_file(dataset.split_by))
+    candidates = load_object_npy(folder / candidates_file(dataset.split_by, variant))
     if not isinstance(candidates, dict):
         raise PrepError(
-            f"{candidates_file(dataset.split_by)} contains no dict of references.",
+            f"{candidates_file(dataset.split_by, variant)} contains no dict of references.",
             "Check that it is the right file.",
         )
     wanted: dict[str, list[Sentence]] = {}
@@ -66,7 +69,7 @@ def import_scores(
         summary, skipped = Summary(stage="scores", where=writer.uri), Counter[str]()
         summary.extra.update(follow_expressions(store, writer, keep_missing=keep_missing))
         remade = cut_remade(proposals, writer)
-        made = list(_tables(folder, proposals, wanted, candidates, skipped))
+        made = list(_tables(folder / masks_folder(variant), proposals, wanted, candidates, skipped))
         changed = _cut_changed(writer, made)
         for table in made:
             new = ~writer.done.contains(table["row_id"].to_pylist())
@@ -79,7 +82,7 @@ def import_scores(
 
 
 def _tables(
-    folder: Path,
+    masks: Path,
     proposals: StageReader,
     wanted: Mapping[str, list[Sentence]],
     candidates: Mapping[Any, Any],
@@ -88,7 +91,7 @@ def _tables(
     """The rows of each image; counts the expressions that get none."""
     for stored in _stored(proposals, set(wanted)):
         texts = wanted[stored["image"]]
-        if order := _order(folder, stored):
+        if order := _order(masks, stored):
             table = _score_table(stored, order, texts, candidates)
             skipped["the ranking does not fit the masks"] += len(texts) - len(table)
             yield table
@@ -123,7 +126,7 @@ def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]
 
 def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
     """For every stored mask its index among the file's 40; empty if they are not the file's masks."""
-    path = folder / MASKS_FOLDER / f"{PurePosixPath(stored['image']).stem}.npy"
+    path = folder / f"{PurePosixPath(stored['image']).stem}.npy"
     try:
         masks = array_runs(path, stored["height"], stored["width"])
     except BadMasks:

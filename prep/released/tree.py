@@ -13,16 +13,26 @@ from prep import files
 from prep.errors import PrepError
 
 PHRASES_FOLDER = "Mistral_7B_Ref_Sents"
-MASKS_FOLDER = Path("SAM_Mask", "SAM_out")
+SAM, FREESOLO = "SAM_Mask", "SOLO_Mask"  # the folders of the two variants' proposals (``zs_model``)
 UMD_TO_GOOGLE = "umd_2_google_ref.npy"
 PHRASES = 5  # the released class stacks five per sentence
 MASKS = 40  # and forty masks per image
 CANDIDATES = (2, 4, 6, 8)
 
 
-def candidates_file(split_by: str) -> Path:
+def variant_of(generator: str) -> str:
+    """The folder for the proposals of a generator: only FreeSOLO has its own."""
+    return FREESOLO if generator == "freesolo" else SAM
+
+
+def masks_folder(variant: str) -> Path:
+    """The folder of a variant's masks, relative to the dataset's: ``SAM_Mask/SAM_out``."""
+    return Path(variant, f"{variant.removesuffix('_Mask')}_out")
+
+
+def candidates_file(split_by: str, variant: str) -> Path:
     """The file of a dataset's ranked proposals, relative to its folder."""
-    return Path("SAM_Mask", f"{split_by}_candidate_2_4_6_8.npy")
+    return Path(variant, f"{split_by}_candidate_2_4_6_8.npy")
 
 
 def repeated(phrases: list[str]) -> list[str]:

@@ -59,6 +59,7 @@ def fill(
     many: int = 6,
     scored: bool = True,
     between: tuple[float, float] = (-1, 1),
+    generator: str = "random",
 ) -> Store:
     """A store with phrases by rules, random masks, and scores that name their row and place."""
     store, dataset, random = open_store(folder, create=True), open_dataset(data, "refcoco"), Random(3)
@@ -66,12 +67,12 @@ def fill(
         items = list(dataset.expressions())
         run_stage(Engine(RulesStage()), items, key=lambda one: one.row_id, writer=writer, unit_size=64)
     keys = {}
-    with store.stage("proposals").writer({"generator": "random"}) as writer:
+    with store.stage("proposals").writer({"generator": generator}) as writer:
         rows = []
         for ref in dataset.images():
             found = answer(proposals(random, many), 64, 64)
             rows.append(
-                make_row(ref, None, found, "random", keys.setdefault(ref.image, f"key of {ref.image}"))
+                make_row(ref, None, found, generator, keys.setdefault(ref.image, f"key of {ref.image}"))
             )
         writer.write(pa.Table.from_pylist(rows, schema=PROPOSALS))
     if scored:
@@ -97,10 +98,12 @@ def by_row(store: Store, stage: str) -> dict[str, dict[str, Any]]:
     return {row[key]: row for row in store.stage(stage).reader().read().to_pylist()}
 
 
-def released_class(root: Path, dataset: str, split_by: str) -> dict[int, dict[str, Any]]:
+def released_class(
+    root: Path, dataset: str, split_by: str, zs_model: str = "SAM_Mask"
+) -> dict[int, dict[str, Any]]:
     """What the released dataset class takes from the tree for each reference, step by step as it does."""
     folder = root / "refer" / dataset
-    candidates = np.load(folder / "SAM_Mask" / f"{split_by}_candidate_2_4_6_8.npy", allow_pickle=True).item()
+    candidates = np.load(folder / zs_model / f"{split_by}_candidate_2_4_6_8.npy", allow_pickle=True).item()
     found = {}
     for ref_id, entry in candidates.items():
         name = ref_id
@@ -108,7 +111,9 @@ def released_class(root: Path, dataset: str, split_by: str) -> dict[int, dict[st
         if (dataset, split_by) == ("refcocog", "umd"):
             name = np.load(folder / "umd_2_google_ref.npy", allow_pickle=True).item()[ref_id]
             content = json.loads((folder / "Mistral_7B_Ref_Sents" / f"{name}.json").read_text())
-        masks = np.load(folder / "SAM_Mask" / "SAM_out" / Path(entry["sam_mask_path"]).name)
+        masks = np.load(
+            folder / zs_model / zs_model.replace("Mask", "out") / Path(entry["sam_mask_path"]).name
+        )
         phrases = [content[sent_id][:5] for sent_id in content]
         found[ref_id] = {"phrases": phrases, "masks": masks, **entry}
     return found
@@ -158,18 +163,37 @@ def test_padding_is_below_every_score(data: Path, tmp_path: Path, between: tuple
             assert score[6:].max() < score[:6].min()
 
 
-def test_the_round_trip_loses_nothing(data: Path, tmp_path: Path) -> None:
-    store, dataset = fill(tmp_path / "store", data), open_dataset(data, "refcoco")
+VARIANTS = [("random", "SAM_Mask", "SAM_out"), ("freesolo", "SOLO_Mask", "SOLO_out")]
+
+
+@pytest.mark.parametrize(("generator", "variant", "masks"), VARIANTS)
+def test_each_variant_has_its_folder(
+    data: Path, tmp_path: Path, generator: str, variant: str, masks: str
+) -> None:
+    store, dataset = fill(tmp_path / "store", data, generator=generator), open_dataset(data, "refcoco")
+    folder = export_official(store, dataset, tmp_path / "out").folder
+    assert {one.name for one in folder.iterdir()} == {"Mistral_7B_Ref_Sents", variant}
+    assert (folder / variant / masks).is_dir()
+    read = released_class(tmp_path / "out", "refcoco", "unc", variant)
+    assert read.keys() == {ref.ref_id for ref in dataset.refs}
+    assert all(entry["masks"].shape == (40, 64, 64) and entry["masks"].any() for entry in read.values())
+
+
+@pytest.mark.parametrize(("generator", "variant", "masks"), VARIANTS)
+def test_the_round_trip_loses_nothing(
+    data: Path, tmp_path: Path, generator: str, variant: str, masks: str
+) -> None:
+    store, dataset = fill(tmp_path / "store", data, generator=generator), open_dataset(data, "refcoco")
     folder = export_official(store, dataset, tmp_path / "out").folder
     again = open_store(tmp_path / "again", create=True)
     summary = import_phrases(folder, dataset, again)
     assert (summary.total, summary.failed) == (len(list(dataset.expressions())), 0)
     run_proposals(
-        ImportStage("official", folder / "SAM_Mask" / "SAM_out", resources=Resources()),
+        ImportStage("official", folder / variant / masks, resources=Resources()),
         [(open_dataset(data, "refcoco"))],
         again,
     )
-    count = import_scores(folder, dataset, again).done
+    count = import_scores(folder, dataset, again, variant=variant).done
     before, after = by_row(store, "phrases"), by_row(again, "phrases")
     assert {row: one["phrases"] for row, one in after.items()} == {
         row: one["phrases"] for row, one in before.items()
