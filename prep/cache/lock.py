@@ -18,6 +18,7 @@ from typing import Any
 from prep.cache.files import Files, explained
 from prep.cache.state import HOLDER_FILE, LOCK_FILE, OLD_LOCK, state_of
 from prep.errors import PrepError
+from prep.files import lock_file
 
 HEARTBEAT_SECONDS = 10.0
 TAKEOVER_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -116,7 +117,7 @@ class WriterLock:
             return False
         path = self.files.local / LOCK_FILE
         with explained("lock", str(path)):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = lock_file(path)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
