@@ -273,14 +273,14 @@ class StageWriter:
         if self.files.local is not None:
             shutil.rmtree(aside_of(self.files.local), ignore_errors=True)
         check_sizes(self.files, manifest, names)
+        kept = self.state.sizes()  # of the ledger, what the manifest on disk has: not what is adopted below
+        merged = [ledger_name(number) for number in ledger_sequences(kept) if number <= manifest.folded]
+        for name in [*merged, *(name for name in kept if name.endswith(TEMPORARY))]:
+            self.state.delete(name)
         for name in names:
             unlisted = is_shard(name) and name not in manifest.shards
             if name.endswith(TEMPORARY) or (unlisted and not self._adopt(name)):
                 self.files.delete(name)
-        kept = self.state.sizes()
-        merged = [ledger_name(number) for number in ledger_sequences(kept) if number <= manifest.folded]
-        for name in [*merged, *(name for name in kept if name.endswith(TEMPORARY))]:
-            self.state.delete(name)
 
     def _adopt(self, name: str) -> bool:
         """List a shard that its writer renamed but did not list; False if it belongs to another table."""

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,57 @@ def test_wrong_rows_are_cut_out_and_lost(store: Store) -> None:
     assert report.lost_rows == 1
     assert verify(store, CHECKS).ok
     assert rows(store).num_rows == COUNT + 1
+
+
+@pytest.mark.parametrize("harm", ["flipped", "doubled", "wrong", "extra"])
+def test_a_repair_reads_rows_again_only_if_a_shard_is_adopted(store: Store, harm: str) -> None:
+    """On a large store a verification takes long: one before the repair and one after it are enough."""
+    if harm == "flipped":
+        shards(store)[0].write_bytes(b"PAR1")
+    elif harm == "wrong":
+        planted = {**row(item(301)), "scores": [float("nan")]}
+        plant(store, pa.Table.from_pylist([row(item(300)), planted], schema=SCORES), listed=True)
+    else:
+        plant(store, made(7, 8, 200) if harm == "doubled" else made(200), listed=harm == "doubled")
+    checked = 0
+
+    def counted(table: pa.Table) -> Iterable[tuple[int, str]]:
+        nonlocal checked
+        checked += 1
+        return CHECKS["scores"](table)
+
+    found = verify(store, {"scores": counted})
+    listed, checked = checked, 0
+    (report,) = repair(store, {"scores": counted}, found)
+    assert checked == (listed + 1 if harm == "extra" else 0)
+    assert report.lost_rows == {"flipped": 10, "wrong": 1}.get(harm, 0)
+    assert verify(store, CHECKS).problems == []
+
+
+def test_an_adopted_shard_is_listed_at_once(store: Store) -> None:
+    """Readers see it while the writer is at work, and after a kill."""
+    plant(store, made(200), listed=False)
+    with store.stage("scores").writer({"toy": 1}):
+        assert store.stage("scores").reader().num_rows == COUNT + 1
+        assert verify(store, CHECKS).problems == []
+
+
+def test_what_is_wrong_in_an_adopted_shard_is_cut_out_by_the_same_repair(store: Store) -> None:
+    bad = pa.Table.from_pylist([row(item(300)), {**row(item(301)), "scores": [float("nan")]}], schema=SCORES)
+    plant(store, bad, listed=False)
+    (report,) = repair(store, CHECKS)
+    assert report.lost_rows == 1
+    assert verify(store, CHECKS).problems == []
+    assert rows(store).num_rows == COUNT + 1
+
+
+def test_a_repair_counts_on_no_row_numbers_of_a_store_that_changed_since(store: Store) -> None:
+    plant(store, made(7, 8, 200), listed=True)
+    found = verify(store, CHECKS)
+    plant(store, made(9, 201), listed=True)  # by another process, in between
+    repair(store, CHECKS, found)
+    assert verify(store, CHECKS).problems == []
+    assert rows(store).num_rows == COUNT + 2
 
 
 def test_extra_files_are_adopted_or_removed(store: Store) -> None:
