@@ -191,10 +191,8 @@ def _sizes(path: Path, state: Mapping[str, Tensor], chosen: Recipe) -> ModelConf
     except (KeyError, IndexError) as error:
         raise PrepError(f"{path}: not a PCNet checkpoint: it lacks {error}.", REMEDY) from error
     encoder = next((name for name, known in CLIP_SIZES.items() if known == sizes), "clip")
-    stages = 1 if chosen.comprehension == "none" else 3
-    return ModelConfig(
-        encoder, chosen.comprehension, stages, hidden, chosen.gain, clip=sizes if encoder == "clip" else None
-    )
+    clip = sizes if encoder == "clip" else None
+    return ModelConfig(encoder, chosen.comprehension, 3, hidden, chosen.gain, clip=clip)
 
 
 def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:

@@ -83,7 +83,7 @@ class AnswerCache:
             columns = [KEY, "status"] if "status" in self.schema.names else [KEY]
             try:
                 table = read_shard(self.files, name, columns)
-            except (PrepError, pa.ArrowInvalid):
+            except (PrepError, pa.ArrowException):
                 continue
             hashes = column_hashes(table.column(KEY))
             rows = np.arange(len(hashes), dtype=np.uint32)

@@ -145,13 +145,13 @@ class WriterLock:
 
     def _is_dead(self, seen: dict[str, Any], place: Files, name: str) -> bool:
         """Whether the lease's holder has ended: by its pid on this machine, else by waiting for a renewal."""
-        if seen.get("host") == socket.gethostname():
+        if seen.get("host") == socket.gethostname() and seen.get("pid") not in (0, -1):  # no process's
             try:
                 os.kill(int(seen["pid"]), 0)
             except ProcessLookupError:
                 return True
-            except (OSError, KeyError, ValueError):
-                pass
+            except (OSError, KeyError, ValueError, TypeError, OverflowError):
+                pass  # no pid, or not one that we may ask about
             else:
                 return False
         deadline = time.monotonic() + TAKEOVER_SECONDS

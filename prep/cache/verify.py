@@ -162,7 +162,11 @@ class _RowReader:
         try:
             table = pq.read_table(pa.BufferReader(data), schema=stage.schema)
             table.validate(full=True)
-        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            for needed in stage.schema:
+                if not needed.nullable and table.column(needed.name).null_count:
+                    raise pa.ArrowInvalid(f"there are rows without {needed.name}")
+            hashes = column_hashes(table.column(stage.key_column))
+        except (pa.ArrowException, OSError, ValueError) as error:
             yield Problem(stage.label, "altered", shard.name, f"does not decode: {error}")
             return
         if table.num_rows != shard.rows:
@@ -174,7 +178,7 @@ class _RowReader:
             rows = tuple(number for number, _ in faults)
             yield Problem(stage.label, "wrong", shard.name, f"{len(faults)} rows: {shown}", rows)
         self.names.append(shard.name)
-        self._hashes.append(column_hashes(table.column(stage.key_column)))
+        self._hashes.append(hashes)
 
     def doubled(self) -> Iterator[Problem]:
         """Rows whose key an earlier row already has; keys with equal hashes are compared by reading them."""

@@ -150,6 +150,9 @@ def test_scores_are_joined_by_row_and_stale_ones_refused(store):
             ]
             writer.write(pa.Table.from_pylist(table, schema=SCORES))
 
+    with pytest.raises(PrepError, match="has no scores yet") as error:
+        load_samples(store, Selection("refcoco", "train"), with_scores=True)
+    assert error.value.remedy == f"Run: pcnet-prep score --store {store.uri}"
     write(0)
     table = load_samples(store, Selection("refcoco", "train"), with_scores=True)
     for text, own in zip(table.expressions, table.scores, strict=True):

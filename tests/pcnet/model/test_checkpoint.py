@@ -109,8 +109,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             load_model(path)
     other = tmp_path / "other.pt"
     torch.save({"model": nn.Linear(2, 2).state_dict()}, other)
-    with pytest.raises(PrepError, match=r"not a PCNet checkpoint: it lacks 'backbone\.text_projection'"):
+    with pytest.raises(
+        PrepError, match=r"not a PCNet checkpoint: it lacks 'backbone\.text_projection'"
+    ) as no:
         load_model(other)
+    assert "checkpoint" in no.value.remedy
     newer = tmp_path / "newer.pt"
     torch.save({"model": nn.Linear(2, 2).state_dict(), "format": 2}, newer)
     with pytest.raises(PrepError, match="format 2"):
@@ -161,6 +164,9 @@ def test_only_a_file_of_the_same_encoder_and_words_can_be_begun_from(
         begin_from(other, path)
     with pytest.raises(PrepError, match="with the shape of encoder clip"):
         begin_from(small_model("plus"), path)
+    payload = read_checkpoint(path)  # a file that names no words says nothing against these
+    torch.save({name: value for name, value in payload.items() if name != "tokenizer"}, path)
+    begin_from(other, path)
 
 
 def released_like(small_model: Any, path: Path) -> PCNet:
@@ -202,8 +208,13 @@ def test_missing_and_misshapen_weights_are_named(small_model: Any, tmp_path: Pat
     ):
         changed = {k: v for k, v in {**state, **change}.items() if v is not None}
         torch.save({"model": changed}, path)
-        with pytest.raises(PrepError, match=message):
+        with pytest.raises(PrepError, match=message) as one:
             load_model(path)
+        assert " more)" not in one.value.message
+    torch.save({"model": {k: v for k, v in state.items() if "t_proj1" not in k}}, path)
+    gone = [name for name in state if "t_proj1" in name and not name.endswith("num_batches_tracked")]
+    with pytest.raises(PrepError, match=rf"\(and {len(gone) - 1} more\)\.\n"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("name", ["RN50", "RN101"])
