@@ -40,7 +40,7 @@ def test_what_is_saved_comes_back(
     assert again.recipe == RECIPES[name]
     assert again.tokenizer is not None
     assert again.tokenizer.as_dict() == WORDS.as_dict()
-    assert read_checkpoint(path)["step"] == 7
+    assert (read_checkpoint(path)["step"], read_checkpoint(path)["format"]) == (7, 1)
     with torch.no_grad():
         got, wanted = (m(batch.images, batch.expression_ids, batch.phrase_ids) for m in (again, model))
     assert torch.equal(got, wanted)
