@@ -113,6 +113,27 @@ def test_a_split_or_dataset_that_is_not_there_says_what_is(prepared):
         load_samples(store, Selection("refcocog", "train"))
 
 
+def test_one_split_by_is_chosen_by_name(prepared, tmp_path):
+    source = open_store(prepared.store)
+    rows = source.stage("phrases").reader().read().to_pylist()
+    more = [{**row, "split_by": "google", "row_id": row["row_id"][::-1]} for row in rows]
+    other = open_store(tmp_path / "s", create=True)
+    with other.stage("phrases").writer({}) as writer:
+        with pytest.raises(PrepError, match="has no phrases yet") as error:  # a table without rows
+            load_samples(other, Selection("refcoco", "train"))
+        assert f"--store {other.uri}" in error.value.remedy
+        writer.write(pa.Table.from_pylist(rows + more, schema=PHRASES))
+    with other.stage("proposals").writer({}) as writer:
+        writer.write(source.stage("proposals").reader().read())
+    with pytest.raises(PrepError, match=rf"The store {other.uri} has refcoco split train by google and by unc"):
+        load_samples(other, Selection("refcoco", "train"))
+    for name, part in (("unc", rows), ("google", more)):
+        table = load_samples(other, Selection("refcoco", "train", split_by=name))
+        assert table.row_ids == sorted(row["row_id"] for row in part if row["split"] == "train")
+    with pytest.raises(PrepError, match="has no phrases of refcoco split train; it has refcoco/google"):
+        load_samples(other, Selection("refcoco", "train", split_by="umd"))
+
+
 def test_an_image_without_proposals_is_an_error_and_an_unreadable_one_is_skipped(prepared, tmp_path):
     source = open_store(prepared.store)
     rows = source.stage("proposals").reader().read().to_pylist()
