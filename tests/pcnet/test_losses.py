@@ -305,8 +305,11 @@ def test_released_overlap_of_halves() -> None:
 
 def test_the_released_response_is_scaled_by_its_own_maximum_and_resized_between_the_corners() -> None:
     maps = torch.tensor([[[[4.0, 0.0], [2.0, 0.0]]], [[[0.0, 0.0], [0.0, 1.0]]]])
-    found = losses.released_response(maps, torch.zeros(2, 1, 3, 3))
-    wanted = [[[1, 0.5, 0], [0.75, 0.375, 0], [0.5, 0.25, 0]], [[0, 0, 0], [0, 0.25, 0.5], [0, 0.5, 1]]]
+    found = losses.released_response(maps, torch.zeros(2, 1, 3, 5))
+    wanted = [
+        [[1, 0.75, 0.5, 0.25, 0], [0.75, 0.5625, 0.375, 0.1875, 0], [0.5, 0.375, 0.25, 0.125, 0]],
+        [[0, 0, 0, 0, 0], [0, 0.125, 0.25, 0.375, 0.5], [0, 0.25, 0.5, 0.75, 1]],
+    ]
     assert found[:, 0].flatten().tolist() == pytest.approx(torch.tensor(wanted).flatten().tolist(), abs=3e-5)
     assert float(found.min()) == 0  # what the subtraction of 1e-5 makes negative
 

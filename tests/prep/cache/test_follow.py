@@ -347,3 +347,15 @@ def test_the_rows_of_a_file_are_found_by_what_was_read_from_it(tmp_path: Path) -
         keys_of_input(reader, file)
     assert error.value.message == f"{file} has changed since {reader.stage.files.uri} was made of it."
     assert error.value.remedy == f"Run: pcnet-prep phrases --input {file} --store {tmp_path / 'st'}"
+
+
+def test_rows_that_failed_before_are_counted_among_those_that_are_kept(tmp_path: Path) -> None:
+    broken = entries()
+    broken[2]["ref_id"] = broken[4]["ref_id"] = "x7"
+    _, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", broken)
+    assert (summary.done, summary.failed, summary.failed_before) == (5, 2, 0)
+    more = [*broken, {"sent": "the spoon", "image": "9.png"}]
+    for _ in range(2):  # found in the rows, and known of the finished selection
+        _, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", more)
+        assert (summary.total, summary.reused + summary.done) == (6, 6)
+        assert (summary.failed, summary.failed_before) == (0, 2)
