@@ -125,8 +125,8 @@ def plain(stage: Any, texts: Sequence[str]) -> float:
     return time.perf_counter() - started
 
 
-def side_by_side(stage: Any, name: str, texts: Sequence[str], unit: int, rounds: int) -> float:
-    """Print both rates and their ratio: the best of ``rounds`` alternating runs each."""
+def side_by_side(stage: Any, name: str, texts: Sequence[str], unit: int, rounds: int) -> tuple[float, float]:
+    """Print both rates and their ratio, the best of ``rounds`` alternating runs each; our seconds, ratio."""
     ours(stage, texts[:200], unit)
     plain(stage, texts[:200])
     pairs = [(ours(stage, texts, unit), plain(stage, texts)) for _ in range(rounds)]
@@ -141,7 +141,7 @@ def side_by_side(stage: Any, name: str, texts: Sequence[str], unit: int, rounds:
         f"  seconds per step {report['seconds']}",
         flush=True,
     )
-    return other / mine
+    return mine, other / mine
 
 
 def engine(arguments: argparse.Namespace) -> None:
@@ -244,8 +244,7 @@ def gpu(arguments: argparse.Namespace) -> None:
             model = Model("vllm", "dummy-mistral-7b", folder, "sha256:dummy")
             stage = VllmStage(model, load_prompt(), Sampling(max_tokens=30), options)
             stage.open()
-            side_by_side(stage, name, texts, arguments.unit, arguments.rounds)
-            best = min(ours(stage, texts, arguments.unit)[0] for _ in range(arguments.rounds))
+            best, _ = side_by_side(stage, name, texts, arguments.unit, arguments.rounds)
             print(f"  fraction of the roofline {arguments.rows / best / ROOFLINE:.0%}", flush=True)
             stage.close()
 

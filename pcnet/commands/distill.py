@@ -59,6 +59,7 @@ def distill(
     gpus: shared.Gpus = None,
     device: shared.Device = None,
     restart: options.Restart = False,
+    log: options.Log = None,
     as_json: shared.Json = False,
 ) -> None:
     """Train a student on a teacher's own masks: an image and an expression to a mask, in one pass.
@@ -100,6 +101,7 @@ def _config(params: Mapping[str, Any], device: str) -> DistillConfig:
             quiet=params["as_json"],
             val_split=params["val_split"],
             restart=params["restart"],
+            log=tuple(params["log"] or DistillConfig.log),
             **{name: params[name] for name in named},
         )
     )

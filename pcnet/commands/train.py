@@ -87,6 +87,14 @@ ValSplit = Annotated[
     str | None,
     typer.Option(help="Select best.pt on this split, with its ground truth. Default: best.pt is last.pt."),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help="Also send losses and metrics there; repeat for several. Default: tensorboard.",
+        metavar="[tensorboard|wandb|mlflow]",
+    ),
+]
 Restart = Annotated[bool, typer.Option(help="Start over if --out contains a run.")]
 
 
@@ -124,6 +132,7 @@ def train(
     gpus: shared.Gpus = None,
     device: shared.Device = None,
     restart: Restart = False,
+    log: Log = None,
     as_json: shared.Json = False,
 ) -> None:
     """Train PCNet stage by stage on the phrases and proposals of a store.
@@ -178,6 +187,7 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
         "weights": _weights(params["weight"] or []),
         "device": device,
         "quiet": params["as_json"],
+        "log": tuple(params["log"] or TrainConfig.log),
     }
     return TrainConfig(**{**by_name, **computed})
 

@@ -1,4 +1,4 @@
-"""Writes the log of a run: settings, losses, validations and TensorBoard events; shows a progress bar."""
+"""Writes the log of a run: settings, losses and validations; shows a progress bar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pcnet.training.boards import Board
 from prep.cache.files import explained
 from prep.display import tell
 from prep.engine.progress import duration, progress
@@ -28,7 +29,8 @@ class RunLog:
 
     A resumed run first drops the rows logged after its checkpoint, so that the file equals that of an
     uninterrupted run. The wall time of each step is in the last column, separate from the reproducible
-    values. Unless ``quiet``, ``intro`` is printed first, and a line at the end of each epoch.
+    values. The losses and validations also go to ``boards``. Unless ``quiet``, ``intro`` is printed first,
+    and a line at the end of each epoch.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class RunLog:
         start: int,
         total: int,
         per_epoch: int = 0,
+        boards: Sequence[Board] = (),
         intro: str = "",
         quiet: bool = False,
     ) -> None:
@@ -54,7 +57,7 @@ class RunLog:
             _cut(self._validation, _header(self._validation), start)
         self._file = appending(self.path)
         self._csv = csv.writer(self._file)
-        self._board = _board(folder, start)
+        self._boards = boards
         self._start = start
         self._closing = contextlib.ExitStack()
         self._bar = self._closing.enter_context(progress("training", total, quiet=quiet))
@@ -65,9 +68,8 @@ class RunLog:
         now = time.monotonic()
         values = [losses[name] for name in self.columns[3:-1]]
         self._csv.writerow([number, epoch, repr(lr), *(repr(v) for v in values), f"{now - self._last:.4f}"])
-        for name, value in losses.items():
-            self._board.add_scalar(f"loss/{name}", value, number)
-        self._board.add_scalar("lr", lr, number)
+        for board in self._boards:
+            board.add({**{f"loss/{name}": value for name, value in losses.items()}, "lr": lr}, number)
         note = f"loss {losses.get('total', 0.0):.4f}"
         self._bar.update(number - self._start, reused=self._start, note=note)
         self._last = now
@@ -93,9 +95,9 @@ class RunLog:
         if not self._validation.exists() or not _header(self._validation):
             _append(self._validation, ["step", *values])
         _append(self._validation, [number, *("" if v is None else repr(v) for v in values.values())])
-        for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(f"validation/{name}", float(value), number)
+        known = {f"validation/{name}": float(value) for name, value in values.items() if value is not None}
+        for board in self._boards:
+            board.add(known, number)
 
     def flush(self) -> None:
         """Flush the log to the operating system; called before each checkpoint."""
@@ -107,7 +109,8 @@ class RunLog:
         """Flush and close the files."""
         self.flush()
         self._file.close()
-        self._board.close()
+        for board in self._boards:
+            board.close()
         self._closing.close()
 
 
@@ -126,12 +129,6 @@ def _append(path: Path, row: Sequence[Any]) -> None:
 def _header(path: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8") as handle:
         return next(csv.reader(handle), [])
-
-
-def _board(folder: Path, start: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)
 
 
 def _cut(path: Path, columns: Sequence[str], start: int) -> None:

@@ -25,6 +25,7 @@ RESUMABLE = frozenset(
         "val_split",
         "restart",
         "quiet",
+        "log",
         "clip_weights",
         "teacher",  # its weights are part of the samples' fingerprint
     ]

@@ -50,7 +50,7 @@ class TrainConfig:
     by name. With ``limit``, only so many expressions are trained on, the first by ``row_id``. ``begin_from``
     is a checkpoint that initialises the weights (see
     :func:`pcnet.model.checkpoint.begin_from`). ``val_split`` is only logged: the caller provides the
-    validation.
+    validation. ``log`` names where the values go besides the run folder (:mod:`pcnet.training.boards`).
     """
 
     store: str = "prepared"
@@ -96,6 +96,7 @@ class TrainConfig:
     val_split: str | None = None
     restart: bool = False
     quiet: bool = False
+    log: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
         allowed = {"epoch": (None, *EPOCH_WORDS), "amp": ("auto", "on", "off")}

@@ -24,6 +24,7 @@ from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
 from pcnet.model.pcnet import PCNet
 from pcnet.model.stages import Scope
+from pcnet.training.boards import open_boards
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
 from pcnet.training.objective import not_a_number, pairs_of, step_losses
@@ -252,10 +253,10 @@ class Run:
         settings = {"train": self.config.as_dict(), "recipe": self.job.recipe.as_dict()}
         write_settings(self.out, settings | ({"lengthened": self.lengthened} if self.lengthened else {}))
         intro = self.job.intro(self.config, f"{self.ranks.size} x {self.device.type}")
-        if told := told_of_length(self.lengthened, self.config, self.job.total):
-            intro += f"\n{told}"
+        intro = f"{intro}\n{told_of_length(self.lengthened, self.config, self.job.total)}".rstrip()
         steps = {"start": self.step, "total": self.job.total, "per_epoch": self.job.per_epoch}
-        return RunLog(self.out, self.columns(), **steps, intro=intro, quiet=self.config.quiet)
+        boards = open_boards(self.config.log, self.out, self.step, self.config.as_dict())
+        return RunLog(self.out, self.columns(), **steps, boards=boards, intro=intro, quiet=self.config.quiet)
 
     def _save(self, name: str) -> None:
         if self.ranks.rank:

@@ -38,8 +38,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Evaluation": ("protocol", "sentences", "prms"),
     "Output": (
-        "out", "cache", "replace", "keep_missing", "keep_raw", "max_failed", "restart", "save_cam",
-        "save_pseudo", "save_stages", "exclude", "as_json", "shown",
+        "out", "cache", "replace", "keep_missing", "keep_raw", "max_failed", "restart", "log",
+        "save_cam", "save_pseudo", "save_stages", "exclude", "as_json", "shown",
     ),
     "Machine": (
         "gpus", "device", "workers", "ray_address", "tensor_parallel", "gpu_memory", "max_num_seqs",

@@ -59,6 +59,7 @@ class Engine:
         self._state = threading.Lock()
         self._open: dict[str, Request] = {}
         self._first, self._again = _sampling_params(sampling)
+        self._refusals = _refusals()
         self._warm()
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
         self._thread.start()
@@ -94,12 +95,14 @@ class Engine:
     def _run(self) -> None:
         engine = self.llm.llm_engine
         numbers = itertools.count()
+        taken: list[Request] = []
         try:
             while True:
                 while not self._inbox.empty() or not self._open:
                     requests = self._inbox.get()
                     if requests is None:
                         return
+                    taken = requests
                     for request in requests:
                         self._add(engine, f"q{next(numbers)}", request)
                 for output in engine.step():
@@ -107,7 +110,7 @@ class Engine:
                         request = self._open.pop(output.request_id)
                         request.batch.finished.put((request, output))
         except Exception as error:  # any error here means that this engine is unusable
-            self._die(error)
+            self._die(error, taken)
 
     def _watch(self, children: Sequence[Any]) -> None:
         """Wake the thread if the engine process is killed; vLLM itself would wait forever."""
@@ -119,18 +122,18 @@ class Engine:
             self.llm.llm_engine.engine_core.outputs_queue.put_nowait(error)
 
     def _add(self, engine: Any, number: str, request: Request) -> None:
-        from vllm.exceptions import VLLMClientError
         from vllm.inputs import tokens_input
 
         parameters = self._again if request.retry else self._first
         try:
             engine.add_request(number, tokens_input(request.ids), parameters)
             self._open[number] = request
-        except (ValueError, VLLMClientError) as error:  # vLLM rejects this one request and continues
+        except self._refusals as error:  # vLLM rejects this one request and continues
             request.batch.finished.put((request, ValueError(str(error))))
 
-    def _die(self, error: Exception) -> None:
-        batches = {id(r.batch): r.batch for r in self._open.values()}
+    def _die(self, error: Exception, taken: Sequence[Request]) -> None:
+        """Tell every batch with a request in the engine, in the inbox or among those ``taken`` from it."""
+        batches = {id(r.batch): r.batch for r in [*self._open.values(), *taken]}
         with self._state:
             self.dead = True
             self.cause = f"{type(error).__name__}: {error}".split("\n", 1)[0]
@@ -139,6 +142,14 @@ class Engine:
                     batches[id(request.batch)] = request.batch
         for batch in batches.values():
             batch.finished.put(None)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """The errors with which vLLM rejects one request: a ValueError, and since 0.3x a VLLMClientError."""
+    from vllm import exceptions
+
+    newer = getattr(exceptions, "VLLMClientError", None)
+    return (ValueError,) if newer is None else (ValueError, newer)
 
 
 def _sampling_params(sampling: Sampling) -> tuple[Any, Any]:

@@ -67,7 +67,9 @@ def test_interpreted_within_the_band(python: Callable[..., str]) -> None:
 def test_interpreted_with_equal_bits(python: Callable[..., str]) -> None:
     """Without fused products in torch, the interpreter gives its bits: only NaN is left to the reference."""
     settings = {"TRITON_INTERPRET": "1", "ATEN_CPU_CAPABILITY": "default"}
-    assert int(python("-c", SCRIPT, "cpu", "exact", **settings).split()[-1]) == 4 * 6 + 1  # no NaN reaches 1 x 1
+    assert (
+        int(python("-c", SCRIPT, "cpu", "exact", **settings).split()[-1]) == 4 * 6 + 1
+    )  # no NaN reaches 1 x 1
 
 
 def test_on_the_gpu(python: Callable[..., str]) -> None:
