@@ -242,7 +242,8 @@ WRITTEN_IN_PLACE = {
     "prep/phrases/gguf.py: plain.save_pretrained(folder)": "a new folder, renamed when it is whole",
     "prep/phrases/gguf.py: AutoTokenizer.from_pretrained(where, gguf_file=name, "
     "trust_remote_code=False).save_pretrained(folder)": "the same folder",
-    "pcnet/training/boards.py: SummaryWriter(str(folder / 'tensorboard'), purge_step=start + 1, flush_secs=10)":
+    "pcnet/training/boards.py: SummaryWriter(str(folder / 'tensorboard'), purge_step=start + 1, "
+    "flush_secs=10)":
     "TensorBoard makes a file of a new name for each run",
 }  # fmt: skip
 
