@@ -8,7 +8,19 @@ import typer
 
 from pcnet.commands import distill, evaluate, export_onnx, predict, train
 from pcnet.commands import report as run_report
-from prep.commands import audit, export, import_masks, init, look, phrases, proposals, recipe, scores, store
+from prep.commands import (
+    audit,
+    concepts,
+    export,
+    import_masks,
+    init,
+    look,
+    phrases,
+    proposals,
+    recipe,
+    scores,
+    store,
+)
 from prep.commands.entry import SETTINGS, print_version, run_program
 from prep.commands.help import Command
 from prep.commands.options import Debug
@@ -53,7 +65,7 @@ def _recipe_commands() -> dict[str, Any]:
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]
     return {
-        **{name: stages[name] for name in ("phrases", "sam", "score")},
+        **{name: stages[name] for name in ("phrases", "sam", "score", "concepts")},
         **{name: training[name] for name in ("train", "eval")},
     }
 
@@ -66,6 +78,7 @@ prep_app.command("import", cls=Command)(import_masks.import_masks)
 prep_app.command("export", cls=Command)(export.export)
 prep_app.command("audit", cls=Command)(audit.audit)
 prep_app.command("score", cls=Command)(scores.score)
+prep_app.command("concepts", cls=Command)(concepts.concepts)
 prep_app.command("status", cls=Command)(store.status)
 prep_app.command("card", cls=Command)(store.card)
 prep_app.command("verify", cls=Command)(store.verify)

@@ -85,7 +85,6 @@ def perform(name: str, seed: int, steps: int, out: Path, threads: int) -> Figure
             threads=threads,
             amp="off",
             quiet=True,
-            **arm.training,
         )
     )
     hits: dict[str, list[float]] = {group: [] for group in GROUPS}

@@ -13,7 +13,7 @@ FREEZE = ("none", "image", "text", "all")
 COMPREHENSIONS = ("none", "paper", "released", "plus")
 STUDENT = "student"  # the comprehension of a distilled network, which predicts masks and reads no phrases
 RAS_FORMS = ("paper", "released", "previous")
-IAD_FORMS = ("paper", "released", "soft", "contrast")
+IAD_FORMS = ("paper", "released", "soft")
 POOLINGS = ("all", "union")
 MAX_STAGES = 4  # the released checkpoint has the weights of four stages; more phrases only repeat
 
@@ -99,7 +99,7 @@ class LossWeights:
     """The weight of each loss in the total; a loss of weight 0 is not computed.
 
     The defaults are the paper's: classification, RaS and IaD, each with weight 1. ``opp`` and ``ins`` are our
-    own (:func:`pcnet.losses.contrast_at_peak`, :func:`pcnet.losses.inside`).
+    own (:func:`pcnet.losses.direction_contrast`, :func:`pcnet.losses.inside`).
     """
 
     cls: float = 1.0

@@ -163,7 +163,7 @@ def inside(own: Tensor, objects: Tensor, anything: Tensor) -> Tensor:
     return F.softplus(outside - peak).mean()
 
 
-def contrast_at_peak(
+def direction_contrast(
     own: Tensor,
     other: Tensor,
     has_opposite: Tensor,

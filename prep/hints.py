@@ -38,7 +38,7 @@ def missing_package(error: ModuleNotFoundError, command: str) -> PrepError | Non
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return None
-    extra = "sam" if command == "sam" else _EXTRAS[package]
+    extra = "sam" if command in ("sam", "concepts") else _EXTRAS[package]
     return PrepError(
         f"`{command}` needs the package {package}, which is not installed.",
         f"Run `pip install 'pcnet-prep[{extra}]'`.",
@@ -80,6 +80,7 @@ def memory_error(error: BaseException) -> PrepError | None:
     return PrepError(
         "Out of memory: "
         f"{text.splitlines()[0].rstrip('.') if text else 'the machine has too little memory'}.",
-        "Reduce the load: --batch-size or --size (train, eval), --points-per-batch (sam),\n--max-num-seqs "
-        "(phrases). Run `nvidia-smi` to see who else uses a GPU. Committed rows are kept.",
+        "Reduce the load: --batch-size or --size (train, eval), --points-per-batch (sam),\n"
+        "--phrases-per-batch (concepts), --max-num-seqs (phrases). Run `nvidia-smi` to see who else uses a "
+        "GPU.\nCommitted rows are kept.",
     )

@@ -84,7 +84,7 @@ LAYERS = {
         ("cache",),
         ("engine", "datasets"),
         ("phrases", "proposals", "pages"),
-        ("scores", "released", "exports", "audit", "demo", "machine", "loaders"),
+        ("scores", "concepts", "released", "exports", "audit", "demo", "machine", "loaders"),
         ("commands",),
     ],
     "pcnet": [
@@ -136,6 +136,8 @@ def test_there_are_no_import_circles() -> None:
         ("prep.phrases", ("prep.proposals", "prep.scores", "prep.datasets", "prep.pages")),
         ("prep.proposals", ("prep.phrases", "prep.scores", "prep.pages")),
         ("prep.scores", ("prep.phrases", "prep.pages", "prep.datasets")),
+        ("prep.concepts", ("prep.phrases", "prep.scores", "prep.pages", "prep.datasets")),
+        ("prep.concepts.stage", STAGES_DO_WITHOUT),
         ("prep.proposals.stage", STAGES_DO_WITHOUT),
         ("prep.phrases.stage", STAGES_DO_WITHOUT),
         ("prep.scores.stage", STAGES_DO_WITHOUT),

@@ -46,11 +46,30 @@ def test_the_orders_of_operations(python: Callable[..., str]) -> None:
 def test_a_student_beside_its_teacher(python: Callable[..., str], tmp_path: Path) -> None:
     smallest = ("--teacher-steps", "30", "--steps", "2", "--seeds", "1", "--images", "60", "--threads", "1")
     lines = python("benchmarks/student.py", *smallest, "--out", str(tmp_path)).splitlines()
-    assert [one.split("  ")[0] for one in lines[2:]] == [
+    assert [one.split("  ")[0] for one in lines[3:]] == [
         "teacher, map",
         "teacher, proposal under peak",
         "student, map",
     ]
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_and_doubles_nothing(python: Callable[..., str]) -> None:
+    only = ("--only", "pcnet-prep", "--workers", "1", "--rows", "3000", "--repeats", "1", "--kills", "1")
+    lines = python("benchmarks/peers.py", *only).splitlines()
+    assert lines[0].startswith("pcnet-prep, 1 worker: rows per CPU second ")
+    assert [line.rpartition("; ")[2] for line in lines[1:]] == ["lost 0, doubled 0"] * 3
+
+
+@pytest.mark.slow
+def test_the_pairs_that_are_withheld(python: Callable[..., str], tmp_path: Path) -> None:
+    smallest = ("--steps", "2", "--seeds", "1", "--images", "200", "--arms", "plus", "--out", str(tmp_path))
+    title, figures, counts = python("benchmarks/unseen.py", *smallest).splitlines()
+    assert title.split()[2:] == ["unseen", "unseen,", "named", "seen", "seen,", "named"]
+    assert figures.startswith("plus ")
+    left_out = (tmp_path / "runs" / "unseen-plus-2-seed0" / "withheld.txt").read_text().splitlines()
+    assert 20 < len(left_out) < 200
+    assert "'unseen'" in counts
 
 
 @pytest.mark.slow

@@ -276,6 +276,7 @@ ALIASES = {
     "--gpu-memory-utilization --device",
     "sam": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
     "score": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
+    "concepts": "--store --out --output-dir -o --overwrite --num-workers --dry-run --device",
     "import": "--store --out --output-dir -o --overwrite",
     "status": "--store",
     "verify": "--store",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from prep.cache.store import open_store
 from prep.demo.dataset import write
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,10 @@ def test_an_image_that_cannot_be_read_counts_in_every_command(
     assert re.match(begins + rf"1 worker; to {store}/scores\n", told), told
     assert code("prep", *score) == 3  # a repetition does not make it better
     assert code("prep", *score, "--max-failed", "50%") == 0
+    scores = open_store(store).stage("scores").reader().read().sort_by("row_id")
+    next((store / "scores").glob("*.parquet")).write_bytes(b"damaged")
+    assert code("prep", "verify", store, "--repair") == 0  # score reads the store that it is repeated on
+    assert open_store(store).stage("scores").reader().read().sort_by("row_id").equals(scores)
     export = ("export", tmp_path / "tree", "--store", store, "--data", data)
     assert code("prep", *export) == 3
     told = capsys.readouterr()

@@ -131,6 +131,7 @@ MISTAKES = {
         ("pcnet-prep report {nowhere} --out {o.html}", "nowhere pcnet-prep"),
         ("pcnet-prep score --out {nowhere} --gpus 0", "nowhere pcnet-prep"),
         ("pcnet-prep score --out {phrases_only} --data {coco} --gpus 0", "proposals pcnet-prep sam"),
+        ("pcnet-prep concepts --out {nowhere} --gpus 0", "nowhere pcnet-prep"),
         ("pcnet-prep export {o} --data {coco} --store {nowhere}", "nowhere pcnet-prep"),
         ("pcnet train --store {nowhere} --gpus 0", "nowhere pcnet-prep"),
         (
@@ -168,6 +169,8 @@ MISTAKES = {
             "none.pt openai",
         ),
         ("pcnet-prep score --out {store} --data {coco} --split val --model NoClip --gpus 0", "NoClip"),
+        ("pcnet-prep concepts --out {store} --data {coco} --model {photos} --gpus 0", "config.json --model"),
+        ("pcnet-prep concepts --out {store} --data {coco} --model hf: --gpus 0", "hf:ID"),
     ],
     "half downloaded": [
         ("pcnet-prep phrases --llm rules --data {half_refs} --out {o}", "refs(unc).p"),

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from pcnet.evaluation.mask_metrics import MaskMetrics
     from prep.proposals.prompt import PointPrompter
 
-KINDS = ("map", "proposal", "sam")
+KINDS = ("map", "proposal", "concept", "sam")
+PREDICTED = ("map", "proposal", "sam")  # `pcnet predict` has no store of concepts
 
 MaskKinds = Annotated[
     list[str] | None,
     typer.Option(
         "--mask",
-        help="Mask to score: map (above --threshold), proposal (the stored one under the peak) or sam (SAM "
-        "prompted at the peak); repeat for several. Default: map.",
-        metavar="[map|proposal|sam]",
+        help="Mask to score: map (above --threshold), proposal (the stored one under the peak), concept "
+        "(that of the target phrase, from pcnet-prep concepts) or sam (SAM prompted at the peak); repeat for "
+        "several. Default: map.",
+        metavar="[map|proposal|concept|sam]",
     ),
 ]
 MaskKind = Annotated[
@@ -48,12 +50,12 @@ Oracle = Annotated[
 ]
 
 
-def kinds_of(given: Sequence[str], refine: bool = False) -> tuple[str, ...]:
-    """The kinds of mask that the options name, each once; ``refine`` adds ``proposal``."""
+def kinds_of(given: Sequence[str], refine: bool = False, known: Sequence[str] = KINDS) -> tuple[str, ...]:
+    """The kinds of mask that the options name, each once and ``known``; ``refine`` adds ``proposal``."""
     named = [kind.strip() for one in given for kind in one.split(",")] or ["map"]
     for kind in named:
-        if kind not in KINDS:
-            raise PrepError(f"--mask is {kind!r}.", f"Choose one of: {', '.join(KINDS)}.")
+        if kind not in known:
+            raise PrepError(f"--mask is {kind!r}.", f"Choose one of: {', '.join(known)}.")
     return tuple(dict.fromkeys([*named, *(["proposal"] if refine else [])]))
 
 

@@ -84,7 +84,7 @@ def predict(
     check_is_there(asked)
     model = load_model(asked, stages)
     own_mask = generator == "none" or (model.config.comprehension == STUDENT and generator is store is None)
-    (kind,) = kinds.kinds_of([mask or ("map" if own_mask else "proposal")])
+    (kind,) = kinds.kinds_of([mask or ("map" if own_mask else "proposal")], known=kinds.PREDICTED)
     opened = None if store is None else open_store(store)
     propose = _proposer(kind, generator, opened)
     side = size or input_size(asked, model)

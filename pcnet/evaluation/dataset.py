@@ -55,13 +55,15 @@ class Item:
 class EvalSet:
     """The items of a split, grouped by image; ``skipped`` counts what cannot be scored, by reason.
 
-    ``proposals`` are the RLE masks of each image, or ``None`` if they were not requested.
+    ``proposals`` are the RLE masks of each image, ``concepts`` the masks of each image and first phrase as in
+    the concepts table; ``None`` if they were not requested.
     """
 
     root: Path
     items: list[Item]
     skipped: dict[str, int] = field(default_factory=dict)
     proposals: Mapping[str, list[Rle]] | None = None
+    concepts: Mapping[tuple[str, str], list[dict[str, Any]]] | None = None
 
 
 def decode(coded: Rle) -> Mask:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcnet.data.collate import pad_phrases
+from pcnet.evaluation.concepts import ConceptMasks, with_concepts
 from pcnet.evaluation.confidence import confidence
 from pcnet.evaluation.dataset import EvalSet, Item, load_evalset
 from pcnet.evaluation.mask_metrics import MaskMetrics, MaskScore, mask_score, summarise_masks
@@ -80,13 +81,13 @@ def evaluate(
     scores: list[tuple[Item, SampleScore]] = []
     silent: list[bool] = []
     looks: list[tuple[Tensor, Tensor]] = []
-    stored = StoredMasks(evalset)
+    stored, concepts = StoredMasks(evalset), ConceptMasks(evalset)
     seen = []
     for item, response in _shown(responses(model, evalset, settings, looks), len(evalset.items), label):
         seen.append(item)
         proposals, truth = stored(item), item.mask()
         score = score_sample(response, truth, proposals, settings.threshold, item.boxes)
-        masks = predicted_masks(item, response, score, proposals, sam, settings)
+        masks = predicted_masks(item, response, score, proposals, sam, settings, concepts)
         found = {kind: _mask_score(kind, mask, item, truth, score) for kind, mask in masks.items()}
         for kind, one in found.items():
             table.setdefault(kind, []).append(one)
@@ -96,7 +97,7 @@ def evaluate(
             scores.append((item, score))
         sure = confidence(response, proposals, score.proposal)
         read = pad_phrases(item.phrases, model.config.phrases_used)
-        rows.append({**_row(item, score), "phrases": read, **sure, **_sam_columns(found)})
+        rows.append({**_row(item, score), "phrases": read, **sure, **_mask_columns(found)})
         _save(item, response, masks, settings)
     names = sorted({name for item, _ in scores for name in item.groups})
     return Report(
@@ -129,11 +130,11 @@ def _mask_score(
     return mask_score(mask, truth, has_target, silent)
 
 
-def _sam_columns(found: Mapping[str, MaskScore]) -> dict[str, float]:
-    """The columns of SAM's masks; those of the other masks are in :class:`pcnet.metrics.SampleScore`."""
+def _mask_columns(found: Mapping[str, MaskScore]) -> dict[str, float]:
+    """The columns of masks of concepts and of SAM; the others are in :class:`pcnet.metrics.SampleScore`."""
     return {
         f"{kind}_{name}": getattr(found[kind], name)
-        for kind in ("sam", "oracle_sam")
+        for kind in ("concept", "sam", "oracle_sam")
         if kind in found
         for name in ("intersection", "union", "iou")
     }
@@ -205,8 +206,7 @@ def evaluate_checkpoint(
         settings = replace(settings, masks=(*settings.masks, "proposal"))
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
-    options = {"proposals": "proposal" in settings.masks, "released": released}
-    evalset = load_evalset(dataset, open_store(store), split, sentences=sentences, limit=limit, **options)
+    evalset = _evalset(dataset, store, split, settings, sentences=sentences, limit=limit)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
     if tell is not None:
@@ -219,6 +219,16 @@ def evaluate_checkpoint(
         told |= {"limit": limit, "sentences": sentences, "checkpoint": str(checkpoint), "store": store}
         write_report(out, report.as_dict(), report.rows, told)
     return report
+
+
+def _evalset(
+    dataset: Dataset, store: str, split: str | None, settings: EvalSettings, **options: Any
+) -> EvalSet:
+    """The items to evaluate, with the stored masks that ``settings.masks`` names."""
+    opened, kinds = open_store(store), settings.masks
+    options |= {"proposals": "proposal" in kinds, "released": settings.protocol == "released"}
+    evalset = load_evalset(dataset, opened, split, **options)
+    return with_concepts(evalset, opened) if "concept" in kinds else evalset
 
 
 def _intro(

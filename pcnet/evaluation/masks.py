@@ -1,4 +1,4 @@
-"""Makes the masks that an evaluation compares: from the map, the proposals, and SAM prompted at a point."""
+"""Makes the masks that an evaluation compares: the map, proposals, concepts, and SAM at a point."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcnet.data.images import open_rgb
+from pcnet.evaluation.concepts import ConceptMasks
 from pcnet.evaluation.dataset import EvalSet, Item, Rle, decode
 from pcnet.evaluation.responses import EvalSettings, Map
 from pcnet.metrics import SampleScore, binarise
@@ -66,16 +67,20 @@ def predicted_masks(
     proposals: NDArray[np.bool_] | None,
     sam: SamMasks | None,
     settings: EvalSettings,
+    concepts: ConceptMasks,
 ) -> dict[str, Mask]:
     """The masks of one item by kind, bool (H, W) each: those of ``settings.masks``, and the oracles of
     ``proposal`` (the best proposal) and ``sam``.
     """
+    peak = score.peak_y, score.peak_x
     found: dict[str, Mask] = {}
     if "map" in settings.masks:
         found["map"] = binarise(response, settings.threshold)
     if proposals is not None:
         for kind, index in (("proposal", score.proposal), ("oracle", score.oracle)):
             found[kind] = np.zeros(item.size, dtype=bool) if index is None else proposals[index]
+    if (concept := concepts(item, peak)) is not None:
+        found["concept"] = concept
     if sam is not None:
-        found |= sam(item, (score.peak_y, score.peak_x))
+        found |= sam(item, peak)
     return found

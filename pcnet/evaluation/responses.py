@@ -35,7 +35,8 @@ class EvalSettings:
     released code; 0.5 is also common); ``size`` is the side of the network's input; ``save_cam`` and
     ``save_pseudo`` are folders for maps and masks, ``save_stages`` one for the raw maps of every stage. With
     ``prms``, one map per ref is also chosen among those of its expressions: the one most similar to all of
-    them. ``masks`` are the kinds of mask to compare, ``map``, ``proposal`` or ``sam``; the last is saved.
+    them. ``masks`` are the kinds of mask to compare, ``map``, ``proposal``, ``concept`` or ``sam``; the last
+    is saved.
     """
 
     threshold: float = RELEASED_THRESHOLD

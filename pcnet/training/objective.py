@@ -69,7 +69,7 @@ def step_losses(
         maps = [outputs.maps(stage) for stage in range(len(outputs.logits))]
         parts["ras"] = losses.ras(maps, batch.grid, "own" if recipe.ras == "paper" else "previous")
     if weights.iad:
-        parts["iad"] = _iad(recipe, outputs, batch, inside, pairs.same_image)
+        parts["iad"] = _iad(recipe, outputs, batch, pairs.same_image)
     if weights.ins and objects is not None:
         parts["ins"] = _peaks_inside(outputs, objects, inside_union(batch.grid, size))
     if weights.opp:
@@ -108,9 +108,7 @@ def _released_overlaps(recipe: Recipe, outputs: Outputs, batch: Batch, step: int
     return parts
 
 
-def _iad(
-    recipe: Recipe, outputs: Outputs, batch: Batch, inside: Tensor | None, pairs: float | None
-) -> Tensor:
+def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) -> Tensor:
     if batch.same_image is None or outputs.partner is None:
         raise PrepError(
             f"The recipe {recipe.name} compares expressions of one image, and the batch has no partners.",
@@ -127,8 +125,6 @@ def _iad(
             value = losses.iad_soft(
                 own, other, batch.grid, batch.same_image, temperature=recipe.temperature, pairs=pairs
             )
-        elif recipe.iad == "contrast":
-            value = losses.contrast_at_peak(own, other, batch.same_image, inside, pairs=pairs)
         else:
             value = losses.iad(own, other, batch.grid, batch.same_image, pairs=pairs)
         stages.append(value)
@@ -151,7 +147,9 @@ def _direction_contrast(
         )
     mask = batch.has_opposite
     stages = [
-        losses.contrast_at_peak(outputs.maps(stage), outputs.opposite_maps(stage), mask, inside, pairs=pairs)
+        losses.direction_contrast(
+            outputs.maps(stage), outputs.opposite_maps(stage), mask, inside, pairs=pairs
+        )
         for stage in range(len(outputs.logits))
     ]
     return torch.stack(stages).mean()

@@ -29,6 +29,7 @@ FOLLOWED: dict[str, tuple[str, ...]] = {
     "phrases": ("split", "image_id"),
     "proposals": ("image_id",),
     "scores": (),
+    "concepts": (),
 }
 # The columns that tell which dataset a row of an older store belongs to.
 _OWNER = {"phrases": ("dataset", "split_by")}

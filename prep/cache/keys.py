@@ -47,6 +47,12 @@ def row_id(
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def concept_id(image: str, phrase: str) -> str:
+    """The identity of an image and a target noun phrase (32 hex digits), both as in the phrases table."""
+    parts = canonical_json([image, phrase])
+    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 def normalise_text(text: str) -> str:
     """An expression as engines read it: NFC, control characters as spaces, white space collapsed,
     lower case.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
+from prep.cache.keys import concept_id
 from prep.cache.schema import PHRASE_SOURCES
 from prep.errors import PrepError
 
@@ -64,8 +67,17 @@ def _proposal_fault(row: dict[str, Any]) -> str:
 
 
 def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> str:
-    from prep.masks import rle
     from prep.masks.grid32 import grid32
+
+    if reason := _counts_fault(mask, height, width):
+        return reason
+    if grid32([mask["counts"]], height, width) != grid:
+        return "grid32 is not this mask"
+    return ""
+
+
+def _counts_fault(mask: dict[str, Any], height: int, width: int) -> str:
+    from prep.masks import rle
 
     try:
         runs = rle.expand(mask["counts"])
@@ -74,22 +86,52 @@ def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> s
         rle.checked_runs(mask["counts"], height, width)
     except PrepError as error:
         return error.message.rstrip(".")
-    if grid32([mask["counts"]], height, width) != grid:
-        return "grid32 is not this mask"
     return ""
 
 
 def score_faults(table: pa.Table) -> Iterator[Fault]:
     """Rows of the scores table with a score that is not finite."""
-    import math
-
     for number, scores in enumerate(table.column("scores").to_pylist()):
         if any(score is None or not math.isfinite(score) for score in scores):
             yield number, "a score is not a finite number"
+
+
+def concept_faults(table: pa.Table) -> Iterator[Fault]:
+    """Rows of the concepts table whose masks do not decode, or that disagree with themselves."""
+    number = 0
+    for batch in table.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            if reason := _concept_fault(row):
+                yield number, reason
+            number += 1
+
+
+def _concept_fault(row: dict[str, Any]) -> str:
+    masks = row["masks"]
+    if row["concept_id"] != concept_id(row["image"], row["phrase"]):
+        return "concept_id is not that of its image and phrase"
+    if row["status"] not in ("ok", "empty", "error"):
+        return f"unknown status {row['status']!r}"
+    if (row["status"] == "ok") != bool(masks):
+        return f"status {row['status']} with {len(masks)} masks"
+    if row["status"] == "error" and not row["error"]:
+        return "an error row has no reason"
+    if masks and not (row["height"] and row["width"]):
+        return "masks without the image's size"
+    if any(a["score"] < b["score"] for a, b in pairwise(masks)):
+        return "its masks are not in the order of their scores"
+    for index, mask in enumerate(masks):
+        numbers = [*mask["bbox"], mask["score"]]
+        if len(numbers) != 5 or not all(isinstance(n, float) and math.isfinite(n) for n in numbers):
+            return f"mask {index}: its box or score is not finite"
+        if mask["counts"] is not None and (reason := _counts_fault(mask, row["height"], row["width"])):
+            return f"mask {index}: {reason}"
+    return ""
 
 
 CHECKS: dict[str, Callable[[pa.Table], Iterator[Fault]]] = {
     "phrases": phrase_faults,
     "proposals": proposal_faults,
     "scores": score_faults,
+    "concepts": concept_faults,
 }

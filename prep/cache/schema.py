@@ -188,17 +188,75 @@ SCORES = pa.schema(
     ]
 )
 
+CONCEPT_MASK = pa.struct(
+    [
+        column(
+            "counts",
+            pa.string(),
+            "compressed COCO run lengths of the `height` x `width` mask; null for a detector of boxes",
+            frame=PIXELS,
+        ),
+        column("area", pa.int32(), "number of pixels of the mask; null without one", unit="pixels"),
+        column(
+            "bbox",
+            pa.list_(pa.float64()),
+            "the detector's box: x, y, width, height; not always that of the mask",
+            nullable=False,
+            unit="pixels",
+            frame=PIXELS,
+        ),
+        column("score", pa.float64(), "the detector's score, 0 to 1; higher is better", nullable=False),
+    ]
+)
+
+CONCEPTS = pa.schema(
+    [
+        column(
+            "concept_id", pa.string(), "identity of image and phrase (32 hex digits), the key", nullable=False
+        ),
+        column("image", pa.string(), "path of the image, as in `phrases`", nullable=False),
+        column(
+            "phrase",
+            pa.string(),
+            "the target noun phrase: the first of `phrases`",
+            nullable=False,
+        ),
+        column(
+            "image_sha256", pa.string(), "SHA-256 of the image file (64 hex digits); null if it was not read"
+        ),
+        column("height", pa.int32(), "rows of pixels as stored; null in an error row", unit="pixels"),
+        column("width", pa.int32(), "columns of pixels as stored; null in an error row", unit="pixels"),
+        column(
+            "masks",
+            pa.list_(CONCEPT_MASK),
+            "what the detector found for the phrase, the highest score first",
+            nullable=False,
+        ),
+        column("detector", pa.string(), "`sam3` or `grounding-dino`", nullable=False),
+        column(
+            "key",
+            pa.string(),
+            "content key: settings, image bytes and normalised phrase (64 hex digits)",
+            nullable=False,
+        ),
+        column("status", pa.string(), "`ok`, `empty`: nothing found, `error`: see `error`", nullable=False),
+        column("error", pa.string(), "why the detector did not look; null if it did"),
+    ]
+)
+
 # Table -> its columns and its unique key column.
 STAGES: dict[str, tuple[pa.Schema, str]] = {
     "phrases": (PHRASES, "row_id"),
     "proposals": (PROPOSALS, "image"),
     "scores": (SCORES, "row_id"),
+    "concepts": (CONCEPTS, "concept_id"),
 }
 # Table -> what one of its rows is.
 ROW_OF = {
     "phrases": "one referring expression",
     "proposals": "one image",
     "scores": "one referring expression whose image has proposals",
+    "concepts": "one image and one target noun phrase of its expressions",
 }
 
 

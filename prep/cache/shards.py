@@ -24,13 +24,13 @@ META_KEY = b"pcnet-prep"
 _NAME = re.compile(r"part-[0-9a-z]+\.parquet")
 
 # The trainer reads proposals a few images at a time, and phrases and scores as a whole.
-ROW_GROUP_ROWS = {"phrases": 65_536, "proposals": 128, "scores": 4_096}
+ROW_GROUP_ROWS = {"phrases": 65_536, "proposals": 128, "scores": 4_096, "concepts": 1_024}
 DEFAULT_ROW_GROUP_ROWS = 4_096
 
 # Columns with few distinct values. Masks, keys and text repeat too rarely for a dictionary.
 _DICTIONARY_COLUMNS = (
-    "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "status",
-    "error", "violations.list.element", "repairs.list.element", "rejected.list.element.source",
+    "dataset", "split_by", "split", "source", "llm", "prompt_version", "generator", "model", "detector",
+    "status", "error", "violations.list.element", "repairs.list.element", "rejected.list.element.source",
     "rejected.list.element.violations.list.element",
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Model": (
         "llm", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len", "generator",
         "model", "checkpoint", "preset", "fidelity", "weights", "template", "background", "margin", "encoder",
-        "text_encoder", "vit_features", "teacher",
+        "text_encoder", "vit_features", "teacher", "detector",
         "clip_weights", "recipe", "stages", "size", "sam", "sam_checkpoint",
     ),
     "Masks": (
@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
         "crop_n_points_downscale_factor", "min_mask_region_area", "min_area", "max_overlap", "max_masks",
         "layout", "side", "mask", "masks", "refine", "threshold", "single_mask", "oracle",
+        "phrases_per_batch",
     ),
     "Training": (
         "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",

@@ -35,7 +35,7 @@ def run(
     plan: shared.PlanOnly = False,
     as_json: shared.Json = False,
 ) -> None:
-    """Run phrases, sam, score, train and eval as configured in a file.
+    """Run phrases, sam, score, concepts, train and eval as configured in a file.
 
     All flags are checked before the first command runs. With --json, each command prints one line.
     """

@@ -18,6 +18,9 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     from prep.cache.manifest import Manifest
 
+# The commands whose input is the store that they write to.
+READ_THE_STORE = ("score", "concepts")
+
 
 def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     """The flags of the last run in a manifest file, by their Python names.
@@ -62,14 +65,21 @@ def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> 
     _invoke(context, {**arguments, "out": store})
 
 
-def rehearse(context: typer.Context, arguments: Mapping[str, Any]) -> None:
+def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | None) -> None:
     """Check that :func:`repeat` can begin: everything is read that it needs, and no store is touched.
+
+    A command that reads the tables of its store is tried on ``store`` (None: they are damaged too, and it is
+    not tried); ``replace`` keeps it from reading its own table.
 
     :raises PrepError: if an input, a model or an option is not usable.
     """
-    if "plan" in {option.name for option in _command(context, arguments).params}:
-        with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
+    if "plan" not in {option.name for option in _command(context, arguments).params}:
+        return
+    with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
+        if arguments["command"] not in READ_THE_STORE:
             _invoke(context, {**arguments, "out": os.path.join(nowhere, "store"), "plan": True})
+        elif store is not None:
+            _invoke(context, {**arguments, "out": store, "plan": True, "replace": True})
 
 
 def _command(context: typer.Context, arguments: Mapping[str, Any]) -> Any:

@@ -101,9 +101,11 @@ def verify(
     emit(found, _verify_lines(found), as_json and not repair)
     if found.ok or not repair:
         raise typer.Exit(0 if found.ok else 1)
-    for table, arguments in maintain.lost_with(opened, found):
+    lost = maintain.lost_with(opened, found)
+    whole = opened.files.address if len({table for table, _ in lost}) == 1 else None
+    for table, arguments in lost:
         try:
-            rehearse(context, arguments)
+            rehearse(context, arguments, whole)
         except PrepError as error:
             raise PrepError(
                 f"The damaged rows of {table} cannot be made again: {error.message} Nothing was changed.",

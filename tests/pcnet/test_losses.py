@@ -213,7 +213,7 @@ def test_opposites_compares_at_the_peak_of_the_text_as_it_is() -> None:
     own = torch.tensor([[3.0, 1.0], [0.0, 5.0]]).view(1, 1, 2, 2).requires_grad_()
     other = torch.tensor([[2.5, 9.0], [9.0, 4.0]]).view(1, 1, 2, 2).requires_grad_()
     yes = torch.tensor([True])
-    value = losses.contrast_at_peak(own, other, yes)
+    value = losses.direction_contrast(own, other, yes)
     assert value.item() == pytest.approx(math.log(1 + math.exp(4.0 - 5.0)), rel=1e-6)
     value.backward()
     assert own.grad is not None
@@ -222,20 +222,20 @@ def test_opposites_compares_at_the_peak_of_the_text_as_it_is() -> None:
     assert own.grad.flatten().nonzero().tolist() == other.grad.flatten().nonzero().tolist() == [[3]]
     assert own.grad.flatten()[3] == -other.grad.flatten()[3] == -sigmoid(4.0 - 5.0)
     inside = torch.tensor([[True, True], [False, False]]).view(1, 1, 2, 2)
-    value = losses.contrast_at_peak(own, other, yes, inside)
+    value = losses.direction_contrast(own, other, yes, inside)
     assert value.item() == pytest.approx(math.log(1 + math.exp(2.5 - 3.0)), rel=1e-6)
 
 
 def test_opposites_counts_the_texts_that_have_one() -> None:
     own, other = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
-    masked = losses.contrast_at_peak(own, other, torch.tensor([True, False, True]))
-    alone = losses.contrast_at_peak(own[[0, 2]], other[[0, 2]], torch.tensor([True, True]))
+    masked = losses.direction_contrast(own, other, torch.tensor([True, False, True]))
+    alone = losses.direction_contrast(own[[0, 2]], other[[0, 2]], torch.tensor([True, True]))
     assert masked == pytest.approx(float(alone), rel=1e-6)
-    assert losses.contrast_at_peak(own, other, torch.zeros(3, dtype=torch.bool)) == 0
+    assert losses.direction_contrast(own, other, torch.zeros(3, dtype=torch.bool)) == 0
     # Two processes with two and one of them: the mean of their losses is that of all three together.
     yes = torch.tensor([True, True, True])
-    parts = [losses.contrast_at_peak(own[s], other[s], yes[s], pairs=1.5) for s in (slice(2), slice(2, 3))]
-    assert float(sum(parts) / 2) == pytest.approx(float(losses.contrast_at_peak(own, other, yes)), rel=1e-5)
+    parts = [losses.direction_contrast(own[s], other[s], yes[s], pairs=1.5) for s in (slice(2), slice(2, 3))]
+    assert float(sum(parts) / 2) == pytest.approx(float(losses.direction_contrast(own, other, yes)), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["iad", "released_iad", "iad_soft"])
@@ -399,5 +399,5 @@ def test_pairs_of_all_processes_divide_the_sum_even_where_they_are_fewer_than_on
         ([False, False], None, 0.0),
         ([False, False], 0.0, 0.0),
     ]:
-        value = losses.contrast_at_peak(same, same, torch.tensor(opposite), pairs=pairs)
+        value = losses.direction_contrast(same, same, torch.tensor(opposite), pairs=pairs)
         assert float(value) == pytest.approx(wanted, rel=1e-6)
