@@ -28,8 +28,9 @@ LOWEST := .venv-lowest/bin
 test-lowest:                ## what needs no extra, with the oldest packages that pyproject.toml allows (.ci/lowest.txt)
 	test -x $(LOWEST)/python || $(PYTHON) -m venv .venv-lowest
 	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python -c .ci/lowest.txt -e . pytest pytest-timeout hypothesis duckdb pandas polars
-	$(LOWEST)/python -m pytest -m "not slow" tests/prep/masks tests/prep/phrases tests/prep/cache
+	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python -c .ci/lowest.txt -e . pytest pytest-timeout hypothesis
+	$(LOWEST)/python -m pytest -m "not slow" tests/prep/cache/test_follow.py tests/prep/cache/test_state.py tests/prep/cache/test_replace.py tests/prep/cache/test_writer.py tests/prep/cache/test_lock.py \
+		tests/prep/cache/test_answers.py tests/prep/masks/test_jit.py tests/prep/masks/test_grid32.py tests/prep/phrases/test_parse.py tests/prep/test_files.py
 
 quick: .venv/test           ## the tests that are not slow, two at a time
 	$(BIN)/python -m pytest -m "not slow" -n 2
