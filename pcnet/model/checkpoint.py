@@ -8,6 +8,7 @@ a released one, whose sizes are inferred from the shapes of its weights.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PrepError(f"{path}: no such checkpoint.", REMEDY)
     try:
+        _refuse_compressed(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, from zipfile's to pickle's
         raise PrepError(
@@ -63,6 +65,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(payload, dict) or not _is_state(payload.get("model")):
         raise PrepError(f"{path}: contains no model.", REMEDY)
+    parts = [payload.get(name, {}) for name in ("config", "recipe", "tokenizer")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise PrepError(f"{path}: has settings that are no settings.", REMEDY)
     version = payload.get("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
         raise PrepError(
@@ -82,18 +87,48 @@ def load_model(path: str | Path, stages: int | None = None, recipe: str | None =
     path = Path(path)
     payload = read_checkpoint(path)
     state = {name.removeprefix("module."): value for name, value in payload["model"].items()}
-    kept = Recipe.from_dict(payload["recipe"]) if "recipe" in payload else RECIPES["released"]
-    chosen = kept if recipe is None or recipe == kept.name else named_recipe(recipe)
-    if "config" in payload:
-        config = ModelConfig.from_dict(payload["config"])
-    else:
-        config = _sizes(path, state, chosen)
-    config = _adjusted(path, state, config, chosen, stages)
-    model = Student(config, chosen) if config.comprehension == STUDENT else PCNet(config, chosen)
-    _fill(path, model, state)
-    tokenizer = from_dict(payload["tokenizer"]) if "tokenizer" in payload else ClipTokenizer(released=True)
-    model.tokenizer = tokenizer
+    try:
+        kept = Recipe.from_dict(payload["recipe"]) if "recipe" in payload else RECIPES["released"]
+        chosen = kept if recipe is None or recipe == kept.name else named_recipe(recipe)
+        if "config" in payload:
+            config = ModelConfig.from_dict(payload["config"])
+        else:
+            config = _sizes(path, state, chosen)
+        config = _adjusted(path, state, config, chosen, stages)
+        _check_sizes(path, config, chosen, state)
+        model = _new(config, chosen)
+        _fill(path, model, state)
+        given = payload.get("tokenizer")
+        model.tokenizer = ClipTokenizer(released=True) if given is None else from_dict(given)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        # A value of another type or size than any of our versions writes.
+        raise PrepError(f"{path}: has settings that make no model: {reason_of(error)}.", REMEDY) from error
     return model.eval()
+
+
+def _new(config: ModelConfig, chosen: Recipe) -> PCNet:
+    return Student(config, chosen) if config.comprehension == STUDENT else PCNet(config, chosen)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """torch compresses nothing: an archive that does would take any amount of memory when it is read."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed")
+
+
+def _check_sizes(path: Path, config: ModelConfig, chosen: Recipe, state: Mapping[str, Tensor]) -> None:
+    """Compare the sizes in a file's settings with its weights, before memory is taken for a model of them."""
+    layers = sum(config.clip.vision_layers) + config.clip.text_layers if config.clip else 0
+    if layers > len(state):
+        raise ValueError(f"{layers} layers with {len(state)} weights")
+    held = sum(value.untyped_storage().nbytes() for value in state.values())
+    if sum(value.nbytes for value in state.values()) > held:
+        raise ValueError("weights that are larger than what the file holds of them")
+    if config.encoder in (*CLIP_SIZES, "clip", "tiny"):  # encoders of other packages take named sizes alone
+        with torch.device("meta"):
+            _check_weights(path, _new(config, chosen), state)
 
 
 def begin_from(model: PCNet, path: Path) -> None:
@@ -147,6 +182,13 @@ def _adjusted(
 
 def _fill(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> None:
     """Load ``state`` without the stages that ``model`` does not have; PrepError if anything else differs."""
+    model.load_state_dict(_check_weights(path, model, state), strict=False)
+
+
+def _check_weights(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of ``state`` that ``model`` has; PrepError if it lacks one, has another or one of another
+    shape.
+    """
     wanted = model.state_dict()
     spare = re.compile(r"attn_fusion_vl\.(\d+)\.")
     used = {
@@ -169,7 +211,7 @@ def _fill(path: Path, model: PCNet, state: Mapping[str, Tensor]) -> None:
             + (f" (and {len(problems) - 1} more)." if len(problems) > 1 else "."),
             "Omit --recipe to use the file's own, or give a checkpoint of that recipe.",
         )
-    model.load_state_dict(used, strict=False)
+    return used
 
 
 def _sizes(path: Path, state: Mapping[str, Tensor], chosen: Recipe) -> ModelConfig:
@@ -191,10 +233,8 @@ def _sizes(path: Path, state: Mapping[str, Tensor], chosen: Recipe) -> ModelConf
     except (KeyError, IndexError) as error:
         raise PrepError(f"{path}: not a PCNet checkpoint: it lacks {error}.", REMEDY) from error
     encoder = next((name for name, known in CLIP_SIZES.items() if known == sizes), "clip")
-    stages = 1 if chosen.comprehension == "none" else 3
-    return ModelConfig(
-        encoder, chosen.comprehension, stages, hidden, chosen.gain, clip=sizes if encoder == "clip" else None
-    )
+    clip = sizes if encoder == "clip" else None
+    return ModelConfig(encoder, chosen.comprehension, 3, hidden, chosen.gain, clip=clip)
 
 
 def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:

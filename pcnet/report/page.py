@@ -10,6 +10,7 @@ from typing import Any
 from pcnet.report.beside import STAGES
 from pcnet.report.compare import Case, agreements, extremes, join
 from pcnet.report.runs import Evaluation, RunFiles, read_run
+from prep.cache.keys import is_row_id
 from prep.errors import PrepError
 from prep.images import UnreadableImage, image_size
 from prep.inputs import below
@@ -188,7 +189,8 @@ def _maps(run: RunFiles, shown: Sequence[tuple[int, Case]]) -> dict[str, Any]:
     found = {}
     for at, case in shown:
         evaluation = run.evaluations.get(case.evaluation)
-        path = evaluation.folder / STAGES / f"{case.row_id}.npy" if evaluation else None
+        named = evaluation is not None and is_row_id(case.row_id)  # rows of others may name any path
+        path = evaluation.folder / STAGES / f"{case.row_id}.npy" if evaluation and named else None
         if evaluation and path and path.is_file():
             found[str(at)] = {"levels": response_levels(path), "threshold": evaluation.threshold}
     return found

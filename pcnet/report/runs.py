@@ -219,5 +219,5 @@ def _read_rows(path: Path) -> pa.Table:
 
     try:
         return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise PrepError(f"{path} could not be read: {error}.", "Evaluate again into this folder.") from error

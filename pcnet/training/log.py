@@ -15,7 +15,7 @@ from pcnet.training.boards import Board
 from prep.cache.files import explained
 from prep.display import tell
 from prep.engine.progress import duration, progress
-from prep.files import write_whole
+from prep.files import appending, write_whole
 
 CSV_NAME = "losses.csv"
 VALIDATION_NAME = "validation.csv"
@@ -55,7 +55,7 @@ class RunLog:
         self._validation = folder / VALIDATION_NAME
         if self._validation.exists():
             _cut(self._validation, _header(self._validation), start)
-        self._file = self.path.open("a", newline="", encoding="utf-8")
+        self._file = appending(self.path)
         self._csv = csv.writer(self._file)
         self._boards = boards
         self._start = start
@@ -122,7 +122,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _append(path: Path, row: Sequence[Any]) -> None:
-    with path.open("a", newline="", encoding="utf-8") as handle:
+    with appending(path) as handle:
         csv.writer(handle).writerow(row)
 
 

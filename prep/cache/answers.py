@@ -19,6 +19,7 @@ from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import column_hashes, hash_keys
 from prep.cache.shards import ShardMeta, encode, is_shard, read_shard
 from prep.errors import PrepError
+from prep.files import lock_file
 
 COMMIT_FILE = ".commit.lock"
 KEY = "key"
@@ -82,7 +83,7 @@ class AnswerCache:
             columns = [KEY, "status"] if "status" in self.schema.names else [KEY]
             try:
                 table = read_shard(self.files, name, columns)
-            except (PrepError, pa.ArrowInvalid):
+            except (PrepError, pa.ArrowException):
                 continue
             hashes = column_hashes(table.column(KEY))
             rows = np.arange(len(hashes), dtype=np.uint32)
@@ -272,7 +273,7 @@ def _one_committer(files: Files) -> Iterator[None]:
         yield
         return
     with explained("lock", files.where(COMMIT_FILE)):
-        descriptor = os.open(files.local / COMMIT_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = lock_file(files.local / COMMIT_FILE)
     try:
         with contextlib.suppress(OSError):  # a file system without locks is treated like an object store
             fcntl.lockf(descriptor, fcntl.LOCK_EX)

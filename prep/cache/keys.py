@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,14 @@ def canonical_json(value: Any) -> str:
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """SHA-256 (64 hex digits) of a mapping's canonical JSON."""
     return hashlib.sha256(canonical_json(settings).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_ROW_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_row_id(text: str) -> bool:
+    """Whether a text is as :func:`row_id` makes it, so that a file may have its name."""
+    return bool(_ROW_ID.fullmatch(text))
 
 
 def row_id(

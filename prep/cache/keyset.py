@@ -76,6 +76,8 @@ def failures(rows: pa.Table) -> np.ndarray:
 
 
 def column_hashes(column: pa.ChunkedArray) -> np.ndarray:
-    """:func:`hash_keys` of a string column, chunk by chunk."""
+    """:func:`hash_keys` of a string column, chunk by chunk; ``pa.ArrowInvalid`` for a row without a key."""
+    if column.null_count or not pa.types.is_string(column.type):
+        raise pa.ArrowInvalid("there are rows without a key")
     parts = [hash_keys(chunk.to_pylist()) for chunk in column.chunks]
     return np.concatenate(parts) if parts else np.empty(0, dtype="<u8")

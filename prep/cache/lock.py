@@ -18,6 +18,7 @@ from typing import Any
 from prep.cache.files import Files, explained
 from prep.cache.state import HOLDER_FILE, LOCK_FILE, OLD_LOCK, state_of
 from prep.errors import PrepError
+from prep.files import lock_file
 
 HEARTBEAT_SECONDS = 10.0
 TAKEOVER_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -116,7 +117,7 @@ class WriterLock:
             return False
         path = self.files.local / LOCK_FILE
         with explained("lock", str(path)):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = lock_file(path)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -144,13 +145,13 @@ class WriterLock:
 
     def _is_dead(self, seen: dict[str, Any], place: Files, name: str) -> bool:
         """Whether the lease's holder has ended: by its pid on this machine, else by waiting for a renewal."""
-        if seen.get("host") == socket.gethostname():
+        if seen.get("host") == socket.gethostname() and seen.get("pid") not in (0, -1):  # no process's
             try:
                 os.kill(int(seen["pid"]), 0)
             except ProcessLookupError:
                 return True
-            except (OSError, KeyError, ValueError):
-                pass
+            except (OSError, KeyError, ValueError, TypeError, OverflowError):
+                pass  # no pid, or not one that we may ask about
             else:
                 return False
         deadline = time.monotonic() + TAKEOVER_SECONDS

@@ -16,7 +16,7 @@ from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
 from prep.cache.state import MANIFEST, PENDING, copy_keys, ledger_sequences, located, state_of
 from prep.cache.store import StageReader, StageStore, Store
-from prep.cache.verify import Problem, RowCheck, VerifyReport, cache_folders, verify_answers, verify_stage
+from prep.cache.verify import RowCheck, StageReport, VerifyReport, cache_folders, verify, verify_stage
 from prep.cache.writer import StageWriter
 from prep.errors import PrepError
 
@@ -116,31 +116,35 @@ def _set_aside(stage: StageStore, reader: StageReader) -> int:
     return count
 
 
-def repair(store: Store, checks: Mapping[str, RowCheck] | None = None) -> list[RepairReport]:
-    """Repair what :func:`prep.cache.verify.verify` finds, and report which commands make the lost rows again.
+def repair(
+    store: Store, checks: Mapping[str, RowCheck] | None = None, found: VerifyReport | None = None
+) -> list[RepairReport]:
+    """Repair what :func:`prep.cache.verify.verify` finds, and report which commands make the lost rows
+    again. ``found``: what it has just found, with the same checks.
 
     Damaged shards are dropped, duplicate and undecodable rows removed, complete but unlisted shards adopted,
     a lost manifest rebuilt from the shards' metadata, and damaged cache shards removed. No other row changes,
     and files of other names stay. Takes each table's lock. Raises :class:`PrepError`, with nothing changed,
     for a shard that cannot be read: it may be whole.
     """
-    tables = {table.label: verify_stage(table, (checks or {}).get(table.name)) for table in store.tables()}
-    for problem in (problem for report in tables.values() for problem in report.problems):
+    found = found or verify(store, checks)
+    for problem in found.problems:
         if problem.kind == "unreadable":
             raise PrepError(
                 f"{problem.stage}/{problem.file} is there, but cannot be read: {problem.detail}.",
                 "Check its permissions and the disk, then run the command again: nothing was changed.",
             )
+    damaged = {report.stage: report for report in found.stages if report.problems}
     reports = []
     for table in store.tables():
-        report = _repair_stage(table, tables[table.label].problems, (checks or {}).get(table.name))
-        if report.actions:
-            reports.append(report)
+        if table.label in damaged:
+            check = (checks or {}).get(table.name)
+            reports.append(_repair_stage(table, damaged[table.label], check))
     for name, files in cache_folders(store.files):
-        bad = [problem.file for problem in verify_answers(files, name).problems]
-        for file in bad:
-            files.delete(file)
-        if bad:
+        if name in damaged:
+            bad = [problem.file for problem in damaged[name].problems]
+            for file in bad:
+                files.delete(file)
             reports.append(RepairReport(name, actions=[f"removed {file}" for file in bad]))
     return reports
 
@@ -158,15 +162,12 @@ def lost_with(store: Store, found: VerifyReport) -> list[tuple[str, dict[str, An
     return needed
 
 
-def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | None) -> RepairReport:
-    report = RepairReport(stage.label)
-    if not found:
-        return report
-    report.actions = [str(problem) for problem in found]
+def _repair_stage(stage: StageStore, found: StageReport, check: RowCheck | None) -> RepairReport:
+    report = RepairReport(stage.label, actions=[str(problem) for problem in found.problems])
     with _locked(stage):
         manifest = _readable_manifest(stage, report)
         listed = manifest.rows
-        for problem in found:
+        for problem in found.problems:
             if problem.kind in ("missing", "altered") and problem.file in manifest.shards:
                 report.lost_rows += manifest.shards.pop(problem.file).rows
             if problem.kind == "lost":
@@ -176,7 +177,7 @@ def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | Non
         fold(stage.files, manifest)
         state_of(stage.files).delete(PENDING)
     with stage.writer(manifest.settings) as writer:  # adopts or removes unlisted shards
-        lost = _cut_rows(writer, check)
+        lost = _cut_rows(writer, found, check)
         report.lost_rows += lost
         if report.lost_rows:
             writer.manifest.finished.clear()
@@ -184,11 +185,13 @@ def _repair_stage(stage: StageStore, found: list[Problem], check: RowCheck | Non
     return report
 
 
-def _cut_rows(writer: StageWriter, check: RowCheck | None) -> int:
+def _cut_rows(writer: StageWriter, found: StageReport, check: RowCheck | None) -> int:
     """Rewrite the shards with duplicate or undecodable rows without them; returns the number of lost rows."""
+    if writer.manifest.shards.keys() != found.compared:  # some were adopted: what do they repeat?
+        found = verify_stage(writer.stage, check)
     lost = 0
     cut: dict[str, set[int]] = {}
-    for problem in verify_stage(writer.stage, check).problems:
+    for problem in found.problems:
         if problem.kind in ("doubled", "wrong"):
             cut.setdefault(problem.file, set()).update(problem.rows)
             lost += len(problem.rows) if problem.kind == "wrong" else 0

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.cache.files import Files, explained
+from prep.cache.keyset import column_hashes
 from prep.cache.schema import SCHEMA_VERSION
+from prep.errors import PrepError
 
 SHARD_PREFIX = "part-"
 SHARD_SUFFIX = ".parquet"
@@ -97,13 +100,15 @@ def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
         footer = pq.read_metadata(pa.BufferReader(data))
         fields = json.loads((footer.metadata or {})[META_KEY])
         meta = ShardMeta(**fields)
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return Shard(name, digest, footer.num_rows, len(data)), meta
 
 
 def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one shard. Raises ``PrepError`` for a file that is missing or not Parquet."""
+    """The rows of one shard. Raises ``PrepError`` for a file that is missing or not Parquet, or text that is
+    not UTF-8.
+    """
     wanted = None if columns is None else list(columns)
 
     def get() -> pa.Table:
@@ -111,7 +116,17 @@ def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) ->
             return pq.ParquetFile(source).read(columns=wanted)
 
     with explained("read", files.where(name)):
-        return files.call(get).replace_schema_metadata(None)
+        table = files.call(get).replace_schema_metadata(None)
+        table.validate(full=True)  # Parquet's readers do not
+    return table
+
+
+def keys_of_shard(files: Files, name: str, schema: pa.Schema, key: str) -> np.ndarray | None:
+    """The hashes of the keys of a shard; None if it has no rows of ``schema``, whatever its metadata says."""
+    try:
+        return column_hashes(complete(read_shard(files, name), schema).column(key))
+    except (PrepError, pa.ArrowException, ValueError):
+        return None
 
 
 def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -127,5 +142,5 @@ def shard_schema(files: Files, name: str) -> pa.Schema | None:
     with explained("read", files.where(name)), files.filesystem.open_input_file(files.path(name)) as source:
         try:
             return pq.read_schema(source).remove_metadata()
-        except pa.ArrowInvalid:
+        except pa.ArrowException:
             return None

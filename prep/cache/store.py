@@ -207,9 +207,12 @@ class StageReader:
     def batches(self, columns: list[str] | None = None, filter: Any = None) -> Iterator[pa.RecordBatch]:
         """The committed rows in batches of a few row groups, for tables that do not fit in memory."""
         with explained("read", self.stage.files.uri):
-            yield from self.dataset().to_batches(
+            found = self.dataset().to_batches(
                 columns=columns, filter=filter, batch_readahead=2, fragment_readahead=1
             )
+            for batch in found:
+                batch.validate(full=True)  # text that is not UTF-8: Parquet's readers let it pass
+                yield batch
 
     def statuses(self) -> Counter[str]:
         """How many committed rows have each ``status``; empty for a table without this column."""
@@ -226,8 +229,9 @@ class StageReader:
             if "status" not in self.stage.schema.names:
                 return keys
             wanted = pc.field("status") == "error"
-        for batch in self.batches(columns=[self.stage.key_column], filter=wanted):
-            keys.add_hashes(column_hashes(pa.chunked_array([batch.column(0)])))
+        with explained("read", self.stage.files.uri):
+            for batch in self.batches(columns=[self.stage.key_column], filter=wanted):
+                keys.add_hashes(column_hashes(pa.chunked_array([batch.column(0)])))
         return keys
 
 

@@ -56,6 +56,10 @@ class StageReport:
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # For repairs, not for readers: the shards whose rows were compared with each other.
+        self.compared: set[str] = set()
+
 
 @dataclass
 class VerifyReport:
@@ -117,6 +121,7 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
     for shard in manifest.shards.values():
         report.problems += reader.shard(shard)
     report.problems += reader.doubled()
+    report.compared = set(reader.names)
     most = max((int(entry["rows"]) for entry in manifest.finished.values()), default=0)
     if manifest.rows < most:
         detail = f"{manifest.rows} rows are listed, a finished selection had {most}"
@@ -138,7 +143,7 @@ class _RowReader:
 
     def __init__(self, stage: StageStore, check: RowCheck | None) -> None:
         self._stage, self._check = stage, check
-        self._names: list[str] = []
+        self.names: list[str] = []
         self._hashes: list[np.ndarray] = []
 
     def shard(self, shard: Shard) -> Iterator[Problem]:
@@ -157,7 +162,11 @@ class _RowReader:
         try:
             table = pq.read_table(pa.BufferReader(data), schema=stage.schema)
             table.validate(full=True)
-        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            for needed in stage.schema:
+                if not needed.nullable and table.column(needed.name).null_count:
+                    raise pa.ArrowInvalid(f"there are rows without {needed.name}")
+            hashes = column_hashes(table.column(stage.key_column))
+        except (pa.ArrowException, OSError, ValueError) as error:
             yield Problem(stage.label, "altered", shard.name, f"does not decode: {error}")
             return
         if table.num_rows != shard.rows:
@@ -168,8 +177,8 @@ class _RowReader:
             shown = "; ".join(f"row {number}: {why}" for number, why in faults[:SHOWN])
             rows = tuple(number for number, _ in faults)
             yield Problem(stage.label, "wrong", shard.name, f"{len(faults)} rows: {shown}", rows)
-        self._names.append(shard.name)
-        self._hashes.append(column_hashes(table.column(stage.key_column)))
+        self.names.append(shard.name)
+        self._hashes.append(hashes)
 
     def doubled(self) -> Iterator[Problem]:
         """Rows whose key an earlier row already has; keys with equal hashes are compared by reading them."""
@@ -179,7 +188,7 @@ class _RowReader:
         unique, counts = np.unique(hashes, return_counts=True)
         suspects = unique[counts > 1]
         seen: set[str] = set()
-        for name, mine in zip(self._names, self._hashes, strict=True):
+        for name, mine in zip(self.names, self._hashes, strict=True):
             at = np.flatnonzero(np.isin(mine, suspects))
             if not len(at):
                 continue

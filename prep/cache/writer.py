@@ -14,11 +14,11 @@ import pyarrow as pa
 from prep.cache.exchange import aside_of
 from prep.cache.files import Files
 from prep.cache.keys import fingerprint
-from prep.cache.keyset import KeySet, column_hashes, failures, hash_keys
+from prep.cache.keyset import KeySet, column_hashes, failures
 from prep.cache.lock import WriterLock
 from prep.cache.manifest import Manifest, fold, load_manifest, package_versions, utc_now, write_ledger
 from prep.cache.reopen import check_sizes, checked_manifest, settle
-from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, read_shard
+from prep.cache.shards import Shard, ShardMeta, describe, encode, is_shard, keys_of_shard
 from prep.cache.state import forget, ledger_name, ledger_sequences, put_shard, state_of
 from prep.errors import PrepError
 from prep.files import TEMPORARY
@@ -273,14 +273,14 @@ class StageWriter:
         if self.files.local is not None:
             shutil.rmtree(aside_of(self.files.local), ignore_errors=True)
         check_sizes(self.files, manifest, names)
+        kept = self.state.sizes()  # of the ledger, what the manifest on disk has: not what is adopted below
+        merged = [ledger_name(number) for number in ledger_sequences(kept) if number <= manifest.folded]
+        for name in [*merged, *(name for name in kept if name.endswith(TEMPORARY))]:
+            self.state.delete(name)
         for name in names:
             unlisted = is_shard(name) and name not in manifest.shards
             if name.endswith(TEMPORARY) or (unlisted and not self._adopt(name)):
                 self.files.delete(name)
-        kept = self.state.sizes()
-        merged = [ledger_name(number) for number in ledger_sequences(kept) if number <= manifest.folded]
-        for name in [*merged, *(name for name in kept if name.endswith(TEMPORARY))]:
-            self.state.delete(name)
 
     def _adopt(self, name: str) -> bool:
         """List a shard that its writer renamed but did not list; False if it belongs to another table."""
@@ -290,8 +290,8 @@ class StageWriter:
         shard, meta = described
         if meta.stage != self.stage.name or meta.generation != self.manifest.generation:
             return False
-        hashes = hash_keys(read_shard(self.files, name, [self.stage.key_column]).column(0).to_pylist())
-        if self.done.contains_hashes(hashes).any():
+        hashes = keys_of_shard(self.files, name, self.stage.schema, self.stage.key_column)
+        if hashes is None or self.done.contains_hashes(hashes).any():
             return False
         self.list_shards([shard])
         self.done.add_hashes(hashes)

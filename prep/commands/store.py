@@ -111,7 +111,7 @@ def verify(
                 f"The damaged rows of {table} cannot be made again: {error.message} Nothing was changed.",
                 error.remedy,
             ) from error
-    for report in maintain.repair(opened, checks):
+    for report in maintain.repair(opened, checks, found):
         say(f"{report.stage}: {report.lost_rows:,} rows to regenerate")
         for arguments in report.commands:
             repeat(context, arguments, opened.files.address)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.demo.scenes import COLOURS, KINDS, RADII, SIDE, TYPES, Thing, say, scene
+from prep.files import replacing, write_whole
 
 # Percentage of images in each split.
 SHARES = {"train": 88, "val": 6, "testA": 3, "testB": 3}
@@ -39,7 +40,7 @@ def write(folder: Path, *, images: int = 3000, seed: int = 0) -> Path:
         _save_jpeg(root / "train2014" / name, pixels)
         image = {"id": at + 1, "file_name": name, "height": SIDE, "width": SIDE}
         collected.add(image, split, things, masks, random)
-    collected.save(root / "refer" / "refcoco")
+    collected.write(root / "refer" / "refcoco")
     return root
 
 
@@ -96,7 +97,7 @@ class _Collected:
                 sentences.append({"tokens": tokens, "raw": raw, "sent_id": number, "sent": said.text})
         return sentences
 
-    def save(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Write ``refs(unc).p``, ``instances.json`` and ``types.json``."""
         categories = [
             {"id": at, "name": name, "supercategory": "shape"} for at, name in enumerate(KINDS, start=1)
@@ -108,9 +109,9 @@ class _Collected:
             "annotations": self.annotations,
             "categories": categories,
         }
-        (folder / "instances.json").write_text(json.dumps(instances))
-        (folder / "types.json").write_text(json.dumps(self.types))
-        (folder / "refs(unc).p").write_bytes(pickle.dumps(self.refs, protocol=2))
+        write_whole(folder / "instances.json", json.dumps(instances).encode())
+        write_whole(folder / "types.json", json.dumps(self.types).encode())
+        write_whole(folder / "refs(unc).p", pickle.dumps(self.refs, protocol=2))
 
 
 def _reference(
@@ -200,4 +201,5 @@ def _stencil(kind: str, radius: float) -> npt.NDArray[np.bool_]:
 def _save_jpeg(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     from PIL import Image
 
-    Image.fromarray(pixels).save(path, format="JPEG", quality=95, subsampling="4:4:4")
+    with replacing(path, durable=False) as file:
+        Image.fromarray(pixels).save(file, format="JPEG", quality=95, subsampling="4:4:4")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prep.errors import PrepError
+from prep.files import write_whole
 
 if TYPE_CHECKING:
     from prep.demo.page import Figure
@@ -67,7 +68,7 @@ def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
         from prep.demo.dataset import write
 
         write(out / "data", images=config.images, seed=config.seed)
-        done.touch()
+        write_whole(done, b"")
     steps.append(("data", f"{config.images:,} scenes, seed {config.seed}", time.monotonic() - started))
     for what, command in commands(config, data):
         if what != "evaluate":
@@ -150,7 +151,7 @@ def _claim(out: Path, config: DemoConfig) -> None:
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        marker.write_text(json.dumps(settings), encoding="utf-8")
+        write_whole(marker, json.dumps(settings).encode())
     except OSError as error:
         raise PrepError(
             f"{out} cannot be written: {error.strerror or error}.", "Choose another --output-dir."

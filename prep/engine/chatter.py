@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prep.display import is_verbose
+from prep.files import appending
 
 
 def log_file(store: str, name: str) -> Path | None:
@@ -27,17 +28,18 @@ def chatter_to(log: Path | None) -> Iterator[Path | None]:
         if log is None or is_verbose():
             raise OSError
         log.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        opened = appending(log)
     except OSError:
         yield None
         return
     before = [os.dup(1), os.dup(2)]
     try:
-        _redirect([opened, opened])
+        _redirect([opened.fileno(), opened.fileno()])
         yield log
     finally:
         _redirect(before)
-        for descriptor in (opened, *before):
+        opened.close()
+        for descriptor in before:
             os.close(descriptor)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prep.errors import PrepError
-from prep.files import replacing, write_whole
+from prep.files import appending, replacing, write_whole
 from prep.inputs import below
 
 MAX_NAME = 100  # bytes of a name made from a dataset's; file systems allow 255
@@ -80,7 +80,7 @@ class Output:
         self._asked: set[str] = set()
         self._make(self.folder)
         with _explained(self._record):
-            self._lines = open(self._record, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
+            self._lines = appending(self._record)  # closed by finish
 
     def current(self, name: str, key: str) -> bool:
         """Whether the file ``name`` exists, made from the same ``key``; it is then kept.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prep.cache.keys import is_row_id
 from prep.errors import PrepError
 from prep.pages.gallery import Gallery
 from prep.pages.store_data import response_levels
@@ -49,7 +50,8 @@ class EvaluatedRows:
         """Row number -> each stage's map as :func:`response_levels` gives it; ``wanted`` are rows by id."""
         if self.folder is None or not (self.folder / "stages").is_dir():
             return {}
-        files = {at: self.folder / "stages" / f"{row_id}.npy" for row_id, at in wanted.items()}
+        stages = self.folder / "stages"
+        files = {at: stages / f"{row_id}.npy" for row_id, at in wanted.items() if is_row_id(row_id)}
         return {str(at): response_levels(path) for at, path in files.items() if path.is_file()}
 
 

@@ -86,17 +86,18 @@ def _from_json(text: str) -> list[str] | None:
         return None
     body = body[start:]
     try:
-        value, _ = json.JSONDecoder().raw_decode(body)
+        value, end = json.JSONDecoder().raw_decode(body)
     except (ValueError, RecursionError):
         strings = [match[1] for match in _JSON_STRING.finditer(body) if not match[2]]
         return [_unescape(s) for s in strings] or None
     strings = list(_strings(value, 0))
-    return strings or None
+    # An answer that is nothing but JSON has no lines to read, even if it has no strings.
+    return strings if strings or (start == 0 and end == len(body)) else None
 
 
 def _json_start(body: str) -> int | None:
     """Where a JSON list or object starts: at the beginning, on a line of its own or after a colon."""
-    match = re.search(r'(?:^|\n|:)\s*(?=\[\s*["{\]]|\{\s*")', body)
+    match = re.search(r'(?:^|\n|:)\s*(?=(?:\[\s*){1,7}["{\]]|\{\s*")', body)
     return match.end() if match else None
 
 

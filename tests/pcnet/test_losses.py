@@ -303,10 +303,41 @@ def test_released_overlap_of_halves() -> None:
         assert [float(value) for value in found] == pytest.approx([left, right], rel=1e-3)
 
 
+def test_the_released_response_is_scaled_by_its_own_maximum_and_resized_between_the_corners() -> None:
+    maps = torch.tensor([[[[4.0, 0.0], [2.0, 0.0]]], [[[0.0, 0.0], [0.0, 1.0]]]])
+    found = losses.released_response(maps, torch.zeros(2, 1, 3, 5))
+    wanted = [
+        [[1, 0.75, 0.5, 0.25, 0], [0.75, 0.5625, 0.375, 0.1875, 0], [0.5, 0.375, 0.25, 0.125, 0]],
+        [[0, 0, 0, 0, 0], [0, 0.125, 0.25, 0.375, 0.5], [0, 0.25, 0.5, 0.75, 1]],
+    ]
+    assert found[:, 0].flatten().tolist() == pytest.approx(torch.tensor(wanted).flatten().tolist(), abs=3e-5)
+    assert float(found.min()) == 0  # what the subtraction of 1e-5 makes negative
+
+
+def test_mask_loss_by_loops() -> None:
+    torch.manual_seed(1)
+    logits, target = torch.randn(2, 3, 2, 4) * 3, torch.rand(2, 3, 2, 4)
+    target[0, 1] = 0
+    weight = torch.tensor([[1.0, 0.5, 0.0], [2.0, 1.0, 0.25]])
+    entropies, dices = [], []
+    for image in range(2):
+        for text in range(3):
+            cells = list(zip(*(t[image, text].flatten().tolist() for t in (logits, target)), strict=True))
+            entropy = -sum(t * math.log(sigmoid(x)) + (1 - t) * math.log(1 - sigmoid(x)) for x, t in cells)
+            both, total = sum(sigmoid(x) * t for x, t in cells), sum(sigmoid(x) + t for x, t in cells)
+            entropies.append(float(weight[image, text]) * entropy / 8)
+            dices.append(float(weight[image, text]) * (1 - 2 * both / total))
+    found = losses.mask_loss(logits, target, weight)
+    assert [float(value) for value in found] == pytest.approx([sum(entropies) / 6, sum(dices) / 6], rel=1e-5)
+    nothing = losses.mask_loss(torch.full((1, 1, 2, 2), -200.0), torch.zeros(1, 1, 2, 2), torch.ones(1, 1))
+    assert [float(value) for value in nothing] == [0, 1]
+
+
 def test_released_ras_and_anchor() -> None:
     right, left = torch.tensor([0.3, 0.1, 0.4]), torch.tensor([0.2, 0.4, 0.5])
     assert losses.released_ras(right.unbind(), 0) == pytest.approx(0.8)
     assert losses.released_ras(right.unbind(), 1) == pytest.approx(1.3)
+    assert losses.released_ras(right[:2].unbind(), 0) == pytest.approx(0.8)
     assert losses.released_ras(right[:1].unbind(), 0) == 0
     assert losses.anchor(left.unbind()) == pytest.approx((0.8 + 0.6 + 0.5) / 3)
 
@@ -328,6 +359,12 @@ def test_calibration_by_hand() -> None:
     cosines = torch.tensor([0.5, -0.2])
     wanted = -(math.log(0.5) + math.log(1e-4)) / 2
     assert losses.calibration_foreground(cosines) == pytest.approx(wanted, rel=1e-6)
+    # A cosine of 1, or above it by a rounding error, has neither a loss below 0 nor a gradient.
+    sure = torch.tensor([1.5, 1.0], requires_grad=True)
+    losses.calibration_foreground(sure).backward()
+    assert losses.calibration_foreground(sure).item() == pytest.approx(-math.log(0.9999), rel=1e-3)
+    assert sure.grad is not None
+    assert not sure.grad.any()
     table = torch.tensor([[0.5, 0.0], [-1.0, 0.2]])
     wanted = -(math.log(0.5) + math.log(2.0) + math.log(0.8)) / 4
     assert losses.calibration_negatives(table) == pytest.approx(wanted, rel=1e-6)

@@ -54,7 +54,15 @@ def brute(response, truth, proposals, threshold):
     if real:
         ys, xs = [y for y, _ in real], [x for _, x in real]
         box = (min(xs), min(ys), max(xs), max(ys))
+    shown = None
+    if predicted:
+        ys, xs = [y for y, _ in predicted], [x for _, x in predicted]
+        shown = (min(xs), min(ys), max(xs), max(ys))
+    inside = [
+        {(y, x) for y in range(b[1], b[3] + 1) for x in range(b[0], b[2] + 1)} for b in (shown, box) if b
+    ]
     return {
+        "box_iou": len(inside[0] & inside[1]) / len(inside[0] | inside[1]) if len(inside) == 2 else 0.0,
         "peak": best_at,
         "intersection": len(predicted & real),
         "union": len(predicted | real),
@@ -81,6 +89,12 @@ def test_every_figure_agrees_with_its_definition(case):
     assert (score.intersection, score.union) == (expected["intersection"], expected["union"])
     assert score.point == expected["point"]
     assert score.hit_box == expected["hit_box"]
+    assert score.box_iou == pytest.approx(expected["box_iou"])
+    assert score.iou == pytest.approx(expected["intersection"] / max(expected["union"], 1))
+    chosen = np.zeros_like(truth) if score.proposal is None else proposals[score.proposal]
+    assert score.proposal_intersection == (chosen & truth).sum()
+    assert score.proposal_union == (chosen | truth).sum()
+    assert score.proposal_iou == pytest.approx((chosen & truth).sum() / max((chosen | truth).sum(), 1))
     assert score.empty == expected["empty"]
     assert score.oracle_iou == pytest.approx(expected["oracle_iou"])
 
@@ -145,6 +159,8 @@ def test_the_summary_is_the_mean_of_ious_and_the_ratio_of_sums():
     assert figures.pointm == 100.0
     assert figures.oracle_miou == 100.0
     assert figures.proposal_miou == pytest.approx(100 * (1.0 + 0.25) / 2)
+    assert figures.proposal_oiou == pytest.approx(100 * (2 + 1) / (2 + 4))
+    assert (figures.hit, figures.box_accuracy, figures.empty) == (100.0, 50.0, 0)
 
 
 def test_an_image_without_proposals_counts_as_a_miss_after_refinement():

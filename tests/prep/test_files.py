@@ -88,6 +88,28 @@ def test_the_file_and_the_folder_are_synced_unless_told_otherwise(
     assert synced == ([False, True] if durable else [])
 
 
+@pytest.mark.parametrize("opened", [files.appending, files.lock_file])
+def test_logs_and_locks_follow_no_link_and_open_nothing_but_files(tmp_path: Path, opened: Any) -> None:
+    """A run, a store or an export from somebody else may have a link where ours has a file."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"old")
+    (tmp_path / "linked").symlink_to(secret)
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("linked", "dangling", "pipe"):
+        with pytest.raises(OSError, match=r"symbolic links|not a plain file|No such device"):
+            opened(tmp_path / name)
+    assert secret.read_bytes() == b"old"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_appended_follows_what_was_there(tmp_path: Path) -> None:
+    for line in ("one\r\n", "zwei ü\n"):
+        with files.appending(tmp_path / "log") as file:
+            file.write(line)
+    assert (tmp_path / "log").read_bytes() == "one\r\nzwei ü\n".encode()
+
+
 def test_the_hash_of_a_file(tmp_path: Path) -> None:
     data = bytes(range(256)) * 9000
     (tmp_path / "a").write_bytes(data)

@@ -75,8 +75,34 @@ def test_the_order_of_rows_in_the_store_does_not_matter(prepared, tmp_path):
 @pytest.mark.parametrize("stage", ["phrases", "proposals"])
 def test_a_missing_stage_names_the_command_that_makes_it(store, stage):
     shutil.rmtree(Path(store.uri.removeprefix("file://")) / stage)
-    with pytest.raises(PrepError, match="pcnet-prep " + {"phrases": "phrases", "proposals": "sam"}[stage]):
+    command = "pcnet-prep " + {"phrases": "phrases", "proposals": "sam"}[stage]
+    with pytest.raises(PrepError, match=f"has no {stage} yet.\\nRun: {command} .*--store"):
         load_samples(store, Selection("refcoco", "train"))
+
+
+def test_rows_without_a_target_have_none_and_images_without_masks_still_a_slot(prepared, tmp_path):
+    source = open_store(prepared.store)
+    rows = [r for r in source.stage("phrases").reader().read().to_pylist() if r["split"] == "train"]
+    rows = [{**row, "ref_id": None if number % 2 else row["ref_id"]} for number, row in enumerate(rows)]
+    masks = [
+        {**row, "status": "empty", "masks": [], "grid32": b""}
+        for row in source.stage("proposals").reader().read().to_pylist()
+    ]
+    other = open_store(tmp_path / "s", create=True)
+    with other.stage("phrases").writer({}) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema=PHRASES))
+    with other.stage("proposals").writer({}) as writer:
+        writer.write(pa.Table.from_pylist(masks, schema=PROPOSALS))
+    table = load_samples(other, Selection("refcoco", "train"))
+    refs = {row["row_id"]: row["ref_id"] for row in rows}
+    known = sorted({ref for ref in refs.values() if ref is not None})
+    assert table.target.tolist() == [
+        -1 if refs[row] is None else known.index(refs[row]) for row in table.row_ids
+    ]
+    assert (table.target.dtype, table.max_masks, len(table.grids)) == (np.int64, 0, 0)
+    unpacked, real = table.masks([0, 1], 1)
+    assert (unpacked.shape, real.tolist(), real.dtype) == ((2, 1, 32, 32), [[False], [False]], bool)
+    assert BatchMaker(table, None, WordTokenizer(["a"]), 2).slots == 1
 
 
 def test_a_split_or_dataset_that_is_not_there_says_what_is(prepared):
@@ -85,6 +111,27 @@ def test_a_split_or_dataset_that_is_not_there_says_what_is(prepared):
         load_samples(store, Selection("refcoco", "trian"))
     with pytest.raises(PrepError, match="refcocog"):
         load_samples(store, Selection("refcocog", "train"))
+
+
+def test_one_split_by_is_chosen_by_name(prepared, tmp_path):
+    source = open_store(prepared.store)
+    rows = source.stage("phrases").reader().read().to_pylist()
+    more = [{**row, "split_by": "google", "row_id": row["row_id"][::-1]} for row in rows]
+    other = open_store(tmp_path / "s", create=True)
+    with other.stage("phrases").writer({}) as writer:
+        with pytest.raises(PrepError, match="has no phrases yet") as error:  # a table without rows
+            load_samples(other, Selection("refcoco", "train"))
+        assert f"--store {other.uri}" in error.value.remedy
+        writer.write(pa.Table.from_pylist(rows + more, schema=PHRASES))
+    with other.stage("proposals").writer({}) as writer:
+        writer.write(source.stage("proposals").reader().read())
+    with pytest.raises(PrepError, match="has refcoco split train by google and by unc"):
+        load_samples(other, Selection("refcoco", "train"))
+    for name, part in (("unc", rows), ("google", more)):
+        table = load_samples(other, Selection("refcoco", "train", split_by=name))
+        assert table.row_ids == sorted(row["row_id"] for row in part if row["split"] == "train")
+    with pytest.raises(PrepError, match="has no phrases of refcoco split train; it has refcoco/google"):
+        load_samples(other, Selection("refcoco", "train", split_by="umd"))
 
 
 def test_an_image_without_proposals_is_an_error_and_an_unreadable_one_is_skipped(prepared, tmp_path):
@@ -150,6 +197,9 @@ def test_scores_are_joined_by_row_and_stale_ones_refused(store):
             ]
             writer.write(pa.Table.from_pylist(table, schema=SCORES))
 
+    with pytest.raises(PrepError, match="has no scores yet") as error:
+        load_samples(store, Selection("refcoco", "train"), with_scores=True)
+    assert error.value.remedy == f"Run: pcnet-prep score --store {store.uri}"
     write(0)
     table = load_samples(store, Selection("refcoco", "train"), with_scores=True)
     for text, own in zip(table.expressions, table.scores, strict=True):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import resource
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ def test_what_is_saved_comes_back(
     assert again.recipe == RECIPES[name]
     assert again.tokenizer is not None
     assert again.tokenizer.as_dict() == WORDS.as_dict()
-    assert read_checkpoint(path)["step"] == 7
+    assert (read_checkpoint(path)["step"], read_checkpoint(path)["format"]) == (7, 1)
     with torch.no_grad():
         got, wanted = (m(batch.images, batch.expression_ids, batch.phrase_ids) for m in (again, model))
     assert torch.equal(got, wanted)
@@ -109,12 +113,75 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             load_model(path)
     other = tmp_path / "other.pt"
     torch.save({"model": nn.Linear(2, 2).state_dict()}, other)
-    with pytest.raises(PrepError, match=r"not a PCNet checkpoint: it lacks 'backbone\.text_projection'"):
+    with pytest.raises(
+        PrepError, match=r"not a PCNet checkpoint: it lacks 'backbone\.text_projection'"
+    ) as no:
         load_model(other)
+    assert "checkpoint" in no.value.remedy
     newer = tmp_path / "newer.pt"
     torch.save({"model": nn.Linear(2, 2).state_dict(), "format": 2}, newer)
     with pytest.raises(PrepError, match="format 2"):
         load_model(newer)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("config", {"hidden": 10**9}),
+        ("config", {"hidden": 10**30}),
+        ("config", {"hidden": -1}),
+        ("config", {"hidden": "x"}),
+        ("config", {"vocabulary": 10**9}),
+        ("config", {"encoder": "clip", "clip": {"vision_layers": [10**9] * 4}}),
+        ("config", {"encoder": "RN50"}),
+        ("config", {"stages": 10**7}),
+        ("config", [1]),
+        ("recipe", [1]),
+        ("recipe", {"weights": 3}),
+        ("tokenizer", 3),
+        ("tokenizer", {"words": 3}),
+        ("tokenizer", {"kind": "x"}),
+    ],
+)
+def test_settings_of_a_file_take_no_memory_and_raise_nothing_but_our_error(
+    small_model: Any, tmp_path: Path, part: str, change: Any
+) -> None:
+    """A checkpoint from somebody else may name any sizes: they are compared with its weights first."""
+    path = save(tmp_path / "a.pt", small_model("plus", 1, "tiny"), "plus")
+    payload = read_checkpoint(path)
+    torch.save({**payload, part: {**payload[part], **change} if isinstance(change, dict) else change}, path)
+    with limited_memory(2 << 30), pytest.raises(PrepError):
+        load_model(path)
+
+
+def test_weights_are_as_large_as_the_file_and_not_compressed(small_model: Any, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.pt", small_model("plus", 1, "tiny"), "plus")
+    payload = read_checkpoint(path)
+    name = "c4_vis_project.weight"
+    wide = payload["model"][name][:1].expand(10**7, -1, -1, -1)
+    model, config = {**payload["model"], name: wide}, {**payload["config"], "hidden": 10**7}
+    torch.save({**payload, "model": model, "config": config}, path)
+    with limited_memory(2 << 30), pytest.raises(PrepError, match="larger than what the file holds"):
+        load_model(path)
+    packed = tmp_path / "b.pt"
+    torch.save({**payload, "more": torch.zeros(1 << 26, dtype=torch.uint8)}, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in whole.infolist():
+            small.writestr(entry.filename, whole.read(entry.filename))
+    with pytest.raises(PrepError, match=r"b\.pt: not a readable checkpoint .*: it is compressed\."):
+        load_model(packed)
+
+
+@contextlib.contextmanager
+def limited_memory(more: int) -> Iterator[None]:
+    """No more than ``more`` bytes of addresses beyond those that the process has now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class _Payload:
@@ -161,6 +228,9 @@ def test_only_a_file_of_the_same_encoder_and_words_can_be_begun_from(
         begin_from(other, path)
     with pytest.raises(PrepError, match="with the shape of encoder clip"):
         begin_from(small_model("plus"), path)
+    payload = read_checkpoint(path)  # a file that names no words says nothing against these
+    torch.save({name: value for name, value in payload.items() if name != "tokenizer"}, path)
+    begin_from(other, path)
 
 
 def released_like(small_model: Any, path: Path) -> PCNet:
@@ -202,8 +272,13 @@ def test_missing_and_misshapen_weights_are_named(small_model: Any, tmp_path: Pat
     ):
         changed = {k: v for k, v in {**state, **change}.items() if v is not None}
         torch.save({"model": changed}, path)
-        with pytest.raises(PrepError, match=message):
+        with pytest.raises(PrepError, match=message) as one:
             load_model(path)
+        assert " more)" not in one.value.message
+    torch.save({"model": {k: v for k, v in state.items() if "t_proj1" not in k}}, path)
+    gone = [name for name in state if "t_proj1" in name and not name.endswith("num_batches_tracked")]
+    with pytest.raises(PrepError, match=rf"\(and {len(gone) - 1} more\)\.\n"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("name", ["RN50", "RN101"])

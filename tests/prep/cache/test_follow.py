@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 import prep.cache.follow as follow_module
 from prep.cache.compact import compact
+from prep.cache.keyset import hash_keys
 from prep.cache.maintain import status
+from prep.cache.sources import Origin, keys_of_input, predecessor, read_keys, record
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from prep.datasets.catalogue import open_jsonl
@@ -242,7 +245,6 @@ def test_a_kill_at_any_step_is_mended_by_the_next_run(tmp_path: Path, name: str,
 def test_keys_of_another_shape_or_type_are_none(tmp_path: Path, damaged: np.ndarray) -> None:
     """They are read from the rows then, so that nothing is lost."""
     from prep.cache.manifest import load_manifest
-    from prep.cache.sources import read_keys
 
     store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
     files = store.stage("phrases").files
@@ -266,3 +268,94 @@ def test_rows_that_were_kept_although_missing_are_still_the_sources_own(tmp_path
     store, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:3])
     assert summary.extra["rows set aside, as the input no longer has them"] == 2
     assert len(held(store, "row_id")) == 3
+
+
+def test_rows_set_aside_with_other_settings_are_replaced(tmp_path: Path) -> None:
+    """They cannot come back: a row of other settings is another row."""
+    run(tmp_path / "mine.jsonl", tmp_path / "st", entries())
+    store, _ = run(tmp_path / "mine.jsonl", tmp_path / "st", entries()[:4])
+    table = store.stage("phrases")
+    other = {**table.reader().settings, "made": "otherwise"}
+    aside = tmp_path / "st/_state/phrases"
+    assert aside.is_dir()
+    file = tmp_path / "mine.jsonl"
+    source = open_jsonl(file)
+    rows = [(e.row_id, {"split": e.split, "image_id": e.image_id}, "") for e in source.expressions()]
+    with table.writer(table.reader().settings) as writer:
+        kept = table.reader().read()
+    assert table.aside.reader().num_rows == 1
+    with table.writer(other, replace=True) as writer:
+        writer.write(kept)
+    with table.writer(other) as writer:
+        follow_source(writer, origin_of(source), lambda: rows[:3], keep_missing=False)
+    assert table.aside.reader().settings == other
+    assert table.aside.reader().num_rows == 1  # the one that left now
+    assert table.reader().num_rows == 3
+
+
+def folder_origin(place: Path) -> Origin:
+    return Origin(str(place), ("photos", ""), str(place), str(place))
+
+
+def test_a_folder_that_was_moved_is_known_by_its_last_name(tmp_path: Path) -> None:
+    """If it is gone from where it was, there is one such, and no other table of the new place."""
+    store = open_store(tmp_path / "st", create=True)
+    place, moved = tmp_path / "a/photos", tmp_path / "b/photos"
+    place.mkdir(parents=True)
+    keys = np.array([3, 5], np.uint64)
+    with store.stage("phrases").writer({"made": 1}) as writer:
+        record(writer, folder_origin(place), keys, False)
+        assert predecessor(writer, folder_origin(moved)) == str(moved)  # the old one is still there
+        place.rmdir()
+        assert predecessor(writer, folder_origin(moved)) == str(place)
+        assert predecessor(writer, folder_origin(tmp_path / "b/pictures")) == str(tmp_path / "b/pictures")
+        file = Origin("photos", ("photos", ""), str(moved), "", {"photos": "ab"})
+        assert predecessor(writer, file) == "photos"  # a file, known by its content
+        record(writer, replace(folder_origin(tmp_path / "c/photos"), inputs={"x": "y"}), keys, False)
+        assert predecessor(writer, folder_origin(moved)) == str(place)
+        twin = folder_origin(tmp_path / "d/photos")
+        writer.manifest.sources[twin.name] = twin.entry(False)
+        assert predecessor(writer, folder_origin(moved)) == str(moved)  # which of the two?
+        del writer.manifest.sources[twin.name]
+        record(writer, folder_origin(moved), np.array([7], np.uint64), True)
+        assert str(place) not in writer.manifest.sources
+        assert predecessor(writer, folder_origin(moved)) == str(moved)
+        found = read_keys(writer.files, writer.manifest, str(moved))
+        assert found is not None
+        assert found.tolist() == [3, 5, 7]  # what it had under its old name, too
+
+
+def test_the_rows_of_a_file_are_found_by_what_was_read_from_it(tmp_path: Path) -> None:
+    file, other = tmp_path / "mine.jsonl", tmp_path / "else" / "mine.jsonl"
+    other.parent.mkdir()
+    store, _ = run(file, tmp_path / "st", entries())
+    reader = store.stage("phrases").reader()
+    keys = keys_of_input(reader, file)
+    assert keys is not None
+    assert keys.tolist() == np.unique(hash_keys(reader.read(["row_id"])["row_id"].to_pylist())).tolist()
+    assert keys_of_input(reader, tmp_path / "never.jsonl") is None
+    assert keys_of_input(store.stage("scores").reader(), file) is None  # a table without rows
+    other.write_bytes(file.read_bytes())
+    assert keys_of_input(reader, other) is not None  # a copy
+    other.write_text(lines(*entries()[:2]))
+    with pytest.raises(PrepError) as error:
+        keys_of_input(reader, other)
+    assert error.value.message == f"{reader.stage.files.uri} has the rows of {file}, not of {other}."
+    assert error.value.remedy == f"Run: pcnet-prep phrases --input {other} --store OTHER"
+    file.write_text(lines(*entries()[:2]))
+    with pytest.raises(PrepError) as error:
+        keys_of_input(reader, file)
+    assert error.value.message == f"{file} has changed since {reader.stage.files.uri} was made of it."
+    assert error.value.remedy == f"Run: pcnet-prep phrases --input {file} --store {tmp_path / 'st'}"
+
+
+def test_rows_that_failed_before_are_counted_among_those_that_are_kept(tmp_path: Path) -> None:
+    broken = entries()
+    broken[2]["ref_id"] = broken[4]["ref_id"] = "x7"
+    _, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", broken)
+    assert (summary.done, summary.failed, summary.failed_before) == (5, 2, 0)
+    more = [*broken, {"sent": "the spoon", "image": "9.png"}]
+    for _ in range(2):  # found in the rows, and known of the finished selection
+        _, summary = run(tmp_path / "mine.jsonl", tmp_path / "st", more)
+        assert (summary.total, summary.reused + summary.done) == (6, 6)
+        assert (summary.failed, summary.failed_before) == (0, 2)

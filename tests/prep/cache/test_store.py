@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prep.cache.files import Files, open_files
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES, STAGES
 from prep.cache.state import HOLDER_FILE, MANIFEST
 from prep.cache.store import Store, open_store, read_manifest_file
@@ -353,3 +357,40 @@ def test_masks_are_compressed_without_a_dictionary(store: Store) -> None:
         assert columns[name].compression == "ZSTD"
         assert not columns[name].has_dictionary_page
     assert columns["status"].has_dictionary_page
+
+
+def test_a_file_is_copied_where_it_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = open_files(tmp_path / "a"), open_files(tmp_path / "b")
+    source.make()
+    target.make()
+    source.write("part-1.parquet", b"rows")
+    source.link("part-1.parquet", target)
+    assert source.is_shared("part-1.parquet")
+    source.link("part-1.parquet", target)  # it is there already
+    target.delete("part-1.parquet")
+    assert not source.is_shared("part-1.parquet")
+
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    source.link("part-1.parquet", target)
+    assert target.read("part-1.parquet") == b"rows"
+    assert not source.is_shared("part-1.parquet")
+
+
+def test_an_object_store_lists_files_and_folders_by_name(tmp_path: Path) -> None:
+    """A file system that is handled like one."""
+    (tmp_path / "bucket/table/deep/er").mkdir(parents=True)
+    files = Files(
+        pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "bucket/table", "s3://bucket/table"
+    )
+    files.write("one", b"1")
+    files.folder("deep").write("two", b"22")
+    files.folder("deep/er").write("three", b"333")
+    assert files.tree() == {"one": 1, "deep/two": 2, "deep/er/three": 3}
+    assert files.sizes() == {"one": 1}
+    assert files.folders() == ["deep"]
+    assert files.folder("nothing").tree() == files.folder("nothing").sizes() == {}
+    assert files.where("one") == "s3://bucket/table/one"
+    assert files.beside("other").where() == "s3://bucket/other/table"

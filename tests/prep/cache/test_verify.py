@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ import pytest
 from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
 from prep.cache.keys import fingerprint
-from prep.cache.maintain import repair, status
+from prep.cache.maintain import lost_with, repair, status
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES
-from prep.cache.shards import ShardMeta, encode
+from prep.cache.shards import ShardMeta, encode, read_shard
 from prep.cache.state import MANIFEST
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
@@ -117,7 +118,9 @@ def test_rows_that_are_gone_without_a_trace_are_missed(store: Store) -> None:
     manifest["shards"] = [shard for shard in manifest["shards"] if shard["name"] != path.name]
     listed.write_text(json.dumps(manifest))
     path.unlink()
-    assert kinds(store) == ["lost"]
+    (problem,) = verify(store, CHECKS).problems
+    shown = f"lost: scores/{MANIFEST}: 110 rows are listed, a finished selection had 120"
+    assert str(problem) == shown
     (report,) = repair(store, CHECKS)
     assert report.lost_rows == 10
     assert fill(store) == 10
@@ -163,6 +166,57 @@ def test_wrong_rows_are_cut_out_and_lost(store: Store) -> None:
     assert rows(store).num_rows == COUNT + 1
 
 
+@pytest.mark.parametrize("harm", ["flipped", "doubled", "wrong", "extra"])
+def test_a_repair_reads_rows_again_only_if_a_shard_is_adopted(store: Store, harm: str) -> None:
+    """On a large store a verification takes long: one before the repair and one after it are enough."""
+    if harm == "flipped":
+        shards(store)[0].write_bytes(b"PAR1")
+    elif harm == "wrong":
+        planted = {**row(item(301)), "scores": [float("nan")]}
+        plant(store, pa.Table.from_pylist([row(item(300)), planted], schema=SCORES), listed=True)
+    else:
+        plant(store, made(7, 8, 200) if harm == "doubled" else made(200), listed=harm == "doubled")
+    checked = 0
+
+    def counted(table: pa.Table) -> Iterable[tuple[int, str]]:
+        nonlocal checked
+        checked += 1
+        return CHECKS["scores"](table)
+
+    found = verify(store, {"scores": counted})
+    listed, checked = checked, 0
+    (report,) = repair(store, {"scores": counted}, found)
+    assert checked == (listed + 1 if harm == "extra" else 0)
+    assert report.lost_rows == {"flipped": 10, "wrong": 1}.get(harm, 0)
+    assert verify(store, CHECKS).problems == []
+
+
+def test_an_adopted_shard_is_listed_at_once(store: Store) -> None:
+    """Readers see it while the writer is at work, and after a kill."""
+    plant(store, made(200), listed=False)
+    with store.stage("scores").writer({"toy": 1}):
+        assert store.stage("scores").reader().num_rows == COUNT + 1
+        assert verify(store, CHECKS).problems == []
+
+
+def test_what_is_wrong_in_an_adopted_shard_is_cut_out_by_the_same_repair(store: Store) -> None:
+    bad = pa.Table.from_pylist([row(item(300)), {**row(item(301)), "scores": [float("nan")]}], schema=SCORES)
+    plant(store, bad, listed=False)
+    (report,) = repair(store, CHECKS)
+    assert report.lost_rows == 1
+    assert verify(store, CHECKS).problems == []
+    assert rows(store).num_rows == COUNT + 1
+
+
+def test_a_repair_counts_on_no_row_numbers_of_a_store_that_changed_since(store: Store) -> None:
+    plant(store, made(7, 8, 200), listed=True)
+    found = verify(store, CHECKS)
+    plant(store, made(9, 201), listed=True)  # by another process, in between
+    repair(store, CHECKS, found)
+    assert verify(store, CHECKS).problems == []
+    assert rows(store).num_rows == COUNT + 2
+
+
 def test_extra_files_are_adopted_or_removed(store: Store) -> None:
     good = plant(store, made(500), listed=False)
     double = plant(store, made(7), listed=False)
@@ -170,7 +224,13 @@ def test_extra_files_are_adopted_or_removed(store: Store) -> None:
     alien.write_bytes(good.read_bytes())
     stray = good.with_name(".x.9.tmp")
     stray.write_bytes(b"PAR1")
-    assert sorted(kinds(store)) == ["extra", "extra", "extra", "stray"]
+    unlisted = "no manifest lists it, but readers of *.parquet see it"
+    assert sorted(map(str, verify(store, CHECKS).problems)) == sorted(
+        [
+            *(f"extra: scores/{path.name}: {unlisted}" for path in (good, double, alien)),
+            "stray: scores/.x.9.tmp: was left by a killed run",
+        ]
+    )
     repair(store, CHECKS)
     assert kinds(store) == ["extra"]  # the file of another name is not ours: it stays, and is still reported
     assert [path.exists() for path in (good, double, alien, stray)] == [True, False, True, False]
@@ -187,9 +247,14 @@ def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> 
         path.write_text("{")
     else:
         path.with_name("ledger-0000000099.json").write_text("{")
+    known = json.loads(path.read_text())["runs"] if harm == "ledger" else []
     assert kinds(store) == ["manifest"]
     (report,) = repair(store, CHECKS)
     assert report.rebuilt_manifest
+    manifest = store.stage("scores").reader().manifest
+    assert manifest is not None
+    assert manifest.runs == known  # what the manifest knows is kept where only the ledger is damaged
+    assert bool(known) == (harm == "ledger")
     assert verify(store, CHECKS).problems == []
     assert rows(store).equals(before)
     assert store.stage("scores").reader().settings == {"toy": 1}
@@ -202,10 +267,115 @@ def test_damaged_answers_are_found_and_removed(store: Store) -> None:
     (path,) = Path(store.cache_uri).rglob("*.parquet")
     assert verify(store, CHECKS).ok
     path.write_bytes(path.read_bytes()[:-1] + b"X")
-    assert kinds(store) == ["altered"]
-    repair(store, CHECKS)
+    stray = path.with_name(".part-1.tmp")
+    stray.write_bytes(b"PAR1")
+    name = path.parent.relative_to(store.uri).as_posix()
+    found = verify(store, CHECKS)
+    assert not found.ok
+    left, altered = map(str, found.problems)
+    assert left == f"stray: {name}/.part-1.tmp: was left by a killed run"
+    assert altered.startswith(f"altered: {name}/{path.name}: SHA-256 is ")
+    assert altered.endswith(", not the one in its name")
+    (report,) = repair(store, CHECKS)
+    assert (report.stage, report.lost_rows) == (name, 0)
+    assert report.actions == [f"removed {stray.name}", f"removed {path.name}"]
     assert verify(store, CHECKS).problems == []
     assert not path.exists()
+
+
+def test_a_missing_and_an_unreadable_shard_are_told_with_their_rows(store: Store) -> None:
+    gone, odd = shards(store)[:2]
+    gone.unlink()
+    odd.unlink()
+    odd.mkdir()
+    first, second = verify(store, CHECKS).problems
+    assert (first.kind, first.stage, first.file) == ("missing", "scores", gone.name)
+    assert first.detail.startswith(f"Cannot read {gone}: ")
+    assert first.detail.endswith("; 10 rows")
+    assert ".;" not in first.detail
+    assert (second.kind, second.file) == ("unreadable", odd.name)
+    with pytest.raises(PrepError, match=f"scores/{odd.name} is there, but cannot be read"):
+        repair(store, CHECKS)
+    assert store.stage("scores").reader().num_rows == COUNT  # nothing was changed
+
+
+def test_text_that_is_no_utf8_does_not_decode(store: Store) -> None:
+    """Parquet readers return it as it is, and fail much later."""
+    offsets = pa.py_buffer(b"\0\0\0\0\2\0\0\0")
+    bad = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
+    table = made(300)
+    at = table.column_names.index("row_id")
+    path = plant(store, table.set_column(at, table.schema.field("row_id"), bad), listed=True)
+    (problem,) = verify(store, CHECKS).problems
+    assert (problem.kind, problem.stage, problem.file) == ("altered", "scores", path.name)
+    assert problem.detail.startswith("does not decode: ")
+    for read in (
+        lambda: store.stage("scores").reader().keys(),
+        lambda: list(store.stage("scores").reader().batches()),
+        lambda: read_shard(store.stage("scores").files, path.name),
+    ):
+        with pytest.raises(PrepError, match=r"(?i)cannot read .*utf-?8"):
+            read()
+    repair(store, CHECKS)
+    assert rows(store).equals(expected(COUNT))
+    plant(store, table.set_column(at, table.schema.field("row_id"), bad), listed=False)
+    assert fill(store) == 0  # it is removed
+    assert verify(store, CHECKS).problems == []
+
+
+FOREIGN = {
+    "another type": pa.table({"row_id": ["a"], "scores": ["high"]}),
+    "only some columns": pa.table({"row_id": ["a"], "scores": [[0.5]]}),
+    "no key": pa.table({"scores": [[0.5]]}),
+    "an empty key": pa.table({"row_id": pa.array([None, "a"], pa.string())}),
+    "numbers as keys": pa.table({"row_id": [[1]]}),
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
+def test_a_shard_with_our_metadata_and_other_columns_is_no_shard(
+    store: Store, foreign: pa.Table, listed: bool
+) -> None:
+    """Its hash is right: somebody made it, so every reader has to look at what it holds."""
+    path = plant(store, foreign, listed=listed)
+    (problem,) = verify(store, CHECKS).problems
+    assert (problem.kind, problem.file) == ("altered" if listed else "extra", path.name)
+    assert problem.detail.startswith("does not decode: " if listed else "no manifest lists it")
+    if listed and "row_id" not in foreign.column_names:
+        with pytest.raises(PrepError, match="--repair"):
+            store.stage("scores").reader().keys()
+    repair(store, CHECKS)
+    assert not path.exists()
+    assert rows(store).equals(expected(COUNT))
+
+
+@pytest.mark.parametrize("harm", ["missing", "altered", "wrong", "lost", "doubled", "extra", "manifest"])
+def test_a_repair_that_has_to_drop_rows_is_told_with_the_command_that_makes_them(
+    store: Store, harm: str
+) -> None:
+    path = shards(store)[0]
+    if harm == "missing":
+        path.unlink()
+    elif harm == "altered":
+        path.write_bytes(b"PAR1")
+    elif harm == "wrong":
+        planted = [{**row(item(301)), "scores": [float("nan")]}]
+        plant(store, pa.Table.from_pylist(planted, schema=SCORES), listed=True)
+    elif harm == "lost":
+        listed = Path(store.uri) / "_state" / "scores" / MANIFEST
+        manifest = json.loads(listed.read_text())
+        manifest["shards"] = manifest["shards"][1:]
+        listed.write_text(json.dumps(manifest))
+        path.unlink()
+    elif harm == "manifest":
+        (Path(store.uri) / "_state" / "scores" / MANIFEST).write_text("{")
+    else:
+        plant(store, made(7) if harm == "doubled" else made(200), listed=harm == "doubled")
+    found = verify(store, CHECKS)
+    assert [problem.kind for problem in found.problems] == [harm]
+    needed = harm in ("missing", "altered", "wrong", "lost")
+    assert lost_with(store, found) == ([("scores", {"n": COUNT})] if needed else [])
 
 
 def test_compact_changes_no_row(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -231,7 +232,6 @@ def test_settings_that_only_one_side_has_are_shown_as_unset() -> None:
 
 
 def test_the_refusal_of_a_second_writer_names_the_first_and_what_to_do(store: Store) -> None:
-    import os
     import socket
 
     from prep.errors import PrepError
@@ -246,10 +246,32 @@ def test_the_refusal_of_a_second_writer_names_the_first_and_what_to_do(store: St
     assert "--store" in error.value.remedy
 
 
-def test_the_status_has_the_inputs_of_a_table(store: Store) -> None:
+def test_the_status_has_what_the_manifest_has(store: Store) -> None:
+    from prep.cache.keys import fingerprint
     from prep.cache.maintain import status
+    from prep.cache.manifest import package_versions
 
-    with store.stage("scores").writer(SETTINGS, inputs={"refs.p": "ab" * 32}):
-        pass
+    with store.stage("scores").writer(SETTINGS, inputs={"refs.p": "ab" * 32}) as writer:
+        writer.finish({"split": "val"}, 2, 1)
+        writer.record_run({"rows": 2})
+        (now,) = status(store).stages
+        assert now.holder is not None
+        assert now.holder["pid"] == os.getpid()
     (table,) = status(store).stages
+    manifest = load_manifest(store.stage("scores").files)
+    assert manifest is not None
     assert (table.stage, table.inputs) == ("scores", {"refs.p": "ab" * 32})
+    assert (table.rows, table.shards, table.statuses) == (2, 2, {"ok": 2} if table.statuses else {})
+    assert table.bytes == sum(store.stage("scores").files.sizes().values())
+    assert (table.settings, table.holder, table.set_aside) == (SETTINGS, None, 0)
+    assert table.fingerprint == fingerprint(SETTINGS)
+    assert (table.created, table.versions) == (manifest.created, package_versions())
+    (finished,) = table.finished
+    assert {name: finished[name] for name in ("selection", "rows", "failed")} == {
+        "selection": {"split": "val"},
+        "rows": 2,
+        "failed": 1,
+    }
+    (ran,) = table.runs
+    assert ran["rows"] == 2
+    assert finished["at"][:4] == ran["at"][:4] == table.created[:4]

@@ -76,6 +76,24 @@ def test_each_fault_has_its_name(name: str, text: str, phrases: tuple[str, ...])
     assert name in violations(text, phrases)
 
 
+@pytest.mark.parametrize(
+    ("text", "phrases", "names"),
+    [
+        (TEXT, (*GOOD[:4], "The  Men"), ("repeated", "repeated_cue", "place_lost")),
+        # Words of place are missing, and nothing else of the expression.
+        ("top most crate left side", ("the crate", "the object"), ("off_target", "place_lost")),
+        ("in red on the left", ("the object in red", "the object on the left"), ("target_not_first",)),
+        # Without an "of" in the expression, this would be about another thing.
+        ("front of the red bus", ("the bus", "the red bus", "the front of the bus"), ()),
+        ("red bus front", ("the bus", "the red bus", "the front of the bus"), ("off_target",)),
+        # All that the target has, and no more, although a word of the cue is there too.
+        ("the light on", ("the light on",), ()),
+    ],
+)
+def test_a_fault_has_no_other_name(text: str, phrases: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert violations(text, phrases) == names
+
+
 def test_every_check_is_tried_above() -> None:
     tried = {name for name, *_ in test_each_fault_has_its_name.pytestmark[0].args[1]}
     assert tried == set(CHECKS)

@@ -47,6 +47,7 @@ ANSWERS = {
     "JSON list on lines": '[\n  "the dog",\n  "the brown dog",\n  "the dog under the bench"\n]',
     "JSON object": '{"phrases": ["the dog", "the brown dog", "the dog under the bench"]}',
     "JSON of objects": '[{"p": "the dog"}, {"p": "the brown dog"}, {"p": "the dog under the bench"}]',
+    "JSON list of lists": '[["the dog", "the brown dog"], ["the dog under the bench"]]',
     "JSON in a fence": '```json\n["the dog", "the brown dog", "the dog under the bench"]\n```',
     "JSON behind a preamble": 'Here you go: ["the dog", "the brown dog", "the dog under the bench"]',
     "JSON cut off": '["the dog", "the brown dog", "the dog under the bench", "the dog wi',
@@ -76,6 +77,10 @@ def test_every_form_of_answer_is_read(answer: str) -> None:
         "Sure!",
         "[]",
         "{}",
+        '{"phrases": []}',
+        '{"phrases": [1, 2]}',
+        '{"a": 1}',
+        'Answer: {"phrases": null}',
         "null:",
         "***",
         "I'm sorry, I cannot do that.",
@@ -83,6 +88,15 @@ def test_every_form_of_answer_is_read(answer: str) -> None:
 )
 def test_an_answer_without_phrases_gives_none(answer: str) -> None:
     assert parse(answer) == []
+
+
+def test_strings_are_taken_from_json_down_to_a_depth() -> None:
+    """A list of lists of an answer is read; one that is nested without end is not followed."""
+    for depth, taken in [(1, True), (5, True), (6, True), (7, False)]:
+        assert parse("[" * depth + '"the dog"' + "]" * depth) == (["the dog"] if taken else []), depth
+    for depth, taken in [(1, True), (6, True), (7, False), (30, False)]:
+        text = '{"a": ' * depth + '"the dog"' + "}" * depth
+        assert parse(text) == (["the dog"] if taken else []), depth
 
 
 def test_numbers_that_begin_a_phrase_stay() -> None:
