@@ -47,6 +47,12 @@ MaxNumSeqs = Annotated[
 MaxNumBatchedTokens = Annotated[
     int | None, typer.Option(min=1, help="Maximum tokens per engine step. Default: depends on the device.")
 ]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        min=0, max=2, help="0: the most likely answer; above, answers are drawn (part of the cache key)."
+    ),
+]
 Concurrency = Annotated[int, typer.Option(min=1, help="Concurrent requests to an openai: endpoint.")]
 GpuMemory = Annotated[
     float,
@@ -88,6 +94,7 @@ def phrases(
     max_model_len: MaxModelLen = 0,
     max_num_seqs: MaxNumSeqs = None,
     max_num_batched_tokens: MaxNumBatchedTokens = None,
+    temperature: Temperature = 0.0,
     concurrency: Concurrency = 32,
     gpu_memory: GpuMemory = 0.9,
     batch_invariant: BatchInvariant = False,
@@ -121,13 +128,16 @@ def _stage(
 
     ``named``: the user named the model, and not only a file.
     """
+    from prep.phrases.engines.base import Sampling
+
+    sampling = Sampling(temperature=params["temperature"])
     if model.kind == "openai":
         from prep.phrases.engines.endpoint import key_notice
         from prep.phrases.engines.openai import OpenAIStage
 
         if not params["plan"] and (notice := key_notice(model.url, named)):
             say(notice, to_stderr=True)
-        return OpenAIStage(model, prompt, concurrency=params["concurrency"], named=named)
+        return OpenAIStage(model, prompt, sampling, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None
     from prep.engine.chatter import log_file
@@ -144,7 +154,7 @@ def _stage(
     )
     resources = Resources(cpus=1, gpus=options.tensor_parallel if on_gpus else 0)
     log = log_file(params["out"], "vllm")
-    return VllmStage(model, prompt, options=options, resources=resources, log=log)
+    return VllmStage(model, prompt, sampling, options, resources=resources, log=log)
 
 
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -91,6 +92,30 @@ class Refusing(Endpoint):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(400, b'{"error": {"message": "this model takes no temperature"}}')
+
+
+class Warm(Endpoint):
+    """Answers "cup", and notes the temperatures that it was asked for."""
+
+    temperatures: ClassVar[list[float]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.temperatures.append(asked["temperature"])
+        content = {"message": {"content": "the cup\nthe red cup"}, "finish_reason": "stop"}
+        self.answer(200, json.dumps({"choices": [content]}).encode())
+
+
+def test_the_temperature_reaches_the_model_and_is_part_of_the_key(tmp_path: Path) -> None:
+    Warm.temperatures.clear()
+    with serving(Warm) as address:
+        model = ("--llm", f"openai:{address}/v1#m", "--cache", str(tmp_path / "cache"))
+        assert phrases(tmp_path, 1, 0, *model, "--temperature", "0.7") == 0
+        assert set(Warm.temperatures) == {0.7}
+        with pytest.raises(PrepError, match=r"temperature.*0\.7"):
+            phrases(tmp_path, 1, 0, *model)
+        assert phrases(tmp_path, 1, 0, *model, "--replace") == 0
+    assert set(Warm.temperatures) == {0.7, 0.0}
 
 
 def test_a_model_that_refuses_every_request_is_no_success_however_few_they_were(
