@@ -3,8 +3,8 @@
 Every contender runs in processes of its own and writes Parquet files. The tables give, as minimum, median and
 maximum: rows per CPU second of all its processes, wall seconds, peak memory (PSS of all processes), and the
 CPU seconds of one row (the start) and of the same command again. Then each is killed (SIGKILL to every
-process) when a quarter, half and three quarters of its time are over, and run again: how much work was kept
-(the CPU seconds that the second run saved), and how many rows are lost or doubled.
+process) when a quarter, half and three quarters of its time are over, and run again: the share of the rows
+that could be read after the kill, and how many are lost or doubled after the second run.
 
 make peers
 .venv-peers/bin/python benchmarks/peers.py --rows 2000 --repeats 1 --kills 1      # a short run
@@ -254,8 +254,6 @@ def measure(name: str, workers: int, folder: Path, given: argparse.Namespace) ->
         f"again, CPU s {spread([one.seconds for one in again])}{wrong}",
         flush=True,
     )
-    start = statistics.median(one.seconds for one in started)
-    cost = statistics.median(run.seconds for run in runs)
     wall, head = statistics.median(r.wall for r in runs), statistics.median(s.wall for s in started)
     for share in (0.25, 0.5, 0.75) if given.kills else ():
         kept, lost, doubled = [], 0, 0
@@ -263,9 +261,9 @@ def measure(name: str, workers: int, folder: Path, given: argparse.Namespace) ->
             first = Watched(command_of(name, source, fresh(out), workers))
             ended = first.wait(head + share * (wall - head))
             first.kill()
-            second = Watched(command_of(name, source, out, workers)).finish()
             if not ended:
-                kept.append(100 * (1 - (second.seconds - start) / max(cost - start, 1e-9)))
+                kept.append(100 * len(set(expressions_in(out))) / given.rows)
+            Watched(command_of(name, source, out, workers)).finish()
             rows = expressions_in(out)
             lost += given.rows - len(set(rows))
             doubled += len(rows) - len(set(rows))
