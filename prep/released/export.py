@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.datasets.pickles import load_pickle
 from prep.engine.progress import progress
 from prep.errors import PrepError
 from prep.records import Expression
+from prep.released.google import google_ids
 from prep.released.tree import (
     CANDIDATES,
     MASKS,
@@ -147,7 +147,7 @@ def _json_names(
     """
     if (dataset.name, dataset.split_by) != ("refcocog", "umd"):
         return {ref_id: (ref_id,) for ref_id in references}
-    google = _google_ids(dataset, references)
+    google = google_ids(dataset, references)
     if not google:
         google = {ref_id: ref_id for ref_id in references}
         done.note("refs(google).p is not in the tree: phrase files have umd ids, and the map is the identity")
@@ -161,27 +161,6 @@ def _json_names(
     done.note("umd references without a match in refs(google).p: they have new ids above all others", alone)
     save_object(done.folder / UMD_TO_GOOGLE, mapped)
     return {ref_id: (name, *(() if ref_id in used else (ref_id,))) for ref_id, name in mapped.items()}
-
-
-def _google_ids(dataset: Dataset, references: dict[int, list[Expression]]) -> dict[int, int]:
-    """umd ref_id -> google ref_id with the same sent_ids, as the released map was made."""
-    path = dataset.root / "refer" / "refcocog" / "refs(google).p"
-    if not path.is_file():
-        return {}
-    entries = load_pickle(path)
-    google = {
-        tuple(ids): ref.get("ref_id")
-        for ref in (entries if isinstance(entries, list) else ())
-        if isinstance(ref, dict)
-        and isinstance(ids := ref.get("sent_ids", ()), (list, tuple))
-        and all(type(sent_id) is int for sent_id in ids)
-    }
-    found: dict[int, int] = {}
-    for ref_id, sentences in references.items():
-        twin = google.get(tuple(one.sent_id for one in sentences))
-        if isinstance(twin, int):
-            found[ref_id] = twin
-    return found
 
 
 def _masks_and_candidates(

@@ -21,7 +21,8 @@ def options(params: Mapping[str, Any], official: Mapping[str, Any], device: str)
     given = [*official, *(name for name, usual in OTHERS.items() if params[name] != usual)]
     if given:
         raise PrepError(
-            f"--generator freesolo has no option --{given[0].replace('_', '-')} of that value.", "Remove it."
+            f"--{given[0].replace('_', '-')} of that value is not for --generator freesolo.",
+            "Remove it.",
         )
     defaults = FreeSoloSettings()
     types = {field.name: type(getattr(defaults, field.name)) for field in fields(defaults)}

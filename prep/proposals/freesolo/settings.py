@@ -41,14 +41,18 @@ class FreeSoloSettings:
 
     def __post_init__(self) -> None:
         if self.nms_kernel not in KERNELS:
-            raise PrepError(f"nms_kernel is {self.nms_kernel!r}.", f"Choose one of: {', '.join(KERNELS)}.")
+            raise PrepError(
+                f"The setting nms_kernel is {self.nms_kernel!r}.", f"Choose one of: {', '.join(KERNELS)}."
+            )
         for name in ("min_size_test", "max_size_test", "nms_pre", "max_per_img"):
             if getattr(self, name) < 1:
-                raise PrepError(f"{name} is {getattr(self, name)}.", "Give a number of at least 1.")
+                raise PrepError(
+                    f"The setting {name} is {getattr(self, name)}.", "Give a number of at least 1."
+                )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise PrepError(f"{field.name} is {value}.", "Give a finite number.")
+                raise PrepError(f"The setting {field.name} is {value}.", "Give a finite number.")
 
     def key(self) -> dict[str, Any]:
         """Every setting that can change a mask, as JSON values."""

@@ -126,7 +126,7 @@ class LoadBreaks(ToyStage):
 
 class SaysWhy(ToyStage):
     def process(self, unit: list[str]) -> pa.Table:
-        raise PrepError("the model is gone", "fetch it again")
+        raise PrepError("The model is gone.", "Fetch it again.")
 
 
 @pytest.mark.parametrize("ray_address", [None, "joined"])
@@ -134,9 +134,9 @@ def test_errors_reach_the_caller(ray_address: str | None, ray_here: None) -> Non
     with pytest.raises(PrepError, match="OSError: no such thing") as error:
         collected(LoadBreaks(), 100, workers=1, ray_address=ray_address)
     assert item(20) in error.value.message
-    with pytest.raises(PrepError, match="the model is gone") as error:
+    with pytest.raises(PrepError, match="The model is gone") as error:
         collected(SaysWhy(), 100, workers=1, ray_address=ray_address)
-    assert error.value.remedy == "fetch it again"
+    assert error.value.remedy == "Fetch it again."
 
 
 def test_two_ray_workers_give_the_rows_of_one_process(ray_here: None) -> None:
@@ -193,7 +193,7 @@ class NeverOpens(ToyStage):
     ("error", "message"),
     [
         (RuntimeError("CUDA has left"), "failed to start 3 times.*CUDA has left"),
-        (PrepError("no such checkpoint", "download it"), "no such checkpoint"),
+        (PrepError("There is no such checkpoint.", "Download it."), "no such checkpoint"),
     ],
 )
 def test_workers_that_never_start_end_the_run(error: Exception, message: str, ray_here: None) -> None:
