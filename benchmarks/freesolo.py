@@ -146,6 +146,8 @@ def told(what: str, ours: list[Any], others: list[Any]) -> None:
         label = what if len(ours) == 1 else f"{what} {at}"
         apart = float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))
         print(f"{label:28s} {tuple(one.shape)!s:24s} {apart:.1e}")
+        if not apart < 1e-5:
+            raise SystemExit(f"FAILED: {label} differs.")
 
 
 @torch.inference_mode()
@@ -190,16 +192,20 @@ def main() -> None:
         told(f"matrix NMS, {kernel}", [found], [expected])
     # Both selections get the same inputs, so that one rounding cannot decide whether a mask is there.
     meta = {"img_shape": (height, width), "ori_shape": (height - 37, width - 41)}
-    their_nms = [points_nms(one.sigmoid()) for one in logits]
+    nms = [points_nms(one.sigmoid()) for one in logits]
+    their_nms = [one.clone() for one in logits]  # mmdet replaces them by its scores
     result = other.head.predict_by_feat(
-        [one.clone() for one in kernels], [one.clone() for one in logits], features, batch_img_metas=[meta]
+        [one.clone() for one in kernels], their_nms, features, batch_img_metas=[meta]
     )[0]
+    told("points NMS, level", nms, [one.permute(0, 3, 1, 2) for one in their_nms])
     soft, found = select(logits, kernels, features, settings)
     ours = enlarge(soft, (height, width), meta["ori_shape"], settings.mask_thr)
     equal = sum(bool((one == mask).all()) for one, mask in zip(ours, result.masks, strict=False))
-    points = sum(int((one > settings.score_thr).sum()) for one in their_nms)
+    points = sum(int((one > settings.score_thr).sum()) for one in nms)
     print(f"masks: {equal} of {len(result.masks)} equal in order, of {points} points; ours {len(ours)}")
     told("scores", [found], [result.scores])
+    if not equal == len(ours) == len(result.masks):
+        raise SystemExit("FAILED: masks differ.")
 
 
 if __name__ == "__main__":
