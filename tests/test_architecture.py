@@ -79,6 +79,7 @@ LAYERS = {
         ("errors", "records", "devices", "moved", "display"),
         ("inputs",),
         ("files", "hints", "images", "torchscript"),
+        ("hub",),
         ("stage",),
         ("masks",),
         ("cache",),

@@ -49,12 +49,8 @@ def proposal_faults(table: pa.Table) -> Iterator[Fault]:
 
 def _proposal_fault(row: dict[str, Any]) -> str:
     masks, grid = row["masks"], row["grid32"]
-    if row["status"] not in ("ok", "empty", "error"):
-        return f"unknown status {row['status']!r}"
-    if (row["status"] == "ok") != bool(masks):
-        return f"status {row['status']} with {len(masks)} masks"
-    if row["status"] == "error" and not row["error"]:
-        return "an error row has no reason"
+    if reason := _status_fault(row):
+        return reason
     if len(grid) != GRID_BYTES * len(masks):
         return f"grid32 has {len(grid)} bytes for {len(masks)} masks"
     if masks and not (row["height"] and row["width"]):
@@ -63,6 +59,17 @@ def _proposal_fault(row: dict[str, Any]) -> str:
         reason = _mask_fault(mask, row["height"], row["width"], grid[GRID_BYTES * index :][:GRID_BYTES])
         if reason:
             return f"mask {index}: {reason}"
+    return ""
+
+
+def _status_fault(row: dict[str, Any]) -> str:
+    """Whether the status, the number of masks and the reason of a row agree."""
+    if row["status"] not in ("ok", "empty", "error"):
+        return f"unknown status {row['status']!r}"
+    if (row["status"] == "ok") != bool(row["masks"]):
+        return f"status {row['status']} with {len(row['masks'])} masks"
+    if row["status"] == "error" and not row["error"]:
+        return "an error row has no reason"
     return ""
 
 
@@ -110,12 +117,8 @@ def _concept_fault(row: dict[str, Any]) -> str:
     masks = row["masks"]
     if row["concept_id"] != concept_id(row["image"], row["phrase"]):
         return "concept_id is not that of its image and phrase"
-    if row["status"] not in ("ok", "empty", "error"):
-        return f"unknown status {row['status']!r}"
-    if (row["status"] == "ok") != bool(masks):
-        return f"status {row['status']} with {len(masks)} masks"
-    if row["status"] == "error" and not row["error"]:
-        return "an error row has no reason"
+    if reason := _status_fault(row):
+        return reason
     if masks and not (row["height"] and row["width"]):
         return "masks without the image's size"
     if any(a["score"] < b["score"] for a, b in pairwise(masks)):

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from prep.concepts import hub
 from prep.concepts.found import Found, Pixels
+from prep.concepts.loading import check_type, load
 from prep.errors import PrepError
+from prep.hub import PREFIX, folder_sha256, model_folder
 
+FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a model: what is downloaded and hashed
 VERSION = 1  # part of every key: increment it when masks, boxes or scores change
 
 
@@ -73,25 +75,29 @@ class DetectorSettings:
     @property
     def source(self) -> str:
         """The model's hub id or folder."""
-        return (self.model or KINDS[self.detector].model).removeprefix(hub.PREFIX)
+        return (self.model or KINDS[self.detector].model).removeprefix(PREFIX)
 
     @property
     def least_score(self) -> float:
         """The threshold in use."""
         return KINDS[self.detector].threshold if self.threshold is None else self.threshold
 
+    def folder(self) -> Path:
+        """The folder with the model's files, downloaded if necessary; PrepError if it cannot be had."""
+        return model_folder(self.source, FILES, "give a folder with the model's files with --model DIR")
+
     def key(self) -> dict[str, Any]:
         """Everything that a row depends on besides image and phrase, as JSON values.
 
         The model's files are hashed, and downloaded if necessary; raises PrepError if they cannot be had.
         """
-        kind, folder = KINDS[self.detector], hub.model_folder(self.source)
-        hub.check_type(folder, kind.model_types, kind.wanted)
+        kind, folder = KINDS[self.detector], self.folder()
+        check_type(folder, kind.model_types, kind.wanted)
         return {
             "version": VERSION,
             "detector": self.detector,
             "model": Path(self.source).name if Path(self.source).is_dir() else self.source,
-            "weights_sha256": hub.folder_sha256(folder),
+            "weights_sha256": folder_sha256(folder, FILES),
             "threshold": self.least_score,
             "phrases_per_batch": self.phrases_per_batch,
         }
@@ -99,14 +105,14 @@ class DetectorSettings:
 
 def open_detector(settings: DetectorSettings) -> Finder:
     """The detector with its weights loaded; raises PrepError if they cannot be."""
-    folder, wanted = hub.model_folder(settings.source), KINDS[settings.detector].wanted
+    folder, wanted = settings.folder(), KINDS[settings.detector].wanted
     if settings.detector == "sam3":
         from prep.concepts.sam3 import Sam3Finder
 
-        loaded = hub.load(folder, "Sam3Model", "Sam3Processor", wanted, settings.device)
+        loaded = load(folder, "Sam3Model", "Sam3Processor", wanted, settings.device)
         return Sam3Finder(*loaded, settings.least_score, settings.phrases_per_batch)
     from prep.concepts.grounding_dino import GroundingDinoFinder
 
     names = "GroundingDinoForObjectDetection", "GroundingDinoProcessor"
-    loaded = hub.load(folder, *names, wanted, settings.device)
+    loaded = load(folder, *names, wanted, settings.device)
     return GroundingDinoFinder(*loaded, settings.least_score, settings.phrases_per_batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError, reason_of
-from prep.files import feed
+from prep.hub import folder_sha256, model_folder
 from prep.masks import rle
 from prep.proposals.sam import settings as sam_settings
 from prep.records import Proposal
@@ -79,14 +78,7 @@ class HfGenerator:
     def weights_sha256(self) -> str:
         """SHA-256 of the configuration and weight files (64 hex digits); downloads them if necessary."""
         if self._weights_sha256 is None:
-            digest = hashlib.sha256()
-            folder = self._folder()
-            for file in sorted(
-                {path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}
-            ):
-                digest.update(file.name.encode() + b"\0")
-                feed(digest, file)
-            self._weights_sha256 = digest.hexdigest()
+            self._weights_sha256 = folder_sha256(self._folder(), FILES)
         return self._weights_sha256
 
     def settings(self) -> dict[str, Any]:
@@ -138,18 +130,8 @@ class HfGenerator:
 
     def _folder(self) -> Path:
         """The folder with the model's files, downloaded if necessary."""
-        if Path(self.source).is_dir():
-            return Path(self.source)
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(self.source, allow_patterns=list(FILES)))
-        except Exception as error:  # offline, gated, misspelt: the hub's client raises many types
-            raise PrepError(
-                f"The model {self.source} could not be loaded: {reason_of(error)}.",
-                f"Download it where there is network access (`hf download {self.source}`), use a local folder"
-                " (hf:DIR), or use --generator segments, which needs no model.",
-            ) from error
+        elsewhere = "use a local folder (hf:DIR), or --generator segments, which needs no model"
+        return model_folder(self.source, FILES, elsewhere)
 
 
 def _proposal(mask: npt.NDArray[np.bool_], score: float) -> Proposal:
