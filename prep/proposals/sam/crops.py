@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from prep.proposals.sam.settings import SamSettings
+from prep.proposals.sam.settings import GridSettings
 
 Points = npt.NDArray[np.float64]
 EDGE = 20  # distance in pixels from a crop's edge within which a mask counts as cut off
@@ -46,7 +46,7 @@ def crops(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop
     return out
 
 
-def grids(settings: SamSettings) -> list[Points]:
+def grids(settings: GridSettings) -> list[Points]:
     """For each layer the prompt points, (n, 2) of (x, y) in [0, 1]."""
     if settings.point_grids is not None:
         return [np.array(points, np.float64).reshape(-1, 2) for points in settings.point_grids]

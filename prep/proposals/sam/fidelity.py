@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from prep.proposals.sam.settings import SamSettings
+from prep.proposals.sam.settings import GridSettings
 from prep.records import Proposal
 
 CLOSE = 0.99  # the IoU above which two masks count as close
@@ -36,7 +36,7 @@ class Differences:
         exact: Sequence[Proposal],
         other: Sequence[Proposal],
         size: tuple[int, int],
-        settings: SamSettings,
+        settings: GridSettings,
     ) -> None:
         """Count one image of ``size`` (H, W)."""
         self.images += 1
@@ -156,7 +156,7 @@ def _ious(proposal: Proposal, pairs: Sequence[Proposal], size: tuple[int, int]) 
     return float(coco.iou(encoded[:1], encoded[1:], [0] * len(pairs)).max())
 
 
-def _margin(proposal: Proposal, settings: SamSettings) -> float:
+def _margin(proposal: Proposal, settings: GridSettings) -> float:
     """The margin by which the mask passed the generator's thresholds."""
     margins = [float("inf")]
     if settings.pred_iou_thresh > 0 and proposal.predicted_iou is not None:

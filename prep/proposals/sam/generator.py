@@ -6,263 +6,80 @@ branch; the release on PyPI gives the same masks on a CPU, and on a GPU fails if
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from prep.devices import cpu_cores
-from prep.errors import PrepError
-from prep.files import sha256_of
 from prep.masks import rle
 from prep.proposals.sam.candidates import MaskData
-from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids, resized, scaled
+from prep.proposals.sam.crops import resized, scaled
 from prep.proposals.sam.decoder import Decoder
 from prep.proposals.sam.encoder import ExactEncoder, shrink
-from prep.proposals.sam.fast_encoder import FastEncoder, reduced_precision
-from prep.proposals.sam.fidelity import Differences, exactness_stats
+from prep.proposals.sam.fast_encoder import FastEncoder
 from prep.proposals.sam.nms import suppress
-from prep.proposals.sam.postprocess import Measures, Postprocessor, Thresholds
+from prep.proposals.sam.point_grid import Encoder, Image, PointGridGenerator
+from prep.proposals.sam.postprocess import Thresholds
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
 from prep.proposals.sam.small_regions import remove_small_regions
 from prep.proposals.sam.upsample import Geometry, geometry
 from prep.proposals.sam.weights import load_sam
-from prep.records import Proposal
 
 __all__ = ["SamGenerator", "SamSettings"]
 
-log = logging.getLogger(__name__)
 
-Image = npt.NDArray[np.uint8]
-Encoder = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
-SAMPLE = 100  # with fidelity fast, one image in this many is also computed exactly
-FAST = "fidelity fast: masks are close to the reference's, not equal; a sample is compared with exact"
-
-
-class SamGenerator:
+class SamGenerator(PointGridGenerator):
     """Generates the masks of the reference ``SamAutomaticMaskGenerator``, in its order.
 
-    Picklable until :meth:`open`, which loads the model once. ``load`` builds the model (by default from the
-    checkpoint in the settings).
+    ``load`` builds the model (by default from the checkpoint in the settings).
     """
 
-    def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
-        self.options = settings
-        self.name = f"sam:{settings.model}"
-        self.recomputed = 0  # masks recomputed by the reference's operations, out of
-        self.measured = 0  # masks measured so far
-        self.differences = (
-            Differences()
-        )  # from exact, on a sample of the images; only if the fidelity is fast
-        self._proposed = 0
-        # The last bits of a matrix product depend on the number of threads, and Ray workers have a different
-        # number from this process, so every copy uses the number of this process.
-        self._threads = settings.threads or torch.get_num_threads()
-        self._load = load
-        self._weights_sha256: str | None = None
-        self._model: Any = None
+    options: SamSettings
 
-    def settings(self) -> dict[str, Any]:
-        """Every setting that can change a mask (JSON values), for the content key."""
-        return self.options.key()
+    def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
+        super().__init__(f"sam:{settings.model}", settings, load)
+        self.images_at_once = settings.images_per_batch
+
+    def _checkpoint(self) -> Path:
+        return find_checkpoint(self.options.model, self.options.checkpoint)
+
+    def _parts(self, fast: bool) -> tuple[Encoder, Decoder]:
+        options, on_cpu = self.options, self._device.type == "cpu"
+        group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
+        encoder = (FastEncoder if fast else ExactEncoder)(self._model, options.images_per_batch)
+        return encoder, Decoder(self._model, group, 1 if on_cpu else group, trust=fast)
+
+    def _thresholds(self) -> Thresholds:
+        return Thresholds.of(self._model.mask_threshold, self.options.stability_score_offset)
 
     @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the checkpoint file (64 hex digits); read once, without loading the model."""
-        if self._weights_sha256 is None:
-            self._weights_sha256 = sha256_of(find_checkpoint(self.options.model, self.options.checkpoint))
-        return self._weights_sha256
+    def _side(self) -> int:
+        """The longer side of what the encoder sees, in pixels."""
+        side: int = self._model.image_encoder.img_size
+        return side
 
-    def open(self) -> None:
-        """Load the model; raises PrepError if the weights or the device are not available."""
-        options = self.options
-        self._model = self._load(options)
-        self._device = self._model.device
-        self._side = self._model.image_encoder.img_size
-        self._grids = grids(options)
-        self._cuts = Thresholds.of(self._model.mask_threshold, options.stability_score_offset)
-        torch.set_num_threads(self._threads)
-        self._pool = ThreadPoolExecutor(max(1, min(self._threads, cpu_cores())), thread_name_prefix="resize")
-        self._post = Postprocessor(self._threads)
-        on_cpu = self._device.type == "cpu"
-        group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
-        with torch.inference_mode():
-            self._encode: Encoder = ExactEncoder(self._model, options.images_per_batch)
-            self._decode = Decoder(self._model, group, 1 if on_cpu else group)
-            if options.fidelity == "fast":
-                log.warning(FAST)
-                self._exact = self._encode, self._decode
-                self._encode = FastEncoder(self._model, options.images_per_batch)
-                self._decode = Decoder(self._model, group, 1 if on_cpu else group, trust=True)
-        self._prompts = lru_cache(maxsize=64)(self._embed_points)
+    def _fits(self, size: tuple[int, int]) -> bool:
+        return min(resized(size, self._side)) > 0
 
-    def propose(self, images: Sequence[Image]) -> list[list[Proposal]]:
-        """The masks of each image (H x W x 3, uint8, RGB) in the reference's order; none if all are filtered
-        out.
-        """
-        if self._model is None:
-            raise PrepError("The generator has not been opened.", "Call open() before propose().")
-        if self.options.fidelity == "exact":
-            return self._masks(images)
-        with reduced_precision(self._device):
-            found = self._masks(images)
-        for image, fast in zip(images, found, strict=True):
-            if self._proposed % SAMPLE == 0:
-                self._compare(image, fast)
-            self._proposed += 1
-        return found
-
-    def report(self) -> dict[str, Any]:
-        """Statistics on how the masks were computed, as JSON values."""
-        said: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
-        if self.options.fidelity == "fast":
-            said["compared_with_exact"] = self.differences.summary()
-        return said
-
-    def pop_stats(self) -> dict[str, Any]:
-        """The statistics since the last call, as :class:`prep.proposals.sam.fidelity.ExactnessStats`
-        sums them up.
-        """
-        taken = exactness_stats(self.measured, self.recomputed, self.differences, self._notes())
-        self.measured = self.recomputed = 0
-        self.differences = Differences()
-        return taken
-
-    def _notes(self) -> set[str]:
-        """What ran without its faster kernel, and why."""
-        notes = {self._post.without_gpu, self._decode.without_sharing} if self._model is not None else set()
-        return notes - {""}
-
-    def _compare(self, image: Image, fast: list[Proposal]) -> None:
-        """Compute an image exactly too, and log how its masks differ."""
-        quick = self._encode, self._decode
-        self._encode, self._decode = self._exact
-        try:
-            exact = self._masks([image])[0]
-        finally:
-            self._encode, self._decode = quick
-        self.differences.add(exact, fast, (image.shape[0], image.shape[1]), self.options)
-        log.warning("fidelity fast: %s", self.differences)
-
-    def _masks(self, images: Sequence[Image]) -> list[list[Proposal]]:
-        """The masks of each image by the encoder and decoder in use."""
-        options = self.options
-        found: list[list[MaskData]] = [[] for _ in images]
-        work = [
-            (number, crop)
-            for number, image in enumerate(images)
-            for crop in crops(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
-            if min(resized(crop.size, self._side)) > 0
-        ]
-        with torch.inference_mode():
-            for (number, crop), features in self._embedded(images, work):
-                found[number].append(self._in_crop(features, crop, images[number].shape[:2]))
-            return [self._finish(parts, image.shape[:2]) for parts, image in zip(found, images, strict=True)]
-
-    def _embedded(
-        self, images: Sequence[Image], work: list[tuple[int, Crop]]
-    ) -> Iterator[tuple[tuple[int, Crop], torch.Tensor]]:
-        """The embedding of each crop, resized before the encoder runs."""
-        size = self.options.images_per_batch
-
-        def cut(piece: tuple[int, Crop]) -> torch.Tensor:
-            x0, y0, x1, y1 = piece[1].box
-            return shrink(images[piece[0]][y0:y1, x0:x1], self._side)
-
-        groups = [work[start : start + size] for start in range(0, len(work), size)]
-        ahead = [self._pool.submit(cut, piece) for piece in groups[0]] if groups else []
-        for number, group in enumerate(groups):
-            pixels = [future.result() for future in ahead]
-            if number + 1 < len(groups):
-                ahead = [self._pool.submit(cut, piece) for piece in groups[number + 1]]
-            yield from zip(group, self._encode(pixels), strict=True)
+    def _resize(self, pixels: Image) -> torch.Tensor:
+        return shrink(pixels, self._side)
 
     def _embed_points(self, layer: int, size: tuple[int, int]) -> list[torch.Tensor]:
-        """The prompts of a crop of ``size``, in the reference's batches; the same for all images of that
-        size.
-        """
         inside = resized(size, self._side)
         points = torch.as_tensor(scaled(self._points(layer, size), size, inside), device=self._device)
         step = self.options.points_per_batch
         return [self._decode.prompts(points[start : start + step]) for start in range(0, len(points), step)]
 
-    def _points(self, layer: int, size: tuple[int, int]) -> Points:
-        """The points of a crop of ``size`` (H, W), in its pixels."""
-        return np.asarray(self._grids[layer] * np.array([size[1], size[0]]))
+    def _geometry(self, features: torch.Tensor, size: tuple[int, int]) -> Geometry:
+        return geometry(4 * features.shape[-1], self._side, resized(size, self._side), size, self._device)
 
-    def _in_crop(self, features: torch.Tensor, crop: Crop, size: tuple[int, int]) -> MaskData:
-        """The masks that survive in one crop of an image of ``size``, best predicted IoU first."""
-        low = 4 * features.shape[-1]
-        plan = geometry(low, self._side, resized(crop.size, self._side), crop.size, self._device)
-        points = np.repeat(self._points(crop.layer, crop.size), 3, axis=0)
-        logits: list[torch.Tensor] = []
-        ious, stability, boxes, kept, close = [], [], [], [], []
-        first = 0
-        for prompts in self._prompts(crop.layer, crop.size):
-            some = self._decode(features, prompts, self.options.pred_iou_thresh)
-            seen, keep = self._measure(some.logits, plan, crop, size)
-            logits += [
-                some.logits[i] for i in keep
-            ]  # views, not copies: those below the threshold are kept until the end
-            ious.append(some.iou.cpu()[torch.as_tensor(keep)])
-            stability.append(seen.stability[keep])
-            boxes.append(seen.boxes[keep])
-            close.append(seen.recomputed[keep])
-            kept.append(some.index.numpy()[keep] + first)
-            first += 3 * len(prompts)
-        if not logits:
-            return MaskData.nothing()
-        order = suppress(
-            np.concatenate(boxes), torch.cat(ious), self.options.box_nms_thresh, self._device.type
-        )
-        where = torch.as_tensor(order)
-        winners = [logits[i] for i in order]
-        shift = np.array([crop.box[0], crop.box[1]])
-        return MaskData(
-            self._post.runs(winners, plan, self._cuts, crop.box[:2], size, np.concatenate(close)[order]),
-            torch.cat(ious)[where],
-            np.concatenate(stability)[order],
-            (np.concatenate(boxes)[order] + np.tile(shift, 2)).astype(np.float32),
-            points[np.concatenate(kept)[order]] + shift,
-            np.tile(np.array(crop.box, np.int64), (len(order), 1)),
-        )
-
-    def _measure(
-        self, logits: torch.Tensor, plan: Geometry, crop: Crop, size: tuple[int, int]
-    ) -> tuple[Measures, npt.NDArray[np.int64]]:
-        """The measures of the candidates, and which of them are stable and not cut off by the crop."""
-        seen = self._post.measure(logits, plan, self._cuts)
-        self.measured += len(seen.area)
-        self.recomputed += int(seen.recomputed.sum())
-        keep = ~cut_off(seen.boxes, crop, size)
-        if self.options.stability_score_thresh > 0.0:
-            # Compared in float32, as torch compares a tensor with a number; NaN (an empty mask) is dropped.
-            keep &= seen.stability >= np.float32(self.options.stability_score_thresh)
-        return seen, np.flatnonzero(keep)
-
-    def _finish(self, parts: list[MaskData], size: tuple[int, int]) -> list[Proposal]:
-        """The proposals of an image from the masks of its crops."""
-        options = self.options
-        found = MaskData.join(parts) if parts else MaskData.nothing()
-        if len(found.runs) == 0:
-            return []
-        if options.crop_n_layers > 0:
-            # Masks of smaller crops first. The areas are those of the crops, as int64.
-            sides = torch.as_tensor(found.crops[:, 2:] - found.crops[:, :2])
-            scores = 1 / (sides[:, 0] * sides[:, 1])
-            found = found.pick(suppress(found.boxes, scores, options.crop_nms_thresh, self._device.type))
-        if options.min_mask_region_area > 0:
-            found = self._clean(found, size)
-        return [found.proposal(i) for i in range(len(found.runs))]
-
-    def _clean(self, found: MaskData, size: tuple[int, int]) -> MaskData:
+    def _cleaned(self, found: MaskData, size: tuple[int, int]) -> MaskData:
         """Fill small holes and drop small islands, then apply NMS again, with unchanged masks first."""
         area = self.options.min_mask_region_area
+        if area == 0:
+            return found
         cleaned = list(
             self._pool.map(lambda runs: remove_small_regions(runs, size[0], size[1], area), found.runs)
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from prep.errors import PrepError
 
@@ -24,19 +25,25 @@ FIDELITIES = ("exact", "fast")
 
 
 @dataclass(frozen=True)
-class SamSettings:
-    """The options of ``segment_anything.SamAutomaticMaskGenerator`` under their original names and defaults.
+class GridSettings:
+    """What the reference generators of SAM and SAM 2 have in common, under its original names.
 
-    ``model`` is one of :data:`CHECKPOINTS`; ``checkpoint`` is a path, or ``None`` to search for the standard
-    name; ``device`` is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``. ``fidelity`` ``"exact"``
-    gives the reference's masks; ``"fast"`` runs the image encoder in bfloat16 and reports how its masks
-    differ. ``point_grids`` replaces ``points_per_side`` by explicit grids, one per crop layer, of (x, y) in
-    [0, 1]. ``images_per_batch`` (images encoded together) changes the speed, never a mask. ``threads`` (0 for
-    torch's number where the generator is created) is the number for each worker on any machine: on a CPU the
-    last bits of a matrix product depend on it, as in the reference.
+    ``checkpoint`` is a path, or ``None`` to search for the standard name; ``device`` is ``"cpu"``,
+    ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``. ``fidelity`` ``"exact"`` gives the reference's masks;
+    ``"fast"`` runs the image encoder in bfloat16 and reports how its masks differ. ``point_grids`` replaces
+    ``points_per_side`` by explicit grids, one per crop layer, of (x, y) in [0, 1]. ``threads`` (0 for torch's
+    number where the generator is created) is the number for each worker on any machine: on a CPU the last
+    bits of a matrix product depend on it, as in the reference.
     """
 
-    model: str = "vit_h"
+    MODELS: ClassVar[Collection[str]] = ()
+    AT_LEAST: ClassVar[dict[str, int]] = {
+        "points_per_batch": 1, "crop_n_points_downscale_factor": 1, "crop_n_layers": 0,
+        "min_mask_region_area": 0, "threads": 0,
+    }  # fmt: skip
+    NO_KEY: ClassVar[tuple[str, ...]] = ("checkpoint", "device", "threads")  # what never changes a mask
+
+    model: str = ""
     checkpoint: str | None = None
     device: str = "auto"
     fidelity: str = "exact"
@@ -52,12 +59,11 @@ class SamSettings:
     crop_n_points_downscale_factor: int = 1
     point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = None
     min_mask_region_area: int = 0
-    images_per_batch: int = 4
     threads: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("model", self.model, tuple(CHECKPOINTS))
-        _check_choice("fidelity", self.fidelity, FIDELITIES)
+        check_choice("model", self.model, self.MODELS)
+        check_choice("fidelity", self.fidelity, FIDELITIES)
         if (self.points_per_side is None) == (self.point_grids is None):
             raise PrepError("Both points_per_side and point_grids are set.", "Set one of them to None.")
         if self.point_grids is not None and len(self.point_grids) <= self.crop_n_layers:
@@ -65,8 +71,7 @@ class SamSettings:
                 f"point_grids has {len(self.point_grids)} grids for {self.crop_n_layers + 1} crop layers.",
                 "Give one grid per layer, the whole image first.",
             )
-        at_least = {"points_per_batch": 1, "images_per_batch": 1, "crop_n_points_downscale_factor": 1}
-        at_least |= {"crop_n_layers": 0, "min_mask_region_area": 0, "threads": 0}
+        at_least = dict(self.AT_LEAST)
         if self.points_per_side is not None:
             at_least["points_per_side"] = 1
         for name, least in at_least.items():
@@ -79,15 +84,28 @@ class SamSettings:
 
     def key(self) -> dict[str, Any]:
         """Every setting that can change a mask, for the content key (JSON values only)."""
-        values = asdict(self)
-        for name in ("checkpoint", "device", "images_per_batch", "threads"):
-            del values[name]
-        return values
+        return {name: value for name, value in asdict(self).items() if name not in self.NO_KEY}
+
+
+@dataclass(frozen=True)
+class SamSettings(GridSettings):
+    """The options of ``segment_anything.SamAutomaticMaskGenerator`` under their original names and defaults.
+
+    ``model`` is one of :data:`CHECKPOINTS`. ``images_per_batch`` (images encoded together) changes the speed,
+    never a mask.
+    """
+
+    MODELS: ClassVar[Collection[str]] = CHECKPOINTS
+    AT_LEAST: ClassVar[dict[str, int]] = {**GridSettings.AT_LEAST, "images_per_batch": 1}
+    NO_KEY: ClassVar[tuple[str, ...]] = (*GridSettings.NO_KEY, "images_per_batch")
+
+    model: str = "vit_h"
+    images_per_batch: int = 4
 
 
 def preset(name: str, **changes: Any) -> SamSettings:
     """The preset ``name`` with ``changes`` (original option names); PrepError for an unknown one."""
-    _check_choice("preset", name, tuple(PRESETS))
+    check_choice("preset", name, PRESETS)
     return replace(PRESETS[name], **changes)
 
 
@@ -98,9 +116,13 @@ def find_checkpoint(model: str, given: str | Path | None = None, flag: str = "--
     These are the current folder, ``checkpoints/`` and torch hub's cache. ``flag`` is the option for
     ``given``. Raises PrepError with the download command if there is none.
     """
-    _check_choice("model", model, tuple(CHECKPOINTS))
-    name = CHECKPOINTS[model]
-    line = f"mkdir -p checkpoints && curl -L -o checkpoints/{name} {DOWNLOAD}{name}"
+    check_choice("model", model, CHECKPOINTS)
+    return find_file(CHECKPOINTS[model], DOWNLOAD, f"SAM {model}", given, flag)
+
+
+def find_file(name: str, url: str, model: str, given: str | Path | None, flag: str) -> Path:
+    """:func:`find_checkpoint` for the file ``name``, which can be downloaded from the folder ``url``."""
+    line = f"mkdir -p checkpoints && curl -L -o checkpoints/{name} {url}{name}"
     if given is not None:
         path = Path(os.path.expanduser(given))
         if path.is_dir():
@@ -116,7 +138,7 @@ def find_checkpoint(model: str, given: str | Path | None = None, flag: str = "--
             return place / name
     looked = ", ".join(str(place / name) for place in places)
     raise PrepError(
-        f"No weights for SAM {model}: looked for {looked}.",
+        f"No weights for {model}: looked for {looked}.",
         f"Download them with\n  {line}\nor set {flag} to the file.",
     )
 
@@ -128,7 +150,8 @@ def _hub_folder() -> Path:
     return Path(os.path.expanduser(home), "hub", "checkpoints")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise PrepError if ``value`` is not one of ``choices``."""
     if value not in choices:
         raise PrepError(f"{name} is {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
