@@ -184,7 +184,9 @@ def agrees(plan: Geometry, device: torch.device) -> bool:
     """Whether the kernel, in the plan's orders of operations, gives torch's bits on noise at every pixel."""
     if plan.band:
         return False
-    noise = torch.randn((3, plan.low, plan.low), generator=torch.Generator().manual_seed(0)).to(device)
+    noise = torch.randn((plan.channels, plan.low, plan.low), generator=torch.Generator().manual_seed(0)).to(
+        device
+    )
     expected = reference(noise[None], plan.mid, plan.inside, plan.size)[0].contiguous()
     # All logits lie between the first two edges, between which no tile is decided by its logits alone.
     edges = np.full(6, strips.HUGE, np.float32)

@@ -200,10 +200,10 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def pixels_by_reference(logits: Sequence[torch.Tensor], plan: Geometry) -> Iterator[npt.NDArray[np.float32]]:
-    """Each mask's pixels (H x W) by the reference's operations, three masks at a time as in the reference."""
-    for start in range(0, len(logits), 3):
-        group = list(logits[start : start + 3])
-        filled = torch.stack(group + group[:1] * (3 - len(group)))
+    """Each mask's pixels (H x W) by the reference's operations, as many at a time as in the reference."""
+    for start in range(0, len(logits), plan.channels):
+        group = list(logits[start : start + plan.channels])
+        filled = torch.stack(group + group[:1] * (plan.channels - len(group)))
         pixels = reference(filled[None], plan.mid, plan.inside, plan.size)[0].cpu().numpy()
         yield from pixels[: len(group)]
 

@@ -19,10 +19,10 @@ def remove_small_regions(
     ``segment_anything.utils.amg.remove_small_regions``. If every island is small, the largest is kept; ties
     go to the one that OpenCV labels first.
     """
-    start, end, column = _intervals(np.ascontiguousarray(runs, np.int64), height, False)
+    start, end, column = intervals(np.ascontiguousarray(runs, np.int64), height, False)
     filled = dropped = False
-    hole_start, hole_end, hole_column = _intervals(np.ascontiguousarray(runs, np.int64), height, True)
-    sizes, _, root = _regions(hole_start, hole_end, hole_column, width)
+    hole_start, hole_end, hole_column = intervals(np.ascontiguousarray(runs, np.int64), height, True)
+    sizes, _, root = regions(hole_start, hole_end, hole_column, width)
     small = (sizes < min_area)[root] if len(root) else np.zeros(0, np.bool_)
     if small.any():
         filled = True
@@ -31,8 +31,8 @@ def remove_small_regions(
             np.concatenate([end + column * height, (hole_end + hole_column * height)[small]]),
             height * width,
         )
-        start, end, column = _intervals(runs, height, False)
-    sizes, first, root = _regions(start, end, column, width)
+        start, end, column = intervals(runs, height, False)
+    sizes, first, root = regions(start, end, column, width)
     small = (sizes < min_area)[root] if len(root) else np.zeros(0, np.bool_)
     if small.any():
         dropped = True
@@ -57,7 +57,7 @@ def _join(start: Runs, end: Runs, total: int) -> Runs:
 
 
 @compiled
-def _intervals(runs: Runs, height: int, outside: bool) -> tuple[Runs, Runs, Runs]:
+def intervals(runs: Runs, height: int, outside: bool) -> tuple[Runs, Runs, Runs]:
     """The inside (or outside) as spans of one column: first row, row after the last, column."""
     parity = 0 if outside else 1
     count, end = 0, 0
@@ -80,7 +80,7 @@ def _intervals(runs: Runs, height: int, outside: bool) -> tuple[Runs, Runs, Runs
 
 
 @compiled
-def _regions(first: Runs, after: Runs, columns: Runs, width: int) -> tuple[Runs, Runs, Runs]:
+def regions(first: Runs, after: Runs, columns: Runs, width: int) -> tuple[Runs, Runs, Runs]:
     """The 8-connected regions of the spans: pixels and order by root, and each span's root.
 
     The order is that of OpenCV's labels: by the region's first block of 2 x 2 pixels, in row order.

@@ -75,16 +75,19 @@ class Geometry:
     """The mapping from the logits of one crop to its pixels.
 
     ``low`` and ``mid`` are the sides of the low-resolution logits and of their upsampled version (256 and
-    1024 in the released models), ``size`` the crop's height and width, ``inside`` those of its part of the
-    upsampled version. ``band`` is 0 if the kernels give torch's bits for this size, else :data:`BAND`.
-    ``orders`` are the orders of operations of the two steps (:data:`prep.proposals.sam.simd.ORDERS`).
-    ``middle``, ``rows`` and ``columns`` are their taps, ``arrays`` the same for the CPU's kernels.
+    1024 in SAM; where they are equal, as in SAM 2, the first step changes nothing), ``size`` the crop's
+    height and width, ``inside`` those of its part of the upsampled version. The reference resizes
+    ``channels`` masks at once, on which torch's order of operations depends. ``band`` is 0 if the kernels
+    give torch's bits for this size, else :data:`BAND`. ``orders`` are the orders of operations of the two
+    steps (:data:`prep.proposals.sam.simd.ORDERS`). ``middle``, ``rows`` and ``columns`` are their taps,
+    ``arrays`` the same for the CPU's kernels.
     """
 
     low: int
     mid: int
     inside: tuple[int, int]
     size: tuple[int, int]
+    channels: int
     band: float
     orders: tuple[int, int]
     middle: Axis
@@ -94,25 +97,36 @@ class Geometry:
 
 
 def reference(logits: torch.Tensor, mid: int, inside: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
-    """The result of the reference's ``Sam.postprocess_masks``, for logits of shape (B, 3, L, L)."""
+    """The result of the reference's ``Sam.postprocess_masks``, for logits of shape (B, C, L, L)."""
     large = F.interpolate(logits, (mid, mid), mode="bilinear", align_corners=False)
     large = large[..., : inside[0], : inside[1]]
     return F.interpolate(large, size, mode="bilinear", align_corners=False)
 
 
 def geometry(
-    low: int, mid: int, inside: tuple[int, int], size: tuple[int, int], device: torch.device
+    low: int,
+    mid: int,
+    inside: tuple[int, int],
+    size: tuple[int, int],
+    device: torch.device,
+    channels: int = 3,
 ) -> Geometry:
     """The geometry of a crop of ``size`` (H, W) of which the model saw ``inside`` (H, W) pixels.
 
     It holds for the current number of threads, which determines torch's order of operations.
     """
-    return _geometry(low, mid, inside, size, device, torch.get_num_threads())
+    return _geometry(low, mid, inside, size, device, channels, torch.get_num_threads())
 
 
 @lru_cache(maxsize=64)
 def _geometry(
-    low: int, mid: int, inside: tuple[int, int], size: tuple[int, int], device: torch.device, threads: int
+    low: int,
+    mid: int,
+    inside: tuple[int, int],
+    size: tuple[int, int],
+    device: torch.device,
+    channels: int,
+    threads: int,
 ) -> Geometry:
     middle = axis(low, mid, device)
     rows, columns = axis(inside[0], size[0], device), axis(inside[1], size[1], device)
@@ -126,7 +140,7 @@ def _geometry(
         (*rows.arrays, first_row, end_row),
         lanes(cuts, middle, columns),
     )
-    plan = Geometry(low, mid, inside, size, BAND, (0, 0), middle, rows, columns, (*arrays, (0, 0)))
+    plan = Geometry(low, mid, inside, size, channels, BAND, (0, 0), middle, rows, columns, (*arrays, (0, 0)))
     orders = agreeing(plan, device)
     return replace(plan, band=0.0, orders=orders, arrays=(*arrays, orders)) if orders else plan
 
@@ -160,12 +174,12 @@ def lanes(cuts: npt.NDArray[np.int64], middle: Axis, columns: Axis) -> tuple[Any
 
 def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
     """The orders of operations with which the kernels give the reference's bits on noise, at every pixel."""
-    noise = torch.randn((1, 3, plan.low, plan.low), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn((1, plan.channels, plan.low, plan.low), generator=torch.Generator().manual_seed(0))
     expected = reference(noise.to(device), plan.mid, plan.inside, plan.size)[0].cpu().numpy()
     work = workspace(plan)
     for orders in product(range(len(ORDERS)), range(len(ORDERS))):
         arrays = (*plan.arrays[:-1], orders)
-        if all(same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(3)):
+        if all(same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(plan.channels)):
             return orders
     return None
 

@@ -9,7 +9,7 @@ from segment_anything import sam_model_registry
 
 from prep.errors import PrepError
 from prep.proposals.checkpoint import read_weights
-from prep.proposals.sam.settings import SamSettings, find_checkpoint
+from prep.proposals.sam.settings import GridSettings, SamSettings, find_checkpoint
 
 # Token width of the image encoder, which identifies each of the three models.
 WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -42,7 +42,7 @@ def identify(weights: dict[str, Any]) -> str | None:
     return WIDTHS.get(embedding.shape[-1]) if isinstance(embedding, torch.Tensor) and embedding.ndim else None
 
 
-def device_of(settings: SamSettings) -> torch.device:
+def device_of(settings: GridSettings) -> torch.device:
     """The device to run on; raises PrepError for a CUDA device that is not available."""
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
