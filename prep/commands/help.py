@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
         "crop_n_points_downscale_factor", "min_mask_region_area", "min_area", "max_overlap", "max_masks",
         "layout", "side", "mask", "masks", "refine", "threshold", "single_mask", "oracle",
-        "phrases_per_batch", "freesolo",
+        "phrases_per_batch", "freesolo", "mask_threshold", "use_m2m", "multimask_output",
     ),
     "Training": (
         "begin_from", "weight", "epochs", "epoch", "steps", "batch_size", "accumulate", "lr",

@@ -34,17 +34,25 @@ OFFICIAL = (
     "stability_score_offset", "box_nms_thresh", "crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio",
     "crop_n_points_downscale_factor", "min_mask_region_area",
 )  # fmt: skip
+# Those that only SAM 2's has.
+OFFICIAL_2 = ("mask_threshold", "use_m2m", "multimask_output")
 SELECTION = ("min_area", "max_overlap", "max_masks")
 
 GeneratorName = Annotated[
     str,
-    typer.Option(help="sam, freesolo, segments (no weights) or hf:<ID or folder> (transformers)."),
+    typer.Option(help="sam, sam2, freesolo, segments (no weights) or hf:<ID or folder> (transformers)."),
 ]
-Backbone = Annotated[Literal["vit_h", "vit_l", "vit_b"], typer.Option(help="SAM backbone.")]
+Backbone = Annotated[
+    Literal[
+        "vit_h", "vit_l", "vit_b", "sam2.1_hiera_l", "sam2.1_hiera_b+", "sam2.1_hiera_s", "sam2.1_hiera_t"
+    ]
+    | None,
+    typer.Option(help="Model of sam (default vit_h) or of sam2 (default sam2.1_hiera_l)."),
+]
 Checkpoint = Annotated[
     str | None,
     typer.Option(
-        help="SAM weights. Default: the usual file name in ., checkpoints/ and the torch hub cache."
+        help="The weights. Default: the usual file name in ., checkpoints/ and the torch hub cache."
     ),
 ]
 Preset = Annotated[
@@ -79,6 +87,15 @@ CropNPointsDownscaleFactor = Annotated[
 MinMaskRegionArea = Annotated[
     int | None, typer.Option(min=0, help="Remove islands and holes smaller than this many pixels.")
 ]
+MaskThreshold = Annotated[
+    float | None, typer.Option(help="Logit above which a pixel is in a mask (sam2 only).")
+]
+UseM2m = Annotated[
+    bool | None, typer.Option(help="Refine each mask by a second prediction from its logits (sam2 only).")
+]
+MultimaskOutput = Annotated[
+    bool | None, typer.Option(help="Three masks per point instead of one (sam2 only; default: on).")
+]
 FreeSolo = Annotated[
     list[str] | None,
     typer.Option(
@@ -100,7 +117,7 @@ MaxMasks = Annotated[int | None, typer.Option(min=0, help="Keep this many of the
 def sam(
     context: typer.Context,
     generator: GeneratorName = "sam",
-    model: Backbone = "vit_h",
+    model: Backbone = None,
     checkpoint: Checkpoint = None,
     preset: Preset = "pcnet",
     fidelity: Fidelity = "exact",
@@ -129,6 +146,9 @@ def sam(
     crop_overlap_ratio: CropOverlapRatio = None,
     crop_n_points_downscale_factor: CropNPointsDownscaleFactor = None,
     min_mask_region_area: MinMaskRegionArea = None,
+    mask_threshold: MaskThreshold = None,
+    use_m2m: UseM2m = None,
+    multimask_output: MultimaskOutput = None,
     freesolo: FreeSolo = None,
     min_area: MinArea = None,
     max_overlap: MaxOverlap = None,
@@ -196,7 +216,8 @@ def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
     from prep.proposals.stage import ProposalStage
     from prep.stage import Resources
 
-    official = {name: params[name] for name in OFFICIAL if params[name] is not None}
+    names = (*OFFICIAL, *OFFICIAL_2)
+    official = {name: params[name] for name in names if params[name] is not None}
     generator = _generator(params, official, "cuda" if devices else "cpu")
     return ProposalStage(generator, _selection(params), resources=Resources(cpus=1, gpus=1 if devices else 0))
 
@@ -205,20 +226,22 @@ def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: s
     """The named generator, with the given options of the reference generator."""
     from prep.proposals import generators, hf
     from prep.proposals.freesolo import flags
-    from prep.proposals.sam.settings import preset
+    from prep.proposals.sam import settings as sam_settings
+    from prep.proposals.sam2 import settings as sam2_settings
 
     name = params["generator"]
     if name == "freesolo":
         return generators.build(name, flags.options(params, official, device))
     if params["freesolo"]:
         raise PrepError(f"--generator {name} has no option --freesolo.", "Remove it.")
-    if name == "sam":
-        own = {key: params[key] for key in ("model", "checkpoint", "fidelity")}
-        settings = preset(params["preset"], **official, **own, device=device)
-        return generators.build("sam", vars(settings))
-    if official and name == "segments":
-        option = next(iter(official)).replace("_", "-")
-        raise PrepError(f"--generator segments has no option --{option}.", "Remove it.")
+    unknown = list(official) if name == "segments" else [key for key in official if key in OFFICIAL_2]
+    if unknown and name != "sam2":
+        option = unknown[0].replace("_", "-")
+        raise PrepError(f"--generator {name} has no option --{option}.", "Remove it.")
+    if name in ("sam", "sam2"):
+        preset = (sam_settings if name == "sam" else sam2_settings).preset
+        own = {key: params[key] for key in ("model", "checkpoint", "fidelity") if params[key] is not None}
+        return generators.build(name, vars(preset(params["preset"], **official, **own, device=device)))
     if name.startswith("hf:"):
         return generators.build(name, hf.options(params["preset"], official, device))
     return generators.build(name, official)

@@ -29,11 +29,13 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     """A command and its flags as plain JSON values, for the manifest; flags not given are omitted, and so are
     credentials in URIs.
     """
-    names = [option.name for option in context.command.params if option.name not in NOT_RECORDED]
-    flags = {name: _plain(context.params[name]) for name in names if name in context.params}
+    options = {option.name: option for option in context.command.params if option.name not in NOT_RECORDED}
+    flags = {name: _plain(context.params[name]) for name in options if name in context.params}
     if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
         flags.pop("ray_address", None)  # specific to this job, not part of the run
-    given = {name: value for name, value in flags.items() if value is not None and value is not False}
+    # A switch without a default that is off was switched off.
+    off = [name for name, value in flags.items() if value is False and options[name].default is not None]
+    given = {name: value for name, value in flags.items() if value is not None and name not in off}
     command = {"command": context.info_name, "folder": os.getcwd()}
     return {**command, **{name: value for name, value in given.items() if value != []}}
 

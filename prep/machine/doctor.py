@@ -18,10 +18,11 @@ from prep.machine import clip_weights as clip_files
 from prep.machine.finding import Finding
 from prep.phrases.models import SHORT_NAMES
 from prep.proposals.sam import settings as sam_settings
+from prep.proposals.sam2 import settings as sam2_settings
 
 GIB = 1 << 30
 # What --load imports, each in its own process, so that a hang or crash does not affect the rest.
-LOADS = {"torch": "torch", "vLLM": "vllm", "SAM": "segment_anything", "CLIP": "open_clip"}
+LOADS = {"torch": "torch", "vLLM": "vllm", "SAM": "segment_anything", "SAM 2": "sam2", "CLIP": "open_clip"}
 LOAD_SECONDS = 300
 DEFAULT_LLM, DEFAULT_SAM = "mistral-7b", "vit_h"
 
@@ -136,16 +137,18 @@ def loads() -> Iterable[Finding]:
 
 
 def sam_weights() -> Iterable[Finding]:
-    """SAM's checkpoints, searched as the stage searches them."""
-    for model in sam_settings.CHECKPOINTS:
+    """The checkpoints of SAM and SAM 2, searched as the stage searches them."""
+    for model in (*sam_settings.CHECKPOINTS, *sam2_settings.CHECKPOINTS):
+        older = model in sam_settings.CHECKPOINTS
+        name = f"SAM {model}" if older else model
         try:
-            path = sam_settings.find_checkpoint(model)
+            path = sam_settings.find_checkpoint(model) if older else sam2_settings.find_checkpoint(model)
         except PrepError as error:
             if model == DEFAULT_SAM:  # only the default model is reported as missing
-                yield Finding("weights", f"SAM {model}", False, error.message, error.remedy)
+                yield Finding("weights", name, False, error.message, error.remedy)
         else:
             size = path.stat().st_size
-            yield Finding("weights", f"SAM {model}", True, f"{path.absolute()} ({size / 2**20:,.0f} MiB)")
+            yield Finding("weights", name, True, f"{path.absolute()} ({size / 2**20:,.0f} MiB)")
 
 
 def clip_weights() -> Iterable[Finding]:

@@ -17,7 +17,7 @@ from prep.records import Proposal
 if TYPE_CHECKING:
     from PIL import Image
 
-NAMES = ("sam", "freesolo", "segments", "hf:<id or folder>")
+NAMES = ("sam", "sam2", "freesolo", "segments", "hf:<id or folder>")
 
 
 class Generator(Protocol):
@@ -50,7 +50,8 @@ class Generator(Protocol):
 def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
     """The generator ``name``, not yet opened; ``options`` override its defaults.
 
-    ``sam`` takes the fields of :class:`prep.proposals.sam.generator.SamSettings`, ``segments`` those of
+    ``sam`` takes the fields of :class:`prep.proposals.sam.generator.SamSettings`, ``sam2`` those of
+    :class:`prep.proposals.sam2.settings.Sam2Settings`, ``segments`` those of
     :class:`prep.proposals.segments.generator.SegmentSettings`, ``freesolo`` those of
     :class:`prep.proposals.freesolo.settings.FreeSoloSettings` and ``hf:...`` those of
     :class:`prep.proposals.hf.HfSettings`.
@@ -65,6 +66,11 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Generator:
             from prep.proposals.sam.generator import SamGenerator, SamSettings
 
             return SamGenerator(SamSettings(**given))
+        if name == "sam2":
+            from prep.proposals.sam2.generator import Sam2Generator
+            from prep.proposals.sam2.settings import Sam2Settings
+
+            return Sam2Generator(Sam2Settings(**given))
         if name == "freesolo":
             from prep.proposals.freesolo.generator import FreeSoloGenerator
             from prep.proposals.freesolo.settings import FreeSoloSettings

@@ -10,7 +10,7 @@ from prep.errors import PrepError
 from prep.proposals.freesolo.settings import FreeSoloSettings
 
 # Options of the command that belong to SAM, with the values that they have if nobody gave them.
-OTHERS = {"model": "vit_h", "fidelity": "exact", "preset": "pcnet"}
+OTHERS = {"model": None, "fidelity": "exact", "preset": "pcnet"}
 
 
 def options(params: Mapping[str, Any], official: Mapping[str, Any], device: str) -> dict[str, Any]:

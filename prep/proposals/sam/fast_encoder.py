@@ -8,10 +8,9 @@ needs a bias and none is stored.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,22 +68,6 @@ class FastEncoder:
             x = _block(block, x)
         out: torch.Tensor = encoder.neck(x.permute(0, 3, 1, 2))
         return out
-
-
-@contextlib.contextmanager
-def reduced_precision(device: torch.device) -> Iterator[None]:
-    """Within this context, a GPU multiplies float32 matrices in TF32."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _block(block: Any, x: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.proposals.sam.candidates import MaskData
 from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids
-from prep.proposals.sam.fast_encoder import reduced_precision
+from prep.proposals.sam.device import reduced_precision
 from prep.proposals.sam.fidelity import Differences, exactness_stats
 from prep.proposals.sam.nms import suppress
 from prep.proposals.sam.postprocess import Measures, Postprocessor, Thresholds

@@ -9,7 +9,8 @@ from segment_anything import sam_model_registry
 
 from prep.errors import PrepError
 from prep.proposals.checkpoint import read_weights
-from prep.proposals.sam.settings import GridSettings, SamSettings, find_checkpoint
+from prep.proposals.sam.device import device_of
+from prep.proposals.sam.settings import SamSettings, find_checkpoint
 
 # Token width of the image encoder, which identifies each of the three models.
 WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -40,21 +41,3 @@ def identify(weights: dict[str, Any]) -> str | None:
     """Which model the weights belong to, or ``None``."""
     embedding = weights.get("image_encoder.pos_embed")
     return WIDTHS.get(embedding.shape[-1]) if isinstance(embedding, torch.Tensor) and embedding.ndim else None
-
-
-def device_of(settings: GridSettings) -> torch.device:
-    """The device to run on; raises PrepError for a CUDA device that is not available."""
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(settings.device)
-    except RuntimeError as error:
-        raise PrepError(f"The device is {settings.device!r}.", "Set it to cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
-        raise PrepError(
-            f"The device {settings.device} is not available: torch sees {torch.cuda.device_count()} GPUs.",
-            "Set --gpus 0 to run on the CPU, or check the driver with nvidia-smi.",
-        )
-    return device

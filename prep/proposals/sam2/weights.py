@@ -9,7 +9,7 @@ import torch
 
 from prep.errors import PrepError
 from prep.proposals.checkpoint import read_weights
-from prep.proposals.sam.weights import device_of
+from prep.proposals.sam.device import device_of
 from prep.proposals.sam2.settings import Sam2Settings, find_checkpoint
 
 # The width of the image encoder and its number of blocks, which identify each model (configs/sam2.1).

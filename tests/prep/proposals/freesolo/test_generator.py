@@ -19,7 +19,7 @@ from prep.proposals.freesolo.inference import enlarge, select
 from prep.proposals.freesolo.network import Network
 from prep.proposals.freesolo.settings import FreeSoloSettings
 
-USUAL = {"freesolo": None, "model": "vit_h", "fidelity": "exact", "preset": "pcnet", "checkpoint": None}
+USUAL = {"freesolo": None, "model": None, "fidelity": "exact", "preset": "pcnet", "checkpoint": None}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator
 
 from prep.errors import PrepError
+from prep.proposals.sam.device import device_of
 from prep.proposals.sam.settings import CHECKPOINTS, PRESETS, SamSettings, find_checkpoint, preset
-from prep.proposals.sam.weights import device_of, identify, load_sam, read_weights
+from prep.proposals.sam.weights import identify, load_sam, read_weights
 
 
 def test_the_sam_preset_has_the_official_defaults() -> None:

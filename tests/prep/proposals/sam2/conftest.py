@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from sam2.build_sam import build_sam2
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch.nn import functional as F
 
+from prep.proposals.sam2.weights import build
 from prep.records import Proposal
 
 NARROW = (
@@ -69,8 +69,12 @@ def narrow_model(smooth: bool = False) -> Any:
     for name, weight in model.named_parameters():
         if "pos_embed" in name or name == "no_mem_embed":  # zero or almost so at birth
             torch.nn.init.normal_(weight, std=0.2)
-    if smooth:
-        model.sam_mask_decoder.__class__ = SmoothDecoder
+    return smoothed(model) if smooth else model
+
+
+def smoothed(model: Any) -> Any:
+    """The model with masks as trained weights make them."""
+    model.sam_mask_decoder.__class__ = SmoothDecoder
     return model
 
 
@@ -84,6 +88,18 @@ def ragged() -> Any:
 def smooth() -> Any:
     """Smooth masks of several sizes that differ from point to point."""
     return narrow_model(smooth=True)
+
+
+@pytest.fixture(scope="session")
+def released() -> Callable[[bool], Any]:
+    """sam2.1_hiera_t in its full size, with seeded random weights; smooth or ragged."""
+
+    def make(smooth: bool) -> Any:
+        torch.manual_seed(0)
+        model = build("sam2.1_hiera_t").eval()
+        return smoothed(model) if smooth else model
+
+    return make
 
 
 @pytest.fixture(scope="session")
