@@ -85,7 +85,7 @@ mutants: .venv/test         ## which changes of FILE (or of SHARE, 0 to 1, of th
 	@touch $@
 
 .venv/test: .venv/base
-	$(UV) -e '.[test,docs]' $(VLLM)
+	SAM2_BUILD_CUDA=0 $(UV) --no-build-isolation-package sam2 -e '.[test,docs]' $(VLLM)
 	@touch $@
 
 clean:

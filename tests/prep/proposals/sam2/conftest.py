@@ -8,13 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sam2", reason="sam2 is not installed: SAM2_BUILD_CUDA=0 pip install 'pcnet-prep[sam2]'")
-
 import torch
-from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2.build_sam import build_sam2
-from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch.nn import functional as F
 
 from prep.proposals.sam2.weights import build
@@ -32,8 +26,8 @@ NARROW = (
 )
 
 
-class SmoothDecoder(MaskDecoder):
-    """A decoder that runs and is then overruled: smooth masks around each point, as trained weights make
+class Smooth:
+    """A mask decoder that runs and is then overruled: smooth masks around each point, as trained weights make
     them.
 
     As in the tests of SAM: three sizes a point, which follow the image; predicted IoUs come from the
@@ -41,7 +35,7 @@ class SmoothDecoder(MaskDecoder):
     """
 
     def predict_masks(self, *given: Any, **inputs: Any) -> Any:
-        masks, iou, tokens, score = super().predict_masks(*given, **inputs)
+        masks, iou, tokens, score = super().predict_masks(*given, **inputs)  # type: ignore[misc]
         image, prompts = inputs["image_embeddings"], inputs["sparse_prompt_embeddings"]
         near = torch.einsum("nc,chw->nhw", prompts[:, 0], inputs["image_pe"][0])
         side = near.shape[-1]
@@ -59,6 +53,8 @@ class SmoothDecoder(MaskDecoder):
 
 
 def narrow_model(smooth: bool = False) -> Any:
+    from sam2.build_sam import build_sam2
+
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,7 +70,8 @@ def narrow_model(smooth: bool = False) -> Any:
 
 def smoothed(model: Any) -> Any:
     """The model with masks as trained weights make them."""
-    model.sam_mask_decoder.__class__ = SmoothDecoder
+    decoder = model.sam_mask_decoder
+    decoder.__class__ = type("SmoothDecoder", (Smooth, type(decoder)), {})
     return model
 
 
@@ -91,15 +88,10 @@ def smooth() -> Any:
 
 
 @pytest.fixture(scope="session")
-def released() -> Callable[[bool], Any]:
-    """sam2.1_hiera_t in its full size, with seeded random weights; smooth or ragged."""
-
-    def make(smooth: bool) -> Any:
-        torch.manual_seed(0)
-        model = build("sam2.1_hiera_t").eval()
-        return smoothed(model) if smooth else model
-
-    return make
+def released() -> Any:
+    """sam2.1_hiera_t in its full size, with seeded random weights and smooth masks."""
+    torch.manual_seed(0)
+    return smoothed(build("sam2.1_hiera_t").eval())
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +105,8 @@ def photo() -> np.ndarray:
 @pytest.fixture(scope="session")
 def official() -> Callable[..., list[Proposal]]:
     """The masks of the official generator, given a model, an image and options by their official names."""
+
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     def generate(model: Any, image: np.ndarray, **options: Any) -> list[Proposal]:
         generator = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)

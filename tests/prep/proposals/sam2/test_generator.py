@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sam2.modeling.sam2_base import SAM2Base
 from scipy import ndimage
 
 from prep.errors import PrepError
@@ -19,6 +18,7 @@ from prep.proposals.sam2.settings import Sam2Settings
 from prep.records import Proposal
 
 pytestmark = pytest.mark.slow
+pytest.importorskip("sam2", reason="sam2 is not installed: SAM2_BUILD_CUDA=0 pip install 'pcnet-prep[sam2]'")
 Official = Callable[..., list[Proposal]]
 # Random weights: almost nothing is steady, and every box is nearly the whole image.
 RAGGED = {
@@ -37,7 +37,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def ours(model: SAM2Base, **options: Any) -> Sam2Generator:
+def ours(model: Any, **options: Any) -> Sam2Generator:
     generator = Sam2Generator(Sam2Settings(device="cpu", **options), load=lambda _: model)
     generator.open()
     return generator
@@ -68,7 +68,7 @@ def assert_same(found: list[Proposal], expected: list[Proposal]) -> None:
     ids=str,
 )
 def test_ragged_masks_are_the_official_ones(
-    options: dict[str, Any], threads: int, ragged: SAM2Base, photo: np.ndarray, official: Official
+    options: dict[str, Any], threads: int, ragged: Any, photo: np.ndarray, official: Official
 ) -> None:
     options = RAGGED | options
     expected = official(ragged, photo, **options)
@@ -94,7 +94,7 @@ def test_ragged_masks_are_the_official_ones(
     ids=str,
 )
 def test_smooth_masks_are_the_official_ones(
-    options: dict[str, Any], threads: int, smooth: SAM2Base, photo: np.ndarray, official: Official
+    options: dict[str, Any], threads: int, smooth: Any, photo: np.ndarray, official: Official
 ) -> None:
     options = SMOOTH | options
     expected = official(smooth, photo, **options)
@@ -102,7 +102,7 @@ def test_smooth_masks_are_the_official_ones(
     assert_same(ours(smooth, **options).propose([photo])[0], expected)
 
 
-def test_refinement_changes_the_masks(smooth: SAM2Base, photo: np.ndarray) -> None:
+def test_refinement_changes_the_masks(smooth: Any, photo: np.ndarray) -> None:
     once, twice = (ours(smooth, **SMOOTH, use_m2m=m2m).propose([photo])[0] for m2m in (False, True))
     assert {mask.counts for mask in once}.isdisjoint(mask.counts for mask in twice)
 
@@ -123,7 +123,7 @@ class Extension:
 
 @pytest.mark.parametrize("options", [{}, {"use_m2m": True}, {"multimask_output": False}], ids=str)
 def test_small_regions_are_those_of_the_official_extension(
-    options: dict[str, Any], ragged: SAM2Base, photo: np.ndarray, official: Official, monkeypatch: Any
+    options: dict[str, Any], ragged: Any, photo: np.ndarray, official: Official, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("sam2._C", Extension, raising=False)
     options = RAGGED | {"points_per_side": 3} | options
@@ -134,7 +134,7 @@ def test_small_regions_are_those_of_the_official_extension(
     assert_same(ours(ragged, **options).propose([photo])[0], expected)
 
 
-def test_explicit_points(smooth: SAM2Base, photo: np.ndarray, official: Official) -> None:
+def test_explicit_points(smooth: Any, photo: np.ndarray, official: Official) -> None:
     points = np.random.default_rng(3).random((11, 2))
     options = {"points_per_side": None, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.4}
     expected = official(smooth, photo, **options, point_grids=[points])
@@ -144,7 +144,7 @@ def test_explicit_points(smooth: SAM2Base, photo: np.ndarray, official: Official
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (50, 2), (256, 256), (300, 200)])
-def test_odd_images(size: tuple[int, int], ragged: SAM2Base, official: Official) -> None:
+def test_odd_images(size: tuple[int, int], ragged: Any, official: Official) -> None:
     image = np.random.default_rng(9).integers(0, 256, (*size, 3), dtype=np.uint8)
     options = RAGGED | {"points_per_side": 3}
     assert_same(ours(ragged, **options).propose([image])[0], official(ragged, image, **options))
@@ -154,7 +154,7 @@ def test_odd_images(size: tuple[int, int], ragged: SAM2Base, official: Official)
 def test_masks_near_a_threshold_are_recomputed_where_the_arithmetic_is_not_torchs(
     multimask: bool,
     threads: int,
-    ragged: SAM2Base,
+    ragged: Any,
     photo: np.ndarray,
     official: Official,
     monkeypatch: pytest.MonkeyPatch,
@@ -173,12 +173,12 @@ def test_masks_near_a_threshold_are_recomputed_where_the_arithmetic_is_not_torch
         upsample._geometry.cache_clear()
 
 
-def test_where_nothing_survives_there_are_no_masks(ragged: SAM2Base, photo: np.ndarray) -> None:
+def test_where_nothing_survives_there_are_no_masks(ragged: Any, photo: np.ndarray) -> None:
     for options in ({"pred_iou_thresh": 100.0}, {"pred_iou_thresh": 100.0, "crop_n_layers": 1}):
         assert ours(ragged, **(RAGGED | options)).propose([photo, photo[:0]]) == [[], []]
 
 
-def test_an_image_has_the_same_masks_whatever_is_beside_it(smooth: SAM2Base, photo: np.ndarray) -> None:
+def test_an_image_has_the_same_masks_whatever_is_beside_it(smooth: Any, photo: np.ndarray) -> None:
     images = [photo, photo[:, ::-1].copy(), photo[:50], photo]
     together = ours(smooth, **SMOOTH, threads=2).propose(images)
     alone = ours(smooth, **SMOOTH, threads=1)
@@ -186,7 +186,7 @@ def test_an_image_has_the_same_masks_whatever_is_beside_it(smooth: SAM2Base, pho
     assert together[0] == together[3] != together[1]
 
 
-def test_fast_is_compared_with_exact(smooth: SAM2Base, photo: np.ndarray) -> None:
+def test_fast_is_compared_with_exact(smooth: Any, photo: np.ndarray) -> None:
     fast = ours(smooth, **SMOOTH, fidelity="fast")
     fast.propose([photo])
     found = fast.report()["compared_with_exact"]
@@ -203,21 +203,8 @@ def test_it_travels_to_a_worker_before_it_is_opened(photo: np.ndarray) -> None:
         generator.propose([photo])
 
 
-@pytest.mark.parametrize(
-    ("is_smooth", "options"),
-    [
-        (False, RAGGED | {"points_per_side": 2, "use_m2m": True}),
-        (True, SMOOTH | {"points_per_side": 3, "pred_iou_thresh": 0.2}),
-    ],
-)
-def test_the_released_architecture(
-    is_smooth: bool,
-    options: dict[str, Any],
-    photo: np.ndarray,
-    official: Official,
-    released: Callable[[bool], SAM2Base],
-) -> None:
-    model = released(is_smooth)
-    expected = official(model, photo, **options)
-    assert len({mask.counts for mask in expected}) >= (5 if is_smooth else 12)
-    assert_same(ours(model, **options).propose([photo])[0], expected)
+def test_the_released_architecture(photo: np.ndarray, official: Official, released: Any) -> None:
+    options = SMOOTH | {"points_per_side": 3, "pred_iou_thresh": 0.2}
+    expected = official(released, photo, **options)
+    assert len({mask.counts for mask in expected}) > 4
+    assert_same(ours(released, **options).propose([photo])[0], expected)
