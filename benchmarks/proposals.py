@@ -31,7 +31,7 @@ RAGGED = {
     "pred_iou_thresh": -100.0, "stability_score_thresh": 0.0, "stability_score_offset": 0.02,
     "box_nms_thresh": 1.0,
 }  # fmt: skip
-SECTIONS = ("post", "regions", "bytes", "memory", "decoder", "ragged", "whole")
+SECTIONS = ("post", "regions", "bytes", "memory", "decoder", "ragged", "whole", "post2", "ragged2", "whole2")
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2, help="how many photos")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--model", default="vit_b", choices=("vit_b", "vit_l", "vit_h"))
+    parser.add_argument("--model2", default="sam2.1_hiera_t", help="SAM 2's, in the sections ending with 2")
     parser.add_argument("--points", type=int, default=8, help="points per side in the whole-image sections")
     parser.add_argument(
         "--post-points", type=int, default=32, help="points per side in the post-processing sections"
@@ -94,8 +95,11 @@ def load_photos(options: argparse.Namespace) -> list[Any]:
     return photos
 
 
-def stand_in(photo: Any, side: int, low: int = 256) -> tuple[Any, Any]:
-    """Smooth logits (3 side**2, low, low) and predicted IoUs of Beta(9, 1.6), three sizes per point."""
+def stand_in(photo: Any, side: int, low: int = 256, square: bool = False) -> tuple[Any, Any]:
+    """Smooth logits (3 side**2, low, low) and predicted IoUs of Beta(9, 1.6), three sizes per point.
+
+    SAM pads the photo to a square, SAM 2 stretches it (``square``).
+    """
     import numpy as np
     import torch
     from PIL import Image
@@ -103,7 +107,7 @@ def stand_in(photo: Any, side: int, low: int = 256) -> tuple[Any, Any]:
 
     from prep.proposals.sam.crops import grid, resized
 
-    height, width = resized(photo.shape[:2], low)
+    height, width = (low, low) if square else resized(photo.shape[:2], low)
     small = np.asarray(Image.fromarray(photo).resize((width, height))).astype(np.float32)
     small = np.pad(gaussian_filter(small, (3, 3, 0)), ((0, low - height), (0, low - width), (0, 0)))
     y, x = np.mgrid[:low, :low].astype(np.float32)
@@ -517,6 +521,116 @@ def bound(options: argparse.Namespace, times: dict[str, Times]) -> None:
             work = 5.96 + 3.71 * options.points**2 / 1024  # TFLOP: encoder, decoder
             share = f", {work / value / peak:.0%} of its peak FLOP/s"
         print(f"    {name}: {1 / value:.3f} images/s{share}")
+
+
+# SAM 2
+
+
+class WithoutNetwork:
+    """What both of SAM 2's generators ask of a model; the script replaces its networks."""
+
+    image_size, directly_add_no_mem_embed = 1024, False
+
+    def __init__(self, script: Script, device: str) -> None:
+        import torch
+
+        self.script, self.device = script, torch.device(device)
+        self.sam_prompt_encoder = self
+        self.maps = [torch.zeros((side**2, 1, 1), device=device) for side in (256, 128, 64)]
+
+    def forward_image(self, pixels: Any) -> None:
+        return None
+
+    def _prepare_backbone_features(self, found: None) -> tuple[Any, ...]:
+        return None, list(self.maps), None, [(256, 256), (128, 128), (64, 64)]
+
+    def __call__(self, **prompts: Any) -> tuple[Any, Any]:
+        return None, None
+
+    def get_dense_pe(self) -> None:
+        return None
+
+    def sam_mask_decoder(self, **inputs: Any) -> tuple[Any, ...]:
+        return *self.script.next(), None, None
+
+
+def official2(model: Any, **settings: Any) -> Callable[[Any], list[dict[str, Any]]]:
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    result: Callable[[Any], list[dict[str, Any]]]
+    result = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **settings).generate
+    return result
+
+
+def ours2(model: Any, **settings: Any) -> Any:
+    """Our generator of SAM 2's masks, with as many threads as the reference has."""
+    import torch
+
+    from prep.proposals.sam2.generator import Sam2Generator
+    from prep.proposals.sam2.settings import Sam2Settings
+
+    threads = torch.get_num_threads()
+    generator = Sam2Generator(Sam2Settings(threads=threads, **settings), load=lambda _: model)
+    generator.open()
+    return generator
+
+
+def random_model2(options: argparse.Namespace) -> Any:
+    import torch
+
+    from prep.proposals.sam2.weights import build
+
+    torch.manual_seed(0)
+    return build(options.model2).to(options.device).eval()
+
+
+def section_post2(options: argparse.Namespace, photos: list[Any]) -> None:
+    """Everything after the decoder of SAM 2, with the reference's thresholds."""
+    settings = {"points_per_side": options.post_points}
+    for photo in photos:
+        parts = [part.to(options.device) for part in stand_in(photo, options.post_points, square=True)]
+        models = [WithoutNetwork(Script(*parts, 64), options.device) for _ in range(2)]
+        mine, theirs = ours2(models[0], **settings), official2(models[1], **settings)
+        mine.propose([photo])  # compiles
+        mine.recomputed = mine.measured = 0
+        times, found = race(pair(mine, theirs, photo), options.repeats, options.device)
+        equal = same(found["ours"], found["reference"])
+        report(f"{size_of(photo)}, {options.post_points**2} points", times, shares(mine, equal))
+
+
+def section_ragged2(options: argparse.Namespace, photos: list[Any]) -> None:
+    """Agreement on the masks of SAM 2's random weights; our time includes compilation."""
+    model = random_model2(options)
+    cases = ({}, {"use_m2m": True}, {"multimask_output": False}, {"crop_n_layers": 1})
+    for photo in photos:
+        for case in cases:
+            settings = RAGGED | {"points_per_side": 3} | case
+            mine, theirs = ours2(model, model=options.model2, **settings), official2(model, **settings)
+            times, found = race(pair(mine, theirs, photo), 1, options.device)
+            equal = same(found["ours"], found["reference"])
+            report(f"{options.model2}, {size_of(photo)}, {case}", times, shares(mine, equal))
+
+
+def section_whole2(options: argparse.Namespace, photos: list[Any]) -> None:
+    """A whole image. The networks of SAM 2 run; smooth logits then replace the random ones."""
+    settings = {"points_per_side": options.points, "points_per_batch": min(64, options.points**2)}
+    for photo in photos:
+        parts = [part.to(options.device) for part in stand_in(photo, options.points, square=True)]
+        models = []
+        for _ in range(2):
+            model, script = random_model2(options), Script(*parts, settings["points_per_batch"])
+            real = model.sam_mask_decoder.forward
+            model.sam_mask_decoder.forward = lambda real=real, script=script, **inputs: (
+                real(**inputs) and (*script.next(), None, None)
+            )
+            models.append(model)
+        mine, theirs = ours2(models[0], model=options.model2, **settings), official2(models[1], **settings)
+        mine.propose([photo])  # compiles
+        mine.recomputed = mine.measured = 0
+        times, found = race(pair(mine, theirs, photo), options.repeats, options.device)
+        equal = same(found["ours"], found["reference"])
+        what = f"{options.model2}, {size_of(photo)}, {options.points**2} points"
+        report(what, times, shares(mine, equal))
 
 
 def size_of(photo: Any) -> str:
