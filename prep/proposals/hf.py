@@ -1,4 +1,4 @@
-"""Runs the `hf:<id or folder>` generator: transformers' mask generation for SAM, SAM-HQ and SAM 2."""
+"""Runs the `hf:<id or folder>` generator: transformers' mask generation for SAM, SAM-HQ, SAM 2 and SAM 3."""
 
 from __future__ import annotations
 
@@ -47,9 +47,18 @@ class HfSettings:
 def options(preset: str, given: Mapping[str, Any], device: str) -> dict[str, Any]:
     """The values of a preset (``pcnet``, ``sam``) for this generator, overridden by ``given``, on
     a device.
+
+    :raises PrepError: for an option that this generator does not have.
     """
     start = sam_settings.preset(preset)
     shared = {field.name: getattr(start, field.name) for field in fields(HfSettings)}
+    for name in given:
+        if name not in shared:
+            why = ": transformers' pipeline fails on crops of every model" if name.startswith("crop") else ""
+            raise PrepError(
+                f"The hf: generators have no option --{name.replace('_', '-')}{why}.",
+                "Remove it, or use --generator sam or sam2 with the original weights.",
+            )
     return {**shared, **given, "device": device}
 
 
@@ -57,8 +66,8 @@ class HfGenerator:
     """The masks of a transformers mask-generation pipeline, in its order (by predicted IoU, then NMS).
 
     ``source`` is a model id on the Hugging Face hub or a local folder. The pipeline returns neither the
-    stability nor the point of a mask, and its crops do not work for every model, so there is no option for
-    them.
+    stability nor the point of a mask. There is no option for crops: it stacks the image with its crops, of
+    another size, which fails for every family of models (transformers 5.19).
     """
 
     def __init__(self, source: str, settings: HfSettings | None = None) -> None:
@@ -102,7 +111,7 @@ class HfGenerator:
         except Exception as error:  # transformers and torch raise many types for an unsuitable folder
             raise PrepError(
                 f"{self.source} could not be loaded for mask generation: {reason_of(error)}.",
-                "Give a SAM, SAM-HQ or SAM 2 model with its image processor.",
+                "Give a SAM, SAM-HQ, SAM 2 or SAM 3 tracker model with its image processor.",
             ) from error
 
     def propose(self, images: list[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:

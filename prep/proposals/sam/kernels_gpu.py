@@ -226,7 +226,11 @@ def _launch(
 
 
 def _constants(order: int) -> tuple[int, int, int]:
-    """An index in :data:`prep.proposals.sam.simd.ORDERS` as ``flat``, ``within`` and ``between``."""
+    """An index in :data:`prep.proposals.sam.simd.ORDERS` as ``flat``, ``within`` and ``between``.
+
+    Any order leaves the logits as they are where there is no first step: its weights are 1 and 0.
+    """
+    order = max(order, 0)
     return ((1, 0, 0), (0, 0, 0), *((-1, *nested) for nested in NESTED))[order]
 
 

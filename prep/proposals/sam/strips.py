@@ -26,6 +26,7 @@ from prep.proposals.sam.simd import LANES, equal, four_taps
 
 UNSETTLED = 1  # stands for any odd level
 HUGE = np.float32(1e30)  # from here on, and for NaN, zero weights matter too: recomputed by the reference
+NO_STEP = -1  # stands for the order of operations of a first step that changes nothing
 FIRST_LOW, LAST_LOW, X_FROM, X_TO = range(4)  # the columns of a geometry's strips
 
 
@@ -123,7 +124,8 @@ def compute_row(
     """The sixteen pixels of image row ``y`` in a strip, into ``line``.
 
     ``low_lanes`` and ``mid_lanes`` cache the last two rows of logits and of the upsampled mask, at the
-    columns that the strip needs; ``state`` has the indices of those rows (-1 for none).
+    columns that the strip needs; ``state`` has the indices of those rows (-1 for none). Without a first step
+    (:data:`NO_STEP`), the upsampled mask is the logits.
     """
     _, (mid_i0, mid_i1, mid_w0, mid_w1), (row_i0, row_i1, row_w0, row_w1, _, _), lanes, orders = geometry
     index, mid_u, out_u = lanes
@@ -133,23 +135,28 @@ def compute_row(
         if state[slot] == m:
             continue
         state[slot] = m
+        if orders[0] == NO_STEP:
+            into = slot * 2 * LANES
+            for i in range(LANES):
+                mid_lanes[into + i] = low[m, index[strip, i]]
+                mid_lanes[into + LANES + i] = low[m, index[strip, 2 * LANES + i]]
+            continue
         r0, r1 = np.int64(mid_i0[m]), np.int64(mid_i1[m])
         for r in (r0, r1):
             if state[2 + (r & 1)] != r:
                 state[2 + (r & 1)] = r
-                row, into = low[r], (r & 1) * 4 * LANES
+                into = (r & 1) * 4 * LANES
                 for i in range(4 * LANES):
-                    low_lanes[into + i] = row[index[strip, i]]
+                    low_lanes[into + i] = low[r, index[strip, i]]
         a, b = (r0 & 1) * 4 * LANES, (r1 & 1) * 4 * LANES
         to, v0, v1 = slot * 2 * LANES, mid_w0[m], mid_w1[m]
-        weights = mid_u[strip]
-        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, weights, 0, v0, v1, orders[0])
-        a, b, to = a + 2 * LANES, b + 2 * LANES, to + LANES
-        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, weights, 2 * LANES, v0, v1, orders[0])
+        at = strip * 4 * LANES
+        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, mid_u, at, v0, v1, orders[0])
+        a, b, to, at = a + 2 * LANES, b + 2 * LANES, to + LANES, at + 2 * LANES
+        four_taps(mid_lanes, to, low_lanes, a, a + LANES, b, b + LANES, mid_u, at, v0, v1, orders[0])
     a, b = (np.int64(row_i0[y]) & 1) * 2 * LANES, (np.int64(row_i1[y]) & 1) * 2 * LANES
-    four_taps(
-        line, 0, mid_lanes, a, a + LANES, b, b + LANES, out_u[strip], 0, row_w0[y], row_w1[y], orders[1]
-    )
+    at = strip * 2 * LANES
+    four_taps(line, 0, mid_lanes, a, a + LANES, b, b + LANES, out_u, at, row_w0[y], row_w1[y], orders[1])
 
 
 @compiled

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from prep.proposals.sam.simd import LANES, ORDERS
-from prep.proposals.sam.strips import same
+from prep.proposals.sam.strips import NO_STEP, same
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,8 +79,8 @@ class Geometry:
     height and width, ``inside`` those of its part of the upsampled version. The reference resizes
     ``channels`` masks at once, on which torch's order of operations depends. ``band`` is 0 if the kernels
     give torch's bits for this size, else :data:`BAND`. ``orders`` are the orders of operations of the two
-    steps (:data:`prep.proposals.sam.simd.ORDERS`). ``middle``, ``rows`` and ``columns`` are their taps,
-    ``arrays`` the same for the CPU's kernels.
+    steps (:data:`prep.proposals.sam.simd.ORDERS`, or ``NO_STEP`` for the first). ``middle``, ``rows`` and
+    ``columns`` are their taps, ``arrays`` the same for the CPU's kernels.
     """
 
     low: int
@@ -140,7 +140,8 @@ def _geometry(
         (*rows.arrays, first_row, end_row),
         lanes(cuts, middle, columns),
     )
-    plan = Geometry(low, mid, inside, size, channels, BAND, (0, 0), middle, rows, columns, (*arrays, (0, 0)))
+    usual = (NO_STEP if mid == low else 0, 0)
+    plan = Geometry(low, mid, inside, size, channels, BAND, usual, middle, rows, columns, (*arrays, usual))
     orders = agreeing(plan, device)
     return replace(plan, band=0.0, orders=orders, arrays=(*arrays, orders)) if orders else plan
 
@@ -169,7 +170,8 @@ def lanes(cuts: npt.NDArray[np.int64], middle: Axis, columns: Axis) -> tuple[Any
     left, right = columns.i0[x], columns.i1[x]
     index = np.concatenate([middle.i0[left], middle.i1[left], middle.i0[right], middle.i1[right]], axis=1)
     weights = np.concatenate([middle.w0[left], middle.w1[left], middle.w0[right], middle.w1[right]], axis=1)
-    return index, weights, np.concatenate([columns.w0[x], columns.w1[x]], axis=1)
+    outer = np.concatenate([columns.w0[x], columns.w1[x]], axis=1)
+    return index, weights.ravel(), outer.ravel()  # a view of a row in a kernel costs as much as its products
 
 
 def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
@@ -177,7 +179,8 @@ def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
     noise = torch.randn((1, plan.channels, plan.low, plan.low), generator=torch.Generator().manual_seed(0))
     expected = reference(noise.to(device), plan.mid, plan.inside, plan.size)[0].cpu().numpy()
     work = workspace(plan)
-    for orders in product(range(len(ORDERS)), range(len(ORDERS))):
+    first = (NO_STEP,) if plan.mid == plan.low else range(len(ORDERS))
+    for orders in product(first, range(len(ORDERS))):
         arrays = (*plan.arrays[:-1], orders)
         if all(same(noise[0, k].numpy(), arrays, expected[k], work) for k in range(plan.channels)):
             return orders

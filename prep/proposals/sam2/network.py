@@ -68,7 +68,7 @@ class Sam2Decoder:
         if options.use_m2m:
             logits, iou = self._refine(features, prompts, logits)
         index = passing(iou, threshold)
-        found = logits.flatten(0, 1)[index]
+        found = logits[torch.div(index, logits.shape[1], rounding_mode="floor"), index % logits.shape[1]]
         if options.min_mask_region_area > 0:
             found = remove_small_regions(found, options.min_mask_region_area)
         return Decoded(index.cpu(), iou.flatten()[index], found)
