@@ -426,6 +426,12 @@ def test_two_runs_are_compared_in_what_both_have(tmp_path: Path) -> None:
         kinds = browser.run(texts % "#figures > .card:first-child tbody td:first-child")
         assert kinds == ["all A", "all B", "both A", "both B"]
         assert browser.run(texts % "#figures details summary") == ["Only A has: mine test"]
+        assert browser.run("document.getElementById('cases').offsetHeight") > 0
+        # A run that was not evaluated has no cases to search.
+        write_report(ReportConfig([_run(tmp_path / "c")], tmp_path / "page.html"))
+        browser.open(tmp_path / "page.html", "document.documentElement?.dataset.ready === 'yes'")
+        assert "pcnet eval" in "".join(browser.run(texts % "#figures code"))
+        assert browser.run("document.getElementById('cases').offsetHeight") == 0
         assert browser.problems == []
 
 
