@@ -13,7 +13,6 @@ from pcnet.commands.options import RecipeName
 from prep.commands import options as shared
 from prep.commands.inputs import gpu_count, open_sources
 from prep.commands.output import emit
-from prep.datasets.catalogue import open_jsonl
 from prep.engine.progress import duration
 from prep.errors import PrepError
 
@@ -249,6 +248,8 @@ def result_lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
         yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."
     given = ["--data", config.data, "--dataset", config.dataset]
     if config.input is not None:
+        from prep.datasets.catalogue import open_jsonl
+
         given = ["--input", config.input, "--image-root", config.data]
         first = next(open_jsonl(Path(config.input), Path(config.data)).expressions())
         photo = str(Path(config.data) / (first.image or ""))
