@@ -19,7 +19,7 @@ PALETTE = (
     (230, 70, 70), (60, 150, 240), (250, 190, 50), (70, 190, 110), (170, 100, 230), (245, 130, 60),
     (40, 190, 190), (240, 110, 180), (150, 190, 40), (120, 130, 250), (200, 140, 100), (90, 210, 240),
 )  # fmt: skip
-TRUTH, PREDICTION = (70, 200, 120), (60, 150, 240)
+TRUTH, PREDICTION, STUDENT = (70, 200, 120), (60, 150, 240), (240, 190, 60)
 # Black through red to pale yellow: brightness increases monotonically, so the map is also readable in grey.
 HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Written first and compared in the next run: a demo resumes only with the same settings.
 MARKER = "demo.json"
+# The folders of the two evaluations, of the model and of its student.
+EVALUATION, STUDENT_EVALUATION = "evaluation", "student_evaluation"
+# The student takes a quarter of the model's steps: more would make the demo longer than four minutes.
+STUDENT_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +75,20 @@ def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
         write_whole(done, b"")
     steps.append(("data", f"{config.images:,} scenes, seed {config.seed}", time.monotonic() - started))
     for what, command in commands(config, data):
-        if what != "evaluate":
-            steps.append((what, shlex.join(command), _run(command, say)))
-    evaluation = out / "evaluation"
-    command = dict(commands(config, data))["evaluate"]
-    steps.append(("evaluate", shlex.join(command), _run(command, say)))
-    metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+        steps.append((what, shlex.join(command), _run(command, say)))
+    metrics, student = (
+        json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
+        for name in (EVALUATION, STUDENT_EVALUATION)
+    )
     from prep.demo.samples import write_page
 
     page_started = time.monotonic()
-    figures = write_page(out, data, steps, metrics, config)
+    figures = write_page(out, data, steps, metrics, student, config)
     steps.append(("page", "", time.monotonic() - page_started))
     say("")
     for line in table(figures):
         say(line)
+    say(f"student, without phrases and proposals: PointM {student['pointm']:.1f}, mIoU {student['miou']:.1f}")
     say(f"{out / 'index.html'}  ({time.monotonic() - started:.0f} s in all)")
     return DemoResult(out / "index.html", figures, metrics, steps)
 
@@ -96,9 +100,13 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     # With so few steps, a smaller weight of the antonyms lets the model learn appearance.
     training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
     training += ["--out", str(run)]
-    scored = config.out / "evaluation"
+    scored, student = config.out / EVALUATION, config.out / "student"
     evaluation = ["--split", "val", "--mask", "map", "--mask", "proposal", "--out", str(scored)]
     evaluation += ["--save-stages", str(scored / "stages")]
+    distilling = ["--steps", str(-(-config.steps // STUDENT_SHARE)), "--seed", str(config.seed)]
+    distilling += ["--out", str(student)]
+    student_scored = config.out / STUDENT_EVALUATION
+    judged = ["--split", "val", "--out", str(student_scored), "--save-pseudo", str(student_scored / "masks")]
     return [
         ("phrases", ["pcnet-prep", "phrases", "--llm", "rules", *source, "--out", store]),
         (
@@ -112,6 +120,14 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
         (
             "evaluate",
             ["pcnet", "eval", "--checkpoint", str(run / "best.pt"), "--store", store, *source, *evaluation],
+        ),
+        (
+            "student",
+            ["pcnet", "distill", "--from", str(run), "--store", store, *source, *distilling],
+        ),
+        (
+            "evaluate the student",
+            ["pcnet", "eval", "--checkpoint", str(student / "best.pt"), "--store", store, *source, *judged],
         ),
     ]
 
