@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prep.demo import EVALUATION, STUDENT_EVALUATION
+from prep.demo.scenes import EASY, HARD, Canvas
 from prep.errors import PrepError
 from prep.files import write_whole
 
@@ -21,21 +23,23 @@ if TYPE_CHECKING:
 
 # Written first and compared in the next run: a demo resumes only with the same settings.
 MARKER = "demo.json"
-# The folders of the two evaluations, of the model and of its student.
-EVALUATION, STUDENT_EVALUATION = "evaluation", "student_evaluation"
 # The student takes a quarter of the model's steps: more would make the demo longer than four minutes.
 STUDENT_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """The demo's settings: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples."""
+    """The demo's settings: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples.
+
+    ``hard`` scenes have 128 x 128 pixels and 4 to 12 shapes, instead of 64 x 64 and 2 to 6.
+    """
 
     out: Path
     images: int = 3000
     steps: int = 1000
     seed: int = 0
     shown: int = 12
+    hard: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 2 or self.steps < 1 or self.shown < 1:
@@ -43,6 +47,11 @@ class DemoConfig:
                 f"A demo of {self.images} images, {self.steps} steps and {self.shown} samples is too small.",
                 "Give at least 2 images, 1 step and 1 sample.",
             )
+
+    @property
+    def canvas(self) -> Canvas:
+        """The size of the scenes."""
+        return HARD if self.hard else EASY
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
     if not done.exists():
         from prep.demo.dataset import write
 
-        write(out / "data", images=config.images, seed=config.seed)
+        write(out / "data", images=config.images, seed=config.seed, canvas=config.canvas)
         write_whole(done, b"")
     steps.append(("data", f"{config.images:,} scenes, seed {config.seed}", time.monotonic() - started))
     for what, command in commands(config, data):
@@ -99,7 +108,7 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     source = ["--data", str(data), "--dataset", "refcoco"]
     # With so few steps, a smaller weight of the antonyms lets the model learn appearance.
     training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
-    training += ["--out", str(run)]
+    training += ["--out", str(run), *(["--size", str(HARD.side)] if config.hard else [])]
     scored, student = config.out / EVALUATION, config.out / "student"
     evaluation = ["--split", "val", "--mask", "map", "--mask", "proposal", "--out", str(scored)]
     evaluation += ["--save-stages", str(scored / "stages")]
@@ -147,7 +156,8 @@ def table(figures: Sequence[Figure]) -> list[str]:
 
 def _claim(out: Path, config: DemoConfig) -> None:
     """Mark the folder as this demo's, or raise if it contains anything else."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "shown")}
+    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "shown", "hard")}
+    settings |= {"hard": True} if config.hard else {}  # a folder of 0.1.0 does not have it
     marker = out / MARKER
     if marker.is_file():
         try:

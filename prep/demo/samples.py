@@ -15,8 +15,8 @@ from prep import pictures
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
+from prep.demo import EVALUATION, STUDENT_EVALUATION
 from prep.demo.page import Figure, Page, Sample, render
-from prep.demo.run import EVALUATION, STUDENT_EVALUATION
 from prep.images import read_rgb
 from prep.masks import rle
 from prep.pages import html
@@ -86,7 +86,22 @@ def write_page(
         _sample(row, scored[row.row_id], kinds[row.row_id], phrases, proposals, masks, truth, out)
         for row in spread(expressions, kinds, config.shown)
     ]
-    lead = (
+    page = Page(
+        "PCNet: referring segmentation on synthetic scenes",
+        _lead(metrics, student, config),
+        figures,
+        [sample for sample in samples if sample is not None],
+        steps,
+    )
+    html.write(render(page), out / "index.html")
+    return figures
+
+
+def _lead(
+    metrics: Mapping[str, float | None], student: Mapping[str, float | None], config: DemoConfig
+) -> str:
+    """The sentences below the page's title: what was trained on what, and the two models' figures."""
+    return (
         f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: only images, "
         "texts and proposals, no ground-truth masks or boxes. Recipe plus, encoder trained from scratch. "
         f"mIoU {metrics.get('proposal_miou') or 0:.1f}% with the proposal under the peak as the mask (best "
@@ -94,15 +109,6 @@ def write_page(
         f"student needs neither phrases nor proposals: PointM {student['pointm']:.1f}%, "
         f"mIoU {student['miou']:.1f}%."
     )
-    page = Page(
-        "PCNet: referring segmentation on synthetic scenes",
-        lead,
-        figures,
-        [sample for sample in samples if sample is not None],
-        steps,
-    )
-    html.write(render(page), out / "index.html")
-    return figures
 
 
 def spread(rows: Sequence[Expression], kinds: Mapping[str, tuple[str, ...]], count: int) -> list[Expression]:
