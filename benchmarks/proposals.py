@@ -604,7 +604,7 @@ def section_ragged2(options: argparse.Namespace, photos: list[Any]) -> None:
     cases = ({}, {"use_m2m": True}, {"multimask_output": False}, {"crop_n_layers": 1})
     for photo in photos:
         for case in cases:
-            settings = RAGGED | {"points_per_side": 3} | case
+            settings = RAGGED | {"points_per_side": 2} | case
             mine, theirs = ours2(model, model=options.model2, **settings), official2(model, **settings)
             times, found = race(pair(mine, theirs, photo), 1, options.device)
             equal = same(found["ours"], found["reference"])
