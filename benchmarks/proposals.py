@@ -601,7 +601,7 @@ def section_post2(options: argparse.Namespace, photos: list[Any]) -> None:
 def section_ragged2(options: argparse.Namespace, photos: list[Any]) -> None:
     """Agreement on the masks of SAM 2's random weights; our time includes compilation."""
     model = random_model2(options)
-    cases = ({}, {"use_m2m": True}, {"multimask_output": False}, {"crop_n_layers": 1})
+    cases = ({}, {"use_m2m": True}, {"multimask_output": False})
     for photo in photos:
         for case in cases:
             settings = RAGGED | {"points_per_side": 2} | case

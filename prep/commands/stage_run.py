@@ -33,8 +33,8 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     flags = {name: _plain(context.params[name]) for name in options if name in context.params}
     if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
         flags.pop("ray_address", None)  # specific to this job, not part of the run
-    # A switch without a default that is off was switched off.
-    off = [name for name, value in flags.items() if value is False and options[name].default is not None]
+    # A switch that is off by default need not be recorded; any other was switched off.
+    off = [name for name, value in flags.items() if value is False and options[name].default is False]
     given = {name: value for name, value in flags.items() if value is not None and name not in off}
     command = {"command": context.info_name, "folder": os.getcwd()}
     return {**command, **{name: value for name, value in given.items() if value != []}}

@@ -50,7 +50,8 @@ class Sam2Generator(PointGridGenerator):
         return min(size) > 0
 
     def _resize(self, pixels: Image) -> torch.Tensor:
-        resized: torch.Tensor = self._transforms(pixels)
+        # The copy of an image that is only for reading keeps torch from warning of it.
+        resized: torch.Tensor = self._transforms(np.require(pixels, requirements="W"))
         return resized
 
     def _points(self, layer: int, size: tuple[int, int]) -> Points:

@@ -126,6 +126,15 @@ def test_the_command_line_of_a_section_parses_to_its_flags() -> None:
     assert "--no-batch-invariant" in words
 
 
+def test_a_section_can_switch_an_option_of_sam_2_off() -> None:
+    flags = {"generator": "sam2", "model": "sam2.1_hiera_b+", "use_m2m": True, "multimask_output": False}
+    words = shlex.split(command_line(Section("sam", flags), COMMANDS["sam"], "pcnet-prep"))
+    assert {"--use-m2m", "--no-multimask-output"} < set(words)
+    parsed = COMMANDS["sam"].make_context("sam", words[2:]).params
+    assert {name: parsed[name] for name in flags} == flags
+    assert COMMANDS["sam"].make_context("sam", []).params["multimask_output"] is None
+
+
 HOSTILE = {
     "deep list": "phrases: " + "[" * 50_000,
     "deep mapping": "{a: " * 20_000,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -81,3 +81,23 @@ def test_a_cluster_that_the_job_names_is_passed_on_and_not_recorded(monkeypatch:
     assert "ray_address" not in recorded
     assert passed["ray_address"] == "auto"
     assert called("--ray-address", "ray://host:1")[0]["ray_address"] == "ray://host:1"
+
+
+def test_a_switch_that_was_turned_off_is_recorded() -> None:
+    seen: list[dict[str, Any]] = []
+    app = typer.Typer()
+
+    @app.command("fill")
+    def fill(
+        context: typer.Context,
+        masks: Annotated[bool | None, typer.Option()] = None,
+        same: Annotated[bool, typer.Option()] = True,
+        replay: Annotated[bool, typer.Option()] = False,
+    ) -> None:
+        recorded = recorded_arguments(context)
+        seen.append({name: recorded[name] for name in ("masks", "same", "replay") if name in recorded})
+
+    app.command("other")(lambda: None)
+    for words in ([], ["--no-masks", "--no-same", "--no-replay"], ["--masks"]):
+        app(["fill", *words], standalone_mode=False)
+    assert seen == [{"same": True}, {"masks": False, "same": False}, {"masks": True, "same": True}]

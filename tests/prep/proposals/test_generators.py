@@ -185,7 +185,7 @@ def test_hf_starts_from_the_same_presets_as_sam() -> None:
     assert build("hf:some/model", options("sam", {}, "cpu")).settings() == build("hf:some/model").settings()
     with pytest.raises(PrepError, match=r"--crop-n-layers: .* fails on crops"):
         options("sam", {"crop_n_layers": 1}, "cpu")
-    with pytest.raises(PrepError, match="no option --min-mask-region-area[.]"):
+    with pytest.raises(PrepError, match=r"no option --min-mask-region-area\."):
         options("sam", {"min_mask_region_area": 1}, "cpu")
 
 

@@ -1,4 +1,4 @@
-"""SAM 2 at a sixteenth of its width, and the official generator's records as proposals."""
+"""SAM 2 at a twelfth of its width, and the official generator's records as proposals."""
 
 from __future__ import annotations
 
