@@ -562,7 +562,7 @@ def official2(model: Any, **settings: Any) -> Callable[[Any], list[dict[str, Any
     return result
 
 
-def ours2(model: Any, **settings: Any) -> Any:
+def ours2(network: Any, **settings: Any) -> Any:
     """Our generator of SAM 2's masks, with as many threads as the reference has."""
     import torch
 
@@ -570,7 +570,7 @@ def ours2(model: Any, **settings: Any) -> Any:
     from prep.proposals.sam2.settings import Sam2Settings
 
     threads = torch.get_num_threads()
-    generator = Sam2Generator(Sam2Settings(threads=threads, **settings), load=lambda _: model)
+    generator = Sam2Generator(Sam2Settings(threads=threads, **settings), load=lambda _: network)
     generator.open()
     return generator
 

@@ -146,13 +146,9 @@ def sam(
     crop_overlap_ratio: CropOverlapRatio = None,
     crop_n_points_downscale_factor: CropNPointsDownscaleFactor = None,
     min_mask_region_area: MinMaskRegionArea = None,
-    mask_threshold: MaskThreshold = None,
-    use_m2m: UseM2m = None,
-    multimask_output: MultimaskOutput = None,
+    mask_threshold: MaskThreshold = None, use_m2m: UseM2m = None, multimask_output: MultimaskOutput = None,
     freesolo: FreeSolo = None,
-    min_area: MinArea = None,
-    max_overlap: MaxOverlap = None,
-    max_masks: MaxMasks = None,
+    min_area: MinArea = None, max_overlap: MaxOverlap = None, max_masks: MaxMasks = None,
     gpus: shared.Gpus = None,
     device: shared.Device = None,
     workers: shared.Workers = None,
@@ -160,7 +156,7 @@ def sam(
     plan: shared.PlanOnly = False,
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Generate mask proposals for every image.
 
     Reads the images; writes <store>/proposals.

@@ -117,7 +117,7 @@ def find_checkpoint(model: str, given: str | Path | None = None, flag: str = "--
     ``given``. Raises PrepError with the download command if there is none.
     """
     check_choice("model", model, CHECKPOINTS)
-    return find_file(CHECKPOINTS[model], DOWNLOAD, f"SAM {model}", given, flag)
+    return find_file(CHECKPOINTS[model], DOWNLOAD, model, given, flag)
 
 
 def find_file(name: str, url: str, model: str, given: str | Path | None, flag: str) -> Path:
@@ -138,7 +138,7 @@ def find_file(name: str, url: str, model: str, given: str | Path | None, flag: s
             return place / name
     looked = ", ".join(str(place / name) for place in places)
     raise PrepError(
-        f"No weights for {model}: looked for {looked}.",
+        f"No weights for SAM {model}: looked for {looked}.",
         f"Download them with\n  {line}\nor set {flag} to the file.",
     )
 
