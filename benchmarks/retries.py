@@ -1,18 +1,18 @@
-"""Compares ways to ask a model again: python -m benchmarks.retries --llm MODEL [--number N] [--save FILE].
+"""Compares ways to ask a model again: python -m benchmarks.retries --llm MODEL [--save FILE].
 
 Every expression is asked once. Those whose response fails a check and cannot be repaired are asked again in
 three ways: ``words``, the second turn that says what is wrong, under a JSON schema; ``grammar``, the first
-question again under a grammar of the expression's own words; and ``both``. Prints what becomes of all
-expressions in each way, the share of the prompt from the prefix cache, and seconds (only comparable with each
-other). The expressions are a seeded draw from real ones that are not labelled; ``--save`` writes the
-responses of ``words``, for ``python -m benchmarks.kinds --answers FILE``.
+question again under a grammar of the expression's own words; and ``both``. Prints from which level all
+expressions are stored in each way, the share of stored phrases that are right, the share of the prompt from
+the prefix cache, and seconds (only comparable with each other). The expressions are the real ones that are
+labelled for work; ``--save`` writes the responses of each way to FILE-<way>.jsonl, for ``python -m
+benchmarks.kinds --answers``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import re
 import time
 from collections import Counter
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.labels import EXPRESSIONS, GOLD_REAL, load_expressions
+from benchmarks.labels import GOLD_REAL, Row, decoded, is_right, labelled, load_expressions
 from prep.phrases.checks import MAX_PHRASES
 from prep.phrases.engines.base import whole_lines
 from prep.phrases.engines.vllm import VllmStage
@@ -28,10 +28,9 @@ from prep.phrases.engines.vllm_boot import VllmOptions
 from prep.phrases.fallback import needs_retry, settle
 from prep.phrases.models import resolve
 from prep.phrases.prompt import ANSWER_SCHEMA, load_prompt, quotable
+from prep.phrases.rules.decompose import break_up
+from prep.records import PhraseSet
 
-SEED = 14
-# Drawn in turn, so that the few expressions of the small ones are all used.
-DATASETS = ("refcoco+", "grefcoco", "refcocos", "refcocog", "refclef", "refcoco")
 MAX_WORDS = 12  # of a line, as the prompt says
 LEVELS = ("llm", "repaired", "retry", "retry repaired", "rules", "expression")
 
@@ -46,16 +45,9 @@ class Said(NamedTuple):
     cached: int
 
 
-def drawn(rows: Sequence[dict[str, str]], number: int) -> list[str]:
-    """``number`` expressions without those that are labelled, as equal a share of each dataset as it has."""
-    labels = [json.loads(line)["row"] for line in GOLD_REAL.read_text("utf-8").splitlines()]
-    used = {rows[row]["sent"] for row in labels}
-    generator, chosen = random.Random(SEED), list[str]()
-    for left, dataset in zip(range(len(DATASETS), 0, -1), DATASETS, strict=True):
-        texts = sorted({row["sent"] for row in rows if row["dataset"] == dataset} - used)
-        chosen += generator.sample(texts, min(len(texts), (number - len(chosen)) // left))
-        used.update(chosen)
-    return chosen
+def right(text: str, label: Row, phrases: Sequence[str]) -> bool:
+    """Whether stored phrases are one of the label's readings."""
+    return is_right(phrases, decoded(text, label["readings"]))
 
 
 def grammar(text: str, *, as_json: bool) -> str:
@@ -78,7 +70,9 @@ def ask(stage: VllmStage, prompts: list[list[int]], forms: Sequence[Any] | None 
     from vllm import SamplingParams
 
     common = {"temperature": 0.0, "max_tokens": stage.sampling.max_tokens}
-    parameters = [SamplingParams(**common, structured_outputs=form) for form in forms or [None] * len(prompts)]
+    parameters = [
+        SamplingParams(**common, structured_outputs=form) for form in forms or [None] * len(prompts)
+    ]
     tokens = [{"prompt_token_ids": ids} for ids in prompts]
     said = []
     for ids, output in zip(
@@ -108,14 +102,19 @@ def ways(stage: VllmStage, texts: Sequence[str], firsts: Sequence[str]) -> dict[
     }
 
 
-def levels(texts: Sequence[str], raws: Sequence[list[str]]) -> Counter[str]:
-    """How many expressions are stored from each level."""
-    count: Counter[str] = Counter()
-    for text, own in zip(texts, raws, strict=True):
-        found = settle(text, own)
-        late = found.source == "repaired" and len(found.rejected) > 1
-        count["retry repaired" if late else found.source] += 1
-    return count
+def level(found: PhraseSet) -> str:
+    """The level that an expression is stored from, the two repairs apart."""
+    late = found.source == "repaired" and len(found.rejected) > 1
+    return "retry repaired" if late else found.source
+
+
+def save(path: Path, texts: Sequence[str], raws: Sequence[list[str]]) -> None:
+    """Write the responses of one way as rows of ``expression``, ``answer`` and ``retry``."""
+    rows = [
+        {"expression": text, "answer": own[0], "retry": own[1] if len(own) > 1 else None}
+        for text, own in zip(texts, raws, strict=True)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def main() -> None:
@@ -123,17 +122,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--llm", required=True, help="a model folder, a GGUF file or a Hugging Face ID")
-    parser.add_argument("--number", type=int, default=100, help="expressions to ask about")
-    parser.add_argument("--save", type=Path, help="write the responses of `words` to this JSONL file")
+    parser.add_argument("--save", type=Path, help="write each way's responses to SAVE-<way>.jsonl")
     options = parser.parse_args()
-    texts = drawn(load_expressions(EXPRESSIONS), options.number)
+    found = labelled(GOLD_REAL, [row["sent"] for row in load_expressions()])
+    labels, texts = zip(*((label, text) for label, text in found if label["part"] == "work"), strict=True)
     stage = VllmStage(resolve(options.llm), load_prompt(), options=VllmOptions(dtype="float32"))
     stage.open()
     firsts = ask(stage, stage.engine.chat.questions(texts))
     raws = [[said.text] for said in firsts]
     failed = [at for at, text in enumerate(texts) if needs_retry(text, firsts[at].text)]
     print(f"{stage.model.name}: {len(texts)} real expressions, {len(failed)} asked again")
-    print(f"{'':10}" + "".join(f"{level:>16}" for level in LEVELS) + f"{'prefix cache':>14}{'seconds':>9}")
+    print(
+        f"{'':10}"
+        + "".join(f"{name:>16}" for name in LEVELS)
+        + f"{'right':>8}{'prefix cache':>14}{'seconds':>9}"
+    )
     chosen = [texts[at] for at in failed]
     for name, (prompts, forms) in ways(stage, chosen, [firsts[at].text for at in failed]).items():
         start = time.monotonic()
@@ -141,16 +144,16 @@ def main() -> None:
         seconds = time.monotonic() - start
         for at, one in zip(failed, said, strict=True):
             raws[at] = [firsts[at].text, one.text]
-        count = levels(texts, raws)
+        stored = list(map(settle, texts, raws))
+        count = Counter(map(level, stored))
+        good = sum(right(t, label, one.phrases) for t, label, one in zip(texts, labels, stored, strict=True))
         share = sum(one.cached for one in said) / max(1, sum(one.prompt for one in said))
-        shares = "".join(f"{count[level] / len(texts):16.1%}" for level in LEVELS)
-        print(f"{name:10}{shares}{share:14.1%}{seconds:9.1f}", flush=True)
-        if name == "words" and options.save:
-            rows = [
-                {"expression": text, "answer": own[0], "retry": own[1] if len(own) > 1 else None}
-                for text, own in zip(texts, raws, strict=True)
-            ]
-            options.save.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        shares = "".join(f"{count[at] / len(texts):16.1%}" for at in LEVELS)
+        print(f"{name:10}{shares}{good / len(texts):8.1%}{share:14.1%}{seconds:9.1f}", flush=True)
+        if options.save:
+            save(options.save.with_name(f"{options.save.name}-{name}.jsonl"), texts, raws)
+    good = sum(right(text, label, break_up(text)) for text, label in zip(texts, labels, strict=True))
+    print(f"{'rules alone':10}{'':{16 * len(LEVELS) - 1}}{good / len(texts):8.1%}")
     stage.close()
 
 
