@@ -122,6 +122,31 @@ def save(path: Path, texts: Sequence[str], raws: Sequence[list[str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
+def print_way(
+    name: str,
+    texts: Sequence[str],
+    labels: Sequence[Row],
+    raws: Sequence[list[str]],
+    cached: float,
+    seconds: float,
+) -> None:
+    """One line of the table: what is stored of all expressions, given the responses of one way."""
+    stored = list(map(settle, texts, raws))
+    rules = list(map(break_up, texts))
+    good = [right(*one) for one in zip(texts, labels, [one.phrases for one in stored], strict=True)]
+    by_rules = [right(*one) for one in zip(texts, labels, rules, strict=True)]
+    late = [at for at, one in enumerate(stored) if level(one) in ("retry", "retry repaired")]
+    counts = (
+        sum(set(stored[at].phrases) == set(rules[at]) for at in late),
+        sum(good[at] and not by_rules[at] for at in late),
+        sum(by_rules[at] and not good[at] for at in late),
+    )
+    levels = Counter(map(level, stored))
+    shares = "".join(f"{levels[at] / len(texts):16.1%}" for at in LEVELS)
+    against = "".join(f"{number:9}" for number in counts)
+    print(f"{name:10}{shares}{sum(good) / len(texts):9.1%}{against}{cached:9.1%}{seconds:9.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -136,13 +161,9 @@ def main() -> None:
     firsts = ask(stage, stage.engine.chat.questions(texts))
     raws = [[said.text] for said in firsts]
     failed = [at for at, text in enumerate(texts) if needs_retry(text, firsts[at].text)]
-    by_rules = [right(text, label, break_up(text)) for text, label in zip(texts, labels, strict=True)]
     print(f"{stage.model.name}: {len(texts)} real expressions, {len(failed)} asked again")
-    print(
-        f"{'':10}"
-        + "".join(f"{name:>16}" for name in LEVELS)
-        + f"{'right':>8}{'prefix cache':>14}{'seconds':>9}"
-    )
+    columns = ("right", "as rules", "better", "worse", "cached", "seconds")
+    print(f"{'':10}" + "".join(f"{at:>16}" for at in LEVELS) + "".join(f"{at:>9}" for at in columns))
     chosen = [texts[at] for at in failed]
     for name, (prompts, forms) in ways(stage, chosen, [firsts[at].text for at in failed]).items():
         stage.engine.llm.reset_prefix_cache()
@@ -152,22 +173,11 @@ def main() -> None:
         seconds = time.monotonic() - start
         for at, one in zip(failed, said, strict=True):
             raws[at] = [firsts[at].text, one.text]
-        stored = list(map(settle, texts, raws))
-        count = Counter(map(level, stored))
-        good = [right(t, label, one.phrases) for t, label, one in zip(texts, labels, stored, strict=True)]
-        late = [at for at in failed if level(stored[at]) in ("retry", "retry repaired")]
-        against = (
-            sum(set(stored[at].phrases) == set(break_up(texts[at])) for at in late),
-            sum(good[at] and not by_rules[at] for at in late),
-            sum(by_rules[at] and not good[at] for at in late),
-        )
-        share = sum(one.cached for one in said) / max(1, sum(one.prompt for one in said))
-        shares = "".join(f"{count[at] / len(texts):16.1%}" for at in LEVELS)
-        counts = "".join(f"{number:9}" for number in against)
-        print(f"{name:10}{shares}{sum(good) / len(texts):9.1%}{counts}{share:9.1%}{seconds:9.1f}", flush=True)
+        cached = sum(one.cached for one in said) / max(1, sum(one.prompt for one in said))
+        print_way(name, texts, labels, raws, cached, seconds)
         if options.save:
             save(options.save.with_name(f"{options.save.name}-{name}.jsonl"), texts, raws)
-    print(f"{'rules':10}{'':{16 * len(LEVELS)}}{sum(by_rules) / len(texts):9.1%}")
+    print_way("rules", texts, labels, [[]] * len(texts), 0.0, 0.0)
     stage.close()
 
 
