@@ -119,8 +119,8 @@ class RulesStage:
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            reason = unusable(text)
-            found = None if reason else self.task.settle(text, ())
-            known = (found, answer_key(self._fingerprint, text), reason)
+            found: Result | None = self.task.settle(text, ())
+            reason = unusable(text) if found.source == "expression" else ""
+            known = (None if reason else found, answer_key(self._fingerprint, text), reason)
             self._known[text] = known
         return known

@@ -16,7 +16,10 @@ def settle_classes(words: list[str], tags: list[str]) -> None:
     if "p" not in tags and telling.isdisjoint(words):
         return
     made_up = lexicon().lists["made-up"]
-    for i, word in enumerate(words):
+    # A change concerns a word that was passed or is one of these, so they are the same at the end.
+    concerned = [i for i, tag in enumerate(tags) if tag in "pzN" or words[i] in telling]
+    for i in concerned:
+        word = words[i]
         if word in ambiguous:
             before = tags[i - 1] if i else "^"
             after = tags[i + 1] if i + 1 < len(tags) else "$"
