@@ -1,8 +1,8 @@
 """Compares the rules' head noun with spaCy's on the labelled real expressions: python -m benchmarks.heads.
 
-spaCy's is the root of its parse or, where that is no noun, the root's subject or the first noun phrase. Prints,
-for both halves, how often the two agree and who is right where they differ; of the half that is held out,
-nothing but the numbers. Run by ``make heads``, in an environment of its own.
+spaCy's is the root of its parse or, where that is no noun, the root's subject or the first noun phrase.
+Prints, for both halves, how often the two agree and who is right where they differ; of the half that is held
+out, nothing but the numbers. Run by ``make heads``, in an environment of its own.
 """
 
 from __future__ import annotations

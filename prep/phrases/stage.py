@@ -119,7 +119,7 @@ class RulesStage:
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            found: Result | None = self.task.settle(text, ())
+            found = self.task.settle(text, ())
             reason = unusable(text) if found.source == "expression" else ""
             known = (None if reason else found, answer_key(self._fingerprint, text), reason)
             self._known[text] = known
