@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -112,33 +112,33 @@ def phrases(
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Decompose every referring expression into short phrases about its target.
+    """Decompose every referring expression into short phrases about its target, or into triplets.
 
-    Reads the expressions of the dataset, not its images; writes <store>/phrases. With --task triplets, names
-    the entity of every expression and its relations to other things instead; writes <store>/triplets.
+    Reads the expressions of the dataset, not its images; writes <store>/phrases or <store>/triplets.
     """
     from prep.phrases.models import resolve
-    from prep.phrases.prompt import load_prompt
-    from prep.phrases.tasks import TASKS
 
-    words = load_prompt(prompt or TASKS[task].prompt)
-    model = resolve(llm, revision, chat_template)
+    words, model = _prompt(prompt, task), resolve(llm, revision, chat_template)
     sources = open_sources(data, dataset, split_by, input, image_root)
     devices = 0 if model.kind != "vllm" else gpu_count(gpus, ray_address)
-    stage = _stage(model, words, context.params, on_gpus=devices > 0, named=shared.was_typed(context, "llm"))
+    stage = _stage(model, words, context, on_gpus=devices > 0)
     _run(context, stage, sources, workers or max(1, devices // tensor_parallel))
 
 
-def _stage(
-    model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool, named: bool
-) -> AnswerStage | None:
-    """The stage that queries ``model``, configured by the command's ``params``; None for the rules.
+def _prompt(file: Path | None, task: str) -> Prompt:
+    """The prompt in a file, or the task's own."""
+    from prep.phrases.prompt import load_prompt
+    from prep.phrases.tasks import TASKS
 
-    ``named``: the user named the model, and not only a file.
-    """
+    return load_prompt(file or TASKS[task].prompt)
+
+
+def _stage(model: Model, prompt: Prompt, context: typer.Context, *, on_gpus: bool) -> AnswerStage | None:
+    """The stage that queries ``model``, configured by the command's options; None for the rules."""
     from prep.phrases.engines.base import Sampling
     from prep.phrases.tasks import TASKS
 
+    params, named = context.params, shared.was_typed(context, "llm")
     task = TASKS[params["task"]]
     sampling = Sampling(temperature=params["temperature"], max_tokens=task.max_tokens)
     if model.kind == "openai":
