@@ -77,10 +77,11 @@ def test_a_real_model_gives_every_expression_valid_phrases(smollm2: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_real_model_is_asked_for_triplets(smollm2: Path, tmp_path: Path) -> None:
-    """Its answers have the form that was asked for; what they say is checked like any other."""
+    """It ignores the form until the schema forces it; what it says then is checked like any answer."""
     _, rows = asked(smollm2, TRIPLETS, 20, tmp_path)
-    raws = [raw for row in rows for raw in json.loads(row["raw"]) if raw]
-    assert sum(parse(raw) is not None for raw in raws) > len(raws) // 2
+    again = [retry for row in rows for retry in json.loads(row["raw"])[1:] if retry is not None]
+    assert len(again) > 10
+    assert sum(parse(raw) is not None for raw in again) > 0.8 * len(again)  # some are cut at the limit
     for row in rows:
         relations = [list(one.values()) for one in row["relations"]]
         found: Triplets = {"entity": row["entity"], "relations": relations}
