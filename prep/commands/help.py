@@ -17,8 +17,8 @@ from prep.errors import PrepError
 # The Python names of the options in each group; an option that is in none of them is under "Run".
 GROUPS: dict[str, tuple[str, ...]] = {
     "Input": (
-        "data", "dataset", "split_by", "split", "limit", "input", "image_root", "images", "source", "store",
-        "named", "evaluation", "image", "text",
+        "data", "dataset", "split_by", "split", "limit", "input", "image_root", "images", "hard", "source",
+        "store", "named", "evaluation", "image", "text",
     ),
     "Model": (
         "llm", "task", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len",

@@ -30,6 +30,10 @@ DemoOut = Annotated[
 Scenes = Annotated[int, typer.Option(min=2, help="Number of synthetic scenes.")]
 Steps = Annotated[int, typer.Option(min=1, help="Number of optimiser steps.")]
 Seed = Annotated[int, typer.Option(help="Random seed of the scenes and the training.")]
+Hard = Annotated[
+    bool,
+    typer.Option("--hard", help="Scenes of 128 x 128 pixels with 4 to 12 shapes; takes four times as long."),
+]
 Shown = Annotated[int, typer.Option(min=1, help="Number of samples on the page.")]
 
 
@@ -81,6 +85,7 @@ def demo(
     steps: Steps = 1000,
     seed: Seed = 0,
     shown: Shown = 12,
+    hard: Hard = False,
     as_json: shared.Json = False,
 ) -> None:
     """Run the whole pipeline on synthetic data, without a GPU or downloads.
@@ -91,7 +96,7 @@ def demo(
     from prep.demo.run import DemoConfig
     from prep.demo.run import demo as run
 
-    config = DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown)
+    config = DemoConfig(out=out, images=images, steps=steps, seed=seed, shown=shown, hard=hard)
     made = run(config, say=lambda line: say(line, to_stderr=as_json))
     figures = [figure.to_json() for figure in made.figures]
     emit({"page": made.page, "metrics": made.metrics, "figures": figures}, [], as_json)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.demo.scenes import COLOURS, KINDS, RADII, SIDE, TYPES, Thing, say, scene
+from prep.demo.scenes import COLOURS, EASY, KINDS, RADII, TYPES, Canvas, Thing, say, scene
 from prep.files import replacing, write_whole
 
 # Percentage of images in each split.
@@ -22,7 +22,7 @@ SHARES = {"train": 88, "val": 6, "testA": 3, "testB": 3}
 TRAIN_TARGETS = 3
 
 
-def write(folder: Path, *, images: int = 3000, seed: int = 0) -> Path:
+def write(folder: Path, *, images: int = 3000, seed: int = 0, canvas: Canvas = EASY) -> Path:
     """Write ``images`` images and their expressions below ``folder/coco``; return that data root.
 
     The same arguments give the same bytes. In addition to the files of the real dataset there is
@@ -31,14 +31,14 @@ def write(folder: Path, *, images: int = 3000, seed: int = 0) -> Path:
     root = folder / "coco"
     (root / "train2014").mkdir(parents=True, exist_ok=True)
     (root / "refer" / "refcoco").mkdir(parents=True, exist_ok=True)
-    collected = _Collected()
+    collected = _Collected(canvas)
     for at, split in enumerate(splits(images)):
         random = Random(f"{seed} {at}")
-        things = scene(random)
-        pixels, masks = render(things, np.random.default_rng([seed, at]), random)
+        things = scene(random, canvas)
+        pixels, masks = render(things, np.random.default_rng([seed, at]), random, canvas.side)
         name = f"COCO_train2014_{at + 1:012d}.jpg"
         _save_jpeg(root / "train2014" / name, pixels)
-        image = {"id": at + 1, "file_name": name, "height": SIDE, "width": SIDE}
+        image = {"id": at + 1, "file_name": name, "height": canvas.side, "width": canvas.side}
         collected.add(image, split, things, masks, random)
     collected.write(root / "refer" / "refcoco")
     return root
@@ -56,7 +56,8 @@ def splits(images: int) -> Iterator[str]:
 class _Collected:
     """The contents of the annotation files under construction."""
 
-    def __init__(self) -> None:
+    def __init__(self, canvas: Canvas) -> None:
+        self.canvas = canvas
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.refs: list[dict[str, Any]] = []
@@ -87,7 +88,7 @@ class _Collected:
     def _sentences(self, things: list[Thing], target: Thing, random: Random) -> list[dict[str, Any]]:
         sentences = []
         for kind in TYPES:
-            said = say(random, things, target, kind)
+            said = say(random, things, target, kind, self.canvas)
             if said is not None:
                 number = len(self.types)
                 self.types[str(number)] = {"type": said.type, "hard": said.hard}
@@ -139,7 +140,7 @@ def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.b
         "id": number,
         "image_id": image_id,
         "category_id": KINDS.index(thing.kind) + 1,
-        "segmentation": {"size": [SIDE, SIDE], "counts": rle["counts"].decode()},
+        "segmentation": {"size": list(mask.shape), "counts": rle["counts"].decode()},
         "area": int(mask.sum()),
         "bbox": [float(value) for value in coco.toBbox(rle)],
         "iscrowd": 0,
@@ -147,24 +148,24 @@ def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.b
 
 
 def render(
-    things: list[Thing], noise: np.random.Generator, random: Random
+    things: list[Thing], noise: np.random.Generator, random: Random, side: int = EASY.side
 ) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]]:
     """The scene as H x W x 3 uint8 RGB on a textured background, and each shape's exact H x W mask."""
-    pixels = _ground(noise, random)
+    pixels = _ground(noise, random, side)
     masks = []
     for thing in things:
-        mask = np.zeros((SIDE, SIDE), dtype=bool)
+        mask = np.zeros((side, side), dtype=bool)
         stencil = _stencil(thing.kind, RADII[thing.size])
         reach = stencil.shape[0] // 2
         mask[thing.y - reach : thing.y + reach + 1, thing.x - reach : thing.x + reach + 1] = stencil
         shade = random.uniform(0.9, 1.0)
         pixels[mask] = np.array(COLOURS[thing.colour], dtype=np.float32) * shade
         masks.append(mask)
-    pixels += noise.normal(0.0, 4.0, (SIDE, SIDE, 1)).astype(np.float32)
+    pixels += noise.normal(0.0, 4.0, (side, side, 1)).astype(np.float32)
     return np.clip(pixels, 0, 255).astype(np.uint8), masks
 
 
-def _ground(noise: np.random.Generator, random: Random) -> npt.NDArray[np.float32]:
+def _ground(noise: np.random.Generator, random: Random, side: int) -> npt.NDArray[np.float32]:
     """A muted background with low- and high-frequency noise, in no colour of a shape."""
     base = np.array([random.uniform(60, 130)] * 3, dtype=np.float32)
     base += np.array([random.uniform(-12, 12) for _ in range(3)], dtype=np.float32)
@@ -172,8 +173,8 @@ def _ground(noise: np.random.Generator, random: Random) -> npt.NDArray[np.float3
 
     # Smooth changes: hard-edged patches would look like objects.
     cell = random.choice((4, 8, 16))
-    coarse = noise.normal(0.0, 11.0, (SIDE // cell, SIDE // cell)).astype(np.float32)
-    slow = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    coarse = noise.normal(0.0, 11.0, (side // cell, side // cell)).astype(np.float32)
+    slow = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
     return np.asarray(base + slow[:, :, None], dtype=np.float32)
 
 

@@ -11,7 +11,7 @@ from string import Template
 import numpy as np
 import numpy.typing as npt
 
-from prep.pages import pictures
+from prep import pictures
 from prep.pages.html import document
 from prep.records import Json
 
@@ -24,7 +24,7 @@ class Sample:
     """One expression to show. ``pixels`` is H x W x 3 uint8; masks are bool H x W; ``stages`` are raw maps.
 
     ``peak`` is (row, column) of the last stage's highest response; ``iou`` compares ``prediction`` and
-    ``truth``.
+    ``truth``; ``student`` is the student's mask.
     """
 
     text: str
@@ -37,6 +37,7 @@ class Sample:
     prediction: pictures.Mask | None = None
     peak: tuple[int, int] | None = None
     iou: float | None = None
+    student: pictures.Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,9 @@ def _sample(sample: Sample) -> str:
     if sample.prediction is not None:
         drawn = pictures.draw_masks(sample.pixels, [sample.prediction], [pictures.PREDICTION], factor)
         shown.append(("mask: proposal under the peak", drawn))
+    if sample.student is not None:
+        drawn = pictures.draw_masks(sample.pixels, [sample.student], [pictures.STUDENT], factor)
+        shown.append(("mask of the student", drawn))
     shown.append(
         ("ground truth", pictures.draw_masks(sample.pixels, [sample.truth], [pictures.TRUTH], factor))
     )

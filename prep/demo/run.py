@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prep.demo import EVALUATION, STUDENT_EVALUATION
+from prep.demo.scenes import EASY, HARD, Canvas
 from prep.errors import PrepError
 from prep.files import write_whole
 
@@ -21,17 +23,23 @@ if TYPE_CHECKING:
 
 # Written first and compared in the next run: a demo resumes only with the same settings.
 MARKER = "demo.json"
+# The student takes a quarter of the model's steps: more would make the demo longer than four minutes.
+STUDENT_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """The demo's settings: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples."""
+    """The demo's settings: ``images`` scenes from ``seed``, ``steps`` optimiser steps, ``shown`` samples.
+
+    ``hard`` scenes have 128 x 128 pixels and 4 to 12 shapes, instead of 64 x 64 and 2 to 6.
+    """
 
     out: Path
     images: int = 3000
     steps: int = 1000
     seed: int = 0
     shown: int = 12
+    hard: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 2 or self.steps < 1 or self.shown < 1:
@@ -39,6 +47,11 @@ class DemoConfig:
                 f"A demo of {self.images} images, {self.steps} steps and {self.shown} samples is too small.",
                 "Give at least 2 images, 1 step and 1 sample.",
             )
+
+    @property
+    def canvas(self) -> Canvas:
+        """The size of the scenes."""
+        return HARD if self.hard else EASY
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +80,24 @@ def demo(config: DemoConfig, say: Callable[[str], None] = print) -> DemoResult:
     if not done.exists():
         from prep.demo.dataset import write
 
-        write(out / "data", images=config.images, seed=config.seed)
+        write(out / "data", images=config.images, seed=config.seed, canvas=config.canvas)
         write_whole(done, b"")
     steps.append(("data", f"{config.images:,} scenes, seed {config.seed}", time.monotonic() - started))
     for what, command in commands(config, data):
-        if what != "evaluate":
-            steps.append((what, shlex.join(command), _run(command, say)))
-    evaluation = out / "evaluation"
-    command = dict(commands(config, data))["evaluate"]
-    steps.append(("evaluate", shlex.join(command), _run(command, say)))
-    metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+        steps.append((what, shlex.join(command), _run(command, say)))
+    metrics, student = (
+        json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
+        for name in (EVALUATION, STUDENT_EVALUATION)
+    )
     from prep.demo.samples import write_page
 
     page_started = time.monotonic()
-    figures = write_page(out, data, steps, metrics, config)
+    figures = write_page(out, data, steps, metrics, student, config)
     steps.append(("page", "", time.monotonic() - page_started))
     say("")
     for line in table(figures):
         say(line)
+    say(f"student, without phrases and proposals: PointM {student['pointm']:.1f}, mIoU {student['miou']:.1f}")
     say(f"{out / 'index.html'}  ({time.monotonic() - started:.0f} s in all)")
     return DemoResult(out / "index.html", figures, metrics, steps)
 
@@ -95,10 +108,14 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
     source = ["--data", str(data), "--dataset", "refcoco"]
     # With so few steps, a smaller weight of the antonyms lets the model learn appearance.
     training = ["--weight", "opp=0.03", "--steps", str(config.steps), "--seed", str(config.seed)]
-    training += ["--out", str(run)]
-    scored = config.out / "evaluation"
+    training += ["--out", str(run), *(["--size", str(HARD.side)] if config.hard else [])]
+    scored, student = config.out / EVALUATION, config.out / "student"
     evaluation = ["--split", "val", "--mask", "map", "--mask", "proposal", "--out", str(scored)]
     evaluation += ["--save-stages", str(scored / "stages")]
+    distilling = ["--steps", str(-(-config.steps // STUDENT_SHARE)), "--seed", str(config.seed)]
+    distilling += ["--out", str(student)]
+    student_scored = config.out / STUDENT_EVALUATION
+    judged = ["--split", "val", "--out", str(student_scored), "--save-pseudo", str(student_scored / "masks")]
     return [
         ("phrases", ["pcnet-prep", "phrases", "--llm", "rules", *source, "--out", store]),
         (
@@ -112,6 +129,14 @@ def commands(config: DemoConfig, data: Path) -> list[tuple[str, list[str]]]:
         (
             "evaluate",
             ["pcnet", "eval", "--checkpoint", str(run / "best.pt"), "--store", store, *source, *evaluation],
+        ),
+        (
+            "student",
+            ["pcnet", "distill", "--from", str(run), "--store", store, *source, *distilling],
+        ),
+        (
+            "evaluate the student",
+            ["pcnet", "eval", "--checkpoint", str(student / "best.pt"), "--store", store, *source, *judged],
         ),
     ]
 
@@ -131,7 +156,8 @@ def table(figures: Sequence[Figure]) -> list[str]:
 
 def _claim(out: Path, config: DemoConfig) -> None:
     """Mark the folder as this demo's, or raise if it contains anything else."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "shown")}
+    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "shown", "hard")}
+    settings |= {"hard": True} if config.hard else {}  # a folder of 0.1.0 does not have it
     marker = out / MARKER
     if marker.is_file():
         try:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from prep import pictures
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
+from prep.demo import EVALUATION, STUDENT_EVALUATION
 from prep.demo.page import Figure, Page, Sample, render
 from prep.images import read_rgb
 from prep.masks import rle
-from prep.pages import html, pictures
+from prep.pages import html
 from prep.records import Expression, Json
 
 if TYPE_CHECKING:
@@ -51,13 +54,14 @@ def write_page(
     data: Path,
     steps: Sequence[tuple[str, str, float]],
     metrics: Mapping[str, float | None],
+    student: Mapping[str, float | None],
     config: DemoConfig,
 ) -> list[Figure]:
     """Write ``out/index.html``; return the figures, one for each kind of expression."""
     import pyarrow.parquet as pq
 
     dataset = open_dataset(data, "refcoco")
-    rows: list[ScoredRow] = pq.read_table(out / "evaluation" / "samples.parquet").to_pylist()
+    rows: list[ScoredRow] = pq.read_table(out / EVALUATION / "samples.parquet").to_pylist()
     scored = {row["row_id"]: row for row in rows}
     expressions = [row for row in dataset.expressions(["val"]) if row.row_id in scored]
     types = json.loads((data / "refer" / "refcoco" / "types.json").read_text(encoding="utf-8"))
@@ -77,25 +81,34 @@ def write_page(
     ]
     figures = _figures(measured)
     phrases = _phrases(store, {row.row_id for row in expressions})
+    masks = _student_masks(out / STUDENT_EVALUATION / "masks", dataset.expressions(["val"]))
     samples = [
-        _sample(row, scored[row.row_id], kinds[row.row_id], phrases, proposals, truth, out)
+        _sample(row, scored[row.row_id], kinds[row.row_id], phrases, proposals, masks, truth, out)
         for row in spread(expressions, kinds, config.shown)
     ]
-    lead = (
-        f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: only images, "
-        "texts and proposals, no ground-truth masks or boxes. Recipe plus, encoder trained from scratch. "
-        f"mIoU {metrics.get('proposal_miou') or 0:.1f}% with the proposal under the peak as the mask (best "
-        f"proposal {metrics.get('oracle_miou') or 0:.1f}%), {metrics['miou']:.1f}% with the map alone."
-    )
     page = Page(
         "PCNet: referring segmentation on synthetic scenes",
-        lead,
+        _lead(metrics, student, config),
         figures,
         [sample for sample in samples if sample is not None],
         steps,
     )
     html.write(render(page), out / "index.html")
     return figures
+
+
+def _lead(
+    metrics: Mapping[str, float | None], student: Mapping[str, float | None], config: DemoConfig
+) -> str:
+    """The sentences below the page's title: what was trained on what, and the two models' figures."""
+    return (
+        f"Trained for {config.steps:,} steps on {config.images:,} scenes with expressions: only images, "
+        "texts and proposals, no ground-truth masks or boxes. Recipe plus, encoder trained from scratch. "
+        f"mIoU {metrics.get('proposal_miou') or 0:.1f}% with the proposal under the peak as the mask (best "
+        f"proposal {metrics.get('oracle_miou') or 0:.1f}%), {metrics['miou']:.1f}% with the map alone. Its "
+        f"student needs neither phrases nor proposals: PointM {student['pointm']:.1f}%, "
+        f"mIoU {student['miou']:.1f}%."
+    )
 
 
 def spread(rows: Sequence[Expression], kinds: Mapping[str, tuple[str, ...]], count: int) -> list[Expression]:
@@ -175,12 +188,23 @@ def _phrases(store: Store, rows: set[str]) -> dict[str, list[str]]:
     return {row_id: phrases for row_id, phrases in pairs if row_id in rows}
 
 
+def _student_masks(folder: Path, expressions: Iterable[Expression]) -> dict[str, Path]:
+    """The file of each expression's mask: its name has the image, the reference and the sentence's number."""
+    spoken: Counter[int | None] = Counter()
+    files = {}
+    for row in expressions:
+        files[row.row_id] = folder / f"{Path(row.image or '').stem}_{row.ref_id}_{spoken[row.ref_id]}.npy"
+        spoken[row.ref_id] += 1
+    return files
+
+
 def _sample(
     row: Expression,
     score: ScoredRow,
     kinds: tuple[str, ...],
     phrases: Mapping[str, list[str]],
     proposals: Mapping[str, list[pictures.Mask]],
+    student: Mapping[str, Path],
     truth: Truth,
     out: Path,
 ) -> Sample | None:
@@ -189,7 +213,7 @@ def _sample(
         return None
     masks = proposals.get(row.image, [])
     chosen = score.get("proposal")
-    stages = out / "evaluation" / "stages" / f"{row.row_id}.npy"
+    stages = out / EVALUATION / "stages" / f"{row.row_id}.npy"
     return Sample(
         text=row.text,
         kind=kinds[-1],
@@ -201,4 +225,5 @@ def _sample(
         prediction=masks[chosen] if chosen is not None and chosen < len(masks) else None,
         peak=(int(score["peak_y"]), int(score["peak_x"])),
         iou=score.get("proposal_iou"),
+        student=np.load(student[row.row_id], allow_pickle=False).astype(bool),
     )

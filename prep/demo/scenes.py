@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
-SIDE = 64
 KINDS = ("circle", "square", "triangle", "diamond", "cross", "star")
 COLOURS = {
     "red": (214, 44, 40),
@@ -25,6 +24,17 @@ MARGIN = 5
 
 Type = Literal["attribute", "position", "relation"]
 TYPES: tuple[Type, ...] = ("attribute", "position", "relation")
+
+
+class Canvas(NamedTuple):
+    """The side of a scene in pixels, and the least and greatest number of its shapes."""
+
+    side: int
+    fewest: int
+    most: int
+
+
+EASY, HARD = Canvas(64, 2, 6), Canvas(128, 4, 12)
 
 
 class Thing(NamedTuple):
@@ -76,13 +86,14 @@ RELATIONS = {
 }
 
 
-def scene(random: Random) -> list[Thing]:
-    """Two to six shapes that do not touch, most of which share a colour or a kind with another."""
-    wanted, things = random.randint(2, 6), list[Thing]()
+def scene(random: Random, canvas: Canvas = EASY) -> list[Thing]:
+    """Shapes that do not touch, most of which share a colour or a kind with another."""
+    wanted, things = random.randint(canvas.fewest, canvas.most), list[Thing]()
     for _ in range(60):
         size = random.choice(tuple(RADII))
         reach = int(RADII[size]) + 2
-        x, y = random.randint(reach, SIDE - 1 - reach), random.randint(reach, SIDE - 1 - reach)
+        last = canvas.side - 1 - reach
+        x, y = random.randint(reach, last), random.randint(reach, last)
         if all(_clear(x, y, RADII[size], other) for other in things):
             colour, kind = random.choice(tuple(COLOURS)), random.choice(KINDS)
             if things and random.random() < 0.7:
@@ -92,7 +103,7 @@ def scene(random: Random) -> list[Thing]:
             things.append(Thing(size, colour, kind, x, y))
             if len(things) == wanted:
                 break
-    return things if len(things) > 1 else scene(random)
+    return things if len(things) >= canvas.fewest else scene(random, canvas)
 
 
 def _clear(x: int, y: int, radius: float, other: Thing) -> bool:
@@ -100,13 +111,19 @@ def _clear(x: int, y: int, radius: float, other: Thing) -> bool:
     return bool((x - other.x) ** 2 + (y - other.y) ** 2 >= gap * gap)
 
 
-def say(random: Random, things: Sequence[Thing], target: Thing, kind: Type) -> Said | None:
+def say(
+    random: Random, things: Sequence[Thing], target: Thing, kind: Type, canvas: Canvas = EASY
+) -> Said | None:
     """An expression of ``kind`` that matches only ``target``, or None if none was found."""
-    maker = {"attribute": _attribute, "position": _position, "relation": _relation}[kind]
     for _ in range(24):
         stated = random.choice(STATED)
         fits = matching(things, target, stated)
-        text = maker(random, things, target, stated, fits)
+        if kind == "attribute":
+            text = _describe(random, target, stated) if len(fits) == 1 else ""
+        elif kind == "position":
+            text = _position(random, target, stated, fits, canvas.side / 2)
+        else:
+            text = _relation(random, things, target, stated, fits)
         if text:
             article = random.random() < 0.3
             return Said(f"the {text}" if article else text, kind, len(fits) > 1)
@@ -129,51 +146,44 @@ def _describe(random: Random, thing: Thing, stated: tuple[bool, bool, bool]) -> 
     return " ".join([*words, thing.kind if stated[2] else random.choice(("one", "shape"))])
 
 
-def _attribute(
-    random: Random, things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing]
-) -> str:
-    return _describe(random, target, stated) if len(fits) == 1 else ""
-
-
 def _position(
-    random: Random, things: Sequence[Thing], target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing]
+    random: Random, target: Thing, stated: tuple[bool, bool, bool], fits: list[Thing], middle: float
 ) -> str:
     # Prefer a position that distinguishes the target over a redundant one.
     if len(fits) == 1 and random.random() < 0.6:
         return ""
     side = random.choice(tuple(SIDES))
     others = [thing for thing in fits if thing is not target]
-    if not _is_at(target, side) or any(not _further(target, other, side) for other in others):
+    if not _is_at(target, side, middle) or any(not _further(target, other, side, middle) for other in others):
         return ""
     return random.choice(SIDES[side]).format(_describe(random, target, stated))
 
 
-def _is_at(thing: Thing, side: str) -> bool:
-    """Whether the shape lies on that side of the picture."""
-    middle = SIDE / 2
-    return all(_offset(thing, part) < -3 for part in side.split()) if side != "middle" else (
+def _is_at(thing: Thing, side: str, middle: float) -> bool:
+    """Whether the shape lies on that side of the picture, whose centre is at ``middle`` on both axes."""
+    return all(_offset(thing, part, middle) < -3 for part in side.split()) if side != "middle" else (
         abs(thing.x - middle) < 9 and abs(thing.y - middle) < 9
     )  # fmt: skip
 
 
-def _further(thing: Thing, other: Thing, side: str) -> bool:
+def _further(thing: Thing, other: Thing, side: str, middle: float) -> bool:
     """Whether ``thing`` matches ``side`` clearly better than ``other``."""
     if side == "middle":
-        return not (abs(other.x - SIDE / 2) < 9 + MARGIN and abs(other.y - SIDE / 2) < 9 + MARGIN)
+        return not (abs(other.x - middle) < 9 + MARGIN and abs(other.y - middle) < 9 + MARGIN)
     parts = side.split()
     if len(parts) == 1:
         return _offset(thing, side) < _offset(other, side) - MARGIN
     # For a corner, another shape only counts as different if it is on another side of the picture.
-    return any(_offset(other, part) > 3 for part in parts)
+    return any(_offset(other, part, middle) > 3 for part in parts)
 
 
-def _offset(thing: Thing, side: str) -> float:
-    """The distance from the picture's centre, against the direction ``side`` (negative: on that side)."""
+def _offset(thing: Thing, side: str, middle: float = 0.0) -> float:
+    """The distance from ``middle`` against the direction ``side`` (negative: on that side of it)."""
     return {
-        "left": thing.x - SIDE / 2,
-        "right": SIDE / 2 - thing.x,
-        "top": thing.y - SIDE / 2,
-        "bottom": SIDE / 2 - thing.y,
+        "left": thing.x - middle,
+        "right": middle - thing.x,
+        "top": thing.y - middle,
+        "bottom": middle - thing.y,
     }[side]
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prep.datasets.catalogue import open_dataset
+from prep.datasets.truth import Truth
 from prep.demo.dataset import splits, write
-from prep.demo.scenes import COLOURS, KINDS, RADII, SIDE, TYPES, Thing, say, scene
+from prep.demo.scenes import COLOURS, EASY, HARD, KINDS, RADII, TYPES, Canvas, Thing, say, scene
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_the_layout_is_that_of_the_real_dataset(data: Path) -> None:
     assert {entry["type"] for entry in types.values()} == set(TYPES)
     assert {row.split for row in rows} == {"train", "val", "testA", "testB"}
     with Image.open(data / str(rows[0].image)) as image:
-        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (SIDE, SIDE))
+        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))
         assert all(factors[1:3] == (1, 1) for factors in image.layer)  # 4:4:4
 
 
@@ -57,14 +58,27 @@ def test_every_count_of_images_has_a_validation_image() -> None:
         assert ("val" in names) == (count > 1)
 
 
-@given(st.integers(0, 10_000))
-def test_scenes_hold_things_that_do_not_touch(seed: int) -> None:
-    things = scene(Random(seed))
-    assert 2 <= len(things) <= 6
+def test_hard_scenes_are_larger_and_hold_more(tmp_path: Path) -> None:
+    data = write(tmp_path, images=30, seed=1, canvas=HARD)
+    dataset = open_dataset(data, "refcoco")
+    rows = list(dataset.expressions())
+    assert all(not row.problem for row in rows)
+    truth = Truth(dataset)
+    masks = [truth.mask(row) for row in rows]
+    assert {mask.shape for mask in masks} == {(128, 128)}
+    assert any(mask[100:].any() for mask in masks)
+    with Image.open(data / str(rows[0].image)) as image:
+        assert image.size == (128, 128)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([EASY, HARD]))
+def test_scenes_hold_things_that_do_not_touch(seed: int, canvas: Canvas) -> None:
+    things = scene(Random(seed), canvas)
+    assert canvas.fewest <= len(things) <= canvas.most
     for at, thing in enumerate(things):
         reach = RADII[thing.size]
-        assert reach <= thing.x <= SIDE - 1 - reach
-        assert reach <= thing.y <= SIDE - 1 - reach
+        assert reach <= thing.x <= canvas.side - 1 - reach
+        assert reach <= thing.y <= canvas.side - 1 - reach
         for other in things[:at]:
             gap = ((thing.x - other.x) ** 2 + (thing.y - other.y) ** 2) ** 0.5
             assert gap > reach + RADII[other.size] + 1
@@ -85,16 +99,18 @@ def _head(text: str, things: list[Thing]) -> list[Thing]:
     return [t for t in things if all(not want or t[i] in want for i, want in enumerate(stated))]
 
 
-@given(st.integers(0, 10_000))
-def test_what_is_said_fits_the_target_and_hardness_is_what_attributes_leave_open(seed: int) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([EASY, HARD]))
+def test_what_is_said_fits_the_target_and_hardness_is_what_attributes_leave_open(
+    seed: int, canvas: Canvas
+) -> None:
     random = Random(seed)
-    things = scene(random)
+    things = scene(random, canvas)
     for target in things:
-        said = say(random, things, target, "attribute")
+        said = say(random, things, target, "attribute", canvas)
         if said is not None:
             assert _head(said.text, things) == [target]
             assert not said.hard
-        said = say(random, things, target, "position")
+        said = say(random, things, target, "position", canvas)
         if said is not None:
             fits = _head(said.text, things)
             assert target in fits
@@ -104,7 +120,7 @@ def test_what_is_said_fits_the_target_and_hardness_is_what_attributes_leave_open
                 assert target.x == min(t.x for t in fits)
             if "lowest" in words:
                 assert target.y == max(t.y for t in fits)
-        said = say(random, things, target, "relation")
+        said = say(random, things, target, "relation", canvas)
         if said is not None:
             assert target in _head(said.text, things)
 

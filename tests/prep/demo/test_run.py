@@ -6,11 +6,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from prep.cache.store import open_store
 from prep.datasets.catalogue import open_dataset
+from prep.datasets.truth import Truth
 from prep.demo.run import DemoConfig, commands, demo, table
+from prep.demo.samples import _student_masks
 from prep.errors import PrepError
 
 
@@ -35,7 +39,7 @@ def test_a_demo_that_shows_nothing_is_refused(tmp_path: Path, change: dict[str, 
 
 def test_the_commands_are_those_a_person_would_type(tmp_path: Path) -> None:
     said = {what: " ".join(command) for what, command in commands(DemoConfig(tmp_path), tmp_path / "coco")}
-    assert list(said) == ["phrases", "proposals", "train", "evaluate"]
+    assert list(said) == ["phrases", "proposals", "train", "evaluate", "student", "evaluate the student"]
     assert "phrases --llm rules" in said["phrases"]
     assert "sam --generator segments --min-area 20" in said["proposals"]
     assert "--encoder tiny --recipe plus" in said["train"]
@@ -73,6 +77,15 @@ def test_the_chain_runs_and_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.M
     assert len(shown) == 2
     assert set(shown) <= {row.text for row in validated}
     assert page.count("stage ") >= 2 * 2
+    assert page.count("<figcaption>mask of the student<") == 2
+    scored = json.loads((tmp_path / "demo/student_evaluation/metrics.json").read_text())
+    assert f"PointM {scored['pointm']:.1f}%, mIoU {scored['miou']:.1f}%" in page
+    judged = pq.read_table(tmp_path / "demo/student_evaluation/samples.parquet").to_pylist()
+    masks = _student_masks(tmp_path / "demo/student_evaluation/masks", dataset.expressions(["val"]))
+    truth, known = Truth(dataset), {row.row_id: row for row in validated}
+    for row in judged:  # each file is the mask that was scored for this expression
+        mask = np.load(masks[row["row_id"]]).astype(bool)
+        assert (mask & truth.mask(known[row["row_id"]])).sum() == row["intersection"]
     assert any(line.startswith("$ pcnet train") or "$ pcnet train" in line for line in said)
     assert set(table(result.figures)) <= set(said)
 
