@@ -1,13 +1,13 @@
 """Compares the rules' head noun with spaCy's on the labelled real expressions: python -m benchmarks.heads.
 
 spaCy's is the root of its parse or, where that is no noun, the root's subject or the first noun phrase.
-Prints, for both halves, how often the two agree and who is right where they differ; of the half that is held
+Prints, for each part, how often the two agree and who is right where they differ; of the half that is held
 out, nothing but the numbers. Run by ``make heads``, in an environment of its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from benchmarks.labels import GOLD_REAL, Encoded, labelled, load_expressions, words_of
@@ -68,7 +68,7 @@ def main() -> None:
     import importlib
 
     parse = importlib.import_module(MODEL).load()
-    counts = {"work": Counter[str](), "held": Counter[str]()}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for label, text in labelled(GOLD_REAL, [row["sent"] for row in load_expressions()]):
         gold = labelled_heads(text, label["readings"])
         ours, theirs = head_of_rules(text), head_of_parse(parse(text.lower()))

@@ -47,7 +47,7 @@ def _noun_follows(tags: list[str], i: int) -> bool:
 def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
     """The words that have several classes, including those that change the class of the previous word."""
     lists = lexicon().lists
-    names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
+    names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade", "picture")
     single = (
         "that",
         "one",
@@ -79,6 +79,8 @@ def _class(word: str, before: str, after: str, following: str) -> str:
         return "c" if after in "npkgtfc&" or before in "Ic&pa" else "n"
     if word in lists["material"]:
         return "j" if after in ("npkgtf" if word == "glass" else "npkgtfjcG") else "n"
+    if word in lists["picture"]:
+        return "g" if before == "s" and after in "npktfscj" else "n"
     if word in lists["near"]:
         return "l" if before in _NOUNS and after in "npkdhf" else "m"
     if word in lists["verb-or-noun"]:
