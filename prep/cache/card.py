@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from prep.cache.schema import ROW_OF, column_table
+from prep.cache.columns import column_table
+from prep.cache.schema import ROW_OF
 from prep.display import shown, without_secrets
 from prep.errors import PrepError
 
@@ -102,8 +103,9 @@ def _parts(before: str) -> tuple[dict[str, Any], str, str]:
 def _sections(readers: list[StageReader]) -> Iterator[str]:
     yield "# Prepared data for weakly supervised referring segmentation"
     yield (
-        "Referring expressions decomposed into short phrases, class-agnostic masks of the images, and scores "
-        "of one against the other, made with pcnet-prep. Images are not included: rows name them by path."
+        "Referring expressions decomposed into short phrases or relations, class-agnostic masks of the "
+        "images, and scores of one against the other, made with pcnet-prep. Images are not included: rows "
+        "name them by path."
     )
     rows = ["| table | a row is | rows | made |", "|---|---|---:|---|"]
     for reader in readers:
@@ -118,7 +120,7 @@ def _sections(readers: list[StageReader]) -> Iterator[str]:
         if counts := _split_counts(reader):
             yield counts
         yield "Settings:\n\n```json\n" + _json(reader.settings) + "\n```"
-        yield column_table(reader.stage.name)
+        yield column_table(reader.stage.schema)
 
 
 def _made(reader: StageReader) -> str:
@@ -158,7 +160,7 @@ def _sources(readers: list[StageReader]) -> Iterator[str]:
 
 def _split_counts(reader: StageReader) -> str:
     """The number of expressions of each dataset and split, as a Markdown table."""
-    if reader.stage.name != "phrases" or not reader.num_rows:
+    if reader.stage.name not in ("phrases", "triplets") or not reader.num_rows:
         return ""
     keys = ["dataset", "split_by", "split"]
     counts: Counter[tuple[str, ...]] = Counter()

@@ -27,12 +27,13 @@ Entry = tuple[str, Mapping[str, Any], str | None]
 # The columns of each table that come from the input and are not part of a row's key.
 FOLLOWED: dict[str, tuple[str, ...]] = {
     "phrases": ("split", "image_id"),
+    "triplets": ("split", "image_id"),
     "proposals": ("image_id",),
     "scores": (),
     "concepts": (),
 }
 # The columns that tell which dataset a row of an older store belongs to.
-_OWNER = {"phrases": ("dataset", "split_by")}
+_OWNER = {"phrases": ("dataset", "split_by"), "triplets": ("dataset", "split_by")}
 _BLOCK = 4096
 
 

@@ -36,6 +36,23 @@ def phrase_faults(table: pa.Table) -> Iterator[Fault]:
             yield number, f"unknown source {source!r}"
 
 
+def triplet_faults(table: pa.Table) -> Iterator[Fault]:
+    """Invalid rows of the triplets table."""
+    columns = table.select(["entity", "relations", "source", "status", "error"]).to_pydict()
+    for number, (entity, relations, source, status, error) in enumerate(zip(*columns.values(), strict=True)):
+        if status == "error":
+            if entity is not None or relations or not error:
+                yield number, "an error row has triplets or no reason"
+        elif status != "ok":
+            yield number, f"unknown status {status!r}"
+        elif not entity or not relations:
+            yield number, f"{len(relations)} relations of the entity {entity!r}"
+        elif any(entity not in (one["subject"], one["object"]) for one in relations):
+            yield number, "a relation without the entity"
+        elif source not in PHRASE_SOURCES:
+            yield number, f"unknown source {source!r}"
+
+
 def proposal_faults(table: pa.Table) -> Iterator[Fault]:
     """Rows of the proposals table whose masks do not decode, or do not match the row."""
     number = 0
@@ -134,6 +151,7 @@ def _concept_fault(row: dict[str, Any]) -> str:
 
 CHECKS: dict[str, Callable[[pa.Table], Iterator[Fault]]] = {
     "phrases": phrase_faults,
+    "triplets": triplet_faults,
     "proposals": proposal_faults,
     "scores": score_faults,
     "concepts": concept_faults,

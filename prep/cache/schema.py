@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import pyarrow as pa
+
+from prep.cache.columns import column
 
 SCHEMA_VERSION = 2
 # Version 1 has no column ``repairs``: its rows are read with null there.
@@ -17,14 +15,6 @@ PHRASE_SOURCES = ("llm", "repaired", "retry", "rules", "expression", "import")
 PIXELS = "stored image, origin top left, x to the right, y down"
 
 
-def column(
-    name: str, kind: pa.DataType, meaning: str, *, nullable: bool = True, unit: str = "", frame: str = ""
-) -> pa.Field:
-    """A column with its ``description``, ``unit`` and coordinate ``frame``, as Parquet field metadata."""
-    told = {"description": meaning, "unit": unit, "frame": frame}
-    return pa.field(name, kind, nullable, metadata={key: text for key, text in told.items() if text})
-
-
 REJECTED = pa.struct(
     [
         column("source", pa.string(), "the level, a value of `source`"),
@@ -32,32 +22,31 @@ REJECTED = pa.struct(
     ]
 )
 
-PHRASES = pa.schema(
-    [
-        column("row_id", pa.string(), "identity of the expression (32 hex digits), the key", nullable=False),
-        column("dataset", pa.string(), "name of the dataset, such as `refcoco`", nullable=False),
-        column(
-            "split_by",
-            pa.string(),
-            "who split the dataset: `unc`, `umd` or `google`; empty if nobody",
-            nullable=False,
-        ),
-        column("split", pa.string(), "split in the dataset, such as `train` or `testA`", nullable=False),
-        column("ref_id", pa.int64(), "the dataset's ID of the referred object; null if it has none"),
-        column("sent_id", pa.int64(), "the dataset's ID of the expression; null if it has none"),
-        column("image_id", pa.int64(), "the dataset's ID of the image; null if it has none"),
-        column("image", pa.string(), "path of the image below the data root or the image folder"),
-        column("expression", pa.string(), "the expression as the dataset has it", nullable=False),
-        column(
-            "phrases",
-            pa.list_(pa.string()),
-            "the bare target, then the target with one cue each; empty in an error row",
-            nullable=False,
-        ),
+OF_EXPRESSION = [
+    column("row_id", pa.string(), "identity of the expression (32 hex digits), the key", nullable=False),
+    column("dataset", pa.string(), "name of the dataset, such as `refcoco`", nullable=False),
+    column(
+        "split_by",
+        pa.string(),
+        "who split the dataset: `unc`, `umd` or `google`; empty if nobody",
+        nullable=False,
+    ),
+    column("split", pa.string(), "split in the dataset, such as `train` or `testA`", nullable=False),
+    column("ref_id", pa.int64(), "the dataset's ID of the referred object; null if it has none"),
+    column("sent_id", pa.int64(), "the dataset's ID of the expression; null if it has none"),
+    column("image_id", pa.int64(), "the dataset's ID of the image; null if it has none"),
+    column("image", pa.string(), "path of the image below the data root or the image folder"),
+    column("expression", pa.string(), "the expression as the dataset has it", nullable=False),
+]
+
+
+def made_by(what: str, version_1: str = "") -> list[pa.Field]:
+    """The columns that say how ``what`` was made of an expression."""
+    return [
         column(
             "source",
             pa.string(),
-            "level that the phrases come from: " + ", ".join(map("`{}`".format, PHRASE_SOURCES)),
+            f"level that the {what} come from: " + ", ".join(map("`{}`".format, PHRASE_SOURCES)),
         ),
         column("llm", pa.string(), "`rules`, or the name of the language model", nullable=False),
         column("prompt_version", pa.string(), "version of the prompt; null for the rules"),
@@ -67,23 +56,54 @@ PHRASES = pa.schema(
         column(
             "violations",
             pa.list_(pa.string()),
-            "the names of the checks that these phrases fail; empty if they are valid",
+            f"the names of the checks that these {what} fail; empty if they are valid",
             nullable=False,
         ),
-        column(
-            "repairs",
-            pa.list_(pa.string()),
-            "what was mended in the model's answer; null in rows of schema version 1",
-        ),
+        column("repairs", pa.list_(pa.string()), f"what was mended in the model's answer{version_1}"),
         column(
             "rejected",
             pa.list_(REJECTED),
             "the levels that were tried before `source`, each with the checks it failed",
             nullable=False,
         ),
-        column("status", pa.string(), "`ok`, or `error`: no phrases, see `error`", nullable=False),
-        column("error", pa.string(), "why the row has no phrases; null if it has"),
+        column("status", pa.string(), f"`ok`, or `error`: no {what}, see `error`", nullable=False),
+        column("error", pa.string(), f"why the row has no {what}; null if it has"),
         column("raw", pa.string(), "the model's responses as JSON, with `--keep-raw`; else null"),
+    ]
+
+
+PHRASES = pa.schema(
+    [
+        *OF_EXPRESSION,
+        column(
+            "phrases",
+            pa.list_(pa.string()),
+            "the bare target, then the target with one cue each; empty in an error row",
+            nullable=False,
+        ),
+        *made_by("phrases", "; null in rows of schema version 1"),
+    ]
+)
+
+RELATION = pa.struct(
+    [
+        column("subject", pa.string(), "the entity, or another thing", nullable=False),
+        column("predicate", pa.string(), "place, relation or action; may be empty", nullable=False),
+        column("object", pa.string(), "the entity, another thing, or empty", nullable=False),
+    ]
+)
+
+TRIPLETS = pa.schema(
+    [
+        *OF_EXPRESSION,
+        column("entity", pa.string(), "the target with its attributes; null in an error row"),
+        column(
+            "relations",
+            pa.list_(RELATION),
+            "relations whose subject or object is the entity; empty in an error row",
+            nullable=False,
+        ),
+        *made_by("triplets"),
     ]
 )
 
@@ -247,6 +267,7 @@ CONCEPTS = pa.schema(
 # Table -> its columns and its unique key column.
 STAGES: dict[str, tuple[pa.Schema, str]] = {
     "phrases": (PHRASES, "row_id"),
+    "triplets": (TRIPLETS, "row_id"),
     "proposals": (PROPOSALS, "image"),
     "scores": (SCORES, "row_id"),
     "concepts": (CONCEPTS, "concept_id"),
@@ -254,40 +275,8 @@ STAGES: dict[str, tuple[pa.Schema, str]] = {
 # Table -> what one of its rows is.
 ROW_OF = {
     "phrases": "one referring expression",
+    "triplets": "one referring expression",
     "proposals": "one image",
     "scores": "one referring expression whose image has proposals",
     "concepts": "one image and one target noun phrase of its expressions",
 }
-
-
-class Described(NamedTuple):
-    """A column, or a field of the structs in one (``masks.area``): its Arrow type and what it means."""
-
-    name: str
-    type: str
-    unit: str
-    frame: str
-    meaning: str
-
-
-def described(schema: pa.Schema | pa.DataType, within: str = "") -> Iterator[Described]:
-    """Every column of a schema, each followed by the fields of its structs. Texts are empty if not given."""
-    for field in schema:
-        told = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
-        inner = field.type.value_type if pa.types.is_list(field.type) else field.type
-        is_struct = pa.types.is_struct(inner)
-        shown = str(field.type) if not is_struct else "list of structs" if inner != field.type else "struct"
-        name = f"{within}{field.name}"
-        yield Described(name, shown, told.get("unit", ""), told.get("frame", ""), told.get("description", ""))
-        if is_struct:
-            yield from described(inner, f"{name}.")
-
-
-def column_table(name: str) -> str:
-    """The columns of a table as a Markdown table."""
-    lines = ["| column | type | unit and frame | meaning |", "|---|---|---|---|"]
-    for one in described(STAGES[name][0]):
-        kind = re.sub(r"list<\w+: (.+)>", r"list of \1", one.type)
-        place = "; ".join(filter(None, (one.unit, one.frame)))
-        lines.append(f"| `{one.name}` | {kind} | {place} | {one.meaning} |")
-    return "\n".join(lines)

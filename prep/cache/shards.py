@@ -24,7 +24,7 @@ META_KEY = b"pcnet-prep"
 _NAME = re.compile(r"part-[0-9a-z]+\.parquet")
 
 # The trainer reads proposals a few images at a time, and phrases and scores as a whole.
-ROW_GROUP_ROWS = {"phrases": 65_536, "proposals": 128, "scores": 4_096, "concepts": 1_024}
+ROW_GROUP_ROWS = {"phrases": 65_536, "triplets": 65_536, "proposals": 128, "scores": 4_096, "concepts": 1_024}
 DEFAULT_ROW_GROUP_ROWS = 4_096
 
 # Columns with few distinct values. Masks, keys and text repeat too rarely for a dictionary.

@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "store", "named", "evaluation", "image", "text",
     ),
     "Model": (
-        "llm", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len",
+        "llm", "task", "prompt", "revision", "chat_template", "quantization", "dtype", "max_model_len",
         "temperature", "generator",
         "model", "checkpoint", "preset", "fidelity", "weights", "template", "background", "margin", "encoder",
         "text_encoder", "vit_features", "teacher", "detector",

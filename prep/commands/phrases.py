@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -67,12 +67,17 @@ GpuMemory = Annotated[
 BatchInvariant = Annotated[
     bool, typer.Option(help="Make responses independent of their batch (slower; part of the cache key).")
 ]
+TaskName = Annotated[
+    Literal["phrases", "triplets"],
+    typer.Option("--task", help="phrases, or triplets: an entity and its relations, in their own table."),
+]
 KeepRaw = Annotated[bool, typer.Option(help="Keep the model's raw responses in the rows.")]
 
 
 def phrases(
     context: typer.Context,
     llm: Llm = "mistral-7b",
+    task: TaskName = "phrases",
     data: shared.Data = shared.COCO,
     dataset: shared.Datasets = shared.REFCOCO,
     split_by: shared.SplitBy = None,
@@ -107,37 +112,42 @@ def phrases(
     from_manifest: shared.FromManifest = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Decompose every referring expression into short phrases about its target.
+    """Decompose every referring expression into short phrases about its target, or into triplets.
 
-    Reads the expressions of the dataset, not its images; writes <store>/phrases.
+    Reads the expressions of the dataset, not its images; writes <store>/phrases or <store>/triplets.
     """
     from prep.phrases.models import resolve
-    from prep.phrases.prompt import load_prompt
 
-    words, model = load_prompt(prompt), resolve(llm, revision, chat_template)
+    words, model = _prompt(prompt, task), resolve(llm, revision, chat_template)
     sources = open_sources(data, dataset, split_by, input, image_root)
     devices = 0 if model.kind != "vllm" else gpu_count(gpus, ray_address)
-    stage = _stage(model, words, context.params, on_gpus=devices > 0, named=shared.was_typed(context, "llm"))
+    stage = _stage(model, words, context, on_gpus=devices > 0)
     _run(context, stage, sources, workers or max(1, devices // tensor_parallel))
 
 
-def _stage(
-    model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool, named: bool
-) -> AnswerStage | None:
-    """The stage that queries ``model``, configured by the command's ``params``; None for the rules.
+def _prompt(file: Path | None, task: str) -> Prompt:
+    """The prompt in a file, or the task's own."""
+    from prep.phrases.prompt import load_prompt
+    from prep.phrases.tasks import TASKS
 
-    ``named``: the user named the model, and not only a file.
-    """
+    return load_prompt(file or TASKS[task].prompt)
+
+
+def _stage(model: Model, prompt: Prompt, context: typer.Context, *, on_gpus: bool) -> AnswerStage | None:
+    """The stage that queries ``model``, configured by the command's options; None for the rules."""
     from prep.phrases.engines.base import Sampling
+    from prep.phrases.tasks import TASKS
 
-    sampling = Sampling(temperature=params["temperature"])
+    params, named = context.params, shared.was_typed(context, "llm")
+    task = TASKS[params["task"]]
+    sampling = Sampling(temperature=params["temperature"], max_tokens=task.max_tokens)
     if model.kind == "openai":
         from prep.phrases.engines.endpoint import key_notice
         from prep.phrases.engines.openai import OpenAIStage
 
         if not params["plan"] and (notice := key_notice(model.url, named)):
             say(notice, to_stderr=True)
-        return OpenAIStage(model, prompt, sampling, concurrency=params["concurrency"], named=named)
+        return OpenAIStage(model, prompt, sampling, task=task, concurrency=params["concurrency"], named=named)
     if model.kind != "vllm":
         return None
     from prep.engine.chatter import log_file
@@ -154,7 +164,7 @@ def _stage(
     )
     resources = Resources(cpus=1, gpus=options.tensor_parallel if on_gpus else 0)
     log = log_file(params["out"], "vllm")
-    return VllmStage(model, prompt, sampling, options, resources=resources, log=log)
+    return VllmStage(model, prompt, sampling, options, task=task, resources=resources, log=log)
 
 
 def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Dataset], workers: int) -> None:
@@ -162,6 +172,7 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
     from prep.cache.store import open_store
     from prep.engine.sources import First
     from prep.phrases.run import phrase_settings, run_phrases
+    from prep.phrases.tasks import TASKS
 
     params, options = context.params, run_options(context)
     check_limit(params["max_failed"])
@@ -172,9 +183,10 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         found = (text.row_id for source in sources for text in source.expressions(options["splits"]))
         return First(options["limit"]).of(found)
 
-    if only_planned(context, "phrases", settings, keys, workers):
+    task = TASKS[params["task"]]
+    if only_planned(context, task.name, settings, keys, workers):
         return
-    announce("phrases", "rules" if stage is None else params["llm"], sources, context, workers)
+    announce(task.name, "rules" if stage is None else params["llm"], sources, context, workers)
     for source in sources:
         source.expressions(options["splits"])  # a wrong split is refused before the store is touched
     store = open_store(params["out"], create=True)
@@ -182,6 +194,7 @@ def _run(context: typer.Context, stage: AnswerStage | None, sources: Sequence[Da
         stage,
         sources,
         store,
+        task=task,
         keep_raw=params["keep_raw"],
         workers=workers,
         count=sys.stderr.isatty(),

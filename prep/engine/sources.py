@@ -72,7 +72,9 @@ def follow_source(
             yield entry
 
     changes = follow(writer, origin, counted(), keep_missing=keep_missing).counts()
-    what = ("expression" if writer.stage.name == "phrases" else "image") + ("s" if total != 1 else "")
+    what = ("expression" if writer.stage.name in ("phrases", "triplets") else "image") + (
+        "s" if total != 1 else ""
+    )
     shown = [f"{count:,} {why}" for why, count in problems.most_common(3)]
     unusable = f", {problems.total():,} of them unusable ({'; '.join(shown)})" if problems else ""
     tell(f"{origin.owner[0]}: {total:,} {what} in the input{unusable}")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from prep.exports.output import Exported, file_name
 from prep.exports.reclip import COCO_FOLDER, name_with_suffix
 from prep.exports.references import Reference, Sentence, references
-from prep.exports.relations import Triplets, triplets_of
 from prep.exports.request import Request
+from prep.phrases.relations import Triplets, triplets_of
 
 # Gives an expression its triplets, or None if it has none.
 Source = Callable[[Sentence], Triplets | None]
@@ -25,7 +25,7 @@ def export(request: Request) -> Exported:
     """Write a line ``{"<image>_<sent_id>": {"entity": ..., "relations": [...]}}`` for each expression."""
     done = Exported(request.layout, request.to)
     output = request.output(done)
-    source = _from_phrases(request)
+    source = _source(request, done)
     lines: dict[str, list[str]] = defaultdict(list)
     done.count("expressions", 0)
     for reference in references(request.source, request.splits, done):
@@ -52,14 +52,35 @@ def _image(reference: Reference) -> str | None:
     return None if name_with_suffix(reference) is None else reference.image.removeprefix(COCO_FOLDER)
 
 
-def _from_phrases(request: Request) -> Source:
-    """Triplets by the rules' grammar from the stored phrases."""
-    reader = request.store.require_table("phrases", "pcnet-prep phrases")
-    table = reader.read(["row_id", "phrases"])
-    phrases = dict(zip(table["row_id"].to_pylist(), table["phrases"].to_pylist(), strict=True))
+def _source(request: Request, done: Exported) -> Source:
+    """The stored triplets or, for an expression without, those of its phrases by the rules' grammar."""
+    stored, phrases = _stored_triplets(request), _stored_phrases(request)
+    if not stored and not phrases:
+        request.store.require_table("phrases", "pcnet-prep phrases")
 
     def of(sentence: Sentence) -> Triplets | None:
-        own = phrases.get(sentence.row.row_id)
+        number = sentence.row.row_id
+        if found := stored.get(number):
+            done.count("expressions with stored triplets")
+            return found
+        own = phrases.get(number)
         return triplets_of(own) if own else None
 
     return of
+
+
+def _stored_triplets(request: Request) -> dict[str, Triplets]:
+    found: dict[str, Triplets] = {}
+    for batch in request.store.stage("triplets").reader().batches(["row_id", "entity", "relations"]):
+        for row in batch.to_pylist():
+            if row["entity"] is not None:
+                relations = [[one["subject"], one["predicate"], one["object"]] for one in row["relations"]]
+                found[row["row_id"]] = {"entity": row["entity"], "relations": relations}
+    return found
+
+
+def _stored_phrases(request: Request) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for batch in request.store.stage("phrases").reader().batches(["row_id", "phrases"]):
+        found.update(zip(*(batch.column(at).to_pylist() for at in range(2)), strict=True))
+    return found

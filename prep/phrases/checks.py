@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def reading(text: str) -> Reading:
         stems["color"] = ""
     head, cues = analyse(tags)
     target = frozenset([stem(words[i]) for i in head if tags[i] not in "O&dh"])
-    return Reading(words, tags, stems, frozenset([key for key in stems if stems[key]]), target, cues)
+    return Reading(words, tags, stems, frozenset(filter(stems.get, stems)), target, cues)
 
 
 def content(phrase: str) -> frozenset[str]:
@@ -184,43 +184,24 @@ def extractive(text: str, phrases: Sequence[str]) -> bool:
     return all(reading(phrase).content <= there for phrase in phrases)
 
 
-def covering(text: str, phrases: Sequence[str]) -> bool:
-    """Every content word of the expression is in some phrase; the kinds below have checks of their own."""
-    return "w" not in _missing(text, tuple(phrases))
+# What the expression's words of each kind are lost as, if no phrase has them.
+LOST = {"w": "uncovered", "x": "negation_lost", "0": "number_lost", "c": "colour_lost", "s": "place_lost"}
 
 
-def negation_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Words such as "not" and "without" are kept."""
-    return "x" not in _missing(text, tuple(phrases))
+def missing_kinds(text: str, phrases: Sequence[str]) -> frozenset[str]:
+    """The kinds of the expression's content words that occur in no phrase."""
+    there = reading(text)
+    lost = there.content.difference(*[reading(phrase).stems for phrase in phrases])
+    return frozenset([there.stems[key] for key in lost])
 
 
-def number_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Numbers are kept."""
-    return "0" not in _missing(text, tuple(phrases))
-
-
-def colour_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Colours are kept."""
-    return "c" not in _missing(text, tuple(phrases))
-
-
-def place_kept(text: str, phrases: Sequence[str]) -> bool:
-    """Location words are kept."""
-    return "s" not in _missing(text, tuple(phrases))
-
-
-@lru_cache(maxsize=64)
-def _missing(text: str, phrases: tuple[str, ...]) -> frozenset[str]:
-    """The kinds of the expression's words that occur in no phrase."""
-    said: set[str] = set()
-    for phrase in phrases:
-        said.update(reading(phrase).stems)
-    return frozenset([kind for key, kind in reading(text).stems.items() if key not in said])
+def kept(kind: str, text: str, phrases: Sequence[str]) -> bool:
+    """Every word of the expression of this kind of :class:`Reading` is in some phrase."""
+    return kind not in missing_kinds(text, phrases)
 
 
 Check = Callable[[str, Sequence[str]], bool]
-# Name in ``violations`` -> the check.
-CHECKS: dict[str, Check] = {
+_OF_PHRASES: dict[str, Check] = {
     "count": count,
     "repeated": distinct,
     "too_long": too_long,
@@ -229,12 +210,9 @@ CHECKS: dict[str, Check] = {
     "several_cues": one_cue,
     "repeated_cue": new_cue,
     "not_extractive": extractive,
-    "uncovered": covering,
-    "negation_lost": negation_kept,
-    "number_lost": number_kept,
-    "colour_lost": colour_kept,
-    "place_lost": place_kept,
 }
+# Name in ``violations`` -> the check.
+CHECKS: dict[str, Check] = {**_OF_PHRASES, **{name: partial(kept, kind) for kind, name in LOST.items()}}
 
 
 def violations(text: str, phrases: Sequence[str]) -> tuple[str, ...]:
@@ -245,4 +223,7 @@ def violations(text: str, phrases: Sequence[str]) -> tuple[str, ...]:
     """
     if not phrases:
         return ("count",)
-    return tuple([name for name, check in CHECKS.items() if not check(text, phrases)])
+    failed = [name for name, check in _OF_PHRASES.items() if not check(text, phrases)]
+    if missing := missing_kinds(text, phrases):
+        failed += [name for kind, name in LOST.items() if kind in missing]
+    return tuple(failed)

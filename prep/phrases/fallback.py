@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import TypeAlias, TypeVar
 
 from prep.cache.keys import normalise_text
 from prep.phrases.checks import violations
 from prep.phrases.parse import parse
-from prep.phrases.repair import Repaired, repair
+from prep.phrases.repair import repair
 from prep.phrases.rules.decompose import break_up, shorten
 from prep.records import PhraseSet
+
+Found = TypeVar("Found")
 
 
 def unusable(text: str) -> str:
@@ -25,24 +27,38 @@ def unusable(text: str) -> str:
 
 def needs_retry(text: str, raw: str) -> bool:
     """Whether a model's first answer fails a check and cannot be repaired, so that a retry is worthwhile."""
-    judged = _judged(text, raw)
-    return bool(judged.failed) and not judged.repaired.repairs
+    _, failed, (_, repairs) = _judged(text, raw)
+    return bool(failed) and not repairs
 
 
-class _Judged(NamedTuple):
-    """An answer's phrases, the checks that they fail, and what the repair made of them."""
-
-    phrases: tuple[str, ...]
-    failed: tuple[str, ...]
-    repaired: Repaired
+# What an answer says, the checks that it fails, and what the repair made of it with the names of the repairs.
+Judged: TypeAlias = tuple[Found, tuple[str, ...], tuple[Found, tuple[str, ...]]]
 
 
 @lru_cache(maxsize=1 << 13)
-def _judged(text: str, raw: str) -> _Judged:
+def _judged(text: str, raw: str) -> Judged[tuple[str, ...]]:
     """The judgement of one answer, cached between an engine's stage and :func:`settle`."""
     phrases = tuple(parse(raw))
     failed = violations(text, phrases)
-    return _Judged(phrases, failed, repair(text, phrases) if failed else Repaired(phrases, ()))
+    return phrases, failed, repair(text, phrases) if failed else (phrases, ())
+
+
+def first_valid(
+    raws: Sequence[str], judge: Callable[[str], Judged[Found]]
+) -> tuple[tuple[Found, str, tuple[str, ...]] | None, list[tuple[str, tuple[str, ...]]]]:
+    """What the first valid or repaired one of a model's answers says, its level and repairs; None if none is.
+
+    Then the levels that were rejected before, each with the checks it failed.
+    """
+    rejected: list[tuple[str, tuple[str, ...]]] = []
+    for source, raw in zip(("llm", "retry"), raws, strict=False):
+        found, failed, (mended, repairs) = judge(raw)
+        if not failed:
+            return (found, source, ()), rejected
+        rejected.append((source, failed))
+        if repairs:
+            return (mended, "repaired", repairs), rejected
+    return None, rejected
 
 
 def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
@@ -55,14 +71,10 @@ def settle(text: str, raws: Sequence[str] = ()) -> PhraseSet:
     """
     if unusable(text):
         return PhraseSet((), "expression", ("count",))
-    rejected: list[tuple[str, tuple[str, ...]]] = []
-    for source, raw in zip(("llm", "retry"), raws, strict=False):
-        phrases, failed, (mended, repairs) = _judged(text, raw)
-        if not failed:
-            return PhraseSet(phrases, source, (), tuple(rejected))
-        rejected.append((source, failed))
-        if repairs:
-            return PhraseSet(mended, "repaired", (), tuple(rejected), repairs)
+    level, rejected = first_valid(raws, partial(_judged, text))
+    if level is not None:
+        phrases, source, repairs = level
+        return PhraseSet(phrases, source, (), tuple(rejected), repairs)
     phrases = break_up(text)
     if phrases:
         return PhraseSet(phrases, "rules", violations(text, phrases), tuple(rejected))

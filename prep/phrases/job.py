@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,25 +13,25 @@ import pyarrow as pa
 from prep.cache.answers import AnswerCache
 from prep.cache.keys import answer_key, canonical_json, fingerprint, normalise_text
 from prep.cache.keyset import KeySet
-from prep.cache.schema import PHRASES
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, run_stage
 from prep.errors import PrepError
 from prep.phrases.engines.base import ANSWERS, DEATHS, Question
-from prep.phrases.fallback import settle, unusable
+from prep.phrases.fallback import unusable
 from prep.phrases.report import Clock, Report
 from prep.phrases.stage import row
-from prep.records import Expression, PhraseSet
+from prep.records import Expression
 from prep.stage import Stage
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
     from prep.phrases.models import Model
     from prep.phrases.prompt import Prompt
+    from prep.phrases.tasks import Result, Task
 
 # Expressions looked up per block.
 BLOCK = 4096
-# Phrase sets of recent answers to keep, for expressions that repeat.
+# Results of recent answers to keep, for expressions that repeat.
 REMEMBERED = 1 << 16
 # The folder of a cache that holds the engines' answers.
 ANSWER_STAGE = "answers"
@@ -41,6 +42,7 @@ class AnswerStage(Stage, Protocol):
 
     model: Model
     prompt: Prompt
+    task: Task
 
     @property
     def unit_size(self) -> int:
@@ -96,7 +98,7 @@ class _Answers(Work):
         self._fingerprint = fingerprint(stage.settings())
         self._waiting: dict[str, list[Expression]] = {}
         self._keys = KeySet()
-        self._settled: dict[str, PhraseSet] = {}
+        self._settled: dict[str, Result] = {}
         self._counts, self._clock = Report(), Clock("read")
 
     @cached_property
@@ -130,7 +132,7 @@ class _Answers(Work):
             else:
                 self._waiting[key] = [expression]
                 questions.append(Question(key, normalise_text(expression.text)))
-        return questions, pa.Table.from_pylist(rows, schema=PHRASES) if rows else None
+        return questions, pa.Table.from_pylist(rows, schema=self._stage.task.schema) if rows else None
 
     def rows(self, unit: list[Question], results: pa.Table) -> pa.Table:
         """Commit a unit's answers; the rows that waited for them."""
@@ -144,7 +146,7 @@ class _Answers(Work):
         for number, key in enumerate(columns["key"]):
             answer = answers.get(key) or {name: values[number] for name, values in columns.items()}
             rows += [self._row(e, key, answer) for e in self._waiting.pop(key, ())]
-        return pa.Table.from_pylist(rows, schema=PHRASES)
+        return pa.Table.from_pylist(rows, schema=self._stage.task.schema)
 
     def written(self, unit: list[Question]) -> None:
         missing = [question.key for question in unit if question.key in self._waiting]
@@ -161,12 +163,13 @@ class _Answers(Work):
         self, expression: Expression, key: str, answer: Mapping[str, Any] | None, error: str = ""
     ) -> dict[str, Any]:
         """One expression's row: from an answer, or with the reason for the error."""
-        phrase_set = None if answer is None else self._settle(key, expression.text, answer)
-        self._counts.add_row(None if error else phrase_set)
+        found = None if answer is None else self._settle(key, expression.text, answer)
+        self._counts.add_row(None if error else found)
         raw = canonical_json([answer["first"], answer["retry"]]) if self._keep_raw and answer else None
         return row(
             expression,
-            phrase_set,
+            self._stage.task,
+            found,
             llm=self._stage.model.name,
             prompt_version=self._stage.prompt.version,
             key=key,
@@ -174,15 +177,15 @@ class _Answers(Work):
             raw=raw,
         )
 
-    def _settle(self, key: str, text: str, answer: Mapping[str, Any]) -> PhraseSet:
-        """The phrases of an answer; a request that the engine rejected counts as a rejected level."""
+    def _settle(self, key: str, text: str, answer: Mapping[str, Any]) -> Result:
+        """What an answer says; a request that the engine rejected counts as a rejected level."""
         known = self._settled.get(key)
         if known is None:
             raws = [raw for raw in (answer["first"], answer["retry"]) if raw is not None]
-            known = settle(normalise_text(text), raws)
+            known = self._stage.task.settle(normalise_text(text), raws)
             if answer["error"]:
                 refused = ("llm", (answer["error"].split(":", 1)[0],))
-                known = PhraseSet(known.phrases, known.source, known.violations, (refused, *known.rejected))
+                known = replace(known, rejected=(refused, *known.rejected))
             if len(self._settled) >= REMEMBERED:
                 self._settled.clear()
             self._settled[key] = known

@@ -78,14 +78,18 @@ def _words(text: str, phrases: Sequence[str]) -> Iterator[str]:
     missing = [w for w in read(text)[0] if there.get(stem(w), "") not in ("", "y") and stem(w) not in said]
     for name, words in (("foreign", foreign), ("missing", missing)):
         if words:
-            quoted = ", ".join(f'"{_plain(word)}"' for word in list(dict.fromkeys(words))[:MAX_FAULTS])
-            yield FAULTS[name].format(words=quoted)
+            yield FAULTS[name].format(words=quoted_words(words))
 
 
 def _told(name: str, phrase: str) -> str:
-    return FAULTS[name].format(line=_plain(phrase))
+    return FAULTS[name].format(line=quoted(phrase))
 
 
-def _plain(text: str) -> str:
-    """A quoted text: no quotation mark, bracket or brace, and not too long."""
+def quoted_words(words: Sequence[str]) -> str:
+    """The first few of ``words`` as a quoted list, none twice."""
+    return ", ".join(f'"{quoted(word)}"' for word in list(dict.fromkeys(words))[:MAX_FAULTS])
+
+
+def quoted(text: str) -> str:
+    """A text to quote: no quotation mark, bracket or brace, and not too long."""
     return "".join(c for c in text if c not in '"“”[]{}<>|')[:MAX_QUOTED_LINE].strip()

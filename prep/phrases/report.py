@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prep.records import PhraseSet
+if TYPE_CHECKING:
+    from prep.phrases.tasks import Result
 
 
 class Clock:
@@ -38,15 +39,15 @@ class Report:
         self.refusal = ""
         self.tokens: Counter[str] = Counter()
 
-    def add_row(self, phrase_set: PhraseSet | None) -> None:
-        """Add one row and the levels tried for it; ``None`` for a row without phrases."""
+    def add_row(self, found: Result | None) -> None:
+        """Add one row and the levels tried for it; ``None`` for an error row."""
         self.rows += 1
-        if phrase_set is None:
+        if found is None:
             self.errors += 1
             return
-        self.sources[phrase_set.source] += 1
-        self.repairs.update(phrase_set.repairs)
-        for source, names in (*phrase_set.rejected, (phrase_set.source, phrase_set.violations)):
+        self.sources[found.source] += 1
+        self.repairs.update(found.repairs)
+        for source, names in (*found.rejected, (found.source, found.violations)):
             self.tried[source] += source != "repaired"
             self.valid[source] += not names
             self.failed.setdefault(source, Counter()).update(names)

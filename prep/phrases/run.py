@@ -14,6 +14,7 @@ from prep.phrases.job import AnswerStage, run_llm
 from prep.phrases.rules.decompose import RULES_VERSION
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import RulesStage, rules_settings
+from prep.phrases.tasks import PHRASES, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ def run_phrases(
     sources: Sequence[Texts],
     store: Store,
     *,
+    task: Task = PHRASES,
     splits: Collection[str] | None = None,
     limit: int | None = None,
     cache: str | Path | None = None,
@@ -60,22 +62,23 @@ def run_phrases(
 ) -> list[Summary]:
     """Decompose every expression of ``sources`` that has no row yet; one summary per source.
 
-    ``stage`` runs a model; None selects the rules. With ``limit``, only the first so many expressions of all
-    sources together are. ``cache`` is a folder of answers that several stores share (default: inside the
-    store). Rows that a source no longer has are set aside, unless ``keep_missing``. ``count`` iterates the
-    expressions beforehand, so that progress has a total. One engine serves all sources. Raises
-    :class:`~prep.errors.PrepError` if the stage was started with other settings and ``replace`` is not given,
-    and for a split that does not exist.
+    ``stage`` runs a model, for its own task; None selects the rules, for ``task``. With ``limit``, only the
+    first so many expressions of all sources together are. ``cache`` is a folder of answers that several
+    stores share (default: inside the store). Rows that a source no longer has are set aside, unless
+    ``keep_missing``. ``count`` iterates the expressions beforehand, so that progress has a total. One engine
+    serves all sources. Raises :class:`~prep.errors.PrepError` if the stage was started with other settings
+    and ``replace`` is not given, and for a split that does not exist.
     """
     run: Callable[..., Summary] = run_rules
     if stage is not None:
+        task = stage.task
         run = partial(run_llm, cache=store.cache_uri if cache is None else cache, keep_raw=keep_raw)
     settings, origins = phrase_settings(stage), [origin_of(source) for source in sources]
     summaries, first = [], First(limit)
     try:
         with (
-            store.stage("phrases").writer(settings, replace=replace, inputs=inputs_of(origins)) as writer,
-            Engine[Any](stage or RulesStage(), workers=workers, ray_address=ray_address) as engine,
+            store.stage(task.name).writer(settings, replace=replace, inputs=inputs_of(origins)) as writer,
+            Engine[Any](stage or RulesStage(task=task), workers=workers, ray_address=ray_address) as engine,
         ):
             for source, origin in zip(sources, origins, strict=True):
                 expressions = first.of(source.expressions(splits))

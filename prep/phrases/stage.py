@@ -1,4 +1,4 @@
-"""The rules as a stage: takes expressions, returns rows of the phrases table."""
+"""The rules as a stage: takes expressions, returns rows of the phrases or triplets table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prep.cache.keys import answer_key, fingerprint
-from prep.phrases.fallback import settle, unusable
+from prep.phrases.fallback import unusable
 from prep.phrases.rules.decompose import RULES_VERSION
-from prep.records import Expression, PhraseSet
+from prep.phrases.tasks import PHRASES, Result, Task
+from prep.records import Expression
 from prep.stage import Resources
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def rules_settings() -> dict[str, str]:
 
 def row(
     item: Expression,
-    phrase_set: PhraseSet | None,
+    task: Task,
+    found: Result | None,
     *,
     llm: str,
     prompt_version: str | None,
@@ -36,8 +38,8 @@ def row(
     error: str = "",
     raw: str | None = None,
 ) -> dict[str, Any]:
-    """One row of the phrases table; with ``phrase_set`` None (or ``error``) its status is ``"error"``."""
-    failed = bool(error) or phrase_set is None
+    """One row of the task's table; with ``found`` None (or ``error``) its status is ``"error"``."""
+    kept = None if error else found
     return {
         "row_id": item.row_id,
         "dataset": item.dataset,
@@ -48,17 +50,17 @@ def row(
         "image_id": item.image_id,
         "image": item.image,
         "expression": item.text,
-        "phrases": [] if failed or phrase_set is None else list(phrase_set.phrases),
-        "source": None if failed or phrase_set is None else phrase_set.source,
+        **task.columns(kept),
+        "source": None if kept is None else kept.source,
         "llm": llm,
         "prompt_version": prompt_version,
         "key": key,
-        "violations": [] if failed or phrase_set is None else list(phrase_set.violations),
-        "repairs": [] if failed or phrase_set is None else list(phrase_set.repairs),
+        "violations": [] if kept is None else list(kept.violations),
+        "repairs": [] if kept is None else list(kept.repairs),
         "rejected": []
-        if failed or phrase_set is None
-        else [{"source": source, "violations": list(names)} for source, names in phrase_set.rejected],
-        "status": "error" if failed else "ok",
+        if kept is None
+        else [{"source": source, "violations": list(names)} for source, names in kept.rejected],
+        "status": "error" if kept is None else "ok",
         "error": error or None,
         "raw": raw,
     }
@@ -76,25 +78,24 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table, column by column, which is faster than row by row."""
     import pyarrow as pa
 
-    from prep.cache.schema import PHRASES
-
-    return pa.Table.from_pydict({name: [one[name] for one in rows] for name in PHRASES.names}, PHRASES)
+    return pa.Table.from_pydict({name: [one[name] for one in rows] for name in schema.names}, schema)
 
 
 class RulesStage:
-    """Decomposes with :mod:`prep.phrases.rules.decompose`; rows do not depend on units or workers.
+    """Answers a task with :mod:`prep.phrases.rules.decompose`; rows do not depend on units or workers.
 
     ``resources`` is what one worker occupies; the default is one core.
     """
 
-    def __init__(self, resources: Resources | None = None) -> None:
+    def __init__(self, resources: Resources | None = None, task: Task = PHRASES) -> None:
+        self.task = task
         self.resources = resources or Resources()
         self._fingerprint = fingerprint(rules_settings())
-        self._known: dict[str, tuple[PhraseSet | None, str, str]] = {}
+        self._known: dict[str, tuple[Result | None, str, str]] = {}
 
     def open(self) -> None:
         """Nothing to load."""
@@ -106,20 +107,20 @@ class RulesStage:
     def process(self, loaded: Sequence[Expression]) -> pa.Table:
         """The unit's rows: phrases, or the reason for the error."""
         with _no_collection():  # the rows are freed before the next collection
-            return _table([self._row(item) for item in loaded])
+            return _table([self._row(item) for item in loaded], self.task.schema)
 
     def _row(self, item: Expression) -> dict[str, Any]:
-        phrase_set, key, reason = self._settled(item.text)
+        found, key, reason = self._settled(item.text)
         error = item.problem or reason
-        return row(item, phrase_set, llm=LLM, prompt_version=None, key=key, error=error)
+        return row(item, self.task, found, llm=LLM, prompt_version=None, key=key, error=error)
 
-    def _settled(self, text: str) -> tuple[PhraseSet | None, str, str]:
+    def _settled(self, text: str) -> tuple[Result | None, str, str]:
         known = self._known.get(text)
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            phrase_set = settle(text)
-            reason = "" if phrase_set.phrases else unusable(text)
-            known = (None if reason else phrase_set, answer_key(self._fingerprint, text), reason)
+            found = self.task.settle(text, ())
+            reason = unusable(text) if found.source == "expression" else ""
+            known = (None if reason else found, answer_key(self._fingerprint, text), reason)
             self._known[text] = known
         return known

@@ -21,6 +21,7 @@ from prep.errors import PrepError
 from prep.inputs import read_plain
 from prep.phrases.checks import violations
 from prep.phrases.stage import row
+from prep.phrases.tasks import PHRASES as TASK
 from prep.records import Expression, PhraseSet
 from prep.released.tree import PHRASES, PHRASES_FOLDER, UMD_TO_GOOGLE, once
 from prep.stage import Resources
@@ -68,9 +69,7 @@ class OfficialPhrases:
         """The unit's rows."""
         import pyarrow as pa
 
-        from prep.cache.schema import PHRASES as COLUMNS
-
-        return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=COLUMNS)
+        return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=TASK.schema)
 
     def _row(self, sentence: Sentence, content: Any) -> dict[str, Any]:
         item = sentence.expression
@@ -80,7 +79,7 @@ class OfficialPhrases:
         key = hashlib.sha256(
             canonical_json([item.text, phrases]).encode("utf-8", "surrogatepass")
         ).hexdigest()
-        return row(item, found, llm=SOURCE, prompt_version=None, key=key, error=problem)
+        return row(item, TASK, found, llm=SOURCE, prompt_version=None, key=key, error=problem)
 
 
 def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from prep.cache.keys import canonical_json
-from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
-from prep.phrases.reasons import FAULTS, HEAD, TAIL
+from prep.phrases.prompt import Prompt
+from prep.phrases.tasks import PHRASES, Task
 
 # One row per key. An error is not an answer: it is reported in the rows concerned and retried in the next
 # run.
@@ -72,17 +72,18 @@ def answer_settings(
     prompt: Prompt,
     sampling: Sampling,
     *,
-    schema: dict[str, Any] = ANSWER_SCHEMA,
+    task: Task = PHRASES,
+    schema: dict[str, Any] | None = None,
     **engine: Any,
 ) -> dict[str, Any]:
     """Everything that an answer depends on except the expression; its fingerprint begins every content key.
 
-    The retry's second turn is :func:`prep.phrases.reasons.second_turn`, whose reply ``schema`` constrains;
-    ``engine`` holds what changes the model's numerics (quantization, batch invariance, a data type other than
-    the model's own); values that are ``None`` or ``False`` are left out, so that a new option does not change
-    old keys.
+    ``schema`` constrains the retry (None: the task's ``answer_schema``); ``engine`` holds what changes the
+    model's numerics (quantization, batch invariance, a data type other than the model's own); values that are
+    ``None`` or ``False`` are left out, so that a new option does not change old keys.
     """
-    retry = hashlib.sha256(canonical_json([HEAD, FAULTS, TAIL, schema]).encode()).hexdigest()
+    turn = [*task.wording, task.answer_schema if schema is None else schema]
+    retry = hashlib.sha256(canonical_json(turn).encode()).hexdigest()
     drawn = asdict(sampling)
     if sampling.temperature == 0:
         drawn = {"temperature": 0.0, "max_tokens": sampling.max_tokens}
@@ -92,6 +93,7 @@ def answer_settings(
         "prompt_sha256": prompt.sha256,
         "retry_sha256": retry,
         "sampling": drawn,
+        **({} if task.name == PHRASES.name else {"task": task.name}),
         **{name: value for name, value in engine.items() if value},
     }
 

@@ -11,7 +11,7 @@ from prep.errors import PrepError
 from prep.phrases.engines.base import quoted_answer
 from prep.phrases.models import NO_MODEL_NEEDED
 from prep.phrases.prompt import Prompt
-from prep.phrases.reasons import second_turn
+from prep.phrases.tasks import PHRASES, Task
 
 # A multiple of the prefix cache's block sizes: 16 tokens on GPUs, 32 on CPUs.
 BLOCK = 32
@@ -25,7 +25,7 @@ _TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "01 Jan 2025"}
 
 
 class ChatTokens:
-    """Converts expressions to token IDs for one tokenizer and one prompt. Thread-safe.
+    """Converts expressions to token IDs for one tokenizer, prompt and task. Thread-safe.
 
     The IDs of a first question are ``prefix`` plus a few of its own. ``prefix`` (template head, instruction,
     constraints, examples and the start of the question) is the same for all and a whole number of
@@ -33,7 +33,8 @@ class ChatTokens:
     Expressions and answers are tokenised as plain text, so a special token written in one is not interpreted.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt, template: str = "") -> None:
+    def __init__(self, tokenizer: Any, prompt: Prompt, template: str = "", task: Task = PHRASES) -> None:
+        self._task = task
         self._tokenizer = tokenizer
         self._chat_template = template or getattr(tokenizer, "chat_template", None)
         self._prompt = prompt
@@ -59,7 +60,7 @@ class ChatTokens:
     def retries(self, texts: Sequence[str], raws: Sequence[str]) -> list[list[int]]:
         """The token IDs of the retry's conversation: question, first answer, what is wrong with it."""
         answers = self._ids([quoted_answer(raw) for raw in raws])
-        turns = self._ids([second_turn(text, raw) for text, raw in zip(texts, raws, strict=True)])
+        turns = self._ids(list(map(self._task.second_turn, texts, raws)))
         return [
             [*self._start, *line, *self._tail, *answer, *self._again, *turn, *self._end]
             for line, answer, turn in zip(self._last_lines(texts), answers, turns, strict=True)

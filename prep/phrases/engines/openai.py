@@ -17,10 +17,9 @@ from prep.phrases.engines.base import (
 )
 from prep.phrases.engines.daemon_pool import DaemonPool
 from prep.phrases.engines.endpoint import FIRST_WAIT, Client, Refused, may_get_key, rejected_key
-from prep.phrases.fallback import needs_retry
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
-from prep.phrases.reasons import second_turn
+from prep.phrases.tasks import PHRASES, Task
 from prep.stage import Resources
 
 if TYPE_CHECKING:
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 
 # More tokens than any model's context has.
 _MOST_TOKENS = 1_000_000_000
-# An object around the list, as strict endpoints require one at the root; the checks enforce the lengths.
-_SCHEMA = {
-    "type": "object",
-    "properties": {"phrases": {"type": "array", "items": {"type": "string"}}},
-    "required": ["phrases"],
-    "additionalProperties": False,
-}
 
 
 class OpenAIStage:
@@ -53,6 +45,7 @@ class OpenAIStage:
         prompt: Prompt,
         sampling: Sampling | None = None,
         *,
+        task: Task = PHRASES,
         concurrency: int = 32,
         first_wait: float = FIRST_WAIT,
         named: bool = True,
@@ -60,7 +53,8 @@ class OpenAIStage:
     ) -> None:
         self.model = model
         self.prompt = prompt
-        self.sampling = sampling or Sampling()
+        self.task = task
+        self.sampling = sampling or Sampling(max_tokens=task.max_tokens)
         self.concurrency = concurrency
         self.first_wait = first_wait
         self.send_key = may_get_key(model.url, named)
@@ -74,7 +68,10 @@ class OpenAIStage:
 
     def settings(self) -> dict[str, Any]:
         """Everything an answer depends on except the expression."""
-        return answer_settings(self.model.settings(), self.prompt, self.sampling, schema=_SCHEMA)
+        schema = self.task.object_schema
+        return answer_settings(
+            self.model.settings(), self.prompt, self.sampling, task=self.task, schema=schema
+        )
 
     @property
     def unit_size(self) -> int:
@@ -135,15 +132,16 @@ class OpenAIStage:
             answer.error = f"refused: {error}"
             return answer
         answer.first = whole_lines(raw, answer.finish)
-        if needs_retry(question.text, answer.first):
+        if self.task.needs_retry(question.text, answer.first):
             said = {"role": "assistant", "content": quoted_answer(answer.first)}
-            turns = [user, said, {"role": "user", "content": second_turn(question.text, answer.first)}]
+            turn = self.task.second_turn(question.text, answer.first)
+            turns = [user, said, {"role": "user", "content": turn}]
             answer.retry = self._complete_constrained(answer, turns)
         return answer
 
     def _complete_constrained(self, answer: Answer, turns: list[dict[str, str]]) -> str | None:
         """The retry's answer, by JSON schema or, if the endpoint does not support it, without."""
-        schema = {"name": "phrases", "strict": True, "schema": _SCHEMA}
+        schema = {"name": self.task.name, "strict": True, "schema": self.task.object_schema}
         form = {"response_format": {"type": "json_schema", "json_schema": schema}}
         for options in (form, {}):
             try:

@@ -12,9 +12,9 @@ from prep.errors import PrepError
 from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
 from prep.phrases.engines.vllm_boot import VllmOptions
 from prep.phrases.engines.vllm_engine import Batch, Engine, Request
-from prep.phrases.fallback import needs_retry
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
+from prep.phrases.tasks import PHRASES, Task
 from prep.stage import Resources
 
 if TYPE_CHECKING:
@@ -41,12 +41,14 @@ class VllmStage:
         sampling: Sampling | None = None,
         options: VllmOptions | None = None,
         *,
+        task: Task = PHRASES,
         resources: Resources | None = None,
         log: Path | None = None,
     ) -> None:
         self.model = model
         self.prompt = prompt
-        self.sampling = sampling or Sampling()
+        self.task = task
+        self.sampling = sampling or Sampling(max_tokens=task.max_tokens)
         self.options = options or VllmOptions()
         self.resources = resources or Resources()
         self.log = log
@@ -64,7 +66,8 @@ class VllmStage:
 
     def settings(self) -> dict[str, Any]:
         """Everything an answer depends on except the expression."""
-        return answer_settings(self.model.settings(), self.prompt, self.sampling, **self.options.settings())
+        own = self.options.settings()
+        return answer_settings(self.model.settings(), self.prompt, self.sampling, task=self.task, **own)
 
     def open(self) -> None:
         """Load the model if it is not loaded. Raises PrepError if it cannot be loaded."""
@@ -73,7 +76,7 @@ class VllmStage:
         where = "" if self.log is None else f"; its log is {self.log}"
         tell(f"Starting vLLM with {self.model.name} (about a minute){where}.")
         with chatter_to(self.log) as log:
-            self._engine = Engine(self.model, self.prompt, self.sampling, self.options, log)
+            self._engine = Engine(self.model, self.prompt, self.task, self.sampling, self.options, log)
 
     @property
     def unit_size(self) -> int:
@@ -150,7 +153,7 @@ class VllmStage:
                 answer.retry = raw
                 continue
             answer.first, answer.finish = whole_lines(raw, finish), finish
-            if self.options.retry and needs_retry(answer.question.text, answer.first):
+            if self.options.retry and self.task.needs_retry(answer.question.text, answer.first):
                 again.append((request.number, answer.question.text, answer.first))
         if again:
             ids = engine.chat.retries([text for _, text, _ in again], [raw for _, _, raw in again])
@@ -174,5 +177,5 @@ class VllmStage:
                         "--max-num-seqs or --gpu-memory-utilization. Then run the same command again.",
                     )
                 dead.close()
-                self._engine = Engine(self.model, self.prompt, self.sampling, self.options)
+                self._engine = Engine(self.model, self.prompt, self.task, self.sampling, self.options)
         self._ask(batch, self.engine, list(batch.waiting.values()))

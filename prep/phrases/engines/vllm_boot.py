@@ -15,6 +15,7 @@ from prep.phrases.engines.base import Sampling
 from prep.phrases.engines.chat import BLOCK, ChatTokens
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
+from prep.phrases.tasks import Task
 
 # Tokens reserved after the fixed prompt, for an expression, its first answer and what is wrong with it, if
 # --max-model-len is not given.
@@ -158,7 +159,7 @@ def _first_line(error: BaseException) -> str:
     return text.split("\n", 1)[0][:300]
 
 
-def load_chat(model: Model, prompt: Prompt) -> ChatTokens:
+def load_chat(model: Model, prompt: Prompt, task: Task) -> ChatTokens:
     """The model's tokenizer and chat template, applied to the prompt."""
     try:
         from transformers import AutoTokenizer
@@ -167,7 +168,7 @@ def load_chat(model: Model, prompt: Prompt) -> ChatTokens:
         tokenizer = AutoTokenizer.from_pretrained(
             model.source, revision=None if local else model.commit, trust_remote_code=False
         )
-        return ChatTokens(tokenizer, prompt, model.template)
+        return ChatTokens(tokenizer, prompt, model.template, task)
     except PrepError as error:
         raise PrepError(f"{model.name}: {error.message}", error.remedy) from error
     except Exception as error:  # a missing or broken tokenizer raises many different errors

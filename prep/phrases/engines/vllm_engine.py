@@ -14,7 +14,8 @@ from prep.phrases.engines.base import Answer, Sampling
 from prep.phrases.engines.vllm_boot import Guard, VllmOptions, boot, engine_arguments, load_chat
 from prep.phrases.gguf import unpacked
 from prep.phrases.models import Model
-from prep.phrases.prompt import ANSWER_SCHEMA, Prompt
+from prep.phrases.prompt import Prompt
+from prep.phrases.tasks import Task
 
 
 class Request(NamedTuple):
@@ -43,12 +44,13 @@ class Engine:
         self,
         model: Model,
         prompt: Prompt,
+        task: Task,
         sampling: Sampling,
         options: VllmOptions,
         log: Path | None = None,
     ) -> None:
         model = unpacked(model)
-        self.chat = load_chat(model, prompt)
+        self.chat = load_chat(model, prompt, task)
         arguments = engine_arguments(model, len(self.chat.prefix), sampling, options)
         self._guard = Guard()
         self.llm, children = boot(model, arguments, options, self._guard, log)
@@ -58,7 +60,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[list[Request] | None] = queue.SimpleQueue()
         self._state = threading.Lock()
         self._open: dict[str, Request] = {}
-        self._first, self._again = _sampling_params(sampling)
+        self._first, self._again = _sampling_params(sampling, task.answer_schema)
         self._refusals = _refusals()
         self._warm()
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
@@ -152,7 +154,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (ValueError,) if newer is None else (ValueError, newer)
 
 
-def _sampling_params(sampling: Sampling) -> tuple[Any, Any]:
+def _sampling_params(sampling: Sampling, answer_schema: dict[str, Any]) -> tuple[Any, Any]:
     """The sampling parameters of first questions and of retries, the latter with the JSON schema."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -166,5 +168,5 @@ def _sampling_params(sampling: Sampling) -> tuple[Any, Any]:
         "detokenize": False,
         "output_kind": RequestOutputKind.FINAL_ONLY,
     }
-    schema = StructuredOutputsParams(json=ANSWER_SCHEMA, disable_any_whitespace=True)
+    schema = StructuredOutputsParams(json=answer_schema, disable_any_whitespace=True)
     return SamplingParams(**common), SamplingParams(**common, structured_outputs=schema)

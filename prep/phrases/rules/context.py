@@ -16,7 +16,10 @@ def settle_classes(words: list[str], tags: list[str]) -> None:
     if "p" not in tags and telling.isdisjoint(words):
         return
     made_up = lexicon().lists["made-up"]
-    for i, word in enumerate(words):
+    # A change concerns a word that was passed or is one of these, so they are the same at the end.
+    concerned = [i for i, tag in enumerate(tags) if tag in "pzN" or words[i] in telling]
+    for i in concerned:
+        word = words[i]
         if word in ambiguous:
             before = tags[i - 1] if i else "^"
             after = tags[i + 1] if i + 1 < len(tags) else "$"
@@ -44,7 +47,7 @@ def _noun_follows(tags: list[str], i: int) -> bool:
 def _ambiguous() -> tuple[frozenset[str], frozenset[str]]:
     """The words that have several classes, including those that change the class of the previous word."""
     lists = lexicon().lists
-    names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade")
+    names = ("fruit", "material", "kin", "verb-or-noun", "near", "shade", "picture")
     single = (
         "that",
         "one",
@@ -76,6 +79,8 @@ def _class(word: str, before: str, after: str, following: str) -> str:
         return "c" if after in "npkgtfc&" or before in "Ic&pa" else "n"
     if word in lists["material"]:
         return "j" if after in ("npkgtf" if word == "glass" else "npkgtfjcG") else "n"
+    if word in lists["picture"]:
+        return "g" if before == "s" and after in "npktfscj" else "n"
     if word in lists["near"]:
         return "l" if before in _NOUNS and after in "npkdhf" else "m"
     if word in lists["verb-or-noun"]:

@@ -89,10 +89,12 @@ class _Reader:
             first = start if cues or match[1] == "h" else match.end(1)
             cues = [Cue(tuple(range(first, match.end() + 1)))]
             match = TARGET.match(self.tags, match.end() + 1)
-        if not match or (set(match[3]) == {"g"} and self.tags[match.end()] != "O"):
+        if not match or (not match[3].strip("g") and self.tags[match.end()] != "O"):
             return False
-        cues.extend(Cue((i,)) for i in range(match.start(1), match.end(1)) if self.tags[i] in "hx")
-        cues.extend(adjective_cues(self.tags, match.start(2), match.end(2)))
+        if match[1].strip("d"):
+            cues.extend(Cue((i,)) for i in range(match.start(1), match.end(1)) if self.tags[i] in "hx")
+        if match[2]:
+            cues.extend(adjective_cues(self.tags, match.start(2), match.end(2)))
         self.at = match.end()
         self.head = self._name(match, cues)
         self.cues.extend(cues)
@@ -104,6 +106,8 @@ class _Reader:
     def _name(self, match: re.Match[str], cues: list[Cue]) -> tuple[int, ...]:
         """The words of the name; nouns before it that are cues ("red shirt guy") are added to ``cues``."""
         first, run = match.start(3), match[3]
+        if len(run) == 1:
+            return (first,)
         worn = WORN_BEHIND.search(run)
         if worn:
             run = run[: worn.start() + 1]

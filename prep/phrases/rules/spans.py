@@ -137,6 +137,8 @@ def _own_end(tags: str, i: int, match: re.Match[str], j: int) -> int:
         return j + 1
     if tags[j - 1] != "k":
         return j
+    if tags[i] == "w" and tag in "ev" and tags[match.start()] == "h":  # "with her back facing the camera"
+        return predicate_end(tags, j)
     if tags[i] == "I" and tag == "w":
         end = noun_phrase_end(tags, j + 1)
         return end if tags[end - 1] not in "kpw" else j

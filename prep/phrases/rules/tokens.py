@@ -60,18 +60,17 @@ def _join_compounds(words: list[str]) -> list[str]:
     """Join compounds into one word, longest first; include a location before "left of"."""
     _, compounds, starts, _ = lexicon()
     joined: list[str] = []
-    i, n = 0, len(words)
-    while i < n:
-        most = starts.get((words[i], words[i + 1]), 0) if i + 1 < n else 0
-        for size in range(min(most, n - i), 1, -1):
+    done = 0
+    for i in [i for i, pair in enumerate(pairwise(words)) if pair in starts]:
+        if i < done:
+            continue
+        for size in range(min(starts[words[i], words[i + 1]], len(words) - i), 1, -1):
             phrase = " ".join(words[i : i + size])
             if phrase in compounds:
+                joined += words[done:i]
                 if phrase in SIDES and joined and guess(joined[-1]) == "s":
                     phrase = f"{joined.pop()} {phrase}"
                 joined.append(phrase)
-                i += size
+                done = i + size
                 break
-        else:
-            joined.append(words[i])
-            i += 1
-    return joined
+    return joined + words[done:]

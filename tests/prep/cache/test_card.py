@@ -13,7 +13,8 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from prep.cache.card import BEGIN, END, LICENCES, require_card, write_card
-from prep.cache.schema import STAGES, described
+from prep.cache.columns import described
+from prep.cache.schema import STAGES
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import DATASETS
 from prep.errors import PrepError

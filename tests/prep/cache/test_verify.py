@@ -21,7 +21,7 @@ from prep.cache.compact import compact
 from prep.cache.keys import fingerprint
 from prep.cache.maintain import lost_with, repair, status
 from prep.cache.row_checks import CHECKS
-from prep.cache.schema import PHRASES, PROPOSALS, SCORES
+from prep.cache.schema import PHRASES, PROPOSALS, SCORES, STAGES
 from prep.cache.shards import ShardMeta, encode, read_shard
 from prep.cache.state import MANIFEST
 from prep.cache.store import Store, open_store
@@ -504,6 +504,37 @@ def phrase(**changes: object) -> dict:
 def test_phrase_rows_are_checked(changes: dict, fault: str | None) -> None:
     table = pa.Table.from_pylist([phrase(), phrase(**changes)], schema=PHRASES)
     found = list(CHECKS["phrases"](table))
+    assert [number for number, _ in found] == ([] if fault is None else [1])
+    assert fault is None or fault in found[0][1]
+
+
+def triplet(**changes: object) -> dict:
+    made = {
+        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat on a mat",
+        "entity": "a cat", "relations": [{"subject": "a cat", "predicate": "on", "object": "a mat"}],
+        "source": "rules", "llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok",
+    }  # fmt: skip
+    return made | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, None),
+        ({"entity": "a mat"}, None),
+        ({"entity": "a dog"}, "without the entity"),
+        ({"entity": None}, "of the entity None"),
+        ({"relations": []}, "0 relations"),
+        ({"source": "oracle"}, "unknown source"),
+        ({"status": "fine"}, "unknown status"),
+        ({"status": "error", "entity": None, "relations": [], "error": "no text"}, None),
+        ({"status": "error", "entity": None, "relations": []}, "no reason"),
+        ({"status": "error", "error": "no text"}, "has triplets"),
+    ],
+)
+def test_triplet_rows_are_checked(changes: dict, fault: str | None) -> None:
+    table = pa.Table.from_pylist([triplet(), triplet(**changes)], schema=STAGES["triplets"][0])
+    found = list(CHECKS["triplets"](table))
     assert [number for number, _ in found] == ([] if fault is None else [1])
     assert fault is None or fault in found[0][1]
 

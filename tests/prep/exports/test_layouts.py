@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,13 +21,19 @@ from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import Dataset, open_dataset, open_jsonl
 from prep.datasets.refer import RefDataset
 from prep.datasets.truth import Truth
+from prep.errors import PrepError
 from prep.exports.labelstudio import brush_rle
 from prep.exports.layouts import LAYOUTS, export
 from prep.exports.request import Request
+from prep.phrases.run import run_phrases
+from prep.phrases.stage import row as row_of
+from prep.phrases.tasks import TRIPLETS
 from prep.proposals.import_masks import ImportStage
 from prep.proposals.job import run_proposals
+from prep.records import TripletSet
 from prep.stage import Resources
 from tests.prep.exports import readers
+from tests.prep.exports.worlds import add_phrases
 
 
 def masks_of(store: Store) -> dict[str, list[Any]]:
@@ -249,6 +256,44 @@ def test_triplets_have_an_entry_for_each_expression(
             entry = found[f"{Path(str(row.image)).name}_{row.sent_id}"]
             assert entry["relations"]
             assert all(len(one) == 3 and one[0] == entry["entity"] for one in entry["relations"])
+
+
+def test_stored_triplets_go_before_those_of_the_phrases(dataset: RefDataset, tmp_path: Path) -> None:
+    """One expression has stored triplets with other words, one an error, all others have phrases alone."""
+    store = open_store(tmp_path / "store", create=True)
+    items = list(dataset.expressions())
+    add_phrases(store, dataset)
+    before = export(Request("triplets", store, tmp_path / "before", dataset)).counts
+    fixed = {"llm": "m", "prompt_version": "p", "key": "k"}
+    chosen = TripletSet("it", (("the box", "beside", "it"),), "llm")
+    rows = [
+        row_of(items[0], TRIPLETS, chosen, **fixed),
+        row_of(items[1], TRIPLETS, None, **fixed, error="no text"),
+    ]
+    with store.stage("triplets").writer({"llm": "m"}) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema=TRIPLETS.schema))
+    done = export(Request("triplets", store, tmp_path / "out", dataset))
+    assert done.counts["expressions with stored triplets"] == 1
+    assert done.counts["expressions"] == before["expressions"] == len(items)
+    for item in items:
+        name = f"refcoco_{item.split}_triplets.jsonl"
+        entry = readers.triplets(tmp_path / "out" / name)[f"{Path(str(item.image)).name}_{item.sent_id}"]
+        if item is items[0]:
+            assert entry == {"entity": "it", "relations": [["the box", "beside", "it"]]}
+        else:
+            by_phrases = readers.triplets(tmp_path / "before" / name)
+            assert entry == by_phrases[f"{Path(str(item.image)).name}_{item.sent_id}"]
+
+
+def test_a_store_of_triplets_alone_is_exported_and_one_of_neither_names_the_command(
+    dataset: RefDataset, tmp_path: Path
+) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    with pytest.raises(PrepError, match="has no phrases yet"):
+        export(Request("triplets", store, tmp_path / "none", dataset))
+    run_phrases(None, [dataset], store, task=TRIPLETS)
+    done = export(Request("triplets", store, tmp_path / "out", dataset))
+    assert done.counts["expressions with stored triplets"] == done.counts["expressions"]
 
 
 def test_every_layout_is_tested_here() -> None:

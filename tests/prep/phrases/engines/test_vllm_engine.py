@@ -13,6 +13,7 @@ pytest.importorskip("vllm")
 
 from prep.phrases.engines.base import Sampling
 from prep.phrases.engines.vllm_engine import Batch, Engine, Request, _refusals, _sampling_params
+from prep.phrases.tasks import PHRASES
 
 pytestmark = pytest.mark.slow  # imports vLLM
 
@@ -36,7 +37,7 @@ def engine_with(errors: dict[int, Exception]) -> Engine:
     engine.llm = type("LLM", (), {"llm_engine": FailingCore(errors)})()
     engine.dead = engine._closing = False
     engine._inbox, engine._state, engine._open = queue.SimpleQueue(), threading.Lock(), {}
-    engine._first, engine._again = _sampling_params(Sampling())
+    engine._first, engine._again = _sampling_params(Sampling(), PHRASES.answer_schema)
     engine._refusals = _refusals()
     return engine
 

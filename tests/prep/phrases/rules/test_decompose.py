@@ -72,6 +72,20 @@ def test_the_rules_are_far_above_the_baselines() -> None:
         ("red shirt guy", ["the guy", "the red shirt guy"]),
         ("guy red shirt", ["the guy", "the guy in red shirt"]),
         ("lady, grey hair", ["the lady", "the lady with grey hair"]),
+        (
+            "woman with her hair flowing behind her",
+            ["the woman", "the woman with her hair flowing behind her"],
+        ),
+        (
+            "child with his arms folded holding a kite",
+            ["the child", "the child with his arms folded", "the child holding a kite"],
+        ),
+        ("left photo boy", ["the boy", "the left photo boy"]),
+        (
+            "top picture small blue boat",
+            ["the boat", "the top picture boat", "the small boat", "the blue boat"],
+        ),
+        ("left picture", ["the picture", "the left picture"]),
         ("top left", ["the object", "the top left object"]),
         ("top left corner", ["the object", "the object in the top left corner"]),
         ("in red", ["the object", "the object in red"]),

@@ -13,6 +13,7 @@ from prep.phrases.rules.tokens import read
 # Classes of words (see prep/phrases/rules/lexicon.py) that start a relation, and of nouns that it ends in.
 _STARTS = frozenset("IilwTFNOVvzeb")
 _THINGS = frozenset("npktfuG")
+_ADJECTIVES = frozenset("acjmo0e&")
 
 
 class Triplets(TypedDict):
@@ -35,8 +36,9 @@ def triplets_of(phrases: Sequence[str]) -> Triplets:
     told: list[tuple[str, str]] = []
     for phrase in phrases[1:]:
         words, tags = read(phrase)
-        for cue in analyse(tags).cues:
-            if (relation := _relation(words, tags, cue)) is not None:
+        head, cues = analyse(tags)
+        for cue in cues:
+            if (relation := _relation(words, tags, cue, head)) is not None:
                 told.append(relation)
             else:
                 attributes += [words[at] for at in cue.words]
@@ -45,11 +47,15 @@ def triplets_of(phrases: Sequence[str]) -> Triplets:
     return {"entity": entity, "relations": relations or [[entity, "", ""]]}
 
 
-def _relation(words: Sequence[str], tags: str, cue: Cue) -> tuple[str, str] | None:
-    """Predicate and object of a cue; None if it is an attribute."""
+def _relation(words: Sequence[str], tags: str, cue: Cue, head: tuple[int, ...]) -> tuple[str, str] | None:
+    """Predicate and object of a cue; None if it is an attribute: before the noun, or adjectives alone."""
     first = cue.words[0]
     if not cue.link and tags[first] not in _STARTS:
-        return None
+        before = bool(head) and cue.words[-1] < head[-1]
+        if before or _ADJECTIVES.issuperset(tags[at] for at in cue.words):
+            return None
+    if len(cue.words) > 1 and tags[first] in "rR":  # "that is on the left"
+        cue = Cue(cue.words[1:], cue.link)
     texts = [words[at] for at in cue.words]
     if cue.link:
         return cue.link, " ".join(texts)
@@ -66,9 +72,9 @@ def _with_attributes(name: str, attributes: Sequence[str]) -> str:
     words, tags = read(name)
     frame = analyse(tags)
     new = [word for word in dict.fromkeys(attributes) if word not in words]
-    if not new or not frame.head:
+    if not new:
         return name
-    bare = compose(words, tags, frame.head, Cue(()))
+    bare = compose(words, tags, frame.head, Cue(())) if frame.head else name
     article, _, rest = bare.partition(" ")
     return (
         " ".join([article, *new, rest]) if rest and article in ("the", "a", "an") else " ".join([*new, bare])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep.exports.relations import triplets_of
 from prep.phrases import decompose
+from prep.phrases.relations import triplets_of
 
 
 @pytest.mark.parametrize(
