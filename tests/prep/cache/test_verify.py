@@ -481,7 +481,7 @@ def test_status_tells_what_there_is(store: Store) -> None:
 
 def phrase(**changes: object) -> dict:
     good = {
-        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat",
+        "row_id": "a" * 32, "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat",
         "phrases": ["a cat"],
         "source": "rules", "llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok",
     }  # fmt: skip
