@@ -76,6 +76,7 @@ def test_a_good_store_has_no_problems(store: Store) -> None:
     assert report.problems == []
     (scores,) = report.stages
     assert (scores.rows, scores.shards) == (COUNT, 12)
+    assert scores.compared == [path.name for path in shards(store)]
 
 
 def test_every_flipped_byte_is_found(store: Store) -> None:
