@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prep.cache.files import Files
@@ -125,9 +126,7 @@ class Lease:
         """Take the lease and renew it from now on, or raise :class:`HeldError`."""
         before = leases(self._files)
         for lease in before:
-            if lease.is_held and not is_dead(
-                lambda name=lease.name: read_lease(self._files, name), lease.says
-            ):
+            if lease.is_held and not is_dead(partial(read_lease, self._files, lease.name), lease.says):
                 raise HeldError(lease.says)
         self._generation = before[0].generation + 1 if before else 1
         self._write()
