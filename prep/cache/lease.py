@@ -173,9 +173,9 @@ class Lease:
     def _successor(self) -> Mapping[str, Any] | None:
         """What the lease after ours says, an empty mapping if ours was removed, or None if we hold it."""
         found = leases(self._files)
-        if found and found[0].generation > self._generation:
-            return found[0].says
-        return None if any(one.token == self._token for one in found) else {}
+        if any(one.token == self._token for one in found):
+            return None
+        return found[0].says if found else {}
 
     def check(self) -> None:
         """Raise :class:`HeldError` if another writer has taken over the lease."""

@@ -96,15 +96,20 @@ def test_an_entry_that_the_manifest_includes_is_not_applied_again(files: Files) 
     assert again.shards == manifest.shards
 
 
-def test_a_fold_that_dies_before_it_deletes_loses_nothing(
-    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_fold_that_dies_when_it_deletes_loses_nothing(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch, deleted: bool
 ) -> None:
     shard = left_behind(store, 7)
     next_ledger(files, None, [shard], [])
     manifest = load_manifest(files)
     assert manifest is not None
 
+    really = Files.delete
+
     def dies(self: Files, name: str) -> None:
+        if deleted:
+            really(self, name)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
