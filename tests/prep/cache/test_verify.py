@@ -238,6 +238,17 @@ def test_extra_files_are_adopted_or_removed(store: Store) -> None:
     assert rows(store).num_rows == COUNT + 1
 
 
+def test_unfinished_files_of_the_bookkeeping_are_told_and_removed(store: Store) -> None:
+    left = Path(store.uri) / "_state" / "scores" / ".part-1.parquet.9.tmp"
+    left.write_bytes(b"PAR1")
+    found = verify(store, CHECKS)
+    assert found.ok  # no reader sees it
+    assert list(map(str, found.problems)) == [f"stray: scores/{left.name}: was left by a killed run"]
+    repair(store, CHECKS, found)
+    assert not left.exists()
+    assert verify(store, CHECKS).problems == []
+
+
 @pytest.mark.parametrize("harm", ["missing", "broken", "ledger"])
 def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> None:
     path = Path(store.uri) / "_state" / "scores" / MANIFEST
@@ -393,6 +404,19 @@ def test_compact_changes_no_row(store: Store) -> None:
     assert fill(store) == 0  # still finished
     (again,) = compact(store)
     assert (again.shards_before, again.shards_after, again.removed) == (1, 1, [])
+
+
+def test_compact_leaves_files_of_other_names(store: Store) -> None:
+    """Also those that readers of *.parquet see: verify tells them, and somebody else has to remove them."""
+    before = rows(store)
+    foreign = [Path(store.uri) / "scores" / name for name in ("table.parquet", "part-A.parquet", "notes.txt")]
+    for path in foreign:
+        path.write_bytes(shards(store)[0].read_bytes())
+    (report,) = compact(store)
+    assert all(path.exists() for path in foreign)
+    assert report.removed == []
+    assert rows(store).equals(before)
+    assert kinds(store) == ["extra", "extra"]
 
 
 def test_compact_merges_the_answers_of_the_cache(store: Store) -> None:
