@@ -19,6 +19,7 @@ from pcnet.report.beside import FIGURES, MAX_JSON, ROWS, evaluation_command, eva
 from pcnet.training.log import CSV_NAME, SETTINGS_NAME, VALIDATION_NAME
 from prep.errors import PrepError
 from prep.inputs import read_plain
+from prep.pages.saved import read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,7 +162,7 @@ def _labelled(folders: list[Path]) -> dict[str, Evaluation]:
     found = {}
     for folder in folders:
         label = labels[folder] if times[labels[folder]] == 1 else f"{labels[folder]} ({folder.name})"
-        found[label] = Evaluation(folder, label, figures[folder], _read_rows(folder / ROWS))
+        found[label] = Evaluation(folder, label, figures[folder], read_rows(folder / ROWS))
     return found
 
 
@@ -211,13 +212,3 @@ def _is_number(value: object) -> bool:
 def _finite(text: str) -> float | None:
     """The number of a JSON text; None for one that JavaScript's JSON does not have."""
     return number if math.isfinite(number := float(text)) else None
-
-
-def _read_rows(path: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise PrepError(f"{path} could not be read: {error}.", "Evaluate again into this folder.") from error

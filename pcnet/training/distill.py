@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,11 @@ from prep.files import replacing
 
 TARGETS = "targets.npz"  # in the run folder: the teacher's choices, not repeated when a run resumes
 FLOOR = 1e-6
+# What numpy raises on a file that is no archive of arrays, or a damaged one.
+READ_ERRORS = (
+    AttributeError, EOFError, KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -185,5 +192,5 @@ def _read_targets(path: Path, key: str) -> Targets | None:
             if str(file["key"]) != key:
                 return None
             return Targets(file["proposal"], file["weight"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except READ_ERRORS:
         return None

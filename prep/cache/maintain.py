@@ -187,7 +187,7 @@ def _repair_stage(stage: StageStore, found: StageReport, check: RowCheck | None)
 
 def _cut_rows(writer: StageWriter, found: StageReport, check: RowCheck | None) -> int:
     """Rewrite the shards with duplicate or undecodable rows without them; returns the number of lost rows."""
-    if writer.manifest.shards.keys() != found.compared:  # some were adopted: what do they repeat?
+    if writer.manifest.shards.keys() != set(found.compared):  # some were adopted: what do they repeat?
         found = verify_stage(writer.stage, check)
     lost = 0
     cut: dict[str, set[int]] = {}

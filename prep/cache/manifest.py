@@ -12,6 +12,7 @@ from typing import Any
 
 from prep.cache.files import Files, repair_command
 from prep.cache.keys import fingerprint
+from prep.cache.manifest_fields import SHARD_FIELDS, check_fields, check_manifest
 from prep.cache.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from prep.cache.shards import Shard, is_shard
 from prep.cache.state import MANIFEST, PENDING, ledger_name, ledger_sequences, located, state_of
@@ -112,6 +113,7 @@ class Manifest:
                 "Use the version of pcnet-prep that wrote it, or set another --store.",
             )
         try:
+            check_manifest(value)
             return cls(
                 stage=value["stage"],
                 settings=value["settings"],
@@ -122,7 +124,7 @@ class Manifest:
                 shards={entry["name"]: _shard(entry) for entry in value["shards"]},
                 finished=value["finished"],
                 runs=value["runs"],
-                sources={name: _source(entry) for name, entry in value.get("sources", {}).items()},
+                sources=value.get("sources", {}),
                 folded=value["folded"],
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -137,18 +139,11 @@ class Manifest:
 
 def _shard(entry: Mapping[str, Any]) -> Shard:
     """A listed shard. It is read, linked and deleted by its name, so this is a plain name of a shard."""
+    check_fields(entry, SHARD_FIELDS, "a shard")
     shard = Shard(**entry)
     if not is_shard(shard.name):
         raise ValueError(f"{shard.name!r} is not the name of a shard")
     return shard
-
-
-def _source(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A source as :class:`prep.cache.sources.Origin` records it."""
-    kinds = {"place": str, "root": str, "inputs": dict, "keeps_missing": bool}
-    if any(not isinstance(entry[name], kind) for name, kind in kinds.items()):
-        raise TypeError(f"{entry!r:.80} is not a source of rows")
-    return dict(entry)
 
 
 def _broken(where: str, error: Exception) -> PrepError:

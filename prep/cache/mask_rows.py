@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.cache.files import explained
-from prep.cache.shards import complete
+from prep.cache.shards import check_values, complete
 from prep.errors import MissingInputError, PrepError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class MaskRows:
             number = int(np.searchsorted(ends, row, side="right"))
             if self._group is None or self._group[0] != (shard, number):
                 table = complete(file.read_row_group(number), stage.schema)
+                check_values(table)
                 self._group = (shard, number), table
         return self._group[1], int(ends[number] - sizes[number])
 

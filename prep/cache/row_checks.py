@@ -1,29 +1,37 @@
-"""Validates the rows of each table: phrases are present, masks decode, scores are finite."""
+"""Validates the rows of each table: names stay in their folder, masks decode, scores are finite."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
-from prep.cache.keys import concept_id
+from prep.cache.keys import concept_id, is_row_id
 from prep.cache.schema import PHRASE_SOURCES
+from prep.cache.shards import check_values
 from prep.errors import PrepError
+from prep.inputs import below
 
 MAX_PHRASES = 5
 GRID_BYTES = 128
 
 Fault = tuple[int, str]
+RowCheck = Callable[[pa.Table], Iterator[Fault]]
 
 
 def phrase_faults(table: pa.Table) -> Iterator[Fault]:
     """Invalid rows of the phrases table, as (row number, reason)."""
-    columns = table.select(["phrases", "source", "status", "error"]).to_pydict()
-    for number, (phrases, source, status, error) in enumerate(zip(*columns.values(), strict=True)):
-        if status == "error":
+    columns = table.select(["row_id", "image", "phrases", "source", "status", "error"]).to_pydict()
+    for number, (row, image, phrases, source, status, error) in enumerate(
+        zip(*columns.values(), strict=True)
+    ):
+        if reason := _name_fault(image, row):
+            yield number, reason
+        elif status == "error":
             if phrases or not error:
                 yield number, "an error row has phrases or no reason"
         elif status != "ok":
@@ -53,6 +61,15 @@ def triplet_faults(table: pa.Table) -> Iterator[Fault]:
             yield number, f"unknown source {source!r}"
 
 
+def _name_fault(image: str | None, row_id: str | None = None) -> str:
+    """Why files that are named after the image or the row could be outside their folder, or empty."""
+    if row_id is not None and not is_row_id(row_id):
+        return f"the row_id {row_id[:80]!r} is not 32 hex digits"
+    if image is not None and below(image) is None:
+        return f"the image {image[:80]!r} leaves the image folder"
+    return ""
+
+
 def proposal_faults(table: pa.Table) -> Iterator[Fault]:
     """Rows of the proposals table whose masks do not decode, or do not match the row."""
     number = 0
@@ -70,7 +87,7 @@ def _proposal_fault(row: dict[str, Any]) -> str:
         return reason
     if len(grid) != GRID_BYTES * len(masks):
         return f"grid32 has {len(grid)} bytes for {len(masks)} masks"
-    if masks and not (row["height"] and row["width"]):
+    if masks and not ((row["height"] or 0) > 0 and (row["width"] or 0) > 0):
         return "masks without the image's size"
     for index, mask in enumerate(masks):
         reason = _mask_fault(mask, row["height"], row["width"], grid[GRID_BYTES * index :][:GRID_BYTES])
@@ -80,19 +97,22 @@ def _proposal_fault(row: dict[str, Any]) -> str:
 
 
 def _status_fault(row: dict[str, Any]) -> str:
-    """Whether the status, the number of masks and the reason of a row agree."""
+    """Whether the status, the number of masks, the reason and the image of a row agree."""
     if row["status"] not in ("ok", "empty", "error"):
         return f"unknown status {row['status']!r}"
     if (row["status"] == "ok") != bool(row["masks"]):
         return f"status {row['status']} with {len(row['masks'])} masks"
     if row["status"] == "error" and not row["error"]:
         return "an error row has no reason"
-    return ""
+    # An image that was not opened keeps the name that a folder or the phrases gave.
+    return _name_fault(row["image"]) if row["status"] != "error" else ""
 
 
 def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> str:
     from prep.masks.grid32 import grid32
 
+    if len(mask["bbox"]) != 4 or not all(map(math.isfinite, mask["bbox"])):
+        return "its box is not four finite numbers"
     if reason := _counts_fault(mask, height, width):
         return reason
     if grid32([mask["counts"]], height, width) != grid:
@@ -114,9 +134,12 @@ def _counts_fault(mask: dict[str, Any], height: int, width: int) -> str:
 
 
 def score_faults(table: pa.Table) -> Iterator[Fault]:
-    """Rows of the scores table with a score that is not finite."""
-    for number, scores in enumerate(table.column("scores").to_pylist()):
-        if any(score is None or not math.isfinite(score) for score in scores):
+    """Rows of the scores table with a score that is not finite, or names that are not ours."""
+    columns = table.select(["row_id", "image", "scores"]).to_pydict()
+    for number, (row, image, scores) in enumerate(zip(*columns.values(), strict=True)):
+        if reason := _name_fault(image, row):
+            yield number, reason
+        elif not all(map(math.isfinite, scores)):
             yield number, "a score is not a finite number"
 
 
@@ -136,23 +159,41 @@ def _concept_fault(row: dict[str, Any]) -> str:
         return "concept_id is not that of its image and phrase"
     if reason := _status_fault(row):
         return reason
-    if masks and not (row["height"] and row["width"]):
+    if masks and not ((row["height"] or 0) > 0 and (row["width"] or 0) > 0):
         return "masks without the image's size"
     if any(a["score"] < b["score"] for a, b in pairwise(masks)):
         return "its masks are not in the order of their scores"
     for index, mask in enumerate(masks):
         numbers = [*mask["bbox"], mask["score"]]
-        if len(numbers) != 5 or not all(isinstance(n, float) and math.isfinite(n) for n in numbers):
+        if len(numbers) != 5 or not all(map(math.isfinite, numbers)):
             return f"mask {index}: its box or score is not finite"
         if mask["counts"] is not None and (reason := _counts_fault(mask, row["height"], row["width"])):
             return f"mask {index}: {reason}"
     return ""
 
 
-CHECKS: dict[str, Callable[[pa.Table], Iterator[Fault]]] = {
-    "phrases": phrase_faults,
-    "triplets": triplet_faults,
-    "proposals": proposal_faults,
-    "scores": score_faults,
-    "concepts": concept_faults,
+def _whole_rows(check: RowCheck, table: pa.Table) -> Iterator[Fault]:
+    """The faults that ``check`` finds in rows that have every value, and the other rows."""
+    try:
+        check_values(table)
+    except pa.ArrowInvalid:
+        kept = []
+        for number in range(table.num_rows):
+            try:
+                check_values(table.slice(number, 1))
+                kept.append(number)
+            except pa.ArrowInvalid as error:
+                yield number, str(error)
+        rest = check(table.take(pa.array(kept, pa.int64())))
+        yield from ((kept[number], reason) for number, reason in rest)
+    else:
+        yield from check(table)
+
+
+CHECKS: dict[str, RowCheck] = {
+    "phrases": partial(_whole_rows, phrase_faults),
+    "triplets": partial(_whole_rows, triplet_faults),
+    "proposals": partial(_whole_rows, proposal_faults),
+    "scores": partial(_whole_rows, score_faults),
+    "concepts": partial(_whole_rows, concept_faults),
 }

@@ -121,6 +121,31 @@ def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) ->
     return table
 
 
+def check_values(data: pa.Table | pa.RecordBatch) -> None:
+    """Raise ``pa.ArrowInvalid`` for text that is not UTF-8, and for a null where its schema has none.
+
+    Parquet's readers let both pass. An item of a list is never null in our tables.
+    """
+    data.validate(full=True)
+    for field, values in zip(data.schema, data.columns, strict=True):
+        chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+        if name := next(filter(None, (_null_in(field, chunk, field.nullable) for chunk in chunks)), ""):
+            raise pa.ArrowInvalid(f"a row has no value in {name}")
+
+
+def _null_in(field: pa.Field, values: pa.Array, nullable: bool) -> str:
+    """The first field in ``values`` that is null but must not be, such as ``masks.item.counts``, or empty."""
+    if values.null_count and not nullable:
+        return str(field.name)
+    found = ""
+    if pa.types.is_list(field.type):
+        found = _null_in(field.type.value_field, values.flatten(), False)
+    elif pa.types.is_struct(field.type):
+        inner = zip(field.type, values.flatten(), strict=True)
+        found = next(filter(None, (_null_in(part, each, part.nullable) for part, each in inner)), "")
+    return f"{field.name}.{found}" if found else ""
+
+
 def keys_of_shard(files: Files, name: str, schema: pa.Schema, key: str) -> np.ndarray | None:
     """The hashes of the keys of a shard; None if it has no rows of ``schema``, whatever its metadata says."""
     try:

@@ -21,6 +21,7 @@ PENDING = "pending.json"
 KEYS_PREFIX = "keys-"
 LOCK_FILE = "writer.lock"
 HOLDER_FILE = "writer.json"
+LEASE_PREFIX = "lease-"
 # Stores of 0.1.0 hold the same files in the table's folder, under names that begin with one of these.
 OLD, OLD_LOCK = "_", "."
 
@@ -100,7 +101,7 @@ def forget(files: Files) -> None:
     """Remove the bookkeeping of a table whose folder was removed, but not its lock."""
     state = state_of(files)
     for name in state.sizes():
-        if name not in (LOCK_FILE, HOLDER_FILE):
+        if name not in (LOCK_FILE, HOLDER_FILE) and not name.startswith(LEASE_PREFIX):
             state.delete(name)
 
 

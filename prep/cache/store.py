@@ -16,6 +16,7 @@ from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
 from prep.cache.manifest import Manifest, load_manifest
 from prep.cache.schema import STAGES
+from prep.cache.shards import check_values
 from prep.cache.state import MANIFEST, OLD, located
 from prep.errors import MissingInputError, PrepError
 from prep.inputs import read_plain
@@ -202,7 +203,9 @@ class StageReader:
         ``columns`` selects and orders columns, ``filter`` is a ``pyarrow.compute`` expression.
         """
         with explained("read", self.stage.files.uri):
-            return self.dataset().to_table(columns=columns, filter=filter)
+            table = self.dataset().to_table(columns=columns, filter=filter)
+            check_values(table)
+            return table
 
     def batches(self, columns: list[str] | None = None, filter: Any = None) -> Iterator[pa.RecordBatch]:
         """The committed rows in batches of a few row groups, for tables that do not fit in memory."""
@@ -211,7 +214,7 @@ class StageReader:
                 columns=columns, filter=filter, batch_readahead=2, fragment_readahead=1
             )
             for batch in found:
-                batch.validate(full=True)  # text that is not UTF-8: Parquet's readers let it pass
+                check_values(batch)
                 yield batch
 
     def statuses(self) -> Counter[str]:

@@ -48,17 +48,17 @@ class Problem:
 
 @dataclass
 class StageReport:
-    """One table (or one folder of the cache): its size and its problems."""
+    """One table (or one folder of the cache): its size and its problems.
+
+    ``compared`` are the shards whose rows were read and compared with each other; of a cache, none.
+    """
 
     stage: str
     shards: int = 0
     rows: int = 0
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # For repairs, not for readers: the shards whose rows were compared with each other.
-        self.compared: set[str] = set()
+    compared: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -121,7 +121,7 @@ def verify_stage(stage: StageStore, check: RowCheck | None = None) -> StageRepor
     for shard in manifest.shards.values():
         report.problems += reader.shard(shard)
     report.problems += reader.doubled()
-    report.compared = set(reader.names)
+    report.compared = reader.names
     most = max((int(entry["rows"]) for entry in manifest.finished.values()), default=0)
     if manifest.rows < most:
         detail = f"{manifest.rows} rows are listed, a finished selection had {most}"

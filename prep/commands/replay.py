@@ -9,15 +9,15 @@ import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from prep.errors import PrepError
 
-if TYPE_CHECKING:
-    from prep.cache.manifest import Manifest
-
+# Options that control how a command runs, not what it produces: a manifest does not record them, and one from
+# somebody else does not set them. A Ray cluster could run its own code here.
+NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "device", "ray_address")
 # The commands whose input is the store that they write to.
 READ_THE_STORE = ("score", "concepts")
 
@@ -30,9 +30,13 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     from prep.cache.store import read_manifest_file
 
     manifest = read_manifest_file(path)
-    flags = _last(manifest, path)
-    recorded = flags.pop("command")
-    flags.pop("folder", None)
+    arguments = manifest.runs[-1].get("arguments") if manifest.runs else None
+    if not arguments or "command" not in arguments:
+        raise PrepError(
+            f"{path} records no finished run.",
+            "Give the folder of a table that a command has written.",
+        )
+    flags, recorded = _flags(arguments), arguments["command"]
     if recorded != command:
         raise PrepError(
             f"{path} records a run of `pcnet-prep {recorded}`, not of `{command}`.",
@@ -62,7 +66,7 @@ def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> 
 
     Relative paths among them are those of the folder in which the command ran.
     """
-    _invoke(context, {**arguments, "out": store})
+    _invoke(context, arguments, out=store)
 
 
 def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | None) -> None:
@@ -77,33 +81,42 @@ def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | 
         return
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
         if arguments["command"] not in READ_THE_STORE:
-            _invoke(context, {**arguments, "out": os.path.join(nowhere, "store"), "plan": True})
+            _invoke(context, arguments, out=os.path.join(nowhere, "store"), plan=True)
         elif store is not None:
-            _invoke(context, {**arguments, "out": store, "plan": True, "replace": True})
+            _invoke(context, arguments, out=store, plan=True, replace=True)
 
 
 def _command(context: typer.Context, arguments: Mapping[str, Any]) -> Any:
+    """The command of a recorded run: one that writes a table, whatever the manifest says."""
     assert context.parent is not None
-    return context.parent.command.commands[arguments["command"]]  # type: ignore[attr-defined]
+    commands = context.parent.command.commands  # type: ignore[attr-defined]
+    found = commands.get(name) if isinstance(name := arguments.get("command"), str) else None
+    if found is None or "from_manifest" not in {option.name for option in found.params}:
+        raise PrepError(
+            f"The manifest records a run of {str(name)[:80]!r}, which is no command that writes a table.",
+            "Repair the store with the command that made its rows, such as `pcnet-prep phrases`.",
+        )
+    return found
 
 
-def _invoke(context: typer.Context, arguments: Mapping[str, Any]) -> None:
-    command, folder = _command(context, arguments), arguments.get("folder", os.curdir)
+def _flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded flags that a repetition uses; a cache only where this machine has one."""
+    flags = {name: value for name, value in arguments.items() if name not in ("command", *NOT_RECORDED)}
+    folder, cache = flags.pop("folder", None), flags.get("cache")
+    here = folder if isinstance(folder, str) else os.curdir
+    if not isinstance(cache, str) or not os.path.isdir(os.path.join(here, cache)):
+        flags.pop("cache", None)
+    return flags
+
+
+def _invoke(context: typer.Context, arguments: Mapping[str, Any], **chosen: Any) -> None:
+    command, folder = _command(context, arguments), arguments.get("folder")
+    here = folder if isinstance(folder, str) and os.path.isdir(folder) else os.curdir
     names = {option.name for option in command.params}
-    flags = {name: value for name, value in arguments.items() if name in names}
+    flags = {name: value for name, value in {**_flags(arguments), **chosen}.items() if name in names}
     with (
-        contextlib.chdir(folder if os.path.isdir(folder) else os.curdir),
+        contextlib.chdir(here),
         command.make_context(arguments["command"], [], default_map=flags) as repeated,
         contextlib.suppress(typer.Exit),  # it is for the caller to say how the repetition went
     ):
         command.invoke(repeated)
-
-
-def _last(manifest: Manifest, path: Path) -> dict[str, Any]:
-    arguments = manifest.runs[-1].get("arguments") if manifest.runs else None
-    if not arguments or "command" not in arguments:
-        raise PrepError(
-            f"{path} records no finished run.",
-            "Give the folder of a table that a command has written.",
-        )
-    return dict(arguments)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from prep.commands.output import emit, say
-from prep.commands.replay import check_settings
+from prep.commands.replay import NOT_RECORDED, check_settings
 from prep.display import tell, without_secrets
 from prep.engine.progress import duration
 from prep.errors import PrepError
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from prep.cache.store import Store
     from prep.engine.runner import Summary
 
-# Options that control how a command runs, not what it produces; a manifest does not record them.
-NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "device")
-
 
 def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     """A command and its flags as plain JSON values, for the manifest; flags not given are omitted, and so are
@@ -31,8 +28,6 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     """
     options = {option.name: option for option in context.command.params if option.name not in NOT_RECORDED}
     flags = {name: _plain(context.params[name]) for name in options if name in context.params}
-    if flags.get("ray_address") == os.environ.get("RAY_ADDRESS"):
-        flags.pop("ray_address", None)  # specific to this job, not part of the run
     # A switch that is off by default need not be recorded; any other was switched off.
     off = [name for name, value in flags.items() if value is False and options[name].default is False]
     given = {name: value for name, value in flags.items() if value is not None and name not in off}

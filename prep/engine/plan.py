@@ -57,7 +57,7 @@ def pace_of(manifest: Manifest) -> Pace | None:
     if not runs:
         return None
     best = max(runs, key=lambda run: int(run["rows"]))
-    workers, seconds, rows = int(best.get("workers", 1)), float(best["seconds"]), int(best["rows"])
+    workers, seconds, rows = max(int(best.get("workers", 1)), 1), float(best["seconds"]), int(best["rows"])
     start, first = float(best.get("first_seconds", 0.0)), int(best.get("first_rows", 0))
     if first >= rows or start >= seconds:
         start, first = 0.0, 0  # one unit: its work cannot be separated from the loading time

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from prep.datasets.object_npy import load_object_npy
 from prep.errors import PrepError
 from prep.exports.output import Exported, digest
 from prep.exports.references import Reference, by_image
@@ -110,7 +111,8 @@ def _saved(path: Path) -> npt.NDArray[np.bool_] | None:
     try:
         if not path.is_file() or os.path.getsize(path) > MAX_PIXELS + 1024:
             return None
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array = load_object_npy(path)
+    except (OSError, PrepError):
         return None
-    return array != 0 if array.ndim == 2 and array.dtype.kind in "bu" else None
+    is_mask = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind in "bu"
+    return array != 0 if is_mask else None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prep.cache.keys import is_row_id
 from prep.errors import PrepError
 from prep.pages.gallery import Gallery
+from prep.pages.saved import read_rows
 from prep.pages.store_data import response_levels
 
 
@@ -111,12 +112,10 @@ def _overlap(row: Mapping[str, Any]) -> float:
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
     path = folder / "samples.parquet"
     if not path.is_file():
         raise PrepError(f"{folder} has no samples.parquet.", "Give the --output-dir folder of pcnet eval.")
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    rows: list[dict[str, Any]] = read_rows(path).to_pylist()
     return rows
 
 

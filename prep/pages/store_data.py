@@ -12,6 +12,7 @@ import numpy as np
 from prep import pictures
 from prep.images import UnreadableImage, read_rgb
 from prep.inputs import below
+from prep.pages.saved import read_maps
 
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store
@@ -87,9 +88,10 @@ def thumbnail(image: str, data: Path | None) -> str | None:
 def response_levels(path: Path) -> list[list[Any]]:
     """Each stage's map in a file of ``pcnet eval --save-stages``: [height, width, base64 of bytes, maximum].
 
-    0 stands for non-positive values, 255 for the map's maximum; positive values are at least 1.
+    0 stands for non-positive values, 255 for the map's maximum; positive values are at least 1. Raises
+    :class:`PrepError` for a file of another kind.
     """
-    maps = np.maximum(np.nan_to_num(np.load(path, allow_pickle=False).astype(np.float32)), 0)
+    maps = np.maximum(np.nan_to_num(read_maps(path).astype(np.float32)), 0)
     tops = maps.max(axis=(1, 2), keepdims=True)
     levels = np.ceil(maps / np.maximum(tops, 1e-9) * 255).astype(np.uint8)
     return [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pcnet.maps import edge_share, inside_union
+from pcnet.maps import edge_share, inside_union, is_thin, released_map
 
 
 def plain_share(mask: np.ndarray) -> float:
@@ -45,3 +46,20 @@ def test_the_ground_and_rims_are_passed_over_and_interiors_are_left():
     expected[12:14, 12:14] = grid[0, 3].view(16, 2, 16, 2).sum((1, 3))[12:14, 12:14] == 1
     assert torch.equal(objects[0, 0], expected)
     assert objects[1].all()  # nothing but ground: no place is ruled out
+
+
+@settings(max_examples=100, deadline=None)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 3), st.just(4), st.just(4))))
+def test_a_thin_proposal_has_no_block_with_three_of_its_cells(masks):
+    blocks = [[mask[y : y + 2, x : x + 2].sum() for y in range(3) for x in range(3)] for mask in masks]
+    found = is_thin(torch.from_numpy(masks).float()[None])[0]
+    assert found.tolist() == [max(block) < 3 for block in blocks]
+
+
+def test_the_released_map_keeps_the_corners():
+    response = torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]], [[[0.0, 1.0], [0.0, 0.0]]]])
+    found = released_map(response, (5, 7))
+    assert found.shape == (2, 1, 5, 7)
+    corners = found[:, :, [0, 0, -1, -1], [0, -1, 0, -1]][:, 0]
+    assert torch.allclose(corners, torch.tensor([[0.25, 0.0, 0.75, 1.0], [0.0, 1.0, 0.0, 0.0]]), atol=1e-5)
+    assert found[0, 0, 2, 0] == pytest.approx(0.5, abs=1e-5)  # halfway between 1 and 3, of 4

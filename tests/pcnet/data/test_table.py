@@ -25,6 +25,7 @@ from pcnet.data.tokenizers import WordTokenizer
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES
 from prep.cache.store import open_store
 from prep.errors import PrepError
+from tests.prep.cache.test_row_checks import GOOD, plant
 
 
 @pytest.fixture
@@ -209,6 +210,18 @@ def test_scores_are_joined_by_row_and_stale_ones_refused(store):
         load_samples(store, Selection("refcoco", "train"), with_scores=True)
     assert f"for example row {table.row_ids[0]}." in error.value.message
     assert "pcnet-prep score --store" in error.value.remedy
+
+
+def test_scores_that_are_null_are_refused(tmp_path):
+    """A whole list that is null has no values to read, and one within a list is no number."""
+    for name, scores in (("row", None), ("item", [None])):
+        store = open_store(tmp_path / name, create=True)
+        plant(store, "phrases", [GOOD["phrases"]])
+        plant(store, "proposals", [GOOD["proposals"]])
+        plant(store, "scores", [{**GOOD["scores"], "scores": scores}])
+        assert len(load_samples(store, Selection("mine", "train"))) == 1
+        with pytest.raises(PrepError, match="a row has no value in scores"):
+            load_samples(store, Selection("mine", "train"), with_scores=True)
 
 
 @settings(max_examples=30, deadline=None)

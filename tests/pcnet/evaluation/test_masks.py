@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from pcnet.commands.evaluate import _report_lines
 from pcnet.commands.masks import kinds_of
+from pcnet.evaluation.dataset import EvalSet, Item
 from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint
+from pcnet.evaluation.masks import StoredMasks
 from pcnet.evaluation.predict import predict
 from pcnet.model.checkpoint import load_model
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
 from prep.errors import PrepError
+from prep.masks import rle
 from prep.proposals.prompt import PointPrompter, inner_point
 
 
@@ -123,3 +128,19 @@ def test_kinds_are_named_once_and_unknown_ones_refused():
     assert kinds_of(["sam", "map,sam"], refine=True) == ("sam", "map", "proposal")
     with pytest.raises(PrepError, match="'box'"):
         kinds_of(["map,box"])
+
+
+def test_stored_masks_of_another_size_than_the_image_are_left_out():
+    """The image was replaced by another one: what was drawn on the old one says nothing about it."""
+    shapes = [(4, 6), (6, 4), (24, 1), (4, 6)]
+    coded = [{"size": list(shape), "counts": rle.counts_of(np.ones(shape, bool))} for shape in shapes]
+    item = Item("r", 1, 1, 0, "a.png", "the cup", ("the cup",), None, (4, 6))
+    masks = StoredMasks(EvalSet(Path(), [item], proposals={"a.png": coded, "b.png": coded[1:2]}))
+    found = masks(item)
+    assert found is not None
+    assert found.shape == (2, 4, 6)
+    assert found.all()
+    none = masks(replace(item, image="b.png"))
+    assert none is not None
+    assert none.shape == (0, 4, 6)
+    assert StoredMasks(EvalSet(Path(), [item]))(item) is None

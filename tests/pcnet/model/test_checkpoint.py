@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import resource
+import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,3 +308,12 @@ def test_a_released_checkpoint_file(released: Any, deviation: Any, tmp_path: Pat
     assert saved.keys() == state.keys()
     assert all(torch.equal(saved[name], value) for name, value in state.items())
     assert saved["logit_scale"].dtype == torch.float32
+
+
+def test_a_checkpoint_survives_a_crash_of_the_machine(
+    small_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(stat.S_ISDIR(os.fstat(number).st_mode)))
+    save(tmp_path / "a.pt", small_model("paper"), "paper")
+    assert synced == [False, True]  # the file before its name, then the folder

@@ -228,7 +228,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         read_run(tmp_path / "b")
     _write(tmp_path / "c", [_row("a", True, 1.0)])
     (tmp_path / "c" / "samples.parquet").write_bytes(b"PAR1 cut")
-    with pytest.raises(PrepError, match=r"samples\.parquet could not be read"):
+    with pytest.raises(PrepError, match=r"samples\.parquet cannot be read"):
         read_run(tmp_path / "c")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +37,43 @@ def test_an_answer_is_there_at_once_and_after_reopening(tmp_path: Path) -> None:
     assert again.get_many(["l", "m", "k"]) == first.get_many(["l", "m", "k"])
     assert again.contains(["k", "m"]).tolist() == [True, False]
     assert len(again) == 2
+
+
+COMMIT = """
+import fcntl, sys, time
+from pathlib import Path
+from prep.cache.answers import COMMIT_FILE
+from prep.files import lock_file
+from tests.prep.cache.test_answers import answers, cache
+
+other = cache(Path(sys.argv[1]), commit_seconds=1e9)
+descriptor = lock_file(other.files.local / COMMIT_FILE)
+fcntl.lockf(descriptor, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.readline()
+time.sleep(0.5)
+other.put(answers(("k", "other")))
+other.flush()  # closes the file of the lock, which releases it
+"""
+
+
+@pytest.mark.slow
+def test_processes_commit_one_at_a_time(tmp_path: Path) -> None:
+    mine = cache(tmp_path, commit_seconds=1e9)
+    mine.files.make()
+    mine.put(answers(("k", "mine"), ("l", "mine")))
+    command = [sys.executable, "-c", COMMIT, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "locked\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        mine.flush()
+    assert process.returncode == 0
+    found = cache(tmp_path).get_many(["k", "l"])
+    assert {key: answer["answer"] for key, answer in found.items()} == {"k": "other", "l": "mine"}
+    assert sum(pq.read_metadata(path).num_rows for path in tmp_path.rglob("*.parquet")) == 2
 
 
 def test_the_first_committed_answer_wins(tmp_path: Path) -> None:

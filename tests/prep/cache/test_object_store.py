@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 import cli
-from prep.cache import lock
+from prep.cache import lease, lock
 from prep.cache.answers import AnswerCache
 from prep.cache.compact import compact
 from prep.cache.files import open_files
+from prep.cache.lock import holder
 from prep.cache.maintain import repair
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import SCORES
@@ -115,9 +116,9 @@ def test_one_writer_at_a_time(uri: str, monkeypatch: pytest.MonkeyPatch) -> None
     with stage.writer({"toy": 1}), pytest.raises(PrepError, match="is being written by pid"):
         stage.writer({"toy": 1}).__enter__()
     # A lease of a machine that is gone: nobody renews it.
-    monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 0.5)
-    lease = {"host": "elsewhere", "pid": 1, "started": "2020-01-01T00:00:00+00:00", "token": "x", "beat": 3}
-    state_of(stage.files).write(lock.HOLDER_FILE, json.dumps(lease).encode())
+    monkeypatch.setattr(lease, "TAKEOVER_SECONDS", 0.5)
+    gone = {"host": "elsewhere", "pid": 1, "started": "2020-01-01T00:00:00+00:00", "token": "x", "beat": 3}
+    state_of(stage.files).write("lease-0000000009-feed.json", json.dumps(gone).encode())
     assert fill(uri, 20) == 10
 
 
@@ -126,8 +127,8 @@ def test_a_lease_that_is_renewed_is_respected_and_one_that_is_lost_ends_the_run(
 ) -> None:
     import socket
 
-    monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 5.0)
-    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "TAKEOVER_SECONDS", 5.0)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
     stage = open_store(uri, create=True).stage("scores")
     with stage.writer({"toy": 1}, commit_seconds=0) as writer:
         with monkeypatch.context() as away:
@@ -136,15 +137,12 @@ def test_a_lease_that_is_renewed_is_respected_and_one_that_is_lost_ends_the_run(
             with pytest.raises(PrepError, match="is being written by"):
                 stage.writer({"toy": 1}).__enter__()
         # The holder's machine stalls, another waits long enough and takes over, the holder wakes up.
-        assert writer.lock._thread is not None
-        writer.lock._stop.set()
-        writer.lock._thread.join()
-        lease = {"host": "elsewhere", "pid": 1, "started": "now", "token": "stolen", "beat": 0}
-        state_of(stage.files).write(lock.HOLDER_FILE, json.dumps(lease).encode())
+        stolen = {"host": "elsewhere", "pid": 1, "started": "now", "token": "feed", "beat": 0}
+        state_of(stage.files).write("lease-0000000009-feed.json", json.dumps(stolen).encode())
         with pytest.raises(PrepError, match="pid 1 on elsewhere"):
             writer.write(pa.Table.from_pylist([row(item(1))], schema=SCORES))
         writer._buffer.clear()
-    assert json.loads(state_of(stage.files).read(lock.HOLDER_FILE))["token"] == "stolen"
+    assert (holder(stage.files) or {})["token"] == "feed"
 
 
 def test_answers_are_kept_there(uri: str) -> None:

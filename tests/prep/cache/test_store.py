@@ -59,7 +59,7 @@ VALUES = {
 def value_of(field: pa.Field) -> st.SearchStrategy:
     kind = field.type
     if pa.types.is_list(kind):
-        strategy = st.lists(value_of(kind.value_field), max_size=3)
+        strategy = st.lists(value_of(kind.value_field.with_nullable(False)), max_size=3)
     elif pa.types.is_struct(kind):
         strategy = st.fixed_dictionaries({part.name: value_of(part) for part in kind})
     else:

@@ -76,6 +76,7 @@ def test_a_good_store_has_no_problems(store: Store) -> None:
     assert report.problems == []
     (scores,) = report.stages
     assert (scores.rows, scores.shards) == (COUNT, 12)
+    assert scores.compared == [path.name for path in shards(store)]
 
 
 def test_every_flipped_byte_is_found(store: Store) -> None:
@@ -237,6 +238,17 @@ def test_extra_files_are_adopted_or_removed(store: Store) -> None:
     assert rows(store).num_rows == COUNT + 1
 
 
+def test_unfinished_files_of_the_bookkeeping_are_told_and_removed(store: Store) -> None:
+    left = Path(store.uri) / "_state" / "scores" / ".part-1.parquet.9.tmp"
+    left.write_bytes(b"PAR1")
+    found = verify(store, CHECKS)
+    assert found.ok  # no reader sees it
+    assert list(map(str, found.problems)) == [f"stray: scores/{left.name}: was left by a killed run"]
+    repair(store, CHECKS, found)
+    assert not left.exists()
+    assert verify(store, CHECKS).problems == []
+
+
 @pytest.mark.parametrize("harm", ["missing", "broken", "ledger"])
 def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> None:
     path = Path(store.uri) / "_state" / "scores" / MANIFEST
@@ -394,6 +406,19 @@ def test_compact_changes_no_row(store: Store) -> None:
     assert (again.shards_before, again.shards_after, again.removed) == (1, 1, [])
 
 
+def test_compact_leaves_files_of_other_names(store: Store) -> None:
+    """Also those that readers of *.parquet see: verify tells them, and somebody else has to remove them."""
+    before = rows(store)
+    foreign = [Path(store.uri) / "scores" / name for name in ("table.parquet", "part-A.parquet", "notes.txt")]
+    for path in foreign:
+        path.write_bytes(shards(store)[0].read_bytes())
+    (report,) = compact(store)
+    assert all(path.exists() for path in foreign)
+    assert report.removed == []
+    assert rows(store).equals(before)
+    assert kinds(store) == ["extra", "extra"]
+
+
 def test_compact_merges_the_answers_of_the_cache(store: Store) -> None:
     with AnswerCache(store.cache_uri, "answers", "f" * 64, SCORES, commit_seconds=0.0) as cache:
         for number in range(5):
@@ -481,7 +506,7 @@ def test_status_tells_what_there_is(store: Store) -> None:
 
 def phrase(**changes: object) -> dict:
     good = {
-        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat",
+        "row_id": "a" * 32, "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat",
         "phrases": ["a cat"],
         "source": "rules", "llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok",
     }  # fmt: skip

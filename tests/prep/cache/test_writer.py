@@ -96,15 +96,20 @@ def test_an_entry_that_the_manifest_includes_is_not_applied_again(files: Files) 
     assert again.shards == manifest.shards
 
 
-def test_a_fold_that_dies_before_it_deletes_loses_nothing(
-    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_fold_that_dies_when_it_deletes_loses_nothing(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch, deleted: bool
 ) -> None:
     shard = left_behind(store, 7)
     next_ledger(files, None, [shard], [])
     manifest = load_manifest(files)
     assert manifest is not None
 
+    really = Files.delete
+
     def dies(self: Files, name: str) -> None:
+        if deleted:
+            really(self, name)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -115,6 +120,30 @@ def test_a_fold_that_dies_before_it_deletes_loses_nothing(
     fold(files, manifest)
     assert ledger_sequences(state_of(files).sizes()) == []
     assert stored(store) == {item(0), item(1), item(7)}
+
+
+def test_a_fold_while_the_state_is_read_is_seen_whole(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader has the old manifest, and the entries that complete it are gone: it has to begin again."""
+    next_ledger(files, None, [left_behind(store, 7)], [])
+    real, folded = Files.read, False
+
+    def read(self: Files, name: str) -> bytes:
+        nonlocal folded
+        data = real(self, name)
+        if name == MANIFEST and not folded:
+            folded = True
+            known = load_manifest(files)
+            assert known is not None
+            fold(files, known)
+        return data
+
+    monkeypatch.setattr(Files, "read", read)
+    manifest = load_manifest(files)
+    assert folded
+    assert manifest is not None
+    assert (manifest.rows, ledger_sequences(state_of(files).sizes())) == (3, [])
 
 
 def test_a_fold_keeps_entries_that_are_newer_than_the_manifest(files: Files) -> None:

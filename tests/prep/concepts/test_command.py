@@ -21,12 +21,12 @@ from pcnet.commands import masks as kinds
 from prep.cache.store import open_store
 from prep.errors import PrepError
 from prep.machine import doctor
-from tests.prep.concepts.worlds import Row, write_photo, write_phrases
+from tests.prep.concepts.worlds import ID, Row, write_photo, write_phrases
 
 ROWS: list[Row] = [
-    ("r0", "1.png", ["a dog"], "train"),
-    ("r1", "1.png", ["the man"], "train"),
-    ("r2", "2.png", ["a dog"], "val"),
+    (ID(0), "1.png", ["a dog"], "train"),
+    (ID(1), "1.png", ["the man"], "train"),
+    (ID(2), "2.png", ["a dog"], "val"),
 ]
 
 

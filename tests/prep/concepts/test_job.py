@@ -20,16 +20,16 @@ from prep.concepts.detectors import DetectorSettings, Finder, open_detector
 from prep.concepts.job import read_targets, run_concepts
 from prep.concepts.stage import ConceptStage, ImagePhrases
 from prep.errors import PrepError
-from tests.prep.concepts.worlds import Row, write_photo, write_phrases
+from tests.prep.concepts.worlds import ID, Row, write_photo, write_phrases
 
 ROWS: list[Row] = [
-    ("r0", "a/1.png", ["a dog", "a dog on the left"], "train"),
-    ("r1", "a/1.png", ["the man"], "train"),
-    ("r2", "a/1.png", ["a dog", "a dog in red"], "val"),  # the same target
-    ("r3", "2.png", ["a dog"], "val"),  # the same phrase in another image
-    ("r4", "2.png", ["The  Man"], "val"),
-    ("r5", None, ["a cat"], "train"),
-    ("r6", "2.png", [], "train"),
+    (ID(0), "a/1.png", ["a dog", "a dog on the left"], "train"),
+    (ID(1), "a/1.png", ["the man"], "train"),
+    (ID(2), "a/1.png", ["a dog", "a dog in red"], "val"),  # the same target
+    (ID(3), "2.png", ["a dog"], "val"),  # the same phrase in another image
+    (ID(4), "2.png", ["The  Man"], "val"),
+    (ID(5), None, ["a cat"], "train"),
+    (ID(6), "2.png", [], "train"),
 ]
 PAIRS = [("2.png", "The  Man"), ("2.png", "a dog"), ("a/1.png", "a dog"), ("a/1.png", "the man")]
 
@@ -113,7 +113,7 @@ def test_rows_follow_the_phrases_and_the_images(sam3: Path, world: tuple[Store, 
     store, photos = world
     run_concepts(stage(sam3), store, photos)
     before = rows_of(store)
-    changed = [*ROWS[:1], ("r1", "a/1.png", ["a tree"], "train"), *ROWS[2:]]
+    changed = [*ROWS[:1], (ID(1), "a/1.png", ["a tree"], "train"), *ROWS[2:]]
     write_phrases(Path(store.uri), changed, version=2)
     summary = run_concepts(stage(sam3), store, photos)
     assert (summary.done, summary.reused) == (1, 3)
@@ -156,9 +156,9 @@ def test_what_cannot_be_looked_at_is_an_error_row(sam3: Path, world: tuple[Store
     (photos / "2.png").write_bytes(b"no image")
     rows: list[Row] = [
         *ROWS[:4],
-        ("r7", "gone.png", ["a dog"], "val"),
-        ("r8", "../up.png", ["a dog"], "val"),
-        ("r9", "a/1.png", ["\x00"], "val"),
+        (ID(7), "gone.png", ["a dog"], "val"),
+        (ID(8), "../up.png", ["a dog"], "val"),
+        (ID(9), "a/1.png", ["\x00"], "val"),
     ]
     write_photo(photos.parent / "up.png", 5)
     write_phrases(Path(store.uri), rows, version=2)
@@ -170,7 +170,8 @@ def test_what_cannot_be_looked_at_is_an_error_row(sam3: Path, world: tuple[Store
     assert errors["2.png", "a dog"].startswith("not an image")
     assert errors["a/1.png", "\x00"] == "the phrase has no text"
     assert len(errors) == 4
-    assert verify(store, CHECKS).ok
+    (problem,) = verify(store, CHECKS).problems
+    assert (problem.stage, "'../up.png' leaves the image folder" in problem.detail) == ("phrases", True)
     summary = run_concepts(never(sam3), store, photos)
     assert (summary.failed, summary.failed_before) == (0, 4)
     write_photo(photos / "gone.png", 6)  # a file that is there now is looked at

@@ -12,6 +12,7 @@ from PIL import Image
 from prep.cache.schema import PHRASES
 from prep.cache.store import Store, open_store
 
+ID = "{:032x}".format  # the row_id of a number
 Row = tuple[str, str | None, list[str], str]  # row_id, image, phrases, split
 
 

@@ -199,6 +199,21 @@ def test_containers_and_memo_entries_are_counted(monkeypatch: pytest.MonkeyPatch
             loads(opcodes * 101 + b"N.")
 
 
+@pytest.mark.parametrize("store", [b"%bNs", b"(%bNu"], ids=["SETITEM", "SETITEMS"])
+def test_what_a_dict_is_filled_with_is_checked_one_by_one(
+    store: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = b"(" + b"N" * 17 + b"t"
+    with pytest.raises(PrepError, match="a key that is not a short scalar"):
+        loads(b"}" + store % key + b".")
+    with pytest.raises(PrepError, match="a list instead of dict"):
+        loads(b"]" + store % b"K\x01" + b".")
+    assert loads(b"}" + store % b"K\x01" + b".") == {1: None}
+    monkeypatch.setattr(Reader, "max_objects", 100)
+    with pytest.raises(PrepError, match="more than 100 containers"):
+        loads(b"}" + store % b"K\x01" * 100 + b".")
+
+
 def test_what_shares_and_nests_within_reason_is_read(tmp_path: Path) -> None:
     deep: Any = "leaf"
     for _ in range(90):

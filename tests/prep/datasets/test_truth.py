@@ -131,6 +131,7 @@ def tree(tmp_path: Path) -> Path:
     """Three objects of a 5 x 6 image, referred to one at a time, together, not at all, and wrongly."""
     low = np.zeros_like(BOX)
     low[5, 0:2] = True
+    low[2, 3] = True  # a pixel of both
     annotations = [
         {"id": 1, "image_id": 1, "segmentation": _rle(BOX)},
         {"id": 2, "image_id": 1, "segmentation": _rle(low, compressed=False)},
@@ -163,6 +164,7 @@ def test_targets_are_united_and_no_target_is_an_empty_mask(tree: Path) -> None:
     assert (one == BOX).all()
     assert two is not None
     assert two.sum() == BOX.sum() + 2
+    assert (two & BOX).sum() == BOX.sum()
     assert none is not None
     assert none.shape == BOX.shape
     assert not none.any()
@@ -196,7 +198,12 @@ def test_lines_bring_their_masks_in_every_form(tmp_path: Path) -> None:
     )
     square = [1, 1, 4, 1, 4, 4, 1, 4]
     good = [_rle(BOX), _rle(BOX, False), "mask1.png", "mask8.png", "rgba.png", [_rle(BOX)]]
-    bad = ["none.png", "../a.png", {"size": [6, 5]}, 5, [[1, 2]], None]
+    for outside in (tmp_path.parent / "outside.png", tmp_path / "sub" / "inside.png"):
+        outside.parent.mkdir(exist_ok=True)
+        Image.fromarray(BOX).save(outside)  # a mask like the others, but for its place
+    climbing = ["../outside.png", "sub/../../outside.png", str(tmp_path.parent / "outside.png")]
+    good.append("sub/inside.png")
+    bad = ["none.png", *climbing, {"size": [6, 5]}, 5, [[1, 2]], None]
     lines = [
         {"sent": f"n{at}", "image": "a.png", "mask": mask}
         for at, mask in enumerate([*good, square, [square], [], *bad])
@@ -213,6 +220,7 @@ def test_lines_bring_their_masks_in_every_form(tmp_path: Path) -> None:
     assert not masks[len(good) + 2].any()
     assert masks[len(good) + 3 :] == [None] * len(bad)
     assert len(truth.problems) == len(bad)
+    assert sum("is not a path below the image root" in why for why in truth.problems.values()) == 3
 
 
 def test_masks_of_another_size_than_their_image_are_reasons(tmp_path: Path) -> None:

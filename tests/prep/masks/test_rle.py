@@ -153,6 +153,10 @@ def test_runs_whose_sum_wraps_round_are_refused() -> None:
     assert runs.sum() == 5 * 5
     with pytest.raises(PrepError, match="damaged"):
         rle.expand(rle.compress(runs))
+    for odd in (np.array([-1, 26]), np.array([26, -1]), runs):  # the last would be written far past the mask
+        assert odd.sum() == 5 * 5
+        with pytest.raises(PrepError, match="The runs of a mask cover 25 pixels, not 5 x 5"):
+            rle.decode(odd, 5, 5)
 
 
 def test_runs_that_do_not_fit_are_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.phrases.checks import CHECKS, violations
+from prep.phrases.checks import CHECKS, reading, violations
 from prep.phrases.clip_tokens import count_tokens
 
 TEXT = "the two men in red jackets without hats on the left side"
@@ -225,3 +225,33 @@ def test_real_text_is_counted_as_open_clip_does(shared: Path) -> None:
     for line in lines[::4]:
         text = json.loads(line)["raw"]
         assert count_tokens(text) == len(reference().encode(text)), text
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases", "valid"),
+    [
+        (
+            "the man in a red hat with a dog near the tree on the left behind the car",  # five cues
+            ["the man", "the man in a red hat", "the man with a dog near the tree", "the man on the left",
+             "the man behind the car"],
+            True,
+        ),
+        (
+            "the old man in a hat with a dog near the tree",  # four, which five phrases hold
+            ["the man", "the old man", "the man in a hat", "the man with a dog near the tree",
+             "the man near the tree"],
+            False,
+        ),
+        (
+            "the man in a red hat with a dog near the tree on the left behind the car",  # four phrases
+            ["the man", "the man in a red hat with a dog", "the man near the tree on the left",
+             "the man behind the car"],
+            False,
+        ),
+    ],
+)  # fmt: skip
+def test_a_phrase_has_two_cues_only_if_five_phrases_cannot_hold_them_all(
+    text: str, phrases: list[str], valid: bool
+) -> None:
+    assert len(reading(text).cues) == (5 if "red" in text else 4)
+    assert CHECKS["several_cues"](text, phrases) is valid

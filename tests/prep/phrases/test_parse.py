@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.phrases.parse import MAX_PHRASES, MAX_WORDS, parse
+from prep.phrases.parse import MAX_CHARS, MAX_PHRASES, MAX_WORDS, parse
 
 WANTED = ["the dog", "the brown dog", "the dog under the bench"]
 
@@ -101,6 +101,31 @@ def test_strings_are_taken_from_json_down_to_a_depth() -> None:
 
 def test_numbers_that_begin_a_phrase_stay() -> None:
     assert parse("the bus\n2 red buses\nthe bus 47") == ["the bus", "2 red buses", "the bus 47"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        ("the", ["the"]),  # the only phrase stays, however it ends
+        ("a dog with the\nthe", ["a dog with the"]),
+        ("the dog\nthe dog with a\nof the", ["the dog"]),
+        # One marked line among others is a phrase like them; two are a list, and the rest a remark.
+        ("the dog\n- the brown dog", ["the dog", "the brown dog"]),
+        ("There is one dog here\n- the dog\n- the brown dog", ["the dog", "the brown dog"]),
+    ],
+)
+def test_what_decides_between_phrases_and_remarks(raw: str, wanted: list[str]) -> None:
+    assert parse(raw) == wanted
+
+
+def test_bounds_are_met_exactly() -> None:
+    line = " ".join(f"w{number}" for number in range(MAX_WORDS))
+    assert parse(f"the dog\n{line}\n{line} more") == ["the dog", line]
+    for last, wanted in (("the dog", ["the cat", "the dog"]), ("the dogs", ["the cat", "the dog"])):
+        blank = "\n" * (MAX_CHARS - len("the cat\nthe dog"))
+        assert parse(f"the cat\n{blank}{last}") == wanted
+    numbered = [f"the dog {number}" for number in range(MAX_PHRASES + 1)]
+    assert parse("\n".join(numbered)) == numbered[:MAX_PHRASES]
 
 
 # A form of answer with a stretch of it replaced by anything.

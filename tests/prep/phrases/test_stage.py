@@ -8,9 +8,10 @@ import sys
 
 from prep.cache.keys import answer_key, fingerprint
 from prep.cache.schema import PHRASES
+from prep.phrases.checks import violations
 from prep.phrases.rules.decompose import RULES_VERSION, break_up
-from prep.phrases.stage import RulesStage, rules_settings
-from prep.records import Expression
+from prep.phrases.stage import RulesStage, row, rules_settings
+from prep.records import Expression, PhraseSet
 
 
 def expression(number: int, text: str, problem: str = "") -> Expression:
@@ -88,3 +89,25 @@ def test_the_room_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_row_has_what_its_phrases_fail_and_what_was_tried_before() -> None:
+    found = PhraseSet(
+        ("the cup",), "repaired", ("uncovered", "place_lost"), (("llm", ("count",)), ("retry", ())), ("cut",)
+    )
+    made = row(expression(1, "cup"), found, llm="toy", prompt_version="1", key="k")
+    assert (made["violations"], made["repairs"]) == (["uncovered", "place_lost"], ["cut"])
+    assert made["rejected"] == [
+        {"source": "llm", "violations": ["count"]},
+        {"source": "retry", "violations": []},
+    ]
+    failed = row(expression(1, "cup"), found, llm="toy", prompt_version="1", key="k", error="why")
+    assert failed["violations"] == failed["repairs"] == failed["rejected"] == failed["phrases"] == []
+
+
+def test_the_rules_write_down_what_their_own_phrases_fail() -> None:
+    """Of a long list of words no five phrases say everything."""
+    text = "red kettle " + " ".join(f"qq{letter}zz" for letter in "abcdefghijklmnopqrstuvwxyz")
+    (made,) = rows(RulesStage(), [expression(1, text)])
+    assert made["violations"] == list(violations(text, made["phrases"]))
+    assert made["violations"] != []

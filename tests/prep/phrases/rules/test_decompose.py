@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from benchmarks.rules import GOLD, at_prepositions, load, score, whole
 from prep.phrases.checks import violations
 from prep.phrases.clip_tokens import MAX_TOKENS, count_tokens
-from prep.phrases.rules.decompose import break_up, shorten
+from prep.phrases.rules.decompose import break_up, compose, shorten
+from prep.phrases.rules.grammar import analyse
 from prep.phrases.rules.tokens import read
 from prep.phrases.rules.wordforms import stem
 
@@ -179,3 +180,34 @@ def test_every_edge_case_is_survived(shared: Path) -> None:
     for line in lines:
         phrases = break_up(json.loads(line)["sent"])
         assert all(count_tokens(phrase) <= MAX_TOKENS for phrase in phrases)
+
+
+@pytest.mark.parametrize(
+    ("text", "merged"),
+    [
+        # Tokens of the neighbours together, with the end token: 9, 8, 8, 8.
+        (
+            "the man in a red hat with a dog near the tree on the left behind the car",
+            "the man with a dog near the tree",
+        ),
+        # 4, 6, 8, 8.
+        ("big brown dog on the left with a ball near the tree", "the big brown dog"),
+    ],
+)
+def test_the_shortest_neighbours_are_merged_and_of_equal_ones_the_first(text: str, merged: str) -> None:
+    phrases = break_up(text)
+    assert len(phrases) == 5
+    words, tags = read(text)
+    frame = analyse(tags)
+    alone = {compose(words, tags, frame.head, cue) for cue in frame.cues}
+    assert [phrase for phrase in phrases[1:] if phrase not in alone] == [merged]
+
+
+@pytest.mark.parametrize("limit", range(3, 12))
+def test_a_text_is_cut_to_the_most_words_that_fit(limit: int) -> None:
+    text = "the man kettle umbrella-stand 47 on the left"
+    words = text.split()
+    starts = [" ".join(words[:number]) for number in range(1, len(words) + 1)]
+    fitting = [start for start in starts if count_tokens(start) <= limit]
+    assert shorten(text, limit) == fitting[-1]
+    assert shorten(fitting[-1], limit) == fitting[-1]
