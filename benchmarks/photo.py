@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pcnet.evaluation.picture import draw
+from prep import pictures
 from prep.cache import open_store
 from prep.masks import rle
-from prep.pages import pictures
 from prep.phrases import decompose
 from prep.proposals import propose
 

@@ -54,7 +54,12 @@ def table(kind: str, parameters: Sequence[Any], context: Any) -> Iterator[str]:
     for one in parameters:
         names, meaning = one.get_help_record(context)
         meaning = re.sub(r"\[default: (.*?)\]", r"Default: \1.", meaning)
-        yield f"| <code>{cell(names)}</code> | {cell(meaning)} |"
+        meaning = re.sub(r"\[(\S+<=x<=\S+|x>=\S+)\]", r"Range: \1.", meaning)
+        meaning = re.sub(r"([\d.]+)<=x<=([\d.]*\d)", r"\1 to \2", meaning)
+        meaning = re.sub(r"x>=([\d.]*\d)", r"at least \1", meaning)
+        # As code, an option stays on one line: it would break at its hyphens.
+        meaning = re.sub(r"(?<![\w`-])(--[a-z][\w-]*)(?![^`]*`[^`]*$)", r"`\1`", cell(meaning))
+        yield f"| <code>{cell(names.replace(' range>', '>'))}</code> | {meaning} |"
 
 
 def cell(text: str) -> str:

@@ -78,7 +78,7 @@ LAYERS = {
     "prep": [
         ("errors", "records", "devices", "moved", "display"),
         ("inputs",),
-        ("files", "hints", "images", "torchscript"),
+        ("files", "hints", "images", "pictures", "torchscript"),
         ("hub",),
         ("stage",),
         ("masks",),

@@ -79,6 +79,7 @@ def evaluate(
     sam_checkpoint: kinds.SamCheckpoint = None,
     single_mask: kinds.SingleMask = False,
     oracle: kinds.Oracle = False,
+    cache: kinds.EmbeddingsFolder = None,
     size: TrainedSize = None,
     batch_size: BatchSize = 32,
     out: FiguresFolder = None,
@@ -120,7 +121,7 @@ def _evaluated(params: Mapping[str, Any]) -> Report:
         params["data"], [params["dataset"]], params["split_by"], params["input"], params["image_root"]
     )
     prompter = kinds.prompter_of(
-        wanted, params["sam"], params["sam_checkpoint"], params["single_mask"], device
+        wanted, params["sam"], params["sam_checkpoint"], params["single_mask"], device, params["cache"]
     )
     return evaluate_checkpoint(
         params["checkpoint"],

@@ -48,6 +48,10 @@ SingleMask = Annotated[
 Oracle = Annotated[
     bool, typer.Option("--oracle", help="Also prompt SAM at a point of the target (with --mask sam).")
 ]
+EmbeddingsFolder = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Keep SAM's embeddings of images in this folder (4 MiB each) and use them."),
+]
 
 
 def kinds_of(given: Sequence[str], refine: bool = False, known: Sequence[str] = KINDS) -> tuple[str, ...]:
@@ -60,14 +64,19 @@ def kinds_of(given: Sequence[str], refine: bool = False, known: Sequence[str] = 
 
 
 def prompter_of(
-    kinds: Sequence[str], model: str, checkpoint: Path | None, single: bool, device: str
+    kinds: Sequence[str],
+    model: str,
+    checkpoint: Path | None,
+    single: bool,
+    device: str,
+    cache: Path | None = None,
 ) -> PointPrompter | None:
     """SAM, if ``kinds`` has it."""
     if "sam" not in kinds:
         return None
     from prep.proposals.prompt import open_prompter
 
-    return open_prompter(model, checkpoint, single, device)
+    return open_prompter(model, checkpoint, single, device, cache)
 
 
 def table_lines(masks: Mapping[str, MaskMetrics]) -> Iterator[str]:

@@ -63,6 +63,7 @@ def predict(
     sam: kinds.SamModel = "vit_h",
     sam_checkpoint: kinds.SamCheckpoint = None,
     single_mask: kinds.SingleMask = False,
+    cache: kinds.EmbeddingsFolder = None,
     out: PredictionFolder = Path("prediction"),
     size: TrainedSize = None,
     stages: TrainedStages = None,
@@ -88,7 +89,7 @@ def predict(
     opened = None if store is None else open_store(store)
     propose = _proposer(kind, generator, opened)
     side = size or input_size(asked, model)
-    prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto")
+    prompter = kinds.prompter_of([kind], sam, sam_checkpoint, single_mask, "auto", cache)
 
     def grounded(path: Path, masks: Sequence[Proposal], sentence: str) -> Prediction:
         phrases = None if opened is None else stored_phrases(opened, sentence)

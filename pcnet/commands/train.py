@@ -234,7 +234,10 @@ def _lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
 
 
 def result_lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
-    """The last validation of a run, if it had any, and the command that evaluates it."""
+    """The last validation of a run, if it had any, and what to type next.
+
+    Training does not look whether the user's own lines have masks, so it does not send them to `pcnet eval`.
+    """
     if trained.metrics is not None:
         last = trained.metrics
         figures = f"mIoU {last.miou:.2f}  oIoU {last.oiou:.2f}  PointM {last.pointm:.2f}  n {last.n:,}"
@@ -245,6 +248,12 @@ def result_lines(trained: Trained, config: TrainConfig) -> Iterator[str]:
         yield "best.pt is last.pt: selecting a better checkpoint needs ground truth (--val-split)."
     given = ["--data", config.data, "--dataset", config.dataset]
     if config.input is not None:
+        from prep.datasets.catalogue import open_jsonl
+
         given = ["--input", config.input, "--image-root", config.data]
+        first = next(open_jsonl(Path(config.input), Path(config.data)).expressions())
+        photo = str(Path(config.data) / (first.image or ""))
+        yield f"Next: {shlex.join(['pcnet', 'predict', str(trained.best), photo, first.text])}"
+        yield 'If the lines have a "mask":'
     command = ["pcnet", "eval", "--checkpoint", str(trained.best), "--store", config.store, *given]
-    yield f"Next: {shlex.join(command)}"
+    yield f"{'Next: ' if config.input is None else ''}{shlex.join(command)}"

@@ -110,7 +110,7 @@ def load_evalset(
         counts = ", ".join(f"{n} because {why}" for why, n in sorted(skipped.items())[:5])
         raise PrepError(
             f"No expression of {dataset.name} can be scored: {counts}.",
-            "Use a dataset with masks: evaluation needs them.",
+            "Evaluation needs masks: docs/datasets.md says how they are given.",
         )
     items.sort(key=lambda item: item.image)
     masks = read_masks(store, {item.image for item in items}) if proposals else None

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pcnet.data.collate import pad_phrases
 from pcnet.metrics import peak
+from prep import pictures
 from prep.display import shown
-from prep.pages import pictures
 
 Pixels = NDArray[np.uint8]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from prep.errors import PrepError
 from prep.files import write_whole
 from prep.images import as_pixels
 from prep.phrases import decompose
+from prep.pictures import encode_picture
 from prep.proposals.prompt import PointPrompter
 from prep.records import Proposal
 
@@ -64,7 +64,7 @@ class Prediction:
         return draw(self.pixels, self.text, self.phrases, self.stages, self.mask)
 
     def _repr_png_(self) -> bytes:
-        return _png(self.picture())
+        return encode_picture(self.picture())
 
 
 def predict(
@@ -139,8 +139,8 @@ def save(prediction: Prediction, out: Path, number: int | None = None) -> dict[s
     names = {"mask": "mask{}.png", "picture": "stages{}.png", "json": "prediction{}.json"}
     paths = {kind: out / name.format(suffix) for kind, name in names.items()}
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(paths["mask"], _png(prediction.mask.astype(np.uint8) * 255))
-    write_whole(paths["picture"], _png(prediction.picture()))
+    write_whole(paths["mask"], encode_picture(prediction.mask.astype(np.uint8) * 255))
+    write_whole(paths["picture"], encode_picture(prediction.picture()))
     write_whole(paths["json"], (json.dumps(as_dict(prediction), indent=2) + "\n").encode())
     return paths
 
@@ -157,11 +157,3 @@ def as_dict(prediction: Prediction) -> dict[str, Any]:
         "area": int(prediction.mask.sum()),
         "mask": coded,
     }
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()

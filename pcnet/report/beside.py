@@ -46,8 +46,10 @@ def evaluation_command(run: Path, settings: Mapping[str, Any]) -> str | None:
     trained = settings.get("train", {})
     options = {"checkpoint": checkpoint}
     own = trained.get("input") is not None
-    names = ["store", "input", "image_root"] if own else ["store", "data", "dataset", "split_by"]
+    names = ["store", "input"] if own else ["store", "data", "dataset", "split_by"]
     options |= {name: trained[name] for name in names if isinstance(trained.get(name), str)}
-    options |= {"out": run / "val", "save_stages": run / "val" / STAGES}
+    if own and isinstance(trained.get("data"), str):
+        options["image_root"] = trained["data"]
+    options |= {"output_dir": run / "val", "save_stages": run / "val" / STAGES}
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return shlex.join(["pcnet", "eval", *words, "--refine"])

@@ -114,6 +114,8 @@ start((content) => {
   put("figures", metrics(labels, runs));
   put("agreement", agreement(content.agreements));
   put("settings", settings(runs));
+  document.getElementById("cases").hidden = !content.samples.text.length;
+  if (!content.samples.text.length) return;
   legend(document.getElementById("filters"), runs.map((_, run) => runs.length > 1 ? `prediction of ${LETTERS[run]}` : "prediction"), Object.keys(content.truth).length);
   cases(content);
 });

@@ -32,9 +32,16 @@ sam:                       # images -> masks
 train:                     # a network for the phrases and masks
 {training}
 
+{evaluation}"""
+
+_EVALUATION = """\
 eval:                      # figures on a split, in the run's folder
-  mask: [map, proposal]    # {split_note}
-{split}"""
+  mask: [map, proposal]    # or sam: SAM prompted at the map's peak
+"""
+_WITHOUT_MASKS = """\
+# eval:                    # figures; no line of the input has a "mask" yet (docs/datasets.md)
+#   mask: [map, proposal]
+"""
 
 
 def init(
@@ -49,10 +56,12 @@ def init(
 
     Without a GPU it names what runs on a CPU: phrases by rules, masks by segments, a tiny encoder.
     """
+    from prep.datasets.catalogue import open_jsonl
     from prep.devices import visible_gpus
 
+    scored = input is None or bool(open_jsonl(input, image_root).mask_offsets())
     gpus = visible_gpus()
-    text = configuration(file, data, dataset.value, input, image_root, on_gpu=gpus > 0)
+    text = configuration(file, data, dataset.value, input, image_root, on_gpu=gpus > 0, scored=scored)
     try:
         with open(file, "x", encoding="utf-8") as target:
             target.write(text)
@@ -64,9 +73,19 @@ def init(
 
 
 def configuration(
-    file: Path, data: Path, dataset: str, input: Path | None, image_root: Path | None, *, on_gpu: bool
+    file: Path,
+    data: Path,
+    dataset: str,
+    input: Path | None,
+    image_root: Path | None,
+    *,
+    on_gpu: bool,
+    scored: bool = True,
 ) -> str:
-    """The text of a configuration for the expressions of a dataset, or of ``input``."""
+    """The text of a configuration for the expressions of a dataset, or of ``input``.
+
+    ``scored`` says whether there are masks to evaluate with; if not, the section is a comment.
+    """
     if input is None:
         source = [f"data: {json.dumps(str(data))}", f"dataset: {dataset}"]
     else:
@@ -81,6 +100,5 @@ def configuration(
         llm="mistral-7b" if on_gpu else "rules               # or mistral-7b, on a GPU",
         masks=f"  generator: {'sam' if on_gpu else 'segments      # or sam, with its weights'}",
         training="\n".join(f"  {line}" for line in training),
-        split_note="or sam: SAM prompted at the map's peak",
-        split="  split: val\n" if input is None else "",
+        evaluation=(_EVALUATION if scored else _WITHOUT_MASKS) + ("  split: val\n" if input is None else ""),
     )

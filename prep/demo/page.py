@@ -11,7 +11,7 @@ from string import Template
 import numpy as np
 import numpy.typing as npt
 
-from prep.pages import pictures
+from prep import pictures
 from prep.pages.html import document
 from prep.records import Json
 

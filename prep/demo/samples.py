@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from prep import pictures
 from prep.cache.store import Store, open_store
 from prep.datasets.catalogue import open_dataset
 from prep.datasets.truth import Truth
 from prep.demo.page import Figure, Page, Sample, render
 from prep.images import read_rgb
 from prep.masks import rle
-from prep.pages import html, pictures
+from prep.pages import html
 from prep.records import Expression, Json
 
 if TYPE_CHECKING:

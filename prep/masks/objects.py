@@ -22,7 +22,7 @@ class Masks(Sequence[Rle]):
     Pixels are those of the stored image: ``height`` x ``width``, origin top left. It is a sequence of COCO
     run lengths, ``{"size": [height, width], "counts": str}``, so that ``list(masks)`` is what pycocotools
     takes; ``numpy.asarray(masks)`` is the bool array N x H x W. Nothing is decoded before it is asked for,
-    and nothing decoded is kept.
+    and nothing decoded is kept. A notebook shows the masks in colours.
     """
 
     def __init__(
@@ -48,6 +48,13 @@ class Masks(Sequence[Rle]):
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} of {self.height} x {self.width} in {self.image!r})"
+
+    def _repr_png_(self) -> bytes:
+        """The masks in colours on black, which a notebook shows."""
+        from prep.pictures import preview
+
+        black = np.zeros((self.height, self.width, 3), np.uint8)
+        return preview(black, (self.array(number) for number in range(len(self))))
 
     def __len__(self) -> int:
         return len(self._rows)

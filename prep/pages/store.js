@@ -87,7 +87,7 @@ start((content) => {
   const {phrases, proposals} = content, rows = phrases.splits.reduce((sum, [, n]) => sum + n, 0);
   const images = proposals.status.reduce((sum, [, n]) => sum + n, 0), photos = Object.values(content.pictures).filter((one) => one.thumbnail).length;
   document.getElementById("lead").textContent = `${content.store}: ${count.format(rows)} expressions, ${count.format(images)} images. The gallery holds ${
-    count.format(content.gallery.text.length)} expressions and ${count.format(Object.keys(content.pictures).length)} pictures${photos ? "" : ", without photos: --data did not have them"}.`;
+    count.format(content.gallery.text.length)} expressions and ${count.format(Object.keys(content.pictures).length)} pictures${photos ? "" : ", without photos (--data names the folder of the images)"}.`;
   document.getElementById("runs").append(tables(content.stages, content.disk), ...runs(content.stages));
   const put = (id, cards) => document.getElementById(id).append(...cards.filter(Boolean));
   const some = (title, pairs, ...more) => pairs.length ? bars(title, pairs, ...more) : null;

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prep import pictures
 from prep.images import UnreadableImage, read_rgb
 from prep.inputs import below
-from prep.pages import pictures
 
 if TYPE_CHECKING:
     from prep.cache.store import StageReader, Store

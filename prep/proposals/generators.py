@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from prep.errors import PrepError
 from prep.images import as_pixels
+from prep.proposals.image_proposals import ImageProposals
 from prep.proposals.select import Selection, select
 from prep.records import Proposal
 
@@ -92,8 +93,10 @@ def propose(
     generator: str | Generator = "segments",
     selection: Selection | None = None,
     options: Mapping[str, Any] | None = None,
-) -> list[list[Proposal]]:
+) -> list[ImageProposals]:
     """The masks of each image (a file path, a Pillow image or an H x W x 3 RGB array), without a store.
+
+    Each element is a list of :class:`prep.records.Proposal`, which a notebook shows over its image.
 
     ``generator`` is a name for :func:`build`, with its ``options``, or an open generator; ``selection``
     filters its masks (None: keep all).
@@ -106,4 +109,7 @@ def propose(
         generator.open()
     found = generator.propose(pixels)
     chosen = selection or Selection()
-    return [select(masks, chosen, *image.shape[:2]) for masks, image in zip(found, pixels, strict=True)]
+    return [
+        ImageProposals(select(masks, chosen, *image.shape[:2]), image)
+        for masks, image in zip(found, pixels, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,20 @@ class HfPredictor:
         """Encode an RGB image, uint8 (H, W, 3)."""
         pixels = self._processor(images=image, return_tensors="pt")["pixel_values"].to(self._device)
         self._image, self._embeddings = image, self._model.get_image_embeddings(pixels)
+
+    @property
+    def device_type(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return self._device
+
+    def embedding(self) -> list[torch.Tensor]:
+        """What ``set_image`` computed: one tensor, or SAM 2's one for each of its levels."""
+        return [self._embeddings] if isinstance(self._embeddings, torch.Tensor) else list(self._embeddings)
+
+    def restore(self, image: npt.NDArray[np.uint8], embedding: Sequence[torch.Tensor]) -> None:
+        """As ``set_image``, with the embedding that it computed for this image before."""
+        moved = [one.to(self._device) for one in embedding]
+        self._image, self._embeddings = image, moved if len(moved) > 1 else moved[0]
 
     @torch.inference_mode()
     def predict(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
+from prep.files import sha256_of
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
+
+if TYPE_CHECKING:
+    from prep.proposals.embeddings import Embeddings
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -21,11 +25,11 @@ class PointPrompter:
 
     With ``single`` it is the only mask that the decoder is asked for. ``predictor`` is a
     ``segment_anything.SamPredictor`` or anything with its two methods. An image is encoded once, however many
-    points are asked for in a row.
+    points are asked for in a row; with ``embeddings``, once for all runs that use this folder.
     """
 
-    def __init__(self, predictor: Any, single: bool = False) -> None:
-        self._predictor, self._single = predictor, single
+    def __init__(self, predictor: Any, single: bool = False, embeddings: Embeddings | None = None) -> None:
+        self._predictor, self._single, self._embeddings = predictor, single, embeddings
         self._image: str | None = None
 
     def mask(self, image: str, pixels: Callable[[], Image], row: int, column: int) -> Mask:
@@ -34,7 +38,10 @@ class PointPrompter:
         """
         if image != self._image:
             self._image = None
-            self._predictor.set_image(pixels())
+            if self._embeddings is None:
+                self._predictor.set_image(pixels())
+            else:
+                self._embeddings.set_image(self._predictor, pixels())
             self._image = image
         masks, scores, _ = self._predictor.predict(
             point_coords=np.array([[column, row]]),
@@ -45,20 +52,28 @@ class PointPrompter:
         return best
 
 
-def open_prompter(model: str, checkpoint: Path | None, single: bool, device: str) -> PointPrompter:
+def open_prompter(
+    model: str, checkpoint: Path | None, single: bool, device: str, cache: Path | None = None
+) -> PointPrompter:
     """SAM ``vit_b``, ``vit_l`` or ``vit_h`` from its official checkpoint (``checkpoint``, or the file of the
     standard name), or ``hf:<id or folder>``, on ``auto``, ``cpu`` or ``cuda``.
 
-    :raises PrepError: if the weights are missing (with the command that downloads them) or unsuitable.
+    With ``cache``, the embeddings of images are kept in this folder.
+
+    :raises PrepError: if the weights are missing (with the command that downloads them) or unsuitable, or
+        the folder cannot be written.
     """
     if model.startswith("hf:") and len(model) > len("hf:"):
+        from prep.proposals.hf import HfGenerator
         from prep.proposals.hf_prompt import HfPredictor
 
-        return PointPrompter(HfPredictor(model[len("hf:") :], device), single)
-    from segment_anything import SamPredictor
-
+        source = model[len("hf:") :]
+        encoder = HfPredictor(source, device)
+        weights = "" if cache is None else HfGenerator(source).weights_sha256
+        return PointPrompter(encoder, single, _embeddings(cache, weights, encoder.device_type))
     from prep.proposals.checkpoint import read_weights
     from prep.proposals.sam.weights import identify, load_sam
+    from prep.proposals.sam_prompt import SamPredictor
 
     path = find_checkpoint(model, checkpoint, "--sam-checkpoint")
     found = identify(read_weights(path))
@@ -68,7 +83,17 @@ def open_prompter(model: str, checkpoint: Path | None, single: bool, device: str
             "Set --sam-checkpoint to a file of segment_anything.",
         )
     settings = SamSettings(model=found, checkpoint=str(path), device=device)
-    return PointPrompter(SamPredictor(load_sam(settings)), single)
+    predictor = SamPredictor(load_sam(settings))
+    weights = "" if cache is None else sha256_of(path)
+    return PointPrompter(predictor, single, _embeddings(cache, weights, predictor.device_type))
+
+
+def _embeddings(folder: Path | None, weights: str, device: str) -> Embeddings | None:
+    if folder is None:
+        return None
+    from prep.proposals.embeddings import Embeddings
+
+    return Embeddings(folder, [weights, device])
 
 
 def inner_point(mask: Mask) -> tuple[int, int] | None:

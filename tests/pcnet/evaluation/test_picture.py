@@ -7,7 +7,7 @@ import pytest
 
 from pcnet.evaluation.picture import GAP, draw
 from pcnet.metrics import peak
-from prep.pages import pictures
+from prep import pictures
 
 HEIGHT, WIDTH = 40, 60  # enlarged by 4 to 240 pixels of width
 

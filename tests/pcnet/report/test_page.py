@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint, validator
+from pcnet.report.beside import evaluation_command
 from pcnet.report.compare import Agreement, agreements, extremes, join
 from pcnet.report.page import ReportConfig, title, write_report
 from pcnet.report.runs import Evaluation, read_run, thinned
@@ -194,6 +195,15 @@ def test_a_run_without_an_evaluation_names_the_command_that_makes_one(tmp_path: 
     assert "No such option" not in tried.output
     (run / "best.pt").unlink()
     assert read_run(run).evaluate is None
+
+
+def test_the_command_for_own_lines_names_the_folder_of_their_images(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").touch()
+    trained = {"store": "s", "input": "own.jsonl", "data": "my photos", "dataset": "own"}
+    words = shlex.split(evaluation_command(tmp_path, {"train": trained}) or "")
+    options = dict(zip(words[2::2], words[3::2], strict=False))
+    assert (options["--input"], options["--image-root"]) == ("own.jsonl", "my photos")
+    assert not {"--data", "--dataset"} & set(options)
 
 
 def test_the_title_names_the_runs(tmp_path: Path) -> None:
@@ -416,6 +426,12 @@ def test_two_runs_are_compared_in_what_both_have(tmp_path: Path) -> None:
         kinds = browser.run(texts % "#figures > .card:first-child tbody td:first-child")
         assert kinds == ["all A", "all B", "both A", "both B"]
         assert browser.run(texts % "#figures details summary") == ["Only A has: mine test"]
+        assert browser.run("document.getElementById('cases').offsetHeight") > 0
+        # A run that was not evaluated has no cases to search.
+        write_report(ReportConfig([_run(tmp_path / "c")], tmp_path / "page.html"))
+        browser.open(tmp_path / "page.html", "document.documentElement?.dataset.ready === 'yes'")
+        assert "pcnet eval" in "".join(browser.run(texts % "#figures code"))
+        assert browser.run("document.getElementById('cases').offsetHeight") == 0
         assert browser.problems == []
 
 

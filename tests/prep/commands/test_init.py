@@ -46,6 +46,23 @@ def test_what_init_writes_is_a_configuration(tmp_path: Path, on_gpu: bool, own: 
     assert f"{run}/val" in evaluation
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_own_lines_are_evaluated_where_they_have_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"sent": "the dog", "image": "1.png"}, {"sent": "the cat", "image": "1.png"}]
+    if masked:
+        rows[1]["mask"] = "1_mask.png"
+    Path("own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cli.prep_app(["init", "--input", "own.jsonl"], standalone_mode=False)
+    commands = lines(Path("prepare.yaml"))
+    assert ["p eval" in line for line in commands] == [False, False, False, True][: len(commands)]
+    assert len(commands) == (4 if masked else 3)
+    with pytest.raises(PrepError, match=r"none\.jsonl is not a file"):
+        cli.prep_app(["init", "b.yaml", "--input", "none.jsonl"], standalone_mode=False)
+
+
 def test_init_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cli.prep_app(["init"], standalone_mode=False)

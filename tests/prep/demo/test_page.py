@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from pycocotools import mask as coco
 
+from prep import pictures
 from prep.demo.page import Figure, Page, Sample, render
 from prep.masks import rle
-from prep.pages import pictures
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
 

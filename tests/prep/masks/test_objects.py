@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import supervision
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
@@ -89,6 +91,23 @@ def test_supervision_takes_it(scored: bool) -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     drawn = supervision.MaskAnnotator(opacity=1.0).annotate(image, found)
     assert np.array_equal(drawn.any(2), PIXELS.any(0))
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30), (2, 1500, 300)])
+def test_a_notebook_shows_every_mask_in_a_colour_of_its_own(shape: tuple[int, int, int]) -> None:
+    pixels = np.zeros(shape, bool)
+    half = shape[2] // 2
+    pixels[0, : shape[1] // 2, :half] = pixels[1, shape[1] // 2 :, half:] = True
+    picture = np.asarray(Image.open(BytesIO(masks_of(pixels)._repr_png_())))
+    assert 300 <= max(picture.shape[:2]) <= 640
+    assert abs(picture.shape[0] / picture.shape[1] - shape[1] / shape[2]) < 0.15 * shape[1] / shape[2]
+    upper, lower = picture[: picture.shape[0] // 2 - 5], picture[picture.shape[0] // 2 + 5 :]
+    middle = picture.shape[1] // 2
+    assert upper[:, : middle - 5].any(2).all()
+    assert not upper[:, middle + 5 :].any()
+    assert lower[:, middle + 5 :].any(2).all()
+    assert not lower[:, : middle - 5].any()
+    assert upper[5, 5].argmax() != lower[-5, -5].argmax()  # red, then blue
 
 
 def test_an_image_without_masks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,18 @@ def test_propose_without_a_store(tmp_path: Path) -> None:
     opened = SegmentGenerator()
     largest = max(by_path, key=lambda proposal: proposal.area)
     assert propose([image], opened, Selection(max_masks=1)) == [[largest]]
+
+
+def test_a_notebook_shows_the_masks_over_the_image() -> None:
+    image = np.full((64, 64, 3), 90, np.uint8)
+    image[10:30, 20:50] = (40, 200, 40)
+    (found,) = propose([image])
+    found[:] = [one for one in found if one.bbox == (20, 10, 30, 20)][:1]
+    shown = np.asarray(Image.open(BytesIO(found._repr_png_()))).astype(int)
+    assert shown.shape == (320, 320, 3)
+    changed = abs(shown - image.repeat(5, 0).repeat(5, 1)).any(2)
+    assert changed[50:150, 100:250].all()
+    assert changed.sum() == 100 * 150
 
 
 def test_segments_by_name_with_options() -> None:

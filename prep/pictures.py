@@ -1,9 +1,9 @@
-"""Draws masks, response maps and points over an image, as PNG data URIs for the pages."""
+"""Draws masks, response maps and points over an image, as pictures for the pages and for notebooks."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import TypeVar
 
@@ -83,10 +83,32 @@ def draw_point(pixels: Pixels, row: int, column: int, factor: int = 1) -> Pixels
     return canvas
 
 
-def data_uri(pixels: Pixels, file_format: str = "PNG") -> str:
-    """The picture in a ``data:`` URI, as a PNG or, smaller and with loss, as a JPEG."""
+def encode_picture(pixels: Pixels, file_format: str = "PNG") -> bytes:
+    """The picture as a PNG or, smaller and with loss, as a JPEG."""
     from PIL import Image
 
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format=file_format, optimize=True, quality=80)
-    return f"data:image/{file_format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def preview(pixels: Pixels, masks: Iterable[Mask], side: int = 640) -> bytes:
+    """A PNG of masks over a picture, reduced or enlarged by a whole number to about ``side`` pixels.
+
+    Each mask is reduced as it comes, so that hundreds of masks of a large photo need little memory.
+    """
+    longest = max(pixels.shape[:2])
+    step = -(-longest // side)
+    return encode_picture(
+        draw_masks(
+            pixels[::step, ::step],
+            [mask[::step, ::step].copy() for mask in masks],
+            factor=max(1, side // longest // 2),
+        )
+    )
+
+
+def data_uri(pixels: Pixels, file_format: str = "PNG") -> str:
+    """The picture in a ``data:`` URI, in one of the formats of :func:`encode_picture`."""
+    coded = base64.b64encode(encode_picture(pixels, file_format)).decode()
+    return f"data:image/{file_format.lower()};base64,{coded}"
