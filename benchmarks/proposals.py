@@ -31,7 +31,19 @@ RAGGED = {
     "pred_iou_thresh": -100.0, "stability_score_thresh": 0.0, "stability_score_offset": 0.02,
     "box_nms_thresh": 1.0,
 }  # fmt: skip
-SECTIONS = ("post", "regions", "bytes", "memory", "decoder", "ragged", "whole", "post2", "ragged2", "whole2")
+SECTIONS = (
+    "post",
+    "regions",
+    "bytes",
+    "memory",
+    "decoder",
+    "ragged",
+    "whole",
+    "fast",
+    "post2",
+    "ragged2",
+    "whole2",
+)
 
 
 def main() -> None:
@@ -202,10 +214,12 @@ def ours_without_network(model: Any, script: Script, settings: dict[str, Any]) -
 
 
 class Scripted:
-    """The script with the decoder's interface; ``real``, if given, also runs."""
+    """The script with the decoder's interface; ``real``, if given, also runs, and ``mix`` times its logits
+    are added.
+    """
 
-    def __init__(self, script: Script, real: Any = None) -> None:
-        self.script, self.real = script, real
+    def __init__(self, script: Script, real: Any = None, mix: float = 0.0) -> None:
+        self.script, self.real, self.mix = script, real, mix
 
     def prompts(self, points: Any) -> Any:
         """The points' embeddings, or the points."""
@@ -218,7 +232,8 @@ class Scripted:
         logits, iou = self.script.next()
         if self.real:
             found = self.real(features, prompts, threshold)
-            return Decoded(found.index, found.iou, logits.flatten(0, 1)[found.index.to(logits.device)])
+            logits = logits.flatten(0, 1)[found.index.to(logits.device)]
+            return Decoded(found.index, found.iou, logits + self.mix * found.logits if self.mix else logits)
         index = passing(iou, threshold)
         return Decoded(index.cpu(), iou.flatten()[index], logits.flatten(0, 1)[index])
 
@@ -276,11 +291,16 @@ def report(what: str, times: dict[str, Times], note: str = "") -> None:
     print(f"  {what}{note}")
     for number, clock in enumerate(("wall", "CPU")):
         spans = {name: sorted(run[number] for run in runs) for name, runs in times.items()}
-        ratio = median(spans["reference"]) / max(1e-9, median(spans["ours"]))
+        ratios = ", ".join(
+            f"{median(spans['reference']) / max(1e-9, median(span)):.1f}x" + f" {name}" * (name != "ours")
+            for name, span in spans.items()
+            if name != "reference"
+        )
         shown = ", ".join(
             f"{name} {span[0]:.3f} {median(span):.3f} {span[-1]:.3f}" for name, span in spans.items()
         )
-        print(f"    {clock}: {ratio:.1f}x; seconds min, median, max of {len(spans['ours'])}: {shown}")
+        runs = len(spans["reference"])
+        print(f"    {clock}: {ratios}; seconds min, median, max of {runs}: {shown}")
 
 
 def shares(generator: Any, equal: tuple[int, int]) -> str:
@@ -460,7 +480,7 @@ def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
         for name in names:
             model, script = random_model(options), Script(logits, iou, settings["points_per_batch"])
             if name == "reference":
-                threshold = iou_quantile(model, photo, settings)
+                threshold, _ = iou_quantile(model, photo, settings)
                 contenders[name] = scripted_official(
                     model, script, photo, settings | {"pred_iou_thresh": threshold}
                 )
@@ -481,8 +501,59 @@ def section_whole(options: argparse.Namespace, photos: list[Any]) -> None:
         bound(options, times)
 
 
-def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
-    """A threshold that 40% of the random weights' predicted IoUs pass."""
+def section_fast(options: argparse.Namespace, photos: list[Any]) -> None:
+    """`--fidelity fast` beside the reference, and how its masks differ from the exact ones.
+
+    The networks' own logits, scaled to a standard deviation of 2, are added to smooth ones between -20 and
+    20, so that their errors move the outlines. The masks of the random weights alone are the second
+    comparison.
+    """
+    import torch
+
+    from prep.proposals.sam.fidelity import Differences
+
+    settings = {"points_per_side": options.points, "points_per_batch": min(64, options.points**2)}
+    for photo in photos:
+        logits, iou = (part.to(options.device) for part in stand_in(photo, options.points))
+        threshold, mix = iou_quantile(random_model(options), photo, settings)
+        chosen = settings | {"pred_iou_thresh": threshold}
+        made = {
+            fidelity: ours(random_model(options), model=options.model, fidelity=fidelity, **chosen)
+            for fidelity in ("exact", "fast")
+        }
+        script = Script(logits, iou, settings["points_per_batch"])
+        contenders = {"reference": scripted_official(random_model(options), script, photo, chosen, mix)}
+        for name, generator in made.items():
+            generator._proposed = 1  # the first image is compared with exact, which takes its time too
+            generator.propose([photo])  # compiles, and compares the two decoder passes
+            generator._decode = Scripted(
+                Script(logits, iou, settings["points_per_batch"]), generator._decode, mix
+            )
+            contenders[name] = lambda g=generator, p=photo: g.propose([p])[0]  # type: ignore[misc]
+        times, found = race(contenders, options.repeats, options.device)
+        equal = same(found["exact"], found["reference"])
+        note = f"; exact: {equal[0]} of {equal[1]} masks equal"
+        report(f"{size_of(photo)}, {options.points**2} points", times, note)
+        seen = Differences()
+        seen.add(found["exact"], found["fast"], photo.shape[:2], made["exact"].options)
+        print(f"    smooth: {len(found['exact'])} and {len(found['fast'])} masks; {seen}")
+        ragged = RAGGED | {"points_per_side": 6}
+        both = [
+            ours(random_model(options), model=options.model, fidelity=fidelity, **ragged)
+            for fidelity in ("exact", "fast")
+        ]
+        both[1]._proposed = 1
+        masks = [generator.propose([photo])[0] for generator in both]
+        seen = Differences()
+        seen.add(*masks, photo.shape[:2], both[0].options)
+        print(f"    ragged: {len(masks[0])} and {len(masks[1])} masks; {seen}")
+        print(f"    {', '.join(sorted(made['fast']._notes())) or torch.__version__}")
+
+
+def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> tuple[float, float]:
+    """A threshold that 40% of the random weights' predicted IoUs pass, and the factor that gives their logits
+    a standard deviation of 2.
+    """
     import torch
 
     generator = ours(model, **settings)
@@ -490,12 +561,16 @@ def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> float:
         from prep.proposals.sam.encoder import shrink
 
         features = generator._encode([shrink(photo, 1024)])[0]
-        iou = generator._decode.reference(features, generator._prompts(0, photo.shape[:2])[0])[1]
-    return float(iou.flatten().quantile(0.6))
+        logits, iou = generator._decode.reference(features, generator._prompts(0, photo.shape[:2])[0])
+    return float(iou.flatten().quantile(0.6)), 2 / float(logits.std())
 
 
-def scripted_official(model: Any, script: Script, photo: Any, settings: dict[str, Any]) -> Callable[[], Any]:
-    """The reference generator; its decoder runs, then the script replaces its logits."""
+def scripted_official(
+    model: Any, script: Script, photo: Any, settings: dict[str, Any], mix: float = 0.0
+) -> Callable[[], Any]:
+    """The reference generator; its decoder runs, then the script's logits, and ``mix`` times its own,
+    replace them.
+    """
     import torch
 
     class Decoder(torch.nn.Module):
@@ -504,7 +579,8 @@ def scripted_official(model: Any, script: Script, photo: Any, settings: dict[str
             self.real = real
 
         def forward(self, **inputs: Any) -> Any:
-            return script.next()[0], self.real(**inputs)[1]
+            logits, iou = self.real(**inputs)
+            return script.next()[0] + mix * logits if mix else script.next()[0], iou
 
     model.mask_decoder = Decoder(model.mask_decoder)
     generate = official(model, **settings)

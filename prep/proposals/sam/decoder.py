@@ -16,6 +16,7 @@ reference's is.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +44,14 @@ class Decoder:
 
     ``group`` is the number of points per shared pass and ``masks`` the number of masks per mask-head call;
     both are fixed shapes (padded), so no result depends on the rest of the batch. ``trust`` skips the
-    comparison with the reference, for fidelities that do not guarantee its bits.
+    comparison with the reference, for fidelities that do not guarantee its bits; ``low`` also runs the shared
+    pass in bfloat16.
     """
 
-    def __init__(self, model: Any, group: int, masks: int, trust: bool = False) -> None:
+    def __init__(self, model: Any, group: int, masks: int, trust: bool = False, low: bool = False) -> None:
         self._model = model
-        self._decoder = model.mask_decoder
+        self._dtype = torch.bfloat16 if low else torch.float32
+        self._decoder = copy.deepcopy(model.mask_decoder).to(self._dtype) if low else model.mask_decoder
         self._group, self._masks, self._trust = group, masks, trust
         self._agrees: dict[int, bool] = {}
         self._dense_pe = model.prompt_encoder.get_dense_pe()
@@ -101,7 +104,8 @@ class Decoder:
 
     def shared(self, features: torch.Tensor, prompts: torch.Tensor, threshold: float) -> Decoded:
         """The result of :meth:`__call__`, by the shared pass."""
-        image = _Image(self._decoder.transformer, features + self._no_mask, self._dense_pe)
+        low, prompts = self._dtype, prompts.to(self._dtype)
+        image = _Image(self._decoder.transformer, (features + self._no_mask).to(low), self._dense_pe.to(low))
         ious, indices, kept = [], [], []
         for start in range(0, len(prompts), self._group):
             part = prompts[start : start + self._group]
@@ -113,9 +117,9 @@ class Decoder:
                 kept.append(self._masks_of(tokens, pixels, index))
             ious.append(iou.flatten()[index])
             indices.append(index + 3 * start)
-        low = 4 * features.shape[-1]
-        logits = torch.cat(kept) if kept else features.new_empty((0, low, low))
-        return Decoded(torch.cat(indices).cpu(), torch.cat(ious), logits)
+        side = 4 * features.shape[-1]
+        logits = torch.cat(kept).float() if kept else features.new_empty((0, side, side))
+        return Decoded(torch.cat(indices).cpu(), torch.cat(ious).float(), logits)
 
     def _attend(self, image: _Image, prompts: torch.Tensor) -> Pair:
         """Tokens (n, T, C) and pixels (n, h w, C) after the two-way transformer."""

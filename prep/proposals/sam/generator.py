@@ -6,6 +6,7 @@ branch; the release on PyPI gives the same masks on a CPU, and on a GPU fails if
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prep.proposals.sam.candidates import MaskData
 from prep.proposals.sam.crops import resized, scaled
 from prep.proposals.sam.decoder import Decoder
 from prep.proposals.sam.encoder import ExactEncoder, shrink
+from prep.proposals.sam.fast_cpu import CpuEncoder, has_bfloat16, used
 from prep.proposals.sam.fast_encoder import FastEncoder
 from prep.proposals.sam.nms import suppress
 from prep.proposals.sam.point_grid import Encoder, Image, PointGridGenerator
@@ -27,6 +29,7 @@ from prep.proposals.sam.small_regions import remove_small_regions
 from prep.proposals.sam.upsample import Geometry, geometry
 from prep.proposals.sam.weights import load_sam
 
+log = logging.getLogger(__name__)
 __all__ = ["SamGenerator", "SamSettings"]
 
 
@@ -41,15 +44,24 @@ class SamGenerator(PointGridGenerator):
     def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
         super().__init__(f"sam:{settings.model}", settings, load)
         self.images_at_once = settings.images_per_batch
+        self._used = ""  # what the fast networks of a CPU do
 
     def _checkpoint(self) -> Path:
         return find_checkpoint(self.options.model, self.options.checkpoint)
 
     def _parts(self, fast: bool) -> tuple[Encoder, Decoder]:
         options, on_cpu = self.options, self._device.type == "cpu"
+        if fast and on_cpu:
+            low = has_bfloat16()
+            self._used = used(low)
+            log.warning(self._used)
+            return CpuEncoder(self._model, low), Decoder(self._model, 4, 1, trust=True, low=low)
         group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
         encoder = (FastEncoder if fast else ExactEncoder)(self._model, options.images_per_batch)
         return encoder, Decoder(self._model, group, 1 if on_cpu else group, trust=fast)
+
+    def _notes(self) -> set[str]:
+        return super()._notes() | ({self._used} if self._used else set())
 
     def _thresholds(self) -> Thresholds:
         return Thresholds.of(self._model.mask_threshold, self.options.stability_score_offset)

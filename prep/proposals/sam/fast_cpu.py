@@ -1,0 +1,105 @@
+"""Runs the image encoder on a CPU for `--fidelity fast`: attention in blocks, matrix products in bfloat16.
+
+The reference writes the scores of all pairs of tokens to memory. Here, a block of queries at a time is
+attended by torch's fused kernel, with the relative positions as its mask, so that the scores stay in the
+caches; attention itself and the sum over layers stay in float32. The products with weights are in bfloat16 if
+the processor has instructions for it; emulated, they would be slower than float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from segment_anything.modeling.image_encoder import get_rel_pos, window_partition, window_unpartition
+from torch.nn import functional as F
+
+from prep.proposals.sam.encoder import prepared
+
+BLOCK = 2**20  # scores at a time, 4 MiB; from 2 to 8 MiB, the time is the same within 10 %
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 matrices (AVX-512 BF16 or AMX)."""
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not have it
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def used(low: bool) -> str:
+    """What the fast networks of a CPU do, in words, for the log and the manifest."""
+    if low:
+        return "fidelity fast on this CPU: bfloat16 products with weights, float32 attention in blocks"
+    return (
+        "fidelity fast on this CPU: float32 only, attention in blocks; torch reports no instructions for "
+        "bfloat16 (AVX-512 BF16 or AMX)"
+    )
+
+
+class CpuEncoder:
+    """The model's image encoder, one image at a time; ``low`` for products with weights in bfloat16."""
+
+    def __init__(self, model: Any, low: bool) -> None:
+        self._model, self._encoder = model, model.image_encoder
+        if low:
+            self._encoder = copy.deepcopy(model.image_encoder).eval()
+            for layer in self._encoder.blocks.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    layer.to(torch.bfloat16)
+
+    def __call__(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The embedding (1, C, h, w), float32, of each image (3, h, w), uint8."""
+        return [self._encode(prepared(self._model, image)[None]) for image in images]
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        encoder = self._encoder
+        x = encoder.patch_embed(pixels)
+        if encoder.pos_embed is not None:
+            x = x + encoder.pos_embed
+        for block in encoder.blocks:
+            x = _block(block, x)
+        out: torch.Tensor = encoder.neck(x.permute(0, 3, 1, 2))
+        return out
+
+
+def _block(block: Any, x: torch.Tensor) -> torch.Tensor:
+    """One transformer block on (1, H, W, C), float32."""
+    low, size, window = block.mlp.lin1.weight.dtype, x.shape[1:3], block.window_size
+    y = block.norm1(x).to(low)
+    if window > 0:
+        y, padded = window_partition(y, window)
+        y = window_unpartition(_attend(block.attn, y), window, padded, size)
+    else:
+        y = _attend(block.attn, y)
+    x = x + y
+    return x.add_(block.mlp(block.norm2(x).to(low)))
+
+
+def _attend(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """Attention with relative positions on (B, H, W, C), in the dtype of the weights."""
+    batch, height, width, _ = x.shape
+    qkv = layer.qkv(x).reshape(batch, height * width, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.float().unbind(0)  # (B, heads, H W, D)
+    by_row = by_column = None
+    if layer.use_rel_pos:
+        rows = get_rel_pos(height, height, layer.rel_pos_h)  # (H, H, D)
+        columns = get_rel_pos(width, width, layer.rel_pos_w)
+        grid = q.unflatten(2, (height, width))
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, rows).flatten(2, 3)
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, columns).flatten(2, 3)
+    mixed = torch.empty((batch, height * width, layer.num_heads, q.shape[-1]), dtype=x.dtype)
+    some = min(q.shape[2], max(1, BLOCK // q.shape[2]))  # queries, and heads, of a block
+    heads = max(1, BLOCK // (some * q.shape[2]))
+    for item in range(batch):
+        for head in range(0, layer.num_heads, heads):
+            every = slice(item, item + 1), slice(head, head + heads)
+            for query in range(0, q.shape[2], some):
+                at = (*every, slice(query, query + some))
+                bias = None
+                if by_row is not None and by_column is not None:
+                    bias = (by_row[at].unsqueeze(-1) + by_column[at].unsqueeze(-2)).flatten(-2)
+                found = F.scaled_dot_product_attention(q[at], k[every], v[every], attn_mask=bias)
+                mixed[item, at[2], at[1]] = found[0].transpose(0, 1)
+    out: torch.Tensor = layer.proj(mixed.flatten(2)).unflatten(1, (height, width))
+    return out
