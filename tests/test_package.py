@@ -100,7 +100,11 @@ def test_whatever_is_imported_is_required() -> None:
     extras = PROJECT["optional-dependencies"]
     lines = [
         *PROJECT["dependencies"],
-        *(line for name in ("sam", "train", "ray", "vllm", "onnx", "loaders") for line in extras[name]),
+        *(
+            line
+            for name in ("sam", "sam2", "train", "ray", "vllm", "onnx", "loaders")
+            for line in extras[name]
+        ),
     ]
     required = {bare(line) for line in lines}
     distributions = packages_distributions()

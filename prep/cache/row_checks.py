@@ -46,9 +46,14 @@ def phrase_faults(table: pa.Table) -> Iterator[Fault]:
 
 def triplet_faults(table: pa.Table) -> Iterator[Fault]:
     """Invalid rows of the triplets table."""
-    columns = table.select(["entity", "relations", "source", "status", "error"]).to_pydict()
-    for number, (entity, relations, source, status, error) in enumerate(zip(*columns.values(), strict=True)):
-        if status == "error":
+    names = ["row_id", "image", "entity", "relations", "source", "status", "error"]
+    columns = table.select(names).to_pydict()
+    for number, (row, image, entity, relations, source, status, error) in enumerate(
+        zip(*columns.values(), strict=True)
+    ):
+        if reason := _name_fault(image, row):
+            yield number, reason
+        elif status == "error":
             if entity is not None or relations or not error:
                 yield number, "an error row has triplets or no reason"
         elif status != "ok":

@@ -30,6 +30,12 @@ GOOD: dict[str, dict[str, Any]] = {
         "expression": "the cup", "phrases": ["the cup"], "source": "rules", "llm": "rules", "key": "k",
         "violations": [], "repairs": [], "rejected": [], "status": "ok",
     },
+    "triplets": {
+        "row_id": "0" * 31 + "a", "dataset": "mine", "split_by": "", "split": "train", "image": "a/1.jpg",
+        "expression": "the cup on the box", "entity": "the cup",
+        "relations": [{"subject": "the cup", "predicate": "on", "object": "the box"}], "source": "llm",
+        "llm": "toy", "key": "k", "violations": [], "repairs": [], "rejected": [], "status": "ok",
+    },
     "proposals": {
         "image": "a/1.jpg", "height": 40, "width": 60, "masks": [MASK], "grid32": grid32([COUNTS], 40, 60),
         "generator": "sam", "key": "k", "status": "ok",
@@ -87,7 +93,7 @@ def test_the_name_of_an_image_that_was_not_read_is_the_folders_own() -> None:
 @pytest.mark.parametrize(
     "row_id", ["../../etc/x", "A" * 32, "0" * 31, "0" * 33, "", "0" * 32 + "\n", "٣" * 32]
 )
-@pytest.mark.parametrize("table", ["phrases", "scores"])
+@pytest.mark.parametrize("table", ["phrases", "triplets", "scores"])
 def test_a_row_id_that_is_not_hex_is_told(table: str, row_id: str) -> None:
     assert faults(table, row_id=row_id) == [(0, f"the row_id {row_id[:80]!r} is not 32 hex digits")]
 
@@ -104,6 +110,11 @@ def test_a_row_id_that_is_not_hex_is_told(table: str, row_id: str) -> None:
         ("phrases", {"phrases": [None]}, "a row has no value in phrases.item"),
         ("phrases", {"source": "guess"}, "unknown source 'guess'"),
         ("phrases", {"source": None}, "unknown source None"),
+        ("triplets", {"relations": [None]}, "a row has no value in relations.item"),
+        ("triplets", {"relations": []}, "0 relations of the entity 'the cup'"),
+        ("triplets", {"entity": "the box on it"}, "a relation without the entity"),
+        ("triplets", {"status": "error"}, "an error row has triplets or no reason"),
+        ("triplets", {"source": "guess"}, "unknown source 'guess'"),
         ("scores", {"scores": [0.5, None]}, "a row has no value in scores.item"),
         ("phrases", {"violations": [None]}, "a row has no value in violations.item"),
         ("phrases", {"rejected": [{"source": "llm", "violations": [None]}]}, "a row has no value in"),

@@ -8,6 +8,7 @@ import sys
 
 from prep.cache.keys import answer_key, fingerprint
 from prep.cache.schema import PHRASES
+from prep.phrases import tasks
 from prep.phrases.checks import violations
 from prep.phrases.rules.decompose import RULES_VERSION, break_up
 from prep.phrases.stage import RulesStage, row, rules_settings
@@ -95,13 +96,15 @@ def test_a_row_has_what_its_phrases_fail_and_what_was_tried_before() -> None:
     found = PhraseSet(
         ("the cup",), "repaired", ("uncovered", "place_lost"), (("llm", ("count",)), ("retry", ())), ("cut",)
     )
-    made = row(expression(1, "cup"), found, llm="toy", prompt_version="1", key="k")
+    made = row(expression(1, "cup"), tasks.PHRASES, found, llm="toy", prompt_version="1", key="k")
     assert (made["violations"], made["repairs"]) == (["uncovered", "place_lost"], ["cut"])
     assert made["rejected"] == [
         {"source": "llm", "violations": ["count"]},
         {"source": "retry", "violations": []},
     ]
-    failed = row(expression(1, "cup"), found, llm="toy", prompt_version="1", key="k", error="why")
+    failed = row(
+        expression(1, "cup"), tasks.PHRASES, found, llm="toy", prompt_version="1", key="k", error="why"
+    )
     assert failed["violations"] == failed["repairs"] == failed["rejected"] == failed["phrases"] == []
 
 
