@@ -62,7 +62,7 @@ class ModelConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+    def from_dict(cls, values: dict[str, object]) -> ModelConfig:
         """The settings from what :meth:`as_dict` returned."""
         known = _known(cls, _without_relative(values))
         if isinstance(known.get("clip"), dict):
@@ -168,7 +168,7 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+    def from_dict(cls, values: dict[str, object]) -> Recipe:
         """The recipe from what :meth:`as_dict` returned."""
         known = _known(cls, _without_relative(values))
         weights = LossWeights(**_known(LossWeights, known.pop("weights", {})))
@@ -188,7 +188,7 @@ def _among(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise PrepError(f"Unknown {what} {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
 
-def _without_relative(values: dict[str, Any]) -> dict[str, Any]:
+def _without_relative(values: dict[str, object]) -> dict[str, Any]:
     """Settings as version 0.1.0 may have stored them, without ``relative``, which later versions lack."""
     if values.get("relative"):
         raise PrepError(

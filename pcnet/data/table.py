@@ -216,7 +216,7 @@ def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str,
 
 
 def _assemble(
-    store: Any,
+    store: object,
     rows: pa.Table,
     masks: Mapping[str, NDArray[np.uint8] | None],
     skipped: dict[str, int],

@@ -25,7 +25,7 @@ class TargetMasks:
 
     def __init__(
         self,
-        store: Any,
+        store: object,
         table: SampleTable,
         proposal: NDArray[np.int64],
         side: int,

@@ -34,7 +34,10 @@ def save_stages(folder: Path, name: str, stages: Map) -> None:
 
 
 def write_report(
-    folder: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    folder: Path,
+    figures: Mapping[str, object],
+    rows: Sequence[Mapping[str, object]],
+    settings: Mapping[str, object],
 ) -> None:
     """Write ``metrics.json`` and ``samples.parquet``, so that two runs can be compared row by row."""
     import pyarrow as pa

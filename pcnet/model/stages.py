@@ -80,7 +80,7 @@ class Inputs:
         return scores.reshape(*scores.shape[:2], *self.visual.shape[2:])
 
 
-def single_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+def single_stages(stages: Sequence[object], inputs: Inputs) -> tuple[Tensor, ...]:
     """No comprehension: a single stage with every position's cosine with the whole expression."""
     return (inputs.score(_unit(_places(inputs.visual)), inputs.expressions),)
 

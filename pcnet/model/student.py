@@ -39,7 +39,7 @@ class Student(PCNet):
         finer = getattr(self.backbone, "finer_channels", (first,))
         self.decoder = MaskDecoder([first, *finer], config.hidden, min(config.hidden, MAX_WIDTH))
 
-    def forward(self, images: Tensor, expression_ids: Tensor, *phrases: Any, **more: Any) -> Any:
+    def forward(self, images: Tensor, expression_ids: Tensor, *phrases: object, **more: object) -> Any:
         """In evaluation, (B,3,H,W) and (B,L) to the response after ReLU at image size, (B,1,H,W); in
         training, (B,3,H,W) and (B,R,L) to the logits (B,R,H/2,W/2).
         """

@@ -29,7 +29,7 @@ class VitEncoder(nn.Module):
     with those of ``towers``. Parameters that no feature depends on are not trained.
     """
 
-    def __init__(self, towers: dict[str, Any], features: str = "tokens") -> None:
+    def __init__(self, towers: dict[str, object], features: str = "tokens") -> None:
         super().__init__()
         self._towers, self._features = checked(towers), features
         self.patch = patch_size(towers)
@@ -152,7 +152,7 @@ def _resnet(tower: Any, images: Tensor) -> Tensor:
     return found
 
 
-def _tokens(tower: Any, images: Tensor, features: str) -> Tensor:
+def _tokens(tower: object, images: Tensor, features: str) -> Tensor:
     """(B,N,Cv): the tokens after the last block and the final norm.
 
     The last h w are those of the patches; class and register tokens come before them.
@@ -206,7 +206,7 @@ def _resized(positions: Tensor, grid: Any, size: Any) -> Tensor:
     return torch.cat([positions[:1], patches[0].flatten(1).T])
 
 
-def _last(tower: Any) -> tuple[Any, Any]:
+def _last(tower: object) -> tuple[Any, Any]:
     """The last block of an image encoder and the norm after it."""
     if hasattr(tower, "trunk"):
         return tower.trunk.blocks[-1], tower.trunk.norm
@@ -233,7 +233,7 @@ def _last(tower: Any) -> tuple[Any, Any]:
     return blocks[-1], norm
 
 
-def _values(block: Any, tokens: Tensor) -> Tensor:
+def _values(block: object, tokens: Tensor) -> Tensor:
     """What the attention of a block gives if each token attends to itself alone: its projected value."""
     attention = next(
         (getattr(block, n) for n in ("attn", "self_attn", "attention") if hasattr(block, n)), None

@@ -30,7 +30,7 @@ class Board(Protocol):
 
 
 def open_boards(
-    names: Sequence[str], folder: Path, start: int, settings: Mapping[str, Any]
+    names: Sequence[str], folder: Path, start: int, settings: Mapping[str, object]
 ) -> tuple[Board, ...]:
     """The boards ``names`` for the run in ``folder``, which resumes after step ``start``.
 
@@ -67,7 +67,7 @@ def open_boards(
 class _TensorBoard:
     """Event files in ``tensorboard/`` of the run folder; those of later steps than ``start`` are hidden."""
 
-    def __init__(self, library: Any, folder: Path, start: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, library: object, folder: Path, start: int, settings: Mapping[str, object]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)

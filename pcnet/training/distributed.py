@@ -37,13 +37,13 @@ class _Sum(torch.autograd.Function):
     """The sum over processes; its gradient is the sum of the gradients of all processes."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
+    def forward(ctx: object, local: Tensor) -> Tensor:
         total = local.contiguous().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total

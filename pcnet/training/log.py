@@ -114,14 +114,14 @@ class RunLog:
         self._closing.close()
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     """Write ``settings.json``, the settings of the run, for readers and for `pcnet report`."""
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     with explained("write", str(folder / SETTINGS_NAME)):
         write_whole(folder / SETTINGS_NAME, text.encode())
 
 
-def _append(path: Path, row: Sequence[Any]) -> None:
+def _append(path: Path, row: Sequence[object]) -> None:
     with appending(path) as handle:
         csv.writer(handle).writerow(row)
 

@@ -47,7 +47,7 @@ def total_steps(settings: Mapping[str, Any], per_epoch: int) -> int:
     return int(settings.get("steps") or settings.get("epochs", 0) * per_epoch)
 
 
-def differences(begun: Mapping[str, Any], asked: TrainConfig, per_epoch: int) -> list[str]:
+def differences(begun: Mapping[str, object], asked: TrainConfig, per_epoch: int) -> list[str]:
     """``name: old, new`` for every setting that differs from the run's and may not change."""
     now = asdict(asked)
     begun = {**asdict(TrainConfig()), "epoch": OLD_EPOCH, **begun}

@@ -172,7 +172,7 @@ def _split_counts(reader: StageReader) -> str:
     return "\n".join(lines)
 
 
-def _json(settings: dict[str, Any]) -> str:
+def _json(settings: dict[str, object]) -> str:
     """Settings as JSON that holds no fence of Markdown and no credentials."""
     return without_secrets(json.dumps(settings, indent=1)).replace("`", "\\u0060")
 

@@ -206,7 +206,7 @@ class WriterLock:
         with _held_guard:
             _held.discard(self.files.uri)
 
-    def _refusal(self, who: dict[str, Any] | None = None) -> PrepError:
+    def _refusal(self, who: dict[str, object] | None = None) -> PrepError:
         who = who or holder(self.table)
         named = (
             f"pid {who.get('pid')} on {who.get('host')} since {who.get('started')}"

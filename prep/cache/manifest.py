@@ -74,7 +74,7 @@ class Manifest:
         """The number of committed rows."""
         return sum(shard.rows for shard in self.shards.values())
 
-    def finished_rows(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
+    def finished_rows(self, selection: Mapping[str, object]) -> tuple[int, int] | None:
         """The number of rows of a selection that a run has finished, and of those with an error.
 
         ``None`` if no run has, or only one of version 0.1.0, which does not record the errors.
@@ -143,7 +143,7 @@ def _shard(entry: Mapping[str, Any]) -> Shard:
     return shard
 
 
-def _source(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _source(entry: Mapping[str, object]) -> dict[str, Any]:
     """A source as :class:`prep.cache.sources.Origin` records it."""
     kinds = {"place": str, "root": str, "inputs": dict, "keeps_missing": bool}
     if any(not isinstance(entry[name], kind) for name, kind in kinds.items()):
@@ -231,7 +231,7 @@ def fold(files: Files, manifest: Manifest) -> None:
             state.delete(ledger_name(sequence))
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> list[str]:
     """The settings that differ, one line each with both values; nested settings by their dotted names."""
     lines = []
     for key in sorted({*stored, *wanted}):

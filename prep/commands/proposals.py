@@ -191,7 +191,7 @@ def _reselect(context: typer.Context, source: str) -> None:
     end_run([summary], params["max_failed"])
 
 
-def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
+def _stage(params: Mapping[str, object], devices: int) -> ProposalStage:
     """The stage of the chosen generator, with its options and the mask filter."""
     from prep.proposals.stage import ProposalStage
     from prep.stage import Resources

@@ -31,7 +31,7 @@ class Section:
     flags: dict[str, Any]
 
 
-def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, Any]) -> list[Section]:
+def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, object]) -> list[Section]:
     """The commands with a section in a file, in the order of ``commands`` (name -> click command).
 
     ``words`` are flags from the command line: they override the file in every command that shares them, or
@@ -68,7 +68,7 @@ def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, 
     return [_with_checkpoint(section, sections) for section in sections]
 
 
-def _values(path: Path, command: str, flags: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def _values(path: Path, command: str, flags: Mapping[str, object], options: Options) -> dict[str, Any]:
     """The values of ``flags`` by their Python names; two names of one flag are an error."""
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -82,7 +82,7 @@ def _values(path: Path, command: str, flags: Mapping[str, Any], options: Options
     return values
 
 
-def command_line(section: Section, command: Any, program: str) -> str:
+def command_line(section: Section, command: object, program: str) -> str:
     """The command line that is equivalent to a section."""
     line, written = [program, section.command], set[str]()
     for name, option in _options(command).items():  # the first of the names that an option has
@@ -149,7 +149,7 @@ def _options(command: Any) -> Options:
     }
 
 
-def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
+def _own(path: Path, name: str, section: object) -> dict[str, Any]:
     if not isinstance(section, dict | None):
         raise PrepError(
             f"{path}: {name} is not a section.", f"Indent its flags below '{name}:', as 'flag: value'."
@@ -157,7 +157,7 @@ def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
     return {str(key): value for key, value in (section or {}).items()}
 
 
-def _for_command(name: str, shared: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def _for_command(name: str, shared: Mapping[str, object], options: Options) -> dict[str, Any]:
     """The shared flags that a command accepts, under its own names."""
     return {key: value for old, value in shared.items() if (key := shared_key(name, old)) in options}
 

@@ -41,7 +41,7 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     return flags
 
 
-def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(path: Path, settings: Mapping[str, object]) -> None:
     """Check that a run with ``settings`` reproduces the rows of a manifest.
 
     :raises PrepError: if the settings differ; the message lists the differences.
@@ -57,7 +57,7 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> None:
+def repeat(context: typer.Context, arguments: Mapping[str, object], store: str) -> None:
     """Run a command of the program of ``context`` again on ``store``, with the flags recorded in a manifest.
 
     Relative paths among them are those of the folder in which the command ran.
@@ -65,7 +65,7 @@ def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> 
     _invoke(context, {**arguments, "out": store})
 
 
-def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | None) -> None:
+def rehearse(context: typer.Context, arguments: Mapping[str, object], store: str | None) -> None:
     """Check that :func:`repeat` can begin: everything is read that it needs, and no store is touched.
 
     A command that reads the tables of its store is tried on ``store`` (None: they are damaged too, and it is
@@ -82,7 +82,7 @@ def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | 
             _invoke(context, {**arguments, "out": store, "plan": True, "replace": True})
 
 
-def _command(context: typer.Context, arguments: Mapping[str, Any]) -> Any:
+def _command(context: typer.Context, arguments: Mapping[str, object]) -> Any:
     assert context.parent is not None
     return context.parent.command.commands[arguments["command"]]  # type: ignore[attr-defined]
 

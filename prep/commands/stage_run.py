@@ -38,7 +38,7 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     return {**command, **{name: value for name, value in given.items() if value != []}}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """The value of a flag as a JSON value."""
     if isinstance(value, Enum):
         return value.value
@@ -62,7 +62,7 @@ def run_options(context: typer.Context) -> dict[str, Any]:
     }
 
 
-def check_recorded(context: typer.Context, settings: Mapping[str, Any]) -> None:
+def check_recorded(context: typer.Context, settings: Mapping[str, object]) -> None:
     """With --from-manifest, check that the run reproduces the rows of the recorded run."""
     path = context.params["from_manifest"]
     if path is not None:
@@ -72,7 +72,7 @@ def check_recorded(context: typer.Context, settings: Mapping[str, Any]) -> None:
 def only_planned(
     context: typer.Context,
     stage: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     keys: Callable[[], Iterable[str]],
     workers: int,
 ) -> bool:
@@ -148,7 +148,7 @@ def _summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
         yield f"stored in {summaries[0].where}"
 
 
-def report_lines(stage: str, report: dict[str, Any]) -> list[str]:
+def report_lines(stage: str, report: dict[str, object]) -> list[str]:
     """The report of a stage's run as lines of text."""
     from prep.phrases import report as phrases
     from prep.proposals.sam import fidelity as proposals

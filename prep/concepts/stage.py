@@ -17,6 +17,7 @@ from prep.hints import memory_error
 from prep.images import UnreadableImage, decode, read_image_file
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef
+from prep.stage import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,10 @@ class ConceptStage:
     """
 
     def __init__(
-        self, settings: DetectorSettings, resources: Any = None, answers: Answers | None = None
+        self, settings: DetectorSettings, resources: Resources | None = None, answers: Answers | None = None
     ) -> None:
         self.options = settings
-        self.resources = resources
+        self.resources = resources or Resources()
         self.answers = answers
         self._settings: dict[str, Any] | None = None
         self._finder: Finder | None = None
@@ -140,7 +141,7 @@ class ConceptStage:
             return f"the detector failed: {type(error).__name__}: {error}"
 
     def _row(
-        self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, list[Any]] | None, lost: str
+        self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, list[object]] | None, lost: str
     ) -> dict[str, Any]:
         height, width, masks = known or (None, None, [])
         return {

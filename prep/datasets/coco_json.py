@@ -39,7 +39,7 @@ class Instances:
     ambiguous_annotations: set[int] = field(default_factory=set)
 
 
-def integer(value: Any) -> int | None:
+def integer(value: object) -> int | None:
     """``value`` as a 64-bit integer if it is one (tables also write ``12.0`` and ``"12"``), else None."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value):
         value = int(value)
@@ -86,7 +86,7 @@ def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int,
     return found
 
 
-def _size(entry: dict[str, Any]) -> tuple[int, int]:
+def _size(entry: dict[str, object]) -> tuple[int, int]:
     height, width = integer(entry.get("height")), integer(entry.get("width"))
     return max(height or 0, 0), max(width or 0, 0)
 

@@ -173,7 +173,7 @@ class JsonlDataset:
         )
 
 
-def _name(value: Any) -> str | None:
+def _name(value: object) -> str | None:
     """A name given as text, or as a whole number as some tools write splits; None if it is neither."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

@@ -111,7 +111,7 @@ class _ArrayReader(Reader):
             return super().find_class(module, name)
         return _FUNCTIONS[place, name]
 
-    def _reconstruct(self, *_: Any) -> np.ndarray[Any, Any]:
+    def _reconstruct(self, *_: object) -> np.ndarray[Any, Any]:
         self.count()
         array = np.empty(0)
         self.empty[id(array)] = array
@@ -145,21 +145,21 @@ class _ArrayReader(Reader):
     }
 
 
-def _dtype(code: Any, *_: Any) -> _Dtype:
+def _dtype(code: object, *_: object) -> _Dtype:
     if type(code) is not str:
         raise ValueError("a dtype without a code")
     return _Dtype(code)
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
+def _scalar(dtype: object, content: object) -> Any:
     return _array(dtype, (), content, False).item()
 
 
-def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+def _frombuffer(content: object, dtype: object, shape: object, order: object) -> np.ndarray[Any, Any]:
     return _array(dtype, shape, bytes(content) if type(content) is bytearray else content, order == "F")
 
 
-def _encode(text: Any, coding: Any) -> bytes:
+def _encode(text: object, coding: object) -> bytes:
     if type(text) is not str or coding != "latin1":
         raise ValueError("an encoded string in another encoding")
     return text.encode("latin-1")
@@ -175,7 +175,7 @@ _FUNCTIONS: dict[tuple[str, str], Any] = {
 }
 
 
-def _array(dtype: Any, shape: Any, content: Any, fortran: bool) -> np.ndarray[Any, Any]:
+def _array(dtype: object, shape: object, content: object, fortran: bool) -> np.ndarray[Any, Any]:
     """The array described by its pickled parts; :class:`ValueError` if they are inconsistent."""
     if type(dtype) is not _Dtype or type(shape) is not tuple or len(shape) > 32:
         raise ValueError("an array without dtype or shape")

@@ -158,7 +158,7 @@ class RefDataset:
         return ""
 
 
-def _parse(entry: Any, at: int) -> Ref:
+def _parse(entry: object, at: int) -> Ref:
     """Parse one entry of a refs file; an error in it becomes the problem of its rows."""
     if not isinstance(entry, dict):
         return Ref(
@@ -185,7 +185,7 @@ def _parse(entry: Any, at: int) -> Ref:
     )
 
 
-def _sentence(sentence: Any) -> tuple[int | None, str, str]:
+def _sentence(sentence: object) -> tuple[int | None, str, str]:
     if not isinstance(sentence, dict) or not isinstance(sentence.get("sent"), str):
         return None, "", "the sentence has no text under 'sent'"
     text = rows.expression_text(sentence["sent"])

@@ -24,7 +24,7 @@ class BadSegmentation(ValueError):
     """Why a segmentation is not a mask, as text for a table of failures."""
 
 
-def decode(segmentation: Any, height: int, width: int) -> Mask:
+def decode(segmentation: object, height: int, width: int) -> Mask:
     """The bool H x W mask of a segmentation (:func:`runs_of`).
 
     One that covers no pixel of the image is rejected too: such an object is an error in the data.
@@ -35,7 +35,7 @@ def decode(segmentation: Any, height: int, width: int) -> Mask:
     return rle.decode(runs, height, width)
 
 
-def decode_once(segmentation: Any, height: int, width: int) -> Mask:
+def decode_once(segmentation: object, height: int, width: int) -> Mask:
     """The pixels that exactly one part (polygon or RLE) of a segmentation covers, bool H x W.
 
     The released code's target: it adds the parts up and keeps the pixels with the sum 1, so that pixels where
@@ -122,7 +122,7 @@ def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
     return rle.checked_runs(bytes(coco.merge(parts)["counts"]), height, width)
 
 
-def _rle(part: dict[str, Any], height: int, width: int) -> rle.Runs:
+def _rle(part: dict[str, object], height: int, width: int) -> rle.Runs:
     """The runs of an RLE, after checking that it is of that size and that its runs fill the image exactly."""
     size = part.get("size")
     if not isinstance(size, list) or [integer(value) for value in size] != [height, width]:

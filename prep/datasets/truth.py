@@ -135,7 +135,7 @@ def _nothing(height: int, width: int) -> Mask:
     return np.zeros((height, width), dtype=bool)
 
 
-def _rle_size(mask: Any) -> tuple[int, int] | None:
+def _rle_size(mask: object) -> tuple[int, int] | None:
     size = mask.get("size") if isinstance(mask, dict) else None
     if isinstance(size, list) and len(size) == 2 and all(type(value) is int for value in size):
         return size[0], size[1]

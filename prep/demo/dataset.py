@@ -115,7 +115,7 @@ class _Collected:
 
 
 def _reference(
-    annotation: dict[str, Any], ref_id: int, split: str, sentences: list[dict[str, Any]]
+    annotation: dict[str, object], ref_id: int, split: str, sentences: list[dict[str, object]]
 ) -> dict[str, Any]:
     image_id = annotation["image_id"]
     return {

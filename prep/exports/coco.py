@@ -78,7 +78,7 @@ def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -
     done.counts["masks"] = at
 
 
-def _values(mask: Mapping[str, Any]) -> dict[str, Any]:
+def _values(mask: Mapping[str, object]) -> dict[str, Any]:
     """SAM's own values for a mask, under the keys of its generator; those that it has not are left out."""
     values = {
         "score": mask["predicted_iou"],
@@ -89,7 +89,7 @@ def _values(mask: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _list(file: BinaryIO, name: str, entries: Iterator[dict[str, Any]]) -> None:
+def _list(file: BinaryIO, name: str, entries: Iterator[dict[str, object]]) -> None:
     """Write a member of the file's object whose value is a list, one element at a time."""
     separator = f', "{name}": ['
     for entry in entries:

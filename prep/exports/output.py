@@ -155,13 +155,13 @@ class Output:
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def _add(self, name: str, key: str, **more: Any) -> None:
+    def _add(self, name: str, key: str, **more: object) -> None:
         stat = os.lstat(self.folder / name)
         entry = {"key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, **more}
         self.done.written += 1
         self._record_line(name, entry)
 
-    def _record_line(self, name: str, entry: dict[str, Any]) -> None:
+    def _record_line(self, name: str, entry: dict[str, object]) -> None:
         self._known[name] = entry
         with _explained(self._record):
             self._lines.write(_line(name, entry))
@@ -193,11 +193,11 @@ def _is_told(told: Any) -> bool:
     )
 
 
-def _line(name: str, entry: Mapping[str, Any]) -> str:
+def _line(name: str, entry: Mapping[str, object]) -> str:
     return json.dumps({"file": name, **entry}) + "\n"
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """The SHA-256 (64 hex digits) of JSON values, as the key of a file."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -92,7 +92,7 @@ def _annotation(at: int, image_id: int, category: int, target: Target) -> dict[s
     }  # fmt: skip
 
 
-def _reference(reference: Reference, image: str, annotation: dict[str, Any]) -> dict[str, Any]:
+def _reference(reference: Reference, image: str, annotation: dict[str, object]) -> dict[str, Any]:
     return {
         "sent_ids": [sentence.sent_id for sentence in reference.sentences],
         "file_name": image,

@@ -209,7 +209,7 @@ class Targets:
         return read_annotations(self._dataset.instances_file, wanted, key)
 
 
-def _box(value: Any) -> tuple[float, float, float, float] | None:
+def _box(value: object) -> tuple[float, float, float, float] | None:
     """``value`` as an XYWH box with an area, or None."""
     if (
         not isinstance(value, list)

@@ -28,7 +28,7 @@ class TorchImages:
         store: Store,
         image_root: str | Path,
         splits: Collection[str] | None = None,
-        transform: Callable[[dict[str, Any]], Any] | None = None,
+        transform: Callable[[dict[str, object]], object] | None = None,
     ) -> None:
         self.samples = Samples(store, image_root, splits)
         self.transform = transform

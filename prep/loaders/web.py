@@ -147,5 +147,5 @@ def _count(done: WebExport, entry: dict[str, Any]) -> None:
         done.left_out[reason] = done.left_out.get(reason, 0) + number
 
 
-def _save(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+def _save(folder: Path, entries: dict[str, dict[str, object]]) -> None:
     write_whole(folder / INDEX, json.dumps(entries, indent=1).encode())

@@ -34,7 +34,7 @@ def compiled(function: Function) -> Function:
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Numba's cache, whose key has the function's own file alone, with the files beside it in the key."""
 
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+    def _index_key(self, sig: object, codegen: object) -> tuple[Any, ...]:
         files = _sources(Path(self._py_func.__code__.co_filename).parent)
         return (*super()._index_key(sig, codegen), files)
 

@@ -70,7 +70,7 @@ def decode(runs: npt.NDArray[np.integer], height: int, width: int) -> npt.NDArra
     return _fill(np.ascontiguousarray(runs, np.int64), height, width).T
 
 
-def checked_runs(counts: Any, height: int, width: int) -> Runs:
+def checked_runs(counts: object, height: int, width: int) -> Runs:
     """The runs of ``counts``, a compressed string or the runs themselves as plain integers.
 
     Raises PrepError where they do not fill an H x W mask exactly: a mask from outside is read by this or by
@@ -95,7 +95,7 @@ def checked_runs(counts: Any, height: int, width: int) -> Runs:
     return runs
 
 
-def decode_counts(counts: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
+def decode_counts(counts: object, height: int, width: int) -> npt.NDArray[np.bool_]:
     """The H x W mask of ``counts``; raises PrepError as :func:`checked_runs` does."""
     return decode(checked_runs(counts, height, width), height, width)
 

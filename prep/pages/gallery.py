@@ -68,7 +68,7 @@ class Gallery:
         column = self.columns["image"]
         return column.values[column.codes[at]] if column.codes[at] >= 0 else None
 
-    def pictured(self, pictures: Mapping[str, Any]) -> dict[str, int]:
+    def pictured(self, pictures: Mapping[str, object]) -> dict[str, int]:
         """``row_id`` -> number of the rows whose image has an entry in ``pictures``, by image number."""
         codes = self.columns["image"].codes
         return {row_id: at for at, row_id in enumerate(self.row_ids) if str(codes[at]) in pictures}

@@ -135,7 +135,7 @@ def _usable(batch: pa.RecordBatch) -> list[tuple[int, str]]:
     return [(at, image) for at, (image, status) in enumerate(pairs) if status != "error"]
 
 
-def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[float]]:
+def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, object]) -> dict[str, list[float]]:
     """Row number -> its scores of the image's masks, for rows whose image has a picture."""
     import pyarrow.compute as pc
 

@@ -53,7 +53,7 @@ def disk(store: Store) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda entry: -entry[1]))
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+def flat(value: Mapping[str, object], prefix: str = "") -> Iterator[list[str]]:
     """A nested mapping as ``[dotted name, value]`` pairs."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):

@@ -158,7 +158,7 @@ class _Answers(Work):
         return self._counts.figures(self._clock)
 
     def _row(
-        self, expression: Expression, key: str, answer: Mapping[str, Any] | None, error: str = ""
+        self, expression: Expression, key: str, answer: Mapping[str, object] | None, error: str = ""
     ) -> dict[str, Any]:
         """One expression's row: from an answer, or with the reason for the error."""
         phrase_set = None if answer is None else self._settle(key, expression.text, answer)

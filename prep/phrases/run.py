@@ -55,7 +55,7 @@ def run_phrases(
     keep_raw: bool = False,
     workers: int = 1,
     ray_address: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     count: bool = False,
 ) -> list[Summary]:
     """Decompose every expression of ``sources`` that has no row yet; one summary per source.

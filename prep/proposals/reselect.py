@@ -31,7 +31,7 @@ class NarrowStage:
     applied in order and both are in the key.
     """
 
-    def __init__(self, source: Mapping[str, Any], selection: Selection) -> None:
+    def __init__(self, source: Mapping[str, object], selection: Selection) -> None:
         self.source = dict(source)
         self.selection = selection
         self.resources = Resources()
@@ -52,11 +52,11 @@ class NarrowStage:
     def open(self) -> None:
         """Does nothing."""
 
-    def load(self, unit: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def load(self, unit: list[Mapping[str, object]]) -> list[Mapping[str, Any]]:
         """The rows unchanged."""
         return unit
 
-    def process(self, loaded: list[Mapping[str, Any]]) -> pa.Table:
+    def process(self, loaded: list[Mapping[str, object]]) -> pa.Table:
         """One row for each, in order; rows that are not ``ok`` are unchanged."""
         return pa.Table.from_pylist([self._row(row) for row in loaded], schema=PROPOSALS)
 

@@ -45,7 +45,7 @@ def content_key(settings_fingerprint: str, image_sha256: str) -> str:
     return hashlib.sha256(f"{settings_fingerprint}\n{image_sha256}".encode("ascii")).hexdigest()
 
 
-def masks_key(settings_fingerprint: str, masks: list[dict[str, Any]]) -> str:
+def masks_key(settings_fingerprint: str, masks: list[dict[str, object]]) -> str:
     """The content key of imported masks (64 hex digits), from the settings and the masks themselves."""
     return hashlib.sha256(f"{settings_fingerprint}\n{canonical_json(masks)}".encode()).hexdigest()
 

@@ -27,6 +27,7 @@ from prep.proposals.rows import Answer, answer, content_key, make_row
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef, Proposal
+from prep.stage import Resources
 
 PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, for any image and unit size
 REMEMBERED = 1 << 25  # bytes of masks that a worker caches for further copies of an image
@@ -90,13 +91,13 @@ class ProposalStage:
         generator: Generator,
         selection: Selection,
         *,
-        resources: Any = None,
+        resources: Resources | None = None,
         threads: int | None = None,
         answers: Answers | None = None,
     ) -> None:
         self.generator = generator
         self.selection = selection
-        self.resources = resources
+        self.resources = resources or Resources()
         self.threads = threads
         self.answers = answers
         self.key = fingerprint(self.settings())

@@ -64,7 +64,7 @@ class OfficialPhrases:
         contents = {file: _content(self.folder / file) for file in {one.file for one in unit}}
         return [(one, contents[one.file]) for one in unit]
 
-    def process(self, loaded: list[tuple[Sentence, Any]]) -> pa.Table:
+    def process(self, loaded: list[tuple[Sentence, object]]) -> pa.Table:
         """The unit's rows."""
         import pyarrow as pa
 
@@ -72,7 +72,7 @@ class OfficialPhrases:
 
         return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=COLUMNS)
 
-    def _row(self, sentence: Sentence, content: Any) -> dict[str, Any]:
+    def _row(self, sentence: Sentence, content: object) -> dict[str, Any]:
         item = sentence.expression
         phrases, problem = phrases_of(sentence, content)
         problem = item.problem or problem

@@ -40,7 +40,7 @@ def import_scores(
     variant: str = SAM,
     replace: bool = False,
     keep_missing: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Summary:
     """Import the ranking of the released tree's candidates into ``store`` as scores.
 
@@ -85,7 +85,7 @@ def _tables(
     masks: Path,
     proposals: StageReader,
     wanted: Mapping[str, list[Sentence]],
-    candidates: Mapping[Any, Any],
+    candidates: Mapping[object, object],
     skipped: Counter[str],
 ) -> Iterator[pa.Table]:
     """The rows of each image; counts the expressions that get none."""
@@ -139,7 +139,7 @@ def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
 
 
 def _score_table(
-    stored: dict[str, Any], order: list[int], texts: list[Sentence], candidates: Mapping[Any, Any]
+    stored: dict[str, object], order: list[int], texts: list[Sentence], candidates: Mapping[object, object]
 ) -> pa.Table:
     rows = []
     for one in texts if order else []:

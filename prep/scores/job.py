@@ -143,7 +143,7 @@ def _not_done(texts: list[Text], writer: StageWriter) -> list[Text]:
     return [text for text, is_done in zip(texts, done, strict=True) if not is_done]
 
 
-def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> list[str]:
+def _unreadable(proposals: StageReader, wanted: Mapping[str, object], uri: str) -> list[str]:
     """The requested images that could not be read; raises PrepError if some have no row at all."""
     missing, unreadable = set(wanted), []
     for batch in proposals.batches(["image", "status"]):

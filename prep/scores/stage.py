@@ -20,6 +20,7 @@ from prep.files import sha256_of
 from prep.images import UnreadableImage, decode, read_bytes
 from prep.masks import rle
 from prep.scores.clip import Clip, Floats, Pixels, is_openais
+from prep.stage import Resources
 
 VERSION = 1  # part of every key: increment it when crops or scores change
 BACKGROUNDS = ("mean", "blur", "keep")
@@ -100,9 +101,9 @@ class ScoreStage:
     shape: a score does not depend on what else is in the unit. Needs ``open``; picklable before that.
     """
 
-    def __init__(self, settings: ScoreSettings, resources: Any = None) -> None:
+    def __init__(self, settings: ScoreSettings, resources: Resources | None = None) -> None:
         self.settings = settings
-        self.resources = resources
+        self.resources = resources or Resources()
         self.key = fingerprint(settings.key())
 
     def open(self) -> None:

@@ -72,8 +72,8 @@ def answer_settings(
     prompt: Prompt,
     sampling: Sampling,
     *,
-    schema: dict[str, Any] = ANSWER_SCHEMA,
-    **engine: Any,
+    schema: dict[str, object] = ANSWER_SCHEMA,
+    **engine: object,
 ) -> dict[str, Any]:
     """Everything that an answer depends on except the expression; its fingerprint begins every content key.
 

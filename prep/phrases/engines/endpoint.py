@@ -125,7 +125,7 @@ class Client:
         """Close every connection."""
         self._pool.close()
 
-    def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def request(self, method: str, path: str, body: dict[str, object] | None) -> dict[str, Any]:
         """The reply to one request, retried up to :data:`ATTEMPTS` times.
 
         Raises :class:`Refused` for a bad request or response, PrepError for an endpoint that stays

@@ -152,7 +152,7 @@ class OpenAIStage:
                 continue
         return None
 
-    def _complete(self, answer: Answer, messages: list[dict[str, str]], **options: Any) -> tuple[str, str]:
+    def _complete(self, answer: Answer, messages: list[dict[str, str]], **options: object) -> tuple[str, str]:
         """One completion: its text and finish reason. Adds its tokens to ``answer``."""
         body = {
             "model": self.model.source,

@@ -58,7 +58,7 @@ class VllmStage:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_engine": None, "_lock": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
