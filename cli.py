@@ -60,7 +60,7 @@ def _pcnet_callback(
     """Train and evaluate PCNet on prepared phrases and proposals."""
 
 
-def _recipe_commands() -> dict[str, Any]:
+def _recipe_commands() -> dict[str, object]:
     """The commands that may have a section in a file of `pcnet-prep run`, in the order in which they run."""
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]

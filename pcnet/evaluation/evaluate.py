@@ -252,7 +252,7 @@ def input_size(checkpoint: Path, model: PCNet) -> int:
     return int(size or usual)
 
 
-def _row(item: Item, score: SampleScore) -> dict[str, Any]:
+def _row(item: Item, score: SampleScore) -> dict[str, object]:
     """An expression's row of the per-sample table."""
     return {
         "row_id": item.row_id,

@@ -118,7 +118,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -20,7 +20,7 @@ HALF = (0.5, 0.5, 0.5)
 _PLAIN = re.compile(r"[a-z0-9_.]+")
 
 
-def describe(encoder: str, text_encoder: str | None = None) -> dict[str, Any]:
+def describe(encoder: str, text_encoder: str | None = None) -> dict[str, object]:
     """The description of ``--encoder``: the name of an open_clip model, or ``hf:`` and an ID or folder.
 
     ``text_encoder`` (``hf:`` and an ID or folder) is needed if the ``hf:`` model has no text encoder.
@@ -53,7 +53,7 @@ def describe(encoder: str, text_encoder: str | None = None) -> dict[str, Any]:
     return checked({"kind": "open_clip", "config": config, "mean": list(mean), "std": list(std)})
 
 
-def checked(towers: dict[str, Any]) -> dict[str, Any]:
+def checked(towers: dict[str, Any]) -> dict[str, object]:
     """A description as it may be built: nothing of it is looked up in the network.
 
     :raises PrepError: if it is of another kind, as that of a file may be.
@@ -96,7 +96,7 @@ def text_length(towers: dict[str, Any], usual: int) -> int:
     return int(config["text_cfg"]["context_length"]) if config.get("custom_text") else usual
 
 
-def _of_transformers(image: str, text: str) -> dict[str, Any]:
+def _of_transformers(image: str, text: str) -> dict[str, object]:
     """The configurations of an image and a text model of transformers, and the image statistics."""
     sources = [name.removeprefix("hf:") for name in (image, text)]
     configs = [_config(source) for source in sources]
@@ -106,7 +106,7 @@ def _of_transformers(image: str, text: str) -> dict[str, Any]:
     return {"kind": "hf", "image": configs[0], "text": configs[1], "mean": mean, "std": std}
 
 
-def _config(source: str) -> dict[str, Any]:
+def _config(source: str) -> dict[str, object]:
     from transformers import AutoConfig
 
     try:

@@ -184,7 +184,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _read_figures(path: Path) -> dict[str, Any]:
+def _read_figures(path: Path) -> dict[str, object]:
     """The figures of an evaluation: numbers, groups of numbers, and settings, as the page expects them."""
     told = _read_json(path)
     groups, settings = told.get("groups") or {}, told.get("settings") or {}

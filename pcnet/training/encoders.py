@@ -19,7 +19,7 @@ from prep.errors import PrepError
 
 def towers_of(
     encoder: str, text_encoder: str | None, vit_features: str, recipe: Recipe, size: int
-) -> dict[str, Any] | None:
+) -> dict[str, object] | None:
     """The description of an encoder that is not one of ours; None for RN50, RN101 and ``tiny``.
 
     :raises PrepError: if it is unknown, or goes with a recipe or size of CLIP's ResNets only.

@@ -79,7 +79,7 @@ def card(store: Store, before: str = "") -> str:
     return f"---\n{front}---\n{above}{BEGIN}\n\n{body}\n\n{END}{below}"
 
 
-def _parts(before: str) -> tuple[dict[str, Any], str, str]:
+def _parts(before: str) -> tuple[dict[str, object], str, str]:
     """The front matter of a card and what stands above and below our part of it."""
     import yaml
 

@@ -28,12 +28,12 @@ _held: set[str] = set()
 _held_guard = threading.Lock()
 
 
-def holder(files: Files) -> dict[str, Any] | None:
+def holder(files: Files) -> dict[str, object] | None:
     """The last holder of the lock of this table: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
     return _lease(state_of(files), HOLDER_FILE)
 
 
-def _lease(place: Files, name: str) -> dict[str, Any] | None:
+def _lease(place: Files, name: str) -> dict[str, object] | None:
     try:
         value = json.loads(place.read(name))
     except (PrepError, ValueError):

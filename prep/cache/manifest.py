@@ -143,7 +143,7 @@ def _shard(entry: Mapping[str, Any]) -> Shard:
     return shard
 
 
-def _source(entry: Mapping[str, object]) -> dict[str, Any]:
+def _source(entry: Mapping[str, object]) -> dict[str, object]:
     """A source as :class:`prep.cache.sources.Origin` records it."""
     kinds = {"place": str, "root": str, "inputs": dict, "keeps_missing": bool}
     if any(not isinstance(entry[name], kind) for name, kind in kinds.items()):

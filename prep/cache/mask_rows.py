@@ -41,7 +41,7 @@ class MaskRows:
         self._where = self._group = None
         return self._get(image)
 
-    def _get(self, image: str) -> dict[str, Any]:
+    def _get(self, image: str) -> dict[str, object]:
         if self._where is None:
             self._where = self._index()
         if image not in self._where:

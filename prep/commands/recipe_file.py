@@ -121,7 +121,7 @@ def _loader() -> type[yaml.SafeLoader]:
     return Loader
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, object]:
     import yaml
 
     try:
@@ -149,7 +149,7 @@ def _options(command: Any) -> Options:
     }
 
 
-def _own(path: Path, name: str, section: object) -> dict[str, Any]:
+def _own(path: Path, name: str, section: object) -> dict[str, object]:
     if not isinstance(section, dict | None):
         raise PrepError(
             f"{path}: {name} is not a section.", f"Indent its flags below '{name}:', as 'flag: value'."
@@ -157,12 +157,12 @@ def _own(path: Path, name: str, section: object) -> dict[str, Any]:
     return {str(key): value for key, value in (section or {}).items()}
 
 
-def _for_command(name: str, shared: Mapping[str, object], options: Options) -> dict[str, Any]:
+def _for_command(name: str, shared: Mapping[str, object], options: Options) -> dict[str, object]:
     """The shared flags that a command accepts, under its own names."""
     return {key: value for old, value in shared.items() if (key := shared_key(name, old)) in options}
 
 
-def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
+def _value(path: Path, name: str, key: str, value: Any, option: Any) -> object:
     """A value in the form that click expects: a string or a boolean, in a list if the flag is repeatable."""
     if isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(v, list | dict) for v in value)
@@ -178,7 +178,7 @@ def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
     return plain if isinstance(value, list) or (option.multiple and value is not None) else plain[0]
 
 
-def _plain(item: Any, option: Any) -> Any:
+def _plain(item: Any, option: Any) -> object:
     """One value: a boolean for a flag that has no value, whole numbers without a point, else text."""
     if item is None or isinstance(item, bool):
         return item

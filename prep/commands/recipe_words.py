@@ -20,7 +20,7 @@ LATER = ("train", "eval")
 SHARED_LATER = ("data", "dataset", "split-by", "input", "image-root", "store", "gpus")
 
 
-def read_words(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, Any]]:
+def read_words(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, object]]:
     """The command-line flags of each command; a repeated flag has a list of values."""
     found: dict[str, dict[str, Any]] = {name: {} for name in options}
     left = iter(words)

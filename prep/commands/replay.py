@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 READ_THE_STORE = ("score", "concepts")
 
 
-def recorded_flags(path: Path, command: str) -> dict[str, Any]:
+def recorded_flags(path: Path, command: str) -> dict[str, object]:
     """The flags of the last run in a manifest file, by their Python names.
 
     :raises PrepError: if the file records no run, or the run of a command other than ``command``.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "device")
 
 
-def recorded_arguments(context: typer.Context) -> dict[str, Any]:
+def recorded_arguments(context: typer.Context) -> dict[str, object]:
     """A command and its flags as plain JSON values, for the manifest; flags not given are omitted, and so are
     credentials in URIs.
     """
@@ -38,7 +38,7 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     return {**command, **{name: value for name, value in given.items() if value != []}}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """The value of a flag as a JSON value."""
     if isinstance(value, Enum):
         return value.value

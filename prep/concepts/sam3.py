@@ -45,7 +45,7 @@ class Sam3Finder:
                 found += self._instances(outputs, *pixels.shape[:2])
         return found
 
-    def _detect(self, vision: Any, phrases: Sequence[str]) -> Any:
+    def _detect(self, vision: Any, phrases: Sequence[str]) -> object:
         """The model's raw outputs for some phrases of one image."""
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling

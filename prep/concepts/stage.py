@@ -32,7 +32,7 @@ class ImagePhrases:
 class Answers(Protocol):
     """Rows that are known by their content key, from any run that shares the cache."""
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
         """The rows that exist, by key."""
 
 
@@ -142,7 +142,7 @@ class ConceptStage:
 
     def _row(
         self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, list[object]] | None, lost: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         height, width, masks = known or (None, None, [])
         return {
             "concept_id": concept_id(one.item.image, phrase),

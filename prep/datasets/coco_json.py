@@ -74,7 +74,7 @@ def read_instances(path: Path) -> Instances:
     return found
 
 
-def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int, Any]:
+def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int, object]:
     """The value of ``key`` (``segmentation``, ``bbox``) of each annotation in ``wanted`` that has one,
     unchanged.
     """
@@ -91,7 +91,7 @@ def _size(entry: dict[str, object]) -> tuple[int, int]:
     return max(height or 0, 0), max(width or 0, 0)
 
 
-def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any], int]]:
+def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str, object], int]]:
     """Each object of the lists ``names`` of the JSON object in ``path``: list name, object, hash of its text.
 
     Only the file's text is held in memory; the tree of Python objects would take ten times as much.
@@ -118,7 +118,7 @@ def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str
         )
 
 
-def list_elements(path: Path) -> Iterator[Any]:
+def list_elements(path: Path) -> Iterator[object]:
     """Each value of the JSON list in ``path``."""
     scanner = _Scanner(read_text(path))
     try:
@@ -190,7 +190,7 @@ class _Scanner:
         if self.at != len(self.text):
             raise json.JSONDecodeError("Extra data", self.text, self.at)
 
-    def elements(self) -> Iterator[tuple[Any, int]]:
+    def elements(self) -> Iterator[tuple[object, int]]:
         """Each value of the next list, with the hash of its text."""
         self._expect("[")
         if self._found("]"):
@@ -213,7 +213,7 @@ class _Scanner:
         else:
             self._value()
 
-    def _value(self) -> Any:
+    def _value(self) -> object:
         value, self.at = _DECODER.raw_decode(self.text, self.at)
         return value
 

@@ -96,7 +96,7 @@ class JsonlDataset:
         )
         return {identity: draft.place for draft, identity in rows.identify(drafts) if draft.place >= 0}
 
-    def entry_at(self, offset: int) -> dict[str, Any]:
+    def entry_at(self, offset: int) -> dict[str, object]:
         """The object of the line that begins at ``offset``."""
         with open_plain(self.path) as file:
             file.seek(offset)

@@ -80,7 +80,7 @@ def load_object_npy(path: Path) -> Any:
         raise PrepError(f"{path} is truncated: {str(error).rstrip('.')}.", "Download it again.") from error
 
 
-def loads_arrays(data: bytes, name: str = "the pickle") -> Any:
+def loads_arrays(data: bytes, name: str = "the pickle") -> object:
     """The plain data and numpy arrays of the pickle ``data``; errors call it ``name``."""
     return loads(data, name, _ArrayReader, bounded=True)
 
@@ -94,14 +94,14 @@ class _ArrayReader(Reader):
         super().__init__(data, name)
         self.empty: dict[int, np.ndarray[Any, Any]] = {}  # the arrays that wait for their contents
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """The value, with every array filled."""
         value = super().load()
         if self.empty:
             raise ValueError("it names an array and never fills it")
         return value
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """The function of this file for one of numpy's names; every other one is refused."""
         # numpy 2 moved its modules; files with either path exist.
         place = module.replace("numpy.core.", "numpy._core.", 1).replace("__builtin__", "builtins", 1)
@@ -151,7 +151,7 @@ def _dtype(code: object, *_: object) -> _Dtype:
     return _Dtype(code)
 
 
-def _scalar(dtype: object, content: object) -> Any:
+def _scalar(dtype: object, content: object) -> object:
     return _array(dtype, (), content, False).item()
 
 

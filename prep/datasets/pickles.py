@@ -63,7 +63,7 @@ def refuse(name: str, reason: str) -> NoReturn:
 
 def loads(
     data: bytes, name: str = "the pickle", reader: type[Reader] | None = None, *, bounded: bool = False
-) -> Any:
+) -> object:
     """The data of the pickle ``data``; errors call it ``name``. ``reader`` may support more opcodes.
 
     ``bounded``: also raise an error if it is nested deeply or in itself, or is huge where all uses count.
@@ -113,7 +113,7 @@ class Reader(pickle._Unpickler):
         if self.objects > self.max_objects:
             refuse(self.name, f"it has more than {self.max_objects:,} containers, keys and memo entries")
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Refuse everything that the pickle asks for by name."""
         self.refuse_name(f"{module[:100]}.{name[:100]}")
 

@@ -84,7 +84,7 @@ class _Collected:
                     _reference(self.annotations[first + target - 1], len(self.refs), split, sentences)
                 )
 
-    def _sentences(self, things: list[Thing], target: Thing, random: Random) -> list[dict[str, Any]]:
+    def _sentences(self, things: list[Thing], target: Thing, random: Random) -> list[dict[str, object]]:
         sentences = []
         for kind in TYPES:
             said = say(random, things, target, kind)

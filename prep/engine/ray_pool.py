@@ -190,7 +190,7 @@ class _Pool:
                 unit.holders += 1
                 actor.calls[actor.handle.work.remote(unit.items)] = unit
 
-    def _pending(self) -> dict[Any, _Actor]:
+    def _pending(self) -> dict[object, _Actor]:
         """The references to wait for: calls, and actor starts while there is work for them."""
         more = bool(self._queue) or not self._exhausted
         calls = [(call, unit, actor) for actor in self._actors for call, unit in actor.calls.items()]
@@ -199,7 +199,7 @@ class _Pool:
             pending.update({actor.opening: actor for actor in self._actors if not actor.ready})
         return pending
 
-    def _collect(self, actor: _Actor, reference: Any) -> tuple[list[Any], Any] | None:
+    def _collect(self, actor: _Actor, reference: Any) -> tuple[list[object], object] | None:
         """Take one result: the rows of a unit that no other worker has finished, or nothing."""
         unit = actor.calls.pop(reference, None)
         try:

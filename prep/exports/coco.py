@@ -60,7 +60,7 @@ def usable_images(request: Request, done: Exported) -> Iterator[dict[str, Any]]:
     done.leave_out("images without proposals in the store", len(rest))
 
 
-def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -> Iterator[dict[str, Any]]:
+def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -> Iterator[dict[str, object]]:
     at = 0
     for row in proposal_rows(request, request.wanted):
         for mask in row["masks"] if row["image"] in numbers else ():

@@ -69,7 +69,7 @@ def export(request: Request) -> Exported:
     return output.finish()
 
 
-def _files(table: str) -> dict[str, Any]:
+def _files(table: str) -> dict[str, object]:
     return {
         "@type": "cr:FileSet",
         "@id": f"{table}-files",
@@ -80,7 +80,7 @@ def _files(table: str) -> dict[str, Any]:
     }
 
 
-def _record_set(table: str) -> dict[str, Any]:
+def _record_set(table: str) -> dict[str, object]:
     schema, key = STAGES[table]
     return {
         "@type": "cr:RecordSet",
@@ -92,7 +92,7 @@ def _record_set(table: str) -> dict[str, Any]:
     }
 
 
-def _field(path: str, field: pa.Field, table: str, column: str, inner: str = "") -> dict[str, Any]:
+def _field(path: str, field: pa.Field, table: str, column: str, inner: str = "") -> dict[str, object]:
     """The description of a column, or of the part ``inner`` of it, a JSON path."""
     source: dict[str, Any] = {"fileSet": {"@id": f"{table}-files"}, "extract": {"column": column}}
     if inner:

@@ -84,7 +84,7 @@ def _annotated(found: list[tuple[Reference, Target]]) -> Iterator[tuple[Referenc
 
 def _detections(
     request: Request, images: dict[str, tuple[str, int]], done: Exported
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Dataset -> image_id as text -> the XYWH boxes of the image's proposals, in the store's order."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     rest = dict(images)

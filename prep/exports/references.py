@@ -195,14 +195,14 @@ class Targets:
         return self._dataset.targets.get(row.ref_id, ())
 
     @cached_property
-    def _boxes(self) -> dict[int, Any]:
+    def _boxes(self) -> dict[int, object]:
         return self._read("bbox")
 
     @cached_property
-    def _categories(self) -> dict[int, Any]:
+    def _categories(self) -> dict[int, object]:
         return self._read("category_id")
 
-    def _read(self, key: str) -> dict[int, Any]:
+    def _read(self, key: str) -> dict[int, object]:
         if not isinstance(self._dataset, RefDataset):
             return {}
         wanted = {target for targets in self._dataset.targets.values() for target in targets}

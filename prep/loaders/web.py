@@ -122,7 +122,7 @@ def _write(target: Path, block: list[Sample], start: int, key: str) -> dict[str,
     return entry
 
 
-def _described(sample: Sample) -> dict[str, Any]:
+def _described(sample: Sample) -> dict[str, object]:
     row = {name: sample.row[name] for name in ("image", "image_id", "height", "width")}
     masks = sample.masks
     fields = [

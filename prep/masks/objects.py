@@ -106,7 +106,7 @@ class Masks(Sequence[Rle]):
         """The generator's own score of each mask (``predicted_iou``), N; NaN if it has none."""
         return np.array([row["predicted_iou"] for row in self._rows], np.float64)
 
-    def to_coco(self, image_id: int | None = None, category_id: int = 1) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | None = None, category_id: int = 1) -> list[dict[str, object]]:
         """The masks as COCO results, which ``COCO.loadRes`` takes: a score of 1 if the generator has none.
 
         ``image_id`` is the row's by default. Raises :class:`PrepError` if neither is known.

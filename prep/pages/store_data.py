@@ -62,7 +62,7 @@ def flat(value: Mapping[str, object], prefix: str = "") -> Iterator[list[str]]:
             yield [f"{prefix}{key}", str(inner)]
 
 
-def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, Any]:
+def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, object]:
     """The page's data for one proposal row: a thumbnail if the image is available, and its masks as RLE."""
     masks = [
         [mask["counts"], mask["area"], mask["predicted_iou"], mask["stability_score"]]

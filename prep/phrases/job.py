@@ -159,7 +159,7 @@ class _Answers(Work):
 
     def _row(
         self, expression: Expression, key: str, answer: Mapping[str, object] | None, error: str = ""
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """One expression's row: from an answer, or with the reason for the error."""
         phrase_set = None if answer is None else self._settle(key, expression.text, answer)
         self._counts.add_row(None if error else phrase_set)

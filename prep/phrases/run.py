@@ -34,7 +34,7 @@ class Texts(Source, Protocol):
         """The expressions of ``splits`` (None: all)."""
 
 
-def phrase_settings(stage: AnswerStage | None) -> dict[str, Any]:
+def phrase_settings(stage: AnswerStage | None) -> dict[str, object]:
     """What the rows depend on besides the expressions; None selects the rules.
 
     A model's rows also depend on the rules, which judge and mend its answers; the cached answers do not.

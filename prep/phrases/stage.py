@@ -108,7 +108,7 @@ class RulesStage:
         with _no_collection():  # the rows are freed before the next collection
             return _table([self._row(item) for item in loaded])
 
-    def _row(self, item: Expression) -> dict[str, Any]:
+    def _row(self, item: Expression) -> dict[str, object]:
         phrase_set, key, reason = self._settled(item.text)
         error = item.problem or reason
         return row(item, phrase_set, llm=LLM, prompt_version=None, key=key, error=error)

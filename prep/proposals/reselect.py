@@ -52,7 +52,7 @@ class NarrowStage:
     def open(self) -> None:
         """Does nothing."""
 
-    def load(self, unit: list[Mapping[str, object]]) -> list[Mapping[str, Any]]:
+    def load(self, unit: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """The rows unchanged."""
         return unit
 
@@ -60,7 +60,7 @@ class NarrowStage:
         """One row for each, in order; rows that are not ``ok`` are unchanged."""
         return pa.Table.from_pylist([self._row(row) for row in loaded], schema=PROPOSALS)
 
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, row: Mapping[str, Any]) -> dict[str, object]:
         ref = ImageRef(row["image"], row["image_id"], "")
         key = content_key(self.key, row["image_sha256"] or "")
         if row["status"] == "error":

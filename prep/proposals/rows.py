@@ -22,7 +22,7 @@ class Answer(NamedTuple):
 
 def make_row(
     ref: ImageRef, sha256: str | None, found: Answer | str, generator: str, key: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The row of an image: its result, or the reason why it has none."""
     known = None if isinstance(found, str) else found
     return {
@@ -58,7 +58,7 @@ def answer(masks: Iterable[Proposal], height: int, width: int) -> Answer:
     )
 
 
-def mask_struct(mask: Proposal) -> dict[str, Any]:
+def mask_struct(mask: Proposal) -> dict[str, object]:
     """A proposal as one element of the ``masks`` column."""
     return {
         "counts": mask.counts,

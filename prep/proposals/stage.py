@@ -144,7 +144,7 @@ class ProposalStage:
                 image.pixels = image.data = None
         return with_unit_metadata(pa.Table.from_pylist(rows, schema=PROPOSALS), seen, self._stats())
 
-    def _stats(self) -> dict[str, Any]:
+    def _stats(self) -> dict[str, object]:
         """The generator's statistics since the last call, if it has any."""
         take = getattr(self.generator, "pop_stats", None)
         return {} if take is None else take()
@@ -211,7 +211,7 @@ class ProposalStage:
                 return [f"the generator failed: {type(error).__name__}: {error}"]
         return [self._generate([one])[0] for one in pixels]
 
-    def _row(self, image: _Image) -> dict[str, Any]:
+    def _row(self, image: _Image) -> dict[str, object]:
         key = content_key(self.key, image.sha256 or "")
         return make_row(image.ref, image.sha256, image.answer or image.error or "", self.generator.name, key)
 

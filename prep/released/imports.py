@@ -57,7 +57,7 @@ class OfficialPhrases:
     def open(self) -> None:
         """Does nothing."""
 
-    def load(self, unit: list[Sentence]) -> list[tuple[Sentence, Any]]:
+    def load(self, unit: list[Sentence]) -> list[tuple[Sentence, object]]:
         """Each sentence with the content of its file, or the reason why there is none; each file is read
         once.
         """
@@ -72,7 +72,7 @@ class OfficialPhrases:
 
         return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=COLUMNS)
 
-    def _row(self, sentence: Sentence, content: object) -> dict[str, Any]:
+    def _row(self, sentence: Sentence, content: object) -> dict[str, object]:
         item = sentence.expression
         phrases, problem = phrases_of(sentence, content)
         problem = item.problem or problem
@@ -105,7 +105,7 @@ def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
     return phrases, "" if phrases else f"{sentence.file} contains no phrases for sentence {sentence.place}"
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path) -> object:
     try:
         content = json.loads(read_plain(path, MAX_TEXT))
     except FileNotFoundError:

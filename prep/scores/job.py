@@ -92,7 +92,7 @@ def _skip_unreadable(
         skipped["image could not be read"] += len(wanted.pop(image))
 
 
-def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
+def score_settings(stage: ScoreStage, store: Store) -> dict[str, object]:
     """What the rows depend on: the model's settings and the proposals."""
     return {**stage.settings.key(), "proposals": store.stage("proposals").reader().fingerprint}
 

@@ -69,7 +69,7 @@ class OpenAIStage:
         self._client: Client | None = None
         self._limit = "max_tokens"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pool": None, "_client": None}
 
     def settings(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class OpenAIStage:
         raise Refused(200, "unexpected response format")
 
 
-def _dict(value: object) -> dict[str, Any]:
+def _dict(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
