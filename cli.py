@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -70,7 +70,7 @@ def _recipe_commands() -> dict[str, object]:
     }
 
 
-_RUN_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "obj": _recipe_commands}
+_RUN_SETTINGS: dict[str, object] = {"ignore_unknown_options": True, "obj": _recipe_commands}
 
 prep_app.command("phrases", cls=Command)(phrases.phrases)
 prep_app.command("sam", cls=Command)(proposals.sam)

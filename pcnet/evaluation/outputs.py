@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ def write_report(
         pq.write_table(pa.Table.from_pylist(list(rows)), file)
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
+def _save(path: Path, array: NDArray[np.generic]) -> None:
     """Write an array atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as file:

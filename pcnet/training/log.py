@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pcnet.training.boards import Board
 from prep.cache.files import explained
@@ -90,7 +89,7 @@ class RunLog:
         )
         tell(line)
 
-    def metrics(self, number: int, values: Mapping[str, Any]) -> None:
+    def metrics(self, number: int, values: Mapping[str, float | None]) -> None:
         """Log a validation as a row of validation.csv; a metric that is ``None`` is left empty."""
         if not self._validation.exists() or not _header(self._validation):
             _append(self._validation, ["step", *values])

@@ -35,7 +35,7 @@ LENGTH = ("steps", "epochs")
 OLD_EPOCH = "sentences"  # of the runs of version 0.1.0, which do not record it
 
 
-def epoch_of(config: TrainConfig, saved: dict[str, Any] | None) -> str:
+def epoch_of(config: TrainConfig, saved: Mapping[str, Any] | None) -> str:
     """What an epoch is if the settings do not say it: as in the saved run, else the recipe's."""
     if saved is None:
         return EPOCHS.get(config.recipe, OLD_EPOCH)

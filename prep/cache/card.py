@@ -6,7 +6,7 @@ import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -68,7 +68,7 @@ def card(store: Store, before: str = "") -> str:
 
     head, above, below = _parts(before)
     readers = [store.stage(name).reader() for name in store.stages()]
-    configs: list[dict[str, Any]] = [
+    configs: list[dict[str, object]] = [
         {"config_name": name, "data_files": f"{name}/*.parquet"}
         for name in (reader.stage.name for reader in readers if reader.num_rows)
     ]

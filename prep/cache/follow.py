@@ -97,7 +97,7 @@ class _Changes:
 
     keys: Hashes  # of the whole input, sorted
     values: dict[int, Mapping[str, Any]]  # the new values of the followed columns
-    back: dict[int, Mapping[str, Any]]  # the same, of entries whose row is set aside
+    back: dict[int, Mapping[str, object]]  # the same, of entries whose row is set aside
     remade: Hashes
     gone: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -122,7 +122,7 @@ def phrases(
 
 
 def _stage(
-    model: Model, prompt: Prompt, params: Mapping[str, Any], *, on_gpus: bool, named: bool
+    model: Model, prompt: Prompt, params: shared.Params, *, on_gpus: bool, named: bool
 ) -> AnswerStage | None:
     """The stage that queries ``model``, configured by the command's ``params``; None for the rules.
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prep.errors import PrepError
+from prep.records import Untyped
 
-Options = dict[str, Any]
+Options = dict[str, Untyped]  # a command's click options by their long names, without the dashes
 
 # Flags with the same meaning in every command that has them; they may appear above the sections of the file.
 SHARED = (

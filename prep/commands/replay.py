@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from prep.errors import PrepError
+from prep.records import Untyped
 
 if TYPE_CHECKING:
     from prep.cache.manifest import Manifest
@@ -82,7 +83,7 @@ def rehearse(context: typer.Context, arguments: Mapping[str, object], store: str
             _invoke(context, {**arguments, "out": store, "plan": True, "replace": True})
 
 
-def _command(context: typer.Context, arguments: Mapping[str, object]) -> Any:
+def _command(context: typer.Context, arguments: Mapping[str, object]) -> Untyped:
     assert context.parent is not None
     return context.parent.command.commands[arguments["command"]]  # type: ignore[attr-defined]
 

@@ -20,6 +20,7 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     from prep.cache.store import Store
     from prep.engine.runner import Summary
+    from prep.engine.sources import Source
 
 # Options that control how a command runs, not what it produces; a manifest does not record them.
 NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "device")
@@ -50,7 +51,7 @@ def _plain(value: object) -> object:
 def run_options(context: typer.Context) -> dict[str, Any]:
     """The shared flags of a command as keyword arguments of the functions that run a stage."""
     params = context.params
-    passed_on: dict[str, Any] = {
+    passed_on: dict[str, object] = {
         name: params[name]
         for name in ("limit", "replace", "keep_missing", "cache", "ray_address")
         if name in params
@@ -93,7 +94,7 @@ def only_planned(
     return True
 
 
-def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Context, workers: int) -> None:
+def announce(stage: str, maker: str, sources: Sequence[Source], context: typer.Context, workers: int) -> None:
     """Print what a run begins with: what makes the rows, of which input, and where they go."""
     splits = context.params.get("split") or []
     of = ", ".join(f"{one.name}{f' {one.split_by}' if one.split_by else ''}" for one in sources)

@@ -63,10 +63,10 @@ class ConceptStage:
         self.options = settings
         self.resources = resources or Resources()
         self.answers = answers
-        self._settings: dict[str, Any] | None = None
+        self._settings: dict[str, object] | None = None
         self._finder: Finder | None = None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What the rows depend on besides image and phrase: the settings of the table."""
         if self._settings is None:
             self._settings = self.options.key()
@@ -108,10 +108,12 @@ class ConceptStage:
     def _key(self, sha256: str | None, phrase: str) -> str:
         return answer_key(f"{self.key}\n{sha256 or ''}", phrase)
 
-    def _rows(self, one: _Loaded) -> list[dict[str, Any]]:
+    def _rows(self, one: _Loaded) -> list[dict[str, object]]:
         """The rows of an image."""
         keys = {phrase: self._key(one.sha256, phrase) for phrase in one.item.phrases}
-        known = {key: (row["height"], row["width"], row["masks"]) for key, row in (one.known or {}).items()}
+        known: dict[str, tuple[int, int, Sequence[object]]] = {
+            key: (row["height"], row["width"], row["masks"]) for key, row in (one.known or {}).items()
+        }
         wanted = {normalise_text(phrase): key for phrase, key in keys.items() if key not in known}
         wanted.pop("", None)
         error = one.error
@@ -141,7 +143,7 @@ class ConceptStage:
             return f"the detector failed: {type(error).__name__}: {error}"
 
     def _row(
-        self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, list[object]] | None, lost: str
+        self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, Sequence[object]] | None, lost: str
     ) -> dict[str, object]:
         height, width, masks = known or (None, None, [])
         return {

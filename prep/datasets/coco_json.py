@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from errno import EFBIG
 from pathlib import Path
-from typing import Any
 
 from prep.errors import PrepError
 from prep.inputs import HEAD, check_text, not_utf8, read_plain
@@ -78,7 +77,7 @@ def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int,
     """The value of ``key`` (``segmentation``, ``bbox``) of each annotation in ``wanted`` that has one,
     unchanged.
     """
-    found: dict[int, Any] = {}
+    found: dict[int, object] = {}
     for _, entry, _ in sections(path, ("annotations",)):
         number = integer(entry.get("id"))
         if number in wanted and number is not None and key in entry:

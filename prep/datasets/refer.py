@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from prep.datasets import identity as rows
 from prep.datasets.coco_json import Instances, integer, list_elements, read_instances
@@ -49,7 +48,7 @@ class RefDataset:
     def refs(self) -> list[Ref]:
         """Every entry of the refs file."""
         if self.refs_file.suffix == ".json":
-            entries: Iterable[Any] = list_elements(self.refs_file)
+            entries: Iterable[object] = list_elements(self.refs_file)
         else:
             entries = load_pickle(self.refs_file)
             if not isinstance(entries, list):

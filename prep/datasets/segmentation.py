@@ -62,7 +62,7 @@ def decode_once(segmentation: object, height: int, width: int) -> Mask:
     return once
 
 
-def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
+def runs_of(segmentation: object, height: int, width: int) -> rle.Runs:
     """The runs of polygons ``[[x, y, ...], ...]`` or one, or of an RLE or a list of them (as in RefClef).
 
     An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. Every
@@ -71,7 +71,7 @@ def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
     """
     if not 0 < height * width <= MAX_PIXELS or height < 0:
         raise BadSegmentation(f"an image of {width} x {height} pixels")
-    parts = segmentation if isinstance(segmentation, list) else [segmentation]
+    parts: list[Any] = segmentation if isinstance(segmentation, list) else [segmentation]
     if not parts:
         raise BadSegmentation("the segmentation is empty")
     if all(isinstance(part, dict) for part in parts):

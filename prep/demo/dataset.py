@@ -57,10 +57,10 @@ class _Collected:
     """The contents of the annotation files under construction."""
 
     def __init__(self) -> None:
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-        self.refs: list[dict[str, Any]] = []
-        self.types: dict[str, dict[str, Any]] = {}
+        self.images: list[dict[str, object]] = []
+        self.annotations: list[dict[str, object]] = []
+        self.refs: list[dict[str, object]] = []
+        self.types: dict[str, dict[str, object]] = {}
 
     def add(
         self,
@@ -116,7 +116,7 @@ class _Collected:
 
 def _reference(
     annotation: dict[str, object], ref_id: int, split: str, sentences: list[dict[str, object]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     image_id = annotation["image_id"]
     return {
         "sent_ids": [sentence["sent_id"] for sentence in sentences],
@@ -131,7 +131,7 @@ def _reference(
     }
 
 
-def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.bool_]) -> dict[str, object]:
     from pycocotools import mask as coco
 
     rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))

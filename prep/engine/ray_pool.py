@@ -64,7 +64,7 @@ class _Unit:
 @dataclass
 class _Actor:
     handle: Any
-    opening: Any
+    opening: object
     ready: bool = False
     calls: dict[Any, _Unit] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class _Pool:
     """The driver's state: actors, the units assigned to each, and the units still to assign."""
 
     def __init__(self, stage: Stage, workers: int) -> None:
-        self._units: Iterator[list[Any]] = iter(())
+        self._units: Iterator[list[object]] = iter(())
         self._exhausted = True
         self._queue: deque[_Unit] = deque()
         self._workers = workers

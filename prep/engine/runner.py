@@ -210,7 +210,7 @@ class _Run:
 
     def units(self) -> Iterator[list[object]]:
         """Cut the requests for new items into units; a block is claimed before any of it is yielded."""
-        waiting: list[Any] = []
+        waiting: list[object] = []
         self.work.step("read")
         while block := list(itertools.islice(self.items, max(self.size, self.work.block))):
             self.work.step("look up")

@@ -32,7 +32,7 @@ class Column:
         """Append a row's value."""
         self.codes.append(self.code(value))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``values`` and the code of each row."""
         return {"values": self.values, "codes": self.codes}
 
@@ -93,7 +93,7 @@ class Gallery:
             text=self.text[at],
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The columns that the page needs."""
         return {
             **{name: column.to_json() for name, column in self.columns.items()},

@@ -44,7 +44,7 @@ class NarrowStage:
             raise PrepError(
                 "The stored proposals do not record how they were selected.", "Generate them again."
             )
-        new: dict[str, Any] = dict(self.selection.settings())
+        new: dict[str, object] = dict(self.selection.settings())
         if before != Selection().settings():
             new["after"] = before
         return {**self.source, "selection": new}

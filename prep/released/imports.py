@@ -72,7 +72,7 @@ class OfficialPhrases:
 
         return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=COLUMNS)
 
-    def _row(self, sentence: Sentence, content: object) -> dict[str, object]:
+    def _row(self, sentence: Sentence, content: Any) -> dict[str, object]:
         item = sentence.expression
         phrases, problem = phrases_of(sentence, content)
         problem = item.problem or problem
@@ -123,7 +123,7 @@ def import_phrases(
     splits: Collection[str] | None = None,
     replace: bool = False,
     keep_missing: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Summary:
     """Import the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``.
 

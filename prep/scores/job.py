@@ -35,7 +35,7 @@ def run_scores(
     unit_size: int = 4,
     workers: int = 1,
     ray_address: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Summary:
     """Score every expression of ``store`` against its image's proposals; images are found under ``root``.

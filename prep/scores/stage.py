@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,7 @@ class ScoreSettings:
         if "{}" not in self.template:
             raise PrepError(f"--template {self.template!r} has no {{}}.", "Put {} where the expression goes.")
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """Everything that a score depends on, as JSON values; weights in files or folders by their hash."""
         return {
             "version": VERSION,
