@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -60,7 +60,7 @@ def _pcnet_callback(
     """Train and evaluate PCNet on prepared phrases and proposals."""
 
 
-def _recipe_commands() -> dict[str, Any]:
+def _recipe_commands() -> dict[str, object]:
     """The commands that may have a section in a file of `pcnet-prep run`, in the order in which they run."""
     stages = typer.main.get_command(prep_app).commands  # type: ignore[attr-defined]
     training = typer.main.get_command(pcnet_app).commands  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ def _recipe_commands() -> dict[str, Any]:
     }
 
 
-_RUN_SETTINGS: dict[str, Any] = {"ignore_unknown_options": True, "obj": _recipe_commands}
+_RUN_SETTINGS: dict[str, object] = {"ignore_unknown_options": True, "obj": _recipe_commands}
 
 prep_app.command("phrases", cls=Command)(phrases.phrases)
 prep_app.command("sam", cls=Command)(proposals.sam)

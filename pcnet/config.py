@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from prep.errors import PrepError
+from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ENCODERS = ("RN50", "RN101", "tiny")
 VIT_FEATURES = ("tokens", "values")
@@ -16,6 +21,17 @@ RAS_FORMS = ("paper", "released", "previous")
 IAD_FORMS = ("paper", "released", "soft")
 POOLINGS = ("all", "union")
 MAX_STAGES = 4  # the released checkpoint has the weights of four stages; more phrases only repeat
+
+
+class Towers(TypedDict, total=False):
+    """The description of an image and a text encoder of another library (:mod:`pcnet.model.towers`)."""
+
+    kind: str
+    config: dict[str, Untyped]
+    image: dict[str, Untyped]
+    text: dict[str, Untyped]
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class ModelConfig:
     gain: float = 0.1
     vocabulary: int = 0
     clip: ClipSizes | None = None
-    towers: dict[str, Any] | None = None
+    towers: Towers | None = None
     vit_features: str = "tokens"
 
     def __post_init__(self) -> None:
@@ -57,12 +73,12 @@ class ModelConfig:
         """The number of phrases that the stages read; the last released stage reads the whole expression."""
         return {"none": 0, STUDENT: 0, "released": self.stages - 1}.get(self.comprehension, self.stages)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values, as stored in a checkpoint."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+    def from_dict(cls, values: Mapping[str, object]) -> ModelConfig:
         """The settings from what :meth:`as_dict` returned."""
         known = _known(cls, _without_relative(values))
         if isinstance(known.get("clip"), dict):
@@ -163,12 +179,12 @@ class Recipe:
         """Whether a loss ranks proposals by their stored similarity to the text."""
         return self.weights.anchor != 0 or (self.weights.ras != 0 and self.ras == "released")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values, as stored in a checkpoint."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+    def from_dict(cls, values: Mapping[str, object]) -> Recipe:
         """The recipe from what :meth:`as_dict` returned."""
         known = _known(cls, _without_relative(values))
         weights = LossWeights(**_known(LossWeights, known.pop("weights", {})))
@@ -188,7 +204,7 @@ def _among(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise PrepError(f"Unknown {what} {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
 
-def _without_relative(values: dict[str, Any]) -> dict[str, Any]:
+def _without_relative(values: Mapping[str, object]) -> dict[str, object]:
     """Settings as version 0.1.0 may have stored them, without ``relative``, which later versions lack."""
     if values.get("relative"):
         raise PrepError(
@@ -198,7 +214,7 @@ def _without_relative(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "relative"}
 
 
-def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
+def _known(cls: type[DataclassInstance], values: Mapping[str, object]) -> dict[str, Any]:
     names = {f.name for f in fields(cls)}
     strange = sorted(set(values) - names)
     if strange:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pcnet.config import STUDENT, LossWeights, ModelConfig, Recipe
+from pcnet.config import STUDENT, LossWeights, ModelConfig, Recipe, Towers
 from prep.errors import PrepError
 
 RECIPES = {
@@ -60,7 +58,7 @@ def model_config(
     recipe: Recipe,
     encoder: str,
     vocabulary: int = 0,
-    towers: dict[str, Any] | None = None,
+    towers: Towers | None = None,
     vit_features: str = "tokens",
 ) -> ModelConfig:
     """The network that ``recipe`` trains with ``encoder``; CLIP's features are projected to 1024 channels."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 # The datasets that are read in their published layout (prep/datasets/catalogue.py).
 DATASET_NAMES = ("refcoco", "refcoco+", "refcocog", "grefcoco", "refclef")
 # What JSON can hold, as a value that is only read.
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+# An object of a library that declares no types (the models of transformers and open_clip, vLLM, Ray, Arrow's
+# file systems), or what such a library passes: mypy cannot check what is done with it.
+Untyped: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,69 @@ class Proposal:
     stability_score: float | None = None
     point: tuple[float, float] | None = None
     crop_box: tuple[float, float, float, float] | None = None
+
+
+class Rle(TypedDict):
+    """A mask as COCO RLE: ``size`` is (height, width), ``counts`` the compressed string."""
+
+    size: Sequence[int]
+    counts: str
+
+
+class MaskRow(TypedDict):
+    """An element of the column ``masks`` of the proposals table, a :class:`Proposal` with lists in it."""
+
+    counts: str
+    area: int
+    bbox: list[float]
+    predicted_iou: float | None
+    stability_score: float | None
+    point: list[float] | None
+    crop_box: list[float] | None
+
+
+class ProposalRow(TypedDict):
+    """A row of the proposals table, or of those of its columns that were read.
+
+    ``height`` and ``width`` are None in a row with the status ``error``, which has no masks.
+    """
+
+    image: str
+    image_id: int | None
+    image_sha256: str | None
+    height: int
+    width: int
+    masks: list[MaskRow]
+    grid32: bytes
+    generator: str
+    key: str
+    status: str
+    error: str | None
+
+
+class ConceptMask(TypedDict):
+    """An element of the column ``masks`` of the concepts table; a detector of boxes has no ``counts``."""
+
+    counts: str | None
+    area: int | None
+    bbox: list[float]
+    score: float
+
+
+class ConceptRow(TypedDict):
+    """A row of the concepts table, or of those of its columns that were read, as :class:`ProposalRow`."""
+
+    concept_id: str
+    image: str
+    phrase: str
+    image_sha256: str | None
+    height: int
+    width: int
+    masks: list[ConceptMask]
+    detector: str
+    key: str
+    status: str
+    error: str | None
 
 
 def in_splits(split: str, wanted: Collection[str]) -> bool:

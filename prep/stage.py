@@ -35,7 +35,7 @@ class Stage(Protocol):
     def open(self) -> None:
         """Load what every unit needs."""
 
-    def load(self, unit: list[Any]) -> Any:
+    def load(self, unit: list[Any]) -> object:
         """Read and prepare one unit."""
 
     def process(self, loaded: Any) -> pa.Table:

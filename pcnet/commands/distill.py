@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -76,7 +76,7 @@ def distill(
         emit(result, _lines(trained, config), as_json)
 
 
-def _config(params: Mapping[str, Any], device: str) -> DistillConfig:
+def _config(params: shared.Params, device: str) -> DistillConfig:
     """The settings of the run, from the command's flags and the teacher's checkpoint."""
     from pcnet.training.distill import DistillConfig, student_config
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -109,7 +109,7 @@ def evaluate(
     end(failed, len(report.rows) + failed, max_failed, "expressions could not be evaluated")
 
 
-def _evaluated(params: Mapping[str, Any]) -> Report:
+def _evaluated(params: shared.Params) -> Report:
     """The evaluation that the command's ``params`` ask for."""
     from pcnet.evaluation.evaluate import EvalSettings, evaluate_checkpoint
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -157,7 +157,7 @@ def device_of_process(gpus: int | None) -> str:
     return "auto" if devices else "cpu"
 
 
-def _train(params: Mapping[str, Any]) -> None:
+def _train(params: shared.Params) -> None:
     from pcnet.training.launch import is_lead
     from pcnet.training.trainer import train as run
 
@@ -168,7 +168,7 @@ def _train(params: Mapping[str, Any]) -> None:
         emit(result, _lines(trained, config), params["as_json"])
 
 
-def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
+def _config(params: shared.Params, device: str) -> TrainConfig:
     """The settings of the run, from the command's flags."""
     from dataclasses import fields
 
@@ -192,7 +192,7 @@ def _config(params: Mapping[str, Any], device: str) -> TrainConfig:
     return TrainConfig(**{**by_name, **computed})
 
 
-def source_of(params: Mapping[str, Any]) -> tuple[str, str]:
+def source_of(params: shared.Params) -> tuple[str, str]:
     """The dataset's name and the folder of its images, from the flags."""
     if params["input"] is None:
         return params["dataset"], str(params["data"])
@@ -214,7 +214,7 @@ def _weights(pairs: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-def validator_of(config: TrainConfig, params: Mapping[str, Any]) -> Validate | None:
+def validator_of(config: TrainConfig, params: shared.Params) -> Validate | None:
     """With --val-split, the function that evaluates the model on that split; it reads ground truth."""
     if config.val_split is None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,7 +44,7 @@ class Batch:
     weight: Tensor | None = None
     row_ids: tuple[str, ...] = ()
 
-    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on ``device``."""
         moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=non_blocking)

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from prep.records import DATASET_NAMES, in_splits
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from prep.cache.store import StageReader
+    from prep.cache.store import StageReader, Store
 
 
 OVER_LIMIT = "beyond --limit"  # why expressions are left out that the run was not asked for
@@ -84,7 +84,9 @@ class SampleTable:
         """The largest number of masks in any image."""
         return int(np.diff(self.grid_bounds).max(initial=0))
 
-    def masks(self, images: Sequence[int] | NDArray[np.int64], slots: int) -> tuple[NDArray[np.uint8], Any]:
+    def masks(
+        self, images: Sequence[int] | NDArray[np.int64], slots: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """The masks of some images: uint8 (B, slots, 32, 32), zero-padded, and bool (B, slots), false for
         padding.
         """
@@ -97,12 +99,12 @@ class SampleTable:
         return unpack(packed), real
 
 
-def _require(stage: str, reader: Any, store: str, command: str) -> None:
+def _require(stage: str, reader: StageReader, store: str, command: str) -> None:
     if not reader.exists or reader.num_rows == 0:
         raise PrepError(f"The store {store} has no {stage} yet.", f"Run: {command}")
 
 
-def read_phrases(store: Any, selection: Selection) -> pa.Table:
+def read_phrases(store: Store, selection: Selection) -> pa.Table:
     """The selection's phrase rows, sorted by ``row_id``.
 
     :raises PrepError: if the table or the selection is missing, or the store has several split_by.
@@ -145,7 +147,7 @@ def _selected(reader: StageReader, table: pa.Table, selection: Selection) -> pa.
     return table.filter(chosen)
 
 
-def load_samples(store: Any, selection: Selection, *, with_scores: bool = False) -> SampleTable:
+def load_samples(store: Store, selection: Selection, *, with_scores: bool = False) -> SampleTable:
     """Join a selection's phrases to its proposals by ``image`` and, if requested, to its scores by
     ``row_id``.
 
@@ -191,7 +193,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
 
 
-def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
+def _read_grids(store: Store, selection: Selection, wanted: set[str]) -> dict[str, NDArray[np.uint8] | None]:
     """Packed masks (masks, 128) of the wanted images; ``None`` for an image that could not be read."""
     reader = store.stage("proposals").reader()
     command = f"pcnet-prep sam {selection.flags} --store {shlex.quote(store.uri)}"
@@ -216,7 +218,7 @@ def _read_grids(store: Any, selection: Selection, wanted: set[str]) -> dict[str,
 
 
 def _assemble(
-    store: Any,
+    store: Store,
     rows: pa.Table,
     masks: Mapping[str, NDArray[np.uint8] | None],
     skipped: dict[str, int],
@@ -248,7 +250,7 @@ def _assemble(
 
 
 def _read_scores(
-    store: Any, row_ids: Sequence[str], images: Sequence[str], counts: Mapping[str, int]
+    store: Store, row_ids: Sequence[str], images: Sequence[str], counts: Mapping[str, int]
 ) -> list[NDArray[np.float32]]:
     """One array per row, aligned with the masks of its image."""
     reader = store.stage("scores").reader()

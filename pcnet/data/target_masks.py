@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pcnet.data.table import SampleTable
+from prep.cache.store import Store
 from prep.errors import PrepError
 from prep.masks import rle
 
@@ -25,7 +24,7 @@ class TargetMasks:
 
     def __init__(
         self,
-        store: Any,
+        store: Store,
         table: SampleTable,
         proposal: NDArray[np.int64],
         side: int,
@@ -62,7 +61,7 @@ def covered(mask: NDArray[np.bool_], side: int) -> NDArray[np.uint8]:
     return np.asarray(picture.resize((side, side), Image.Resampling.BOX))
 
 
-def _read(store: Any, table: SampleTable, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Coded]:
+def _read(store: Store, table: SampleTable, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Coded]:
     """The run lengths of the wanted (image, proposal) pairs."""
     number = {key: place for place, key in enumerate(table.images)}
     by_image: dict[int, list[int]] = {}

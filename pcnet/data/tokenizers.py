@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from prep.errors import PrepError, reason_of
+from prep.records import Untyped
 
 LENGTH = 20  # tokens per text, as in the released code
 CLIP_CONTEXT = 77
@@ -27,7 +28,7 @@ class Tokenizer(Protocol):
         """(M,L) int64 ids, one row per text, padded with 0."""
         ...
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values from which :func:`from_dict` makes the same tokenizer."""
         ...
 
@@ -63,7 +64,7 @@ class ClipTokenizer:
             ids[row, : len(tokens)] = torch.tensor(tokens)
         return ids
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values for a checkpoint."""
         return {"kind": "clip", "length": self.length, "released": self.released}
 
@@ -95,7 +96,7 @@ class WordTokenizer:
             ids[row, : len(tokens)] = torch.tensor(tokens)
         return ids
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values for a checkpoint."""
         return {"kind": "words", "length": self.length, "words": list(self.words)}
 
@@ -124,7 +125,7 @@ class HfTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            loaded: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            loaded = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             json = loaded.backend_tokenizer.to_str()
         except Exception as error:  # transformers and the hub raise many types
             raise PrepError(
@@ -138,7 +139,7 @@ class HfTokenizer:
         cleaned = [_canonical(text) for text in texts] if self.clean else list(texts)
         return torch.tensor([one.ids for one in self._fast.encode_batch(cleaned)], dtype=torch.int64)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values for a checkpoint."""
         return {"kind": "hf", "json": self.json, "length": self.length, "pad": self.pad, "clean": self.clean}
 
@@ -147,7 +148,7 @@ def _canonical(text: str) -> str:
     return " ".join(text.translate(_PUNCTUATION).lower().split())
 
 
-def from_dict(values: dict[str, Any]) -> ClipTokenizer | WordTokenizer | HfTokenizer:
+def from_dict(values: Mapping[str, Untyped]) -> ClipTokenizer | WordTokenizer | HfTokenizer:
     """The tokenizer from what ``as_dict`` returned."""
     if values.get("kind") == "hf":
         return HfTokenizer(values["json"], int(values["length"]), int(values["pad"]), bool(values["clean"]))
@@ -159,7 +160,7 @@ def from_dict(values: dict[str, Any]) -> ClipTokenizer | WordTokenizer | HfToken
 
 
 @cache
-def _byte_pairs() -> Any:
+def _byte_pairs() -> Untyped:
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()

@@ -6,14 +6,15 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcnet.evaluation.dataset import EvalSet, Item, decode
+from pcnet.evaluation.dataset import EvalSet, Item
 from prep.cache.store import Store
 from prep.errors import PrepError
+from prep.masks import rle
+from prep.records import ConceptRow
 
 Mask = NDArray[np.bool_]
 FAILED = "the detector of concepts failed or could not read the image"
@@ -66,7 +67,7 @@ def _pair(item: Item) -> tuple[str, str]:
     return item.image, item.phrases[0]
 
 
-def _rows(store: Store, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+def _rows(store: Store, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], ConceptRow]:
     """The rows of the concepts table for pairs of image and phrase."""
     reader = store.require_table("concepts", "pcnet-prep concepts")
     found = {}
@@ -91,8 +92,8 @@ class ConceptMasks:
             return None
         pair = _pair(item)
         if self._last is None or self._last[0] != pair:
-            coded = [{"size": item.size, "counts": mask["counts"]} for mask in self._concepts[pair]]
-            self._last = pair, [decode(one) for one in coded]
+            coded = [mask["counts"] for mask in self._concepts[pair]]
+            self._last = pair, [rle.decode_counts(counts, *item.size) for counts in coded]
         masks = self._last[1]
         chosen = choose(masks, [mask["score"] for mask in self._concepts[pair]], peak)
         return np.zeros(item.size, dtype=bool) if chosen is None else masks[chosen]

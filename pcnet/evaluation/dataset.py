@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,9 @@ from prep.datasets.catalogue import Dataset
 from prep.datasets.truth import Box, Truth
 from prep.errors import PrepError
 from prep.masks import rle
-from prep.records import Expression
+from prep.records import ConceptMask, Expression, Rle
 
 Mask = NDArray[np.bool_]
-Rle = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class EvalSet:
     items: list[Item]
     skipped: dict[str, int] = field(default_factory=dict)
     proposals: Mapping[str, list[Rle]] | None = None
-    concepts: Mapping[tuple[str, str], list[dict[str, Any]]] | None = None
+    concepts: Mapping[tuple[str, str], list[ConceptMask]] | None = None
 
 
 def decode(coded: Rle) -> Mask:

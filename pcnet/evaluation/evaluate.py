@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Report:
     metrics: Metrics
     groups: dict[str, Metrics]
     no_target: dict[str, int]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, object]]
     skipped: dict[str, int] = field(default_factory=dict)
     prms: Metrics | None = None
     protocol: str = "standard"
@@ -57,7 +57,7 @@ class Report:
     sentences: str = "all"
     masks: dict[str, MaskMetrics] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The metrics without the rows, as JSON values; those of ``metrics`` at the top level."""
         return {
             **self.metrics.as_dict(),
@@ -77,7 +77,7 @@ def evaluate(
 ) -> Report:
     """Score every item of ``evalset``; the model's mode is restored afterwards. ``label`` shows progress."""
     table: dict[str, list[MaskScore]] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     scores: list[tuple[Item, SampleScore]] = []
     silent: list[bool] = []
     looks: list[tuple[Tensor, Tensor]] = []
@@ -206,7 +206,7 @@ def evaluate_checkpoint(
         settings = replace(settings, masks=(*settings.masks, "proposal"))
     released = settings.protocol == "released"
     sentences = sentences or ("first" if released else "all")
-    evalset = _evalset(dataset, store, split, settings, sentences=sentences, limit=limit)
+    evalset = _evalset(dataset, store, split, settings, sentences, limit)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     sam = None if prompter is None else SamMasks(evalset.root, prompter, oracle)
     if tell is not None:
@@ -222,12 +222,19 @@ def evaluate_checkpoint(
 
 
 def _evalset(
-    dataset: Dataset, store: str, split: str | None, settings: EvalSettings, **options: Any
+    dataset: Dataset, store: str, split: str | None, settings: EvalSettings, sentences: str, limit: int | None
 ) -> EvalSet:
     """The items to evaluate, with the stored masks that ``settings.masks`` names."""
     opened, kinds = open_store(store), settings.masks
-    options |= {"proposals": "proposal" in kinds, "released": settings.protocol == "released"}
-    evalset = load_evalset(dataset, opened, split, **options)
+    evalset = load_evalset(
+        dataset,
+        opened,
+        split,
+        sentences=sentences,
+        limit=limit,
+        proposals="proposal" in kinds,
+        released=settings.protocol == "released",
+    )
     return with_concepts(evalset, opened) if "concept" in kinds else evalset
 
 
@@ -252,7 +259,7 @@ def input_size(checkpoint: Path, model: PCNet) -> int:
     return int(size or usual)
 
 
-def _row(item: Item, score: SampleScore) -> dict[str, Any]:
+def _row(item: Item, score: SampleScore) -> dict[str, object]:
     """An expression's row of the per-sample table."""
     return {
         "row_id": item.row_id,

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from pcnet.data.images import open_rgb
 from pcnet.evaluation.concepts import ConceptMasks
-from pcnet.evaluation.dataset import EvalSet, Item, Rle, decode
+from pcnet.evaluation.dataset import EvalSet, Item, decode
 from pcnet.evaluation.responses import EvalSettings, Map
 from pcnet.metrics import SampleScore, binarise
 from prep.proposals.prompt import PointPrompter, inner_point
+from prep.records import Rle
 
 Mask = NDArray[np.bool_]
 

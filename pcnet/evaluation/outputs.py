@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,10 @@ def save_stages(folder: Path, name: str, stages: Map) -> None:
 
 
 def write_report(
-    folder: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    folder: Path,
+    figures: Mapping[str, object],
+    rows: Sequence[Mapping[str, object]],
+    settings: Mapping[str, object],
 ) -> None:
     """Write ``metrics.json`` and ``samples.parquet``, so that two runs can be compared row by row."""
     import pyarrow as pa
@@ -47,7 +49,7 @@ def write_report(
         pq.write_table(pa.Table.from_pylist(list(rows)), file)
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
+def _save(path: Path, array: NDArray[np.generic]) -> None:
     """Write an array atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as file:

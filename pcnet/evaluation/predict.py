@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ def save(prediction: Prediction, out: Path, number: int | None = None) -> dict[s
     return paths
 
 
-def as_dict(prediction: Prediction) -> dict[str, Any]:
+def as_dict(prediction: Prediction) -> dict[str, object]:
     """The prediction as JSON values; ``mask`` is compressed COCO RLE."""
     coded = encode(prediction.mask)
     return {

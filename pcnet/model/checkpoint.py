@@ -30,7 +30,7 @@ REMEDY = "Give a checkpoint of pcnet train, or one of the released code (with it
 
 
 def save_checkpoint(
-    path: Path, model: PCNet, recipe: Recipe, tokenizer: Tokenizer, extra: Mapping[str, Any] | None = None
+    path: Path, model: PCNet, recipe: Recipe, tokenizer: Tokenizer, extra: Mapping[str, object] | None = None
 ) -> None:
     """Write ``model`` with everything needed to use it, and the trainer's ``extra`` entries.
 
@@ -241,5 +241,5 @@ def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
 
 
-def _is_state(value: Any) -> bool:
+def _is_state(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(one, Tensor) for one in value.values())

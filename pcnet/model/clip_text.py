@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from prep.errors import PrepError
+from prep.records import Untyped
 
 
-def clip_text(clip: Any, ids: Tensor) -> Tensor:
+def clip_text(clip: Untyped, ids: Tensor) -> Tensor:
     """(M,L) ids -> (M,D) text features of a CLIP, read at each row's largest id; L at most its context."""
     length = ids.shape[1]
     if length > clip.positional_embedding.shape[0]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from pcnet.model.encoders import ClipEncoder
 from prep.errors import PrepError, reason_of
 from prep.machine.clip_weights import OPENAI_CACHE, REPOSITORIES, downloaded, kept
+from prep.records import Untyped
 from prep.torchscript import is_archive, read_tensors
 
 PROBE_SECONDS = 10
@@ -118,7 +118,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Untyped:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -128,7 +128,7 @@ def _read(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _tensors(loaded: Any) -> dict[str, Tensor]:
+def _tensors(loaded: Mapping[str, Untyped]) -> dict[str, Tensor]:
     state = loaded.get("state_dict", loaded)
     return {
         name.removeprefix("module."): value.float() if value.is_floating_point() else value

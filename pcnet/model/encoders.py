@@ -8,8 +8,6 @@ Both offer ``encode_image`` (B,3,H,W) -> (B,Cv,h,w), ``encode_text`` (M,L) -> (M
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -18,6 +16,7 @@ from pcnet.config import CLIP_SIZES, ClipSizes, ModelConfig
 from pcnet.model.clip_text import clip_text
 from pcnet.model.vit import VitEncoder
 from prep.errors import PrepError
+from prep.records import Untyped
 
 HEAD_WIDTH = 64  # channels per attention head in every released CLIP
 
@@ -70,7 +69,7 @@ class ClipEncoder(nn.Module):
         """(B,3,H,W) -> the features of :meth:`encode_image`, then those of the earlier layers at strides 16,
         8 and 4, with the channels ``finer_channels``.
         """
-        tower: Any = self.visual
+        tower = self.visual
         first = tower.layer1(tower.stem(images))
         second = tower.layer2(first)
         third = tower.layer3(second)
@@ -113,7 +112,8 @@ class TinyEncoder(nn.Module):
         """(B,3,H,W) -> (B,64,H/4,W/4)."""
         x = torch.cat([images, _coordinates(images)], 1)
         x = self.layers(x.contiguous(memory_format=torch.channels_last))  # faster convolutions
-        return _tensor(x + self.place(_coordinates(x)))
+        placed: Tensor = x + self.place(_coordinates(x))
+        return placed
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """(M,L) word ids, 0 = padding -> (M,128), the last state of each direction."""
@@ -153,7 +153,7 @@ def _coordinates(like: Tensor) -> Tensor:
     return torch.cat([x.expand(batch, 1, height, width), y.expand(batch, 1, height, width)], 1)
 
 
-def _open_clip(sizes: ClipSizes) -> Any:
+def _open_clip(sizes: ClipSizes) -> Untyped:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     return CLIP(
@@ -170,8 +170,3 @@ def _open_clip(sizes: ClipSizes) -> Any:
         ),
         quick_gelu=True,  # OpenAI's weights were trained with the quick approximation
     )
-
-
-def _tensor(value: Any) -> Tensor:
-    """Cast to Tensor: torch's modules are untyped."""
-    return value  # type: ignore[no-any-return]

@@ -7,7 +7,6 @@ shared width, (H,W) the image and (h,w) the feature grid.
 from __future__ import annotations
 
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +59,7 @@ class PCNet(nn.Module):
         partner_phrase_ids: Tensor | None = None,
         opposite_expression_ids: Tensor | None = None,
         opposite_phrase_ids: Tensor | None = None,
-    ) -> Any:
+    ) -> Tensor | Outputs:
         """(B,3,H,W), (B,L), (B,P,L): a map (evaluation) or ``Outputs`` (training)."""
         size = (images.shape[2], images.shape[3])
         if not self.training:

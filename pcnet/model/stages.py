@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +79,7 @@ class Inputs:
         return scores.reshape(*scores.shape[:2], *self.visual.shape[2:])
 
 
-def single_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+def single_stages(stages: Sequence[nn.Module], inputs: Inputs) -> tuple[Tensor, ...]:
     """No comprehension: a single stage with every position's cosine with the whole expression."""
     return (inputs.score(_unit(_places(inputs.visual)), inputs.expressions),)
 
@@ -108,7 +107,7 @@ class PaperStage(nn.Module):
         return visual + self.gain * self.visual_from_query(visual, query), query
 
 
-def paper_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+def paper_stages(stages: Sequence[PaperStage], inputs: Inputs) -> tuple[Tensor, ...]:
     """The paper: Q_0 is the whole expression, phrase n refines it, V_{n+1} Q_{n+1}^T is the response."""
     places, query = _unit(_places(inputs.visual)), inputs.expressions
     responses = []
@@ -139,7 +138,7 @@ class PlusStage(nn.Module):
         return _unit(query + self.gain * self.cue_from_visual(cue, places))
 
 
-def plus_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+def plus_stages(stages: Sequence[PlusStage], inputs: Inputs) -> tuple[Tensor, ...]:
     """Ours: the query is the sum of the cues so far, and each stage is gated by the previous response.
 
     Q_n = sum of q_0 to q_n (and the whole expression at the last stage) + gain * MLP(q_n's attention to V);
@@ -231,7 +230,7 @@ class ReleasedStage(nn.Module):
         return _places(visual), main, scored
 
 
-def released_stages(stages: Sequence[Any], inputs: Inputs) -> tuple[Tensor, ...]:
+def released_stages(stages: Sequence[ReleasedStage], inputs: Inputs) -> tuple[Tensor, ...]:
     """The released code: stages 0 to K-2 use one phrase each, the last the whole expression as its cue."""
     places, main = _unit(_places(inputs.visual)), _unit(inputs.scope.rows(inputs.text))
     responses = []
@@ -295,6 +294,6 @@ def _grid(places: Tensor, like: Tensor) -> Tensor:
     return places.transpose(1, 2).reshape(like.shape)
 
 
-def _tensor(value: Any) -> Tensor:
-    """Cast to Tensor: a module's call is untyped."""
-    return value  # type: ignore[no-any-return]
+def _tensor(value: Tensor) -> Tensor:
+    """Declare the type of a module's call, which has none."""
+    return value

@@ -8,13 +8,13 @@ image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcnet.config import ModelConfig, Recipe
+from pcnet.model.encoders import ClipEncoder
 from pcnet.model.pcnet import PCNet
 from pcnet.model.stages import Scope
 
@@ -39,7 +39,7 @@ class Student(PCNet):
         finer = getattr(self.backbone, "finer_channels", (first,))
         self.decoder = MaskDecoder([first, *finer], config.hidden, min(config.hidden, MAX_WIDTH))
 
-    def forward(self, images: Tensor, expression_ids: Tensor, *phrases: Any, **more: Any) -> Any:
+    def forward(self, images: Tensor, expression_ids: Tensor, *phrases: object, **more: object) -> Tensor:
         """In evaluation, (B,3,H,W) and (B,L) to the response after ReLU at image size, (B,1,H,W); in
         training, (B,3,H,W) and (B,R,L) to the logits (B,R,H/2,W/2).
         """
@@ -55,9 +55,11 @@ class Student(PCNet):
     def logits(self, images: Tensor, ids: Tensor) -> Tensor:
         """(B,3,H,W), (B,R,L) -> (B,R,H/2,W/2); an image is encoded once for all its texts."""
         each = ids.shape[1]
-        backbone: Any = self.backbone
+        backbone = self.backbone
         pyramid = (
-            backbone.pyramid(images) if hasattr(backbone, "pyramid") else (backbone.encode_image(images),)
+            backbone.pyramid(images)
+            if isinstance(backbone, ClipEncoder)
+            else (backbone.encode_image(images),)
         )
         visual, text = self.c4_vis_project(pyramid[0]), self.textual(ids.flatten(0, 1))
         levels = [_repeated(level, each) for level in (visual, *pyramid[1:])]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcnet.model.clip_weights import read_weights
 from pcnet.model.vit import VitEncoder
@@ -69,13 +68,13 @@ def _download(name: str, tag: str) -> Path:
         ) from error
 
 
-def _load_part(part: Any, name: str, attribute: str) -> None:
+def _load_part(part: nn.Module, name: str, attribute: str) -> None:
     """Load the image or text encoder of a model of transformers."""
     from transformers import AutoModel
 
     source = name.removeprefix("hf:")
     try:
-        model: Any = AutoModel.from_pretrained(source, trust_remote_code=False)
+        model = AutoModel.from_pretrained(source, trust_remote_code=False)
         part.load_state_dict(getattr(model, attribute, model).state_dict())
     except Exception as error:  # transformers and the hub raise many types
         raise PrepError(

@@ -11,16 +11,17 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from typing import Any
 
+from pcnet.config import Towers
 from prep.errors import PrepError, reason_of
+from prep.records import Untyped
 
 HALF = (0.5, 0.5, 0.5)
 # A model of timm by its plain name: names with a scheme would be looked up in the network.
 _PLAIN = re.compile(r"[a-z0-9_.]+")
 
 
-def describe(encoder: str, text_encoder: str | None = None) -> dict[str, Any]:
+def describe(encoder: str, text_encoder: str | None = None) -> Towers:
     """The description of ``--encoder``: the name of an open_clip model, or ``hf:`` and an ID or folder.
 
     ``text_encoder`` (``hf:`` and an ID or folder) is needed if the ``hf:`` model has no text encoder.
@@ -53,19 +54,19 @@ def describe(encoder: str, text_encoder: str | None = None) -> dict[str, Any]:
     return checked({"kind": "open_clip", "config": config, "mean": list(mean), "std": list(std)})
 
 
-def checked(towers: dict[str, Any]) -> dict[str, Any]:
+def checked(towers: Towers) -> Towers:
     """A description as it may be built: nothing of it is looked up in the network.
 
     :raises PrepError: if it is of another kind, as that of a file may be.
     """
     kind = towers.get("kind")
-    if any(len(towers.get(name) or ()) != 3 for name in ("mean", "std")):
+    if any(len(numbers or ()) != 3 for numbers in (towers.get("mean"), towers.get("std"))):
         kind = None
     if kind == "open_clip" and isinstance(towers.get("config"), dict):
         name = towers["config"].get("vision_cfg", {}).get("timm_model_name", "")
         if name == "" or _PLAIN.fullmatch(str(name)):
             return towers
-    elif kind == "hf" and all(isinstance(towers.get(part), dict) for part in ("image", "text")):
+    elif kind == "hf" and all(isinstance(part, dict) for part in (towers.get("image"), towers.get("text"))):
         return towers
     raise PrepError(
         f"The encoder is described by {json.dumps(towers, default=str)[:80]}, which cannot be built.",
@@ -73,7 +74,7 @@ def checked(towers: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def patch_size(towers: dict[str, Any]) -> int:
+def patch_size(towers: Towers) -> int:
     """Pixels per side of a patch; 32 for a ResNet, whose features have that stride."""
     if towers["kind"] == "hf":
         config = towers["image"].get("vision_config", towers["image"])
@@ -86,7 +87,7 @@ def patch_size(towers: dict[str, Any]) -> int:
     return 32 if isinstance(vision.get("layers"), list) else int(vision.get("patch_size", 16))
 
 
-def text_length(towers: dict[str, Any], usual: int) -> int:
+def text_length(towers: Towers, usual: int) -> int:
     """Tokens per text: ``usual``, or the model's context if its text encoder takes only whole ones."""
     if towers["kind"] == "hf":
         config = towers["text"].get("text_config", towers["text"])
@@ -96,7 +97,7 @@ def text_length(towers: dict[str, Any], usual: int) -> int:
     return int(config["text_cfg"]["context_length"]) if config.get("custom_text") else usual
 
 
-def _of_transformers(image: str, text: str) -> dict[str, Any]:
+def _of_transformers(image: str, text: str) -> Towers:
     """The configurations of an image and a text model of transformers, and the image statistics."""
     sources = [name.removeprefix("hf:") for name in (image, text)]
     configs = [_config(source) for source in sources]
@@ -106,11 +107,11 @@ def _of_transformers(image: str, text: str) -> dict[str, Any]:
     return {"kind": "hf", "image": configs[0], "text": configs[1], "mean": mean, "std": std}
 
 
-def _config(source: str) -> dict[str, Any]:
+def _config(source: str) -> dict[str, Untyped]:
     from transformers import AutoConfig
 
     try:
-        config: dict[str, Any] = AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
+        config: dict[str, Untyped] = AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
     except Exception as error:  # transformers and the hub raise many types
         raise PrepError(
             f"{source} is no model of transformers that can be used: {reason_of(error)}.",

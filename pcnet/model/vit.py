@@ -10,16 +10,18 @@ alone (MaskCLIP, Zhou et al., ECCV 2022, section 3.1).
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pcnet.config import Towers
 from pcnet.data.images import MEAN, STD
 from pcnet.model.clip_text import clip_text
 from pcnet.model.towers import checked, patch_size, text_length
 from prep.errors import PrepError, reason_of
+from prep.records import Untyped
 
 
 class VitEncoder(nn.Module):
@@ -29,7 +31,7 @@ class VitEncoder(nn.Module):
     with those of ``towers``. Parameters that no feature depends on are not trained.
     """
 
-    def __init__(self, towers: dict[str, Any], features: str = "tokens") -> None:
+    def __init__(self, towers: Towers, features: str = "tokens") -> None:
         super().__init__()
         self._towers, self._features = checked(towers), features
         self.patch = patch_size(towers)
@@ -97,14 +99,14 @@ class VitEncoder(nn.Module):
 class _ClipText(nn.Module):
     """The text part of an open_clip CLIP, whose parts lie beside its image encoder."""
 
-    def __init__(self, clip: Any) -> None:
+    def __init__(self, clip: Untyped) -> None:
         super().__init__()
         self.transformer, self.token_embedding = clip.transformer, clip.token_embedding
         self.positional_embedding, self.ln_final = clip.positional_embedding, clip.ln_final
         self.text_projection = clip.text_projection
 
 
-def _open_clip(towers: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+def _open_clip(towers: Towers) -> tuple[nn.Module, nn.Module]:
     """The image and the text encoder of a model of open_clip, with random weights."""
     from open_clip.model import CLIP, CustomTextCLIP
 
@@ -116,7 +118,7 @@ def _open_clip(towers: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
     return _flexible(clip.visual), _ClipText(clip)
 
 
-def _flexible(visual: Any) -> nn.Module:
+def _flexible(visual: Untyped) -> nn.Module:
     """An image encoder that takes images of any size: timm's models have a switch for it."""
     trunk = getattr(visual, "trunk", None)
     if trunk is None:
@@ -134,25 +136,25 @@ def _flexible(visual: Any) -> nn.Module:
     return visual  # type: ignore[no-any-return]
 
 
-def _transformers(towers: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+def _transformers(towers: Towers) -> tuple[nn.Module, nn.Module]:
     """The image and the text encoder of models of transformers, with random weights."""
     from transformers import AutoConfig, AutoModel
 
     built = []
-    for part, name in (("image", "vision_model"), ("text", "text_model")):
-        values = dict(towers[part])
+    for part, name in ((towers["image"], "vision_model"), (towers["text"], "text_model")):
+        values = dict(part)
         config = AutoConfig.for_model(values.pop("model_type"), **values)
-        model: Any = AutoModel.from_config(config, trust_remote_code=False)
+        model = AutoModel.from_config(config, trust_remote_code=False)
         built.append(getattr(model, name, model))
     return built[0], built[1]
 
 
-def _resnet(tower: Any, images: Tensor) -> Tensor:
+def _resnet(tower: Untyped, images: Tensor) -> Tensor:
     found: Tensor = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
     return found
 
 
-def _tokens(tower: Any, images: Tensor, features: str) -> Tensor:
+def _tokens(tower: Untyped, images: Tensor, features: str) -> Tensor:
     """(B,N,Cv): the tokens after the last block and the final norm.
 
     The last h w are those of the patches; class and register tokens come before them.
@@ -171,12 +173,12 @@ def _tokens(tower: Any, images: Tensor, features: str) -> Tensor:
     return norm(_values(block, seen[0]))  # type: ignore[no-any-return]
 
 
-def _run(tower: Any, images: Tensor) -> None:
+def _run(tower: Untyped, images: Tensor) -> None:
     """Run an image encoder, with positions for the size of the images."""
     if hasattr(tower, "trunk"):
         trunk = tower.trunk
         sides = zip(images.shape[2:], trunk.patch_embed.patch_size, strict=True)
-        rotary: Any = getattr(trunk, "rope", None)
+        rotary: Untyped = getattr(trunk, "rope", None)
         if hasattr(rotary, "update_feat_shape"):
             rotary.update_feat_shape([side // patch for side, patch in sides])
         trunk.forward_features(images)
@@ -188,7 +190,7 @@ def _run(tower: Any, images: Tensor) -> None:
         tower(pixel_values=images)
 
 
-def _run_open_clip(tower: Any, images: Tensor) -> None:
+def _run_open_clip(tower: Untyped, images: Tensor) -> None:
     x = tower.conv1(images)
     grid = x.shape[2:]
     x = x.flatten(2).transpose(1, 2)
@@ -197,7 +199,7 @@ def _run_open_clip(tower: Any, images: Tensor) -> None:
     tower.transformer(tower.ln_pre(tower.patch_dropout(x)))
 
 
-def _resized(positions: Tensor, grid: Any, size: Any) -> Tensor:
+def _resized(positions: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
     """Positional embeddings (1 + g g, C) of a class token and a grid, resized bicubically to another grid."""
     if tuple(grid) == tuple(size):
         return positions
@@ -206,7 +208,7 @@ def _resized(positions: Tensor, grid: Any, size: Any) -> Tensor:
     return torch.cat([positions[:1], patches[0].flatten(1).T])
 
 
-def _last(tower: Any) -> tuple[Any, Any]:
+def _last(tower: Untyped) -> tuple[nn.Module, nn.Module]:
     """The last block of an image encoder and the norm after it."""
     if hasattr(tower, "trunk"):
         return tower.trunk.blocks[-1], tower.trunk.norm
@@ -233,7 +235,7 @@ def _last(tower: Any) -> tuple[Any, Any]:
     return blocks[-1], norm
 
 
-def _values(block: Any, tokens: Tensor) -> Tensor:
+def _values(block: Untyped, tokens: Tensor) -> Tensor:
     """What the attention of a block gives if each token attends to itself alone: its projected value."""
     attention = next(
         (getattr(block, n) for n in ("attn", "self_attn", "attention") if hasattr(block, n)), None
@@ -261,12 +263,11 @@ def _values(block: Any, tokens: Tensor) -> Tensor:
     return _first(made).reshape(tokens.shape[0], tokens.shape[1], -1)
 
 
-def _first(made: Any) -> Tensor:
-    found: Tensor = made[0] if isinstance(made, tuple | list) else made
-    return found
+def _first(made: Tensor | Sequence[Tensor]) -> Tensor:
+    return made if isinstance(made, Tensor) else made[0]
 
 
-def _hf_text(model: Any, ids: Tensor) -> Tensor:
+def _hf_text(model: Untyped, ids: Tensor) -> Tensor:
     """(M,L) ids -> (M,Cl): the pooled output of a text model, or its last state at the last token."""
     made = model(input_ids=ids)
     pooled: Tensor | None = getattr(made, "pooler_output", None)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pcnet.report.runs import Evaluation
 
@@ -29,7 +28,7 @@ class Score:
     entropy: float | None = None
     phrases: tuple[str, ...] | None = None
 
-    def to_json(self) -> list[Any]:
+    def to_json(self) -> list[object]:
         """The values in the order in which the page reads them."""
         sure = [None if value is None else round(value, 4) for value in (self.margin, self.entropy)]
         return [self.hit, round(self.iou, 4), self.peak_y, self.peak_x, self.proposal, *sure, self.phrases]
@@ -63,7 +62,7 @@ class Agreement:
         self.counts[(not first.hit) * 2 + (not second.hit)] += 1
         self.gain += second.iou - first.iou
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Counts, the second run's mean gain in IoU points, and the exact two-sided p-value of the
         difference.
         """

@@ -11,12 +11,14 @@ from pcnet.report.beside import STAGES
 from pcnet.report.compare import Case, agreements, extremes, join
 from pcnet.report.runs import Evaluation, RunFiles, read_run
 from prep.cache.keys import is_row_id
+from prep.cache.mask_rows import rows_of_images
 from prep.errors import PrepError
 from prep.images import UnreadableImage, image_size
 from prep.inputs import below
 from prep.pages.gallery import Column
 from prep.pages.html import render, write
-from prep.pages.store_data import flat, picture, response_levels, rows_of
+from prep.pages.store_data import Picture, flat, picture, picture_of, response_levels
+from prep.records import ProposalRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def _taken(cases: Sequence[Case], striking: Sequence[Case], limit: int) -> list[
     return [case for case in cases if id(case) in kept or int(case.row_id[:12], 16) < share * 16**12]
 
 
-def _run(run: RunFiles) -> dict[str, Any]:
+def _run(run: RunFiles) -> dict[str, object]:
     return {
         "name": run.name,
         "steps": run.steps,
@@ -132,24 +134,21 @@ def _samples(cases: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def _pictures(
-    cases: Sequence[Case], runs: Sequence[RunFiles], config: ReportConfig
-) -> dict[str, dict[str, Any]]:
+def _pictures(cases: Sequence[Case], runs: Sequence[RunFiles], config: ReportConfig) -> dict[str, Picture]:
     """The images of the first cases, with their proposals if a store has them, else only the photos."""
     wanted = list(dict.fromkeys(case.image for case in cases))[: config.pictures]
     found = {}
     for row in _proposals(set(wanted), runs, config.store):
         if row["status"] != "error":
-            found[row["image"]] = picture(row, config.data)
+            found[row["image"]] = picture_of(row, config.data)
     for image in wanted:
         size = _size(config.data, image) if image not in found else None
         if size is not None:
-            bare = {"image": image, "height": size[0], "width": size[1], "masks": []}
-            found[image] = picture(bare, config.data)
+            found[image] = picture(image, *size, [], config.data)
     return {image: found[image] for image in wanted if image in found}
 
 
-def _proposals(images: set[str], runs: Sequence[RunFiles], named: str | None) -> list[dict[str, Any]]:
+def _proposals(images: set[str], runs: Sequence[RunFiles], named: str | None) -> list[ProposalRow]:
     from prep.cache.store import open_store
 
     stores = (
@@ -165,7 +164,7 @@ def _proposals(images: set[str], runs: Sequence[RunFiles], named: str | None) ->
                 raise
             continue  # the store has moved: the page has no masks
         columns = ["image", "height", "width", "masks", "status"]
-        return [row for rows in rows_of(reader, columns) for row in rows if row["image"] in images]
+        return list(rows_of_images(reader, images, columns))
     return []
 
 
@@ -184,7 +183,7 @@ def _size(data: Path | None, image: str) -> tuple[int, int] | None:
         return None
 
 
-def _maps(run: RunFiles, shown: Sequence[tuple[int, Case]]) -> dict[str, Any]:
+def _maps(run: RunFiles, shown: Sequence[tuple[int, Case]]) -> dict[str, dict[str, object]]:
     """Case index -> the maps of the run's stages and the threshold that turns the last into a mask."""
     found = {}
     for at, case in shown:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcnet.report.beside import FIGURES, MAX_JSON, ROWS, evaluation_command, evaluations_beside
 from pcnet.training.log import CSV_NAME, SETTINGS_NAME, VALIDATION_NAME
@@ -112,7 +113,7 @@ def read_run(folder: Path) -> RunFiles:
     )
 
 
-def thinned(table: dict[str, np.ndarray[Any, Any]], without: set[str], points: int = POINTS) -> Curve:
+def thinned(table: dict[str, NDArray[np.float64]], without: set[str], points: int = POINTS) -> Curve:
     """The columns averaged over at most ``points`` intervals of equal length; ``step`` is the
     last of each.
     """
@@ -129,7 +130,7 @@ def thinned(table: dict[str, np.ndarray[Any, Any]], without: set[str], points: i
     )
 
 
-def _read_csv(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _read_csv(path: Path) -> dict[str, NDArray[np.float64]]:
     """The columns of a log; a truncated line is skipped, an empty field becomes NaN."""
     with path.open(newline="", encoding="utf-8") as handle:
         lines = csv.reader(handle)
@@ -185,7 +186,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _read_figures(path: Path) -> dict[str, Any]:
+def _read_figures(path: Path) -> dict[str, object]:
     """The figures of an evaluation: numbers, groups of numbers, and settings, as the page expects them."""
     told = _read_json(path)
     groups, settings = told.get("groups") or {}, told.get("settings") or {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Protocol
 
 from prep.errors import PrepError, reason_of
 from prep.files import write_whole
@@ -30,7 +31,7 @@ class Board(Protocol):
 
 
 def open_boards(
-    names: Sequence[str], folder: Path, start: int, settings: Mapping[str, Any]
+    names: Sequence[str], folder: Path, start: int, settings: Mapping[str, object]
 ) -> tuple[Board, ...]:
     """The boards ``names`` for the run in ``folder``, which resumes after step ``start``.
 
@@ -38,7 +39,7 @@ def open_boards(
 
     :raises PrepError: for an unknown name, a package that is missing, or a board that cannot be opened.
     """
-    known: dict[str, Callable[[Any, Path, int, Mapping[str, Any]], Board]]
+    known: dict[str, Callable[[ModuleType, Path, int, Mapping[str, object]], Board]]
     known = {"tensorboard": _TensorBoard, "wandb": _Wandb, "mlflow": _Mlflow}
     opened: list[Board] = []
     for name in dict.fromkeys(names):
@@ -67,10 +68,10 @@ def open_boards(
 class _TensorBoard:
     """Event files in ``tensorboard/`` of the run folder; those of later steps than ``start`` are hidden."""
 
-    def __init__(self, library: Any, folder: Path, start: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, library: ModuleType, folder: Path, start: int, settings: Mapping[str, object]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1, flush_secs=10)
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -83,10 +84,10 @@ class _TensorBoard:
 class _Wandb:
     """A run of Weights & Biases, whose mode and login are its own environment's (``WANDB_MODE=offline``)."""
 
-    def __init__(self, library: Any, folder: Path, start: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, library: ModuleType, folder: Path, start: int, settings: Mapping[str, object]) -> None:
         self._id = folder / "wandb.txt"
         known = _read(self._id) if start else ""
-        self._run: Any = library.init(
+        self._run = library.init(
             project=PROJECT,
             name=folder.name,
             dir=str(folder),
@@ -107,8 +108,8 @@ class _Wandb:
 class _Mlflow:
     """A run of MLflow on the server or folder that ``MLFLOW_TRACKING_URI`` names."""
 
-    def __init__(self, library: Any, folder: Path, start: int, settings: Mapping[str, Any]) -> None:
-        self._client: Any = library.MlflowClient()
+    def __init__(self, library: ModuleType, folder: Path, start: int, settings: Mapping[str, object]) -> None:
+        self._client = library.MlflowClient()
         self._id, self._sent = folder / "mlflow.txt", 0
         run = _read(self._id) if start else ""
         if run:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcnet.model.clip_text import clip_text
+from prep.records import Untyped
 
 SIZE = 224  # input size of ViT-B/32 in pixels
 
@@ -17,7 +16,7 @@ class Calibration:
     """Cosines between texts and images masked by a response map; ``clip`` is frozen."""
 
     def __init__(self, clip: nn.Module) -> None:
-        self.clip: Any = clip
+        self.clip: Untyped = clip
 
     def look(self, images: Tensor, maps: Tensor) -> Tensor:
         """(B,3,H,W) images times sigmoid of (B,1,H,W) raw responses -> (B,D) unit features.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -15,18 +15,24 @@ from torch import Tensor, nn
 from prep.errors import PrepError
 
 
+class _Rows(Protocol):
+    """What the forward pass keeps for the backward pass: the number of local rows."""
+
+    rows: int
+
+
 class _Gather(torch.autograd.Function):
     """All processes' rows in rank order; backward sums the gradients of the local rows over processes."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
+    def forward(ctx: _Rows, local: Tensor) -> Tensor:
         parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, local.contiguous())
         ctx.rows = len(local)
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: _Rows, *grads: Tensor) -> Tensor:
         whole = grads[0].contiguous()
         dist.all_reduce(whole)
         start = dist.get_rank() * ctx.rows
@@ -37,13 +43,13 @@ class _Sum(torch.autograd.Function):
     """The sum over processes; its gradient is the sum of the gradients of all processes."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
+    def forward(ctx: object, local: Tensor) -> Tensor:
         total = local.contiguous().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
-from pcnet.config import ENCODERS, Recipe
+from pcnet.config import ENCODERS, Recipe, Towers
 from pcnet.data.table import SampleTable
 from pcnet.data.tokenizers import LENGTH, ClipTokenizer, HfTokenizer, Tokenizer, WordTokenizer
 from pcnet.model.clip_weights import load_clip_weights
@@ -19,7 +17,7 @@ from prep.errors import PrepError
 
 def towers_of(
     encoder: str, text_encoder: str | None, vit_features: str, recipe: Recipe, size: int
-) -> dict[str, Any] | None:
+) -> Towers | None:
     """The description of an encoder that is not one of ours; None for RN50, RN101 and ``tiny``.
 
     :raises PrepError: if it is unknown, or goes with a recipe or size of CLIP's ResNets only.
@@ -49,7 +47,7 @@ def make_tokenizer(
     encoder: str,
     recipe: Recipe,
     table: SampleTable,
-    towers: dict[str, Any] | None = None,
+    towers: Towers | None = None,
     text_encoder: str | None = None,
 ) -> Tokenizer:
     """The encoder's own tokenizer; for ``tiny``, one built from the words of the training texts."""

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pcnet.training.boards import Board
 from prep.cache.files import explained
@@ -90,7 +89,7 @@ class RunLog:
         )
         tell(line)
 
-    def metrics(self, number: int, values: Mapping[str, Any]) -> None:
+    def metrics(self, number: int, values: Mapping[str, float | None]) -> None:
         """Log a validation as a row of validation.csv; a metric that is ``None`` is left empty."""
         if not self._validation.exists() or not _header(self._validation):
             _append(self._validation, ["step", *values])
@@ -114,14 +113,14 @@ class RunLog:
         self._closing.close()
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     """Write ``settings.json``, the settings of the run, for readers and for `pcnet report`."""
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     with explained("write", str(folder / SETTINGS_NAME)):
         write_whole(folder / SETTINGS_NAME, text.encode())
 
 
-def _append(path: Path, row: Sequence[Any]) -> None:
+def _append(path: Path, row: Sequence[object]) -> None:
     with appending(path) as handle:
         csv.writer(handle).writerow(row)
 

@@ -35,7 +35,7 @@ LENGTH = ("steps", "epochs")
 OLD_EPOCH = "sentences"  # of the runs of version 0.1.0, which do not record it
 
 
-def epoch_of(config: TrainConfig, saved: dict[str, Any] | None) -> str:
+def epoch_of(config: TrainConfig, saved: Mapping[str, Any] | None) -> str:
     """What an epoch is if the settings do not say it: as in the saved run, else the recipe's."""
     if saved is None:
         return EPOCHS.get(config.recipe, OLD_EPOCH)
@@ -47,7 +47,7 @@ def total_steps(settings: Mapping[str, Any], per_epoch: int) -> int:
     return int(settings.get("steps") or settings.get("epochs", 0) * per_epoch)
 
 
-def differences(begun: Mapping[str, Any], asked: TrainConfig, per_epoch: int) -> list[str]:
+def differences(begun: Mapping[str, object], asked: TrainConfig, per_epoch: int) -> list[str]:
     """``name: old, new`` for every setting that differs from the run's and may not change."""
     now = asdict(asked)
     begun = {**asdict(TrainConfig()), "epoch": OLD_EPOCH, **begun}

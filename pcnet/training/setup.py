@@ -71,7 +71,7 @@ class TrainConfig:
     recipe: str = "paper"
     stages: int | None = None
     weights: dict[str, float] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     size: int | None = None
     epochs: int = 15
     epoch: str | None = None
@@ -109,7 +109,7 @@ class TrainConfig:
             if given is not None and (not isinstance(given, int) or given < 1):
                 raise PrepError(f"The setting {name} is {given!r}.", "Give a whole number from 1.")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The settings as plain values, for the log and the checkpoint: without credentials of the store."""
         return {**asdict(self), "store": without_secrets(self.store)}
 
@@ -179,7 +179,7 @@ def prepare(config: TrainConfig) -> TrainSetup:
 
     :raises PrepError: if the store lacks data, or there are fewer samples than one step needs.
     """
-    changes: dict[str, Any] = dict(config.settings)
+    changes: dict[str, object] = dict(config.settings)
     if config.stages is not None:
         changes["stages"] = config.stages
     recipe = named_recipe(config.recipe, config.weights, **changes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from pcnet.model.pcnet import PCNet
 from pcnet.model.prms import choose, under_maps
 from pcnet.model.stages import Scope
 
+Floats = NDArray[np.float32]
 CHUNK = 32  # images per pass of the teacher; each is encoded once for all its expressions
 
 
@@ -103,7 +103,7 @@ def _by_images(table: SampleTable) -> Iterator[NDArray[np.int64]]:
 
 def _select(
     teacher: PCNet, table: SampleTable, pixels: Pixels, samples: NDArray[np.int64], device: torch.device
-) -> tuple[NDArray[np.int64], NDArray[np.float32], tuple[Any, Any], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.int64], Floats, tuple[Floats, Floats], NDArray[np.bool_]]:
     """Each sample's proposal, its margin, its image and text features (:func:`pcnet.model.prms.choose`), and
     the masks of its image (N,M,G,G).
     """

@@ -61,7 +61,7 @@ class AnswerCache:
         self._last_commit = time.monotonic()
         self.refresh()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return AnswerCache, (self.uri, self.stage, self.fingerprint, self.schema)
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class AnswerCache:
         found |= np.fromiter((key in self._buffered for key in keys), bool, len(keys))
         return found
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
         """The existing responses, as rows by key. Each required shard is read once."""
         for _ in range(MERGES_MET):
             try:
@@ -115,7 +115,7 @@ class AnswerCache:
                 self._forget()  # another process has merged shards
         return self._get_many(keys)
 
-    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def _get_many(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
         answers: dict[str, dict[str, Any]] = {}
         shards, rows = self._index.find(hash_keys(keys))
         wanted: dict[int, list[tuple[str, int]]] = {}

@@ -6,7 +6,7 @@ import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -69,7 +69,7 @@ def card(store: Store, before: str = "") -> str:
 
     head, above, below = _parts(before)
     readers = [store.stage(name).reader() for name in store.stages()]
-    configs: list[dict[str, Any]] = [
+    configs: list[dict[str, object]] = [
         {"config_name": name, "data_files": f"{name}/*.parquet"}
         for name in (reader.stage.name for reader in readers if reader.num_rows)
     ]
@@ -80,7 +80,7 @@ def card(store: Store, before: str = "") -> str:
     return f"---\n{front}---\n{above}{BEGIN}\n\n{body}\n\n{END}{below}"
 
 
-def _parts(before: str) -> tuple[dict[str, Any], str, str]:
+def _parts(before: str) -> tuple[dict[str, object], str, str]:
     """The front matter of a card and what stands above and below our part of it."""
     import yaml
 
@@ -174,7 +174,7 @@ def _split_counts(reader: StageReader) -> str:
     return "\n".join(lines)
 
 
-def _json(settings: dict[str, Any]) -> str:
+def _json(settings: dict[str, object]) -> str:
     """Settings as JSON that holds no fence of Markdown and no credentials."""
     return without_secrets(json.dumps(settings, indent=1)).replace("`", "\\u0060")
 

@@ -68,7 +68,7 @@ class Files:
         self.uri = without_secrets(self.address)
         self.local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return open_files, (self.address,)
 
     def call(self, function: Callable[[], T]) -> T:

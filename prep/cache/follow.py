@@ -98,7 +98,7 @@ class _Changes:
 
     keys: Hashes  # of the whole input, sorted
     values: dict[int, Mapping[str, Any]]  # the new values of the followed columns
-    back: dict[int, Mapping[str, Any]]  # the same, of entries whose row is set aside
+    back: dict[int, Mapping[str, object]]  # the same, of entries whose row is set aside
     remade: Hashes
     gone: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
 
@@ -169,7 +169,7 @@ def _at(hashes: Hashes, position: npt.NDArray[np.int64]) -> Hashes:
     return hashes[position] if len(hashes) else np.zeros(len(position), np.uint64)
 
 
-def _states(values: Mapping[str, Sequence[Any]], columns: Sequence[str], count: int) -> Hashes:
+def _states(values: Mapping[str, Sequence[object]], columns: Sequence[str], count: int) -> Hashes:
     """The followed columns of rows as one hash per row."""
     return hash_keys(repr([values[name][row] for name in columns]) for row in range(count))
 
@@ -199,7 +199,7 @@ def _apply(writer: StageWriter, changes: _Changes) -> None:
         rewrite(writer, [[name] for name in shards], keep)
 
 
-def _updated(table: pa.Table, hashes: Hashes, values: Mapping[int, Mapping[str, Any]]) -> pa.Table:
+def _updated(table: pa.Table, hashes: Hashes, values: Mapping[int, Mapping[str, object]]) -> pa.Table:
     """The table with the new values of the followed columns."""
     new = [values.get(number) for number in hashes.tolist()]
     for name in next(iter(values.values()), {}):

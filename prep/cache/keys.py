@@ -7,15 +7,14 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """``value`` as JSON with sorted keys and no spaces, so that equal settings give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
+def fingerprint(settings: Mapping[str, object]) -> str:
     """SHA-256 (64 hex digits) of a mapping's canonical JSON."""
     return hashlib.sha256(canonical_json(settings).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prep.cache.files import Files, explained
 from prep.cache.lease import HeldError, Lease, is_dead, leases, read_lease
@@ -29,7 +28,7 @@ _held: set[str] = set()
 _held_guard = threading.Lock()
 
 
-def holder(files: Files) -> dict[str, Any] | None:
+def holder(files: Files) -> dict[str, object] | None:
     """The last holder of the lock of this table: ``host``, ``pid``, ``started`` (UTC), or ``None``."""
     state = state_of(files)
     held = [one.says for one in leases(state) if one.is_held]
@@ -162,7 +161,7 @@ class WriterLock:
         except HeldError as error:
             raise self._refusal(error.who) from None
 
-    def _refusal(self, who: Mapping[str, Any] | None = None) -> PrepError:
+    def _refusal(self, who: Mapping[str, object] | None = None) -> PrepError:
         who = who or holder(self.table)
         named = (
             f"pid {who.get('pid')} on {who.get('host')} since {who.get('started')}"

@@ -149,7 +149,7 @@ def repair(
     return reports
 
 
-def lost_with(store: Store, found: VerifyReport) -> list[tuple[str, dict[str, Any]]]:
+def lost_with(store: Store, found: VerifyReport) -> list[tuple[str, dict[str, object]]]:
     """The tables in which :func:`repair` has to drop rows, each with a command (arguments) of its runs."""
     losing = {
         problem.stage for problem in found.problems if problem.kind in ("missing", "altered", "wrong", "lost")
@@ -243,7 +243,7 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
     return Manifest(stage.name, dict(meta.settings), generation=meta.generation, folded=last)
 
 
-def _commands(manifest: Manifest) -> list[dict[str, Any]]:
+def _commands(manifest: Manifest) -> list[dict[str, object]]:
     """The distinct arguments of the table's runs, in order."""
     commands: list[dict[str, Any]] = []
     for run in manifest.runs:

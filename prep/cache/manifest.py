@@ -75,7 +75,7 @@ class Manifest:
         """The number of committed rows."""
         return sum(shard.rows for shard in self.shards.values())
 
-    def finished_rows(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
+    def finished_rows(self, selection: Mapping[str, object]) -> tuple[int, int] | None:
         """The number of rows of a selection that a run has finished, and of those with an error.
 
         ``None`` if no run has, or only one of version 0.1.0, which does not record the errors.
@@ -226,7 +226,7 @@ def fold(files: Files, manifest: Manifest) -> None:
             state.delete(ledger_name(sequence))
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(stored: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> list[str]:
     """The settings that differ, one line each with both values; nested settings by their dotted names."""
     lines = []
     for key in sorted({*stored, *wanted}):

@@ -1,8 +1,9 @@
-"""Looks up single rows of the proposals table by image, without reading the others."""
+"""Reads rows of the proposals table by image: some of them in a row, or single ones without the others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,22 @@ import pyarrow.parquet as pq
 from prep.cache.files import explained
 from prep.cache.shards import check_values, complete
 from prep.errors import MissingInputError, PrepError
+from prep.records import ProposalRow
 
 if TYPE_CHECKING:
-    from prep.cache.store import Store
+    from prep.cache.store import StageReader, Store
 
 TABLE = "proposals"
+
+
+def rows_of_images(
+    reader: StageReader, images: Collection[str] | None, columns: list[str] | None = None
+) -> Iterator[ProposalRow]:
+    """The rows of the proposals table of ``images`` (None: all), in the order of commits, one at a time."""
+    for batch in reader.batches(columns):
+        for at, image in enumerate(batch.column("image").to_pylist()):
+            if images is None or image in images:
+                yield batch.slice(at, 1).to_pylist()[0]
 
 
 class MaskRows:
@@ -30,7 +42,7 @@ class MaskRows:
         self._where: dict[str, tuple[str, int]] | None = None
         self._group: tuple[tuple[str, int], pa.Table] | None = None
 
-    def get(self, image: str) -> dict[str, Any]:
+    def get(self, image: str) -> ProposalRow:
         """The row of an image; raises MissingInputError if there is none."""
         known = self._where is not None
         try:
@@ -41,7 +53,7 @@ class MaskRows:
         self._where = self._group = None
         return self._get(image)
 
-    def _get(self, image: str) -> dict[str, Any]:
+    def _get(self, image: str) -> ProposalRow:
         if self._where is None:
             self._where = self._index()
         if image not in self._where:
@@ -51,7 +63,7 @@ class MaskRows:
             )
         shard, row = self._where[image]
         table, first = self._row_group(shard, row)
-        found: dict[str, Any] = table.slice(row - first, 1).to_pylist()[0]
+        found: ProposalRow = table.slice(row - first, 1).to_pylist()[0]
         return found
 
     def _index(self) -> dict[str, tuple[str, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from prep.cache.files import Files, repair_command
 from prep.cache.manifest import Manifest, differences
@@ -16,7 +15,7 @@ def checked_manifest(
     stored: Manifest | None,
     files: Files,
     names: Mapping[str, int],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     replace: bool,
 ) -> Manifest | None:
     """The stored manifest; None if it has other settings and no rows. ``names`` maps each file to its size.

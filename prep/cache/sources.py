@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class Origin:
     root: str
     inputs: Mapping[str, str] = field(default_factory=dict)
 
-    def entry(self, keep_missing: bool) -> dict[str, Any]:
+    def entry(self, keep_missing: bool) -> dict[str, object]:
         """The entry of the manifest's ``sources``."""
         place = {"place": self.place, "root": self.root}
         return {**place, "inputs": dict(self.inputs), "keeps_missing": keep_missing}

@@ -126,7 +126,7 @@ class StageStore:
 
     def writer(
         self,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         *,
         replace: bool = False,
         cache: str | Path | None = None,
@@ -197,7 +197,7 @@ class StageReader:
             self.paths(), schema=self.stage.schema, format=form, filesystem=self.stage.files.filesystem
         )
 
-    def read(self, columns: list[str] | None = None, filter: Any = None) -> pa.Table:
+    def read(self, columns: list[str] | None = None, filter: object = None) -> pa.Table:
         """The committed rows as one table, in the order of commits.
 
         ``columns`` selects and orders columns, ``filter`` is a ``pyarrow.compute`` expression.
@@ -207,7 +207,7 @@ class StageReader:
             check_values(table)
             return table
 
-    def batches(self, columns: list[str] | None = None, filter: Any = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: list[str] | None = None, filter: object = None) -> Iterator[pa.RecordBatch]:
         """The committed rows in batches of a few row groups, for tables that do not fit in memory."""
         with explained("read", self.stage.files.uri):
             found = self.dataset().to_batches(

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -45,7 +45,7 @@ class StageWriter:
     def __init__(
         self,
         stage: StageStore,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         *,
         replace: bool,
         cache: Files | None,
@@ -145,11 +145,11 @@ class StageWriter:
         """Read the keys again on next use: rows have been removed."""
         self._keys = self._failed = None
 
-    def finished(self, selection: Mapping[str, Any]) -> tuple[int, int] | None:
+    def finished(self, selection: Mapping[str, object]) -> tuple[int, int] | None:
         """The rows, and those with an error, of a selection that an earlier run has committed."""
         return self.manifest.finished_rows(selection)
 
-    def finish(self, selection: Mapping[str, Any], rows: int, failed: int = 0) -> None:
+    def finish(self, selection: Mapping[str, object], rows: int, failed: int = 0) -> None:
         """Record that every row of the selection is committed, so that a re-run can skip it.
 
         ``failed`` of them have an error.
@@ -164,7 +164,7 @@ class StageWriter:
         if self._replaced is None:
             fold(self.files, self.manifest)
 
-    def record_run(self, run: Mapping[str, Any]) -> None:
+    def record_run(self, run: Mapping[str, object]) -> None:
         """Store the statistics of a run (JSON values: arguments, rows, seconds, rate) in the manifest."""
         self.manifest.runs.append({"at": utc_now(), **run})
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -91,7 +91,7 @@ def concepts(
     end(failed, summary.total + without, max_failed, "phrases have an error")
 
 
-def _stage(params: Mapping[str, Any], devices: int) -> ConceptStage:
+def _stage(params: shared.Params, devices: int) -> ConceptStage:
     from prep.concepts.detectors import DetectorSettings
     from prep.concepts.stage import ConceptStage
     from prep.stage import Resources

@@ -15,6 +15,7 @@ import typer
 from prep.display import shown
 from prep.errors import PrepError
 from prep.hints import format_error, memory_error, missing_package, remedy_of
+from prep.records import Untyped
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -106,7 +107,7 @@ def _exit_code(error: BaseException) -> int:
     return 70
 
 
-def _print_usage_error(error: Any) -> None:
+def _print_usage_error(error: Untyped) -> None:
     """Print what is wrong with a command line, and how to get help."""
     shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program was run without arguments
     print(shown(f"{'' if shows_help else 'error: '}{error.format_message()}"), file=sys.stderr)

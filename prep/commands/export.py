@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from prep.errors import PrepError
 
 if TYPE_CHECKING:
     from prep.cache.store import Store
+    from prep.datasets.catalogue import Dataset
     from prep.exports.output import Exported
     from prep.released.export import Exported as Released
 
@@ -95,10 +96,10 @@ def _exported(context: typer.Context, store: Store) -> list[Exported]:
     from prep.exports.layouts import export as write
     from prep.exports.request import Request
 
-    params: dict[str, Any] = context.params
+    params = context.params
     layout = params["layout"].value
     named = [one for one in ("dataset", "input", "split", "split_by") if shared.was_typed(context, one)]
-    sources: Sequence[Any] = [None]
+    sources: Sequence[Dataset | None] = [None]
     if LAYOUTS[layout].dataset or named:
         sources = open_sources(
             *(params[one] for one in ("data", "dataset", "split_by", "input", "image_root"))
@@ -124,7 +125,7 @@ def _lines(done: Sequence[Exported]) -> Iterator[str]:
 
 def _released(
     store: Store,
-    sources: Sequence[Any],
+    sources: Sequence[Dataset],
     to: Path,
     splits: list[str] | None,
     side: int | None,

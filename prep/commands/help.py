@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
 
 from prep.display import set_level, without_secrets
 from prep.errors import PrepError
+from prep.records import Untyped
 
 # The Python names of the options in each group; an option that is in none of them is under "Run".
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -82,7 +83,7 @@ Verbose = Annotated[
 
 
 @cache
-def _levels() -> list[Any]:
+def _levels() -> list[Untyped]:
     """The options --quiet and --verbose, as typer makes them of a function's parameters."""
     app = typer.Typer(add_completion=False)
 
@@ -96,11 +97,11 @@ def _levels() -> list[Any]:
 class Command(TyperCommand):
     """A command with --quiet and --verbose and options in groups, whose paths are those of this machine."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, *arguments: Untyped, **settings: Untyped) -> None:
         super().__init__(*arguments, **settings)
         self.params += _levels()
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Untyped, args: list[str]) -> list[str]:
         """Parse the command line, and refuse a URI where a path is wanted, before anything is read."""
         set_level("normal")  # how much is said does not remain from a command before this one
         rest = super().parse_args(ctx, args)
@@ -112,7 +113,7 @@ class Command(TyperCommand):
                     _check_local(named if named.startswith("-") else named.upper(), path)
         return rest
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Untyped, formatter: Untyped) -> None:
         """Write the arguments, then each group of options that is not empty."""
         arguments = [p.get_help_record(ctx) for p in self.get_params(ctx) if p.param_type_name == "argument"]
         if shown := [record for record in arguments if record is not None]:
@@ -125,7 +126,7 @@ class Command(TyperCommand):
                     formatter.write_dl(records)
 
 
-def grouped(parameters: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
+def grouped(parameters: Sequence[Untyped]) -> Iterator[tuple[str, list[Untyped]]]:
     """The options among a command's parameters, by group; all under "Options" if there are few."""
     options = [one for one in parameters if one.param_type_name == "option"]
     if len(options) < FEW:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from prep.commands.replay import recorded_flags
 from prep.errors import PrepError
+
+# The values of a command's options by their Python names; typer has checked the type of each.
+Params: TypeAlias = Mapping[str, Any]
 
 
 class DatasetName(StrEnum):

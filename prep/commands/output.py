@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
 
 from prep.display import shown, without_secrets
 
 
-def emit(value: Any, lines: Iterable[str], as_json: bool) -> None:
+def emit(value: object, lines: Iterable[str], as_json: bool) -> None:
     """Print ``value`` as JSON (dataclasses as objects, paths as strings), or else ``lines``.
 
     ``lines`` is not consumed if it is not printed.
@@ -29,7 +28,7 @@ def say(line: str, *, to_stderr: bool = False) -> None:
     print(shown(line), file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -173,7 +173,7 @@ def _limit_threads() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(min(THREADS, cpu_cores())))
 
 
-def _selection(params: Mapping[str, Any]) -> Selection:
+def _selection(params: shared.Params) -> Selection:
     """The preset's mask filter, with the changes given by the flags."""
     from prep.proposals.select import PAPER, Selection
 
@@ -207,7 +207,7 @@ def _reselect(context: typer.Context, source: str) -> None:
     end_run([summary], params["max_failed"])
 
 
-def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
+def _stage(params: shared.Params, devices: int) -> ProposalStage:
     """The stage of the chosen generator, with its options and the mask filter."""
     from prep.proposals.stage import ProposalStage
     from prep.stage import Resources
@@ -218,7 +218,7 @@ def _stage(params: Mapping[str, Any], devices: int) -> ProposalStage:
     return ProposalStage(generator, _selection(params), resources=Resources(cpus=1, gpus=1 if devices else 0))
 
 
-def _generator(params: Mapping[str, Any], official: Mapping[str, Any], device: str) -> Generator:
+def _generator(params: shared.Params, official: shared.Params, device: str) -> Generator:
     """The named generator, with the given options of the reference generator."""
     from prep.proposals import generators, hf
     from prep.proposals.freesolo import flags

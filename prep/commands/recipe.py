@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from prep.commands.outcome import SOME_FAILED
 from prep.commands.output import emit, say
 from prep.commands.recipe_words import LATER
 from prep.errors import MissingInputError, PrepError
+from prep.records import Untyped
 
 ConfigFile = Annotated[
     Path, typer.Argument(help="Configuration with one section per command.", metavar="FILE")
@@ -86,7 +87,7 @@ def _parsed(
     """
     from prep.commands.recipe_file import command_line, read_configuration
 
-    commands: dict[str, Any] = context.obj()
+    commands: dict[str, Untyped] = context.obj()
     steps = []
     for section in read_configuration(config, flags, commands):
         name, program = section.command, "pcnet" if section.command in LATER else "pcnet-prep"

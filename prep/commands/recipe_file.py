@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prep.commands.recipe_words import SHARED, Options, read_words, shared_key, unknown
 from prep.errors import PrepError
 from prep.inputs import read_plain
+from prep.records import Untyped
 
 if TYPE_CHECKING:
     import yaml
@@ -31,7 +32,7 @@ class Section:
     flags: dict[str, Any]
 
 
-def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, Any]) -> list[Section]:
+def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, object]) -> list[Section]:
     """The commands with a section in a file, in the order of ``commands`` (name -> click command).
 
     ``words`` are flags from the command line: they override the file in every command that shares them, or
@@ -61,16 +62,16 @@ def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, 
         for key in own:
             if key not in known:
                 raise unknown(f"{path}: {name} has no flag {key}.", key, known)
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for flags in (_for_command(name, shared, known), own, typed[name]):
             values |= _values(path, name, flags, known)
         sections += _apart(Section(name, values))
     return [_with_checkpoint(section, sections) for section in sections]
 
 
-def _values(path: Path, command: str, flags: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def _values(path: Path, command: str, flags: Mapping[str, object], options: Options) -> dict[str, object]:
     """The values of ``flags`` by their Python names; two names of one flag are an error."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     names: dict[str, str] = {}
     for key, value in flags.items():
         option = options[key]
@@ -82,7 +83,7 @@ def _values(path: Path, command: str, flags: Mapping[str, Any], options: Options
     return values
 
 
-def command_line(section: Section, command: Any, program: str) -> str:
+def command_line(section: Section, command: object, program: str) -> str:
     """The command line that is equivalent to a section."""
     line, written = [program, section.command], set[str]()
     for name, option in _options(command).items():  # the first of the names that an option has
@@ -121,7 +122,7 @@ def _loader() -> type[yaml.SafeLoader]:
     return Loader
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, object]:
     import yaml
 
     try:
@@ -138,7 +139,7 @@ def _load(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in loaded.items()}
 
 
-def _options(command: Any) -> Options:
+def _options(command: Untyped) -> Options:
     """A command's options by their long names, without the dashes."""
     return {
         name[2:]: option
@@ -149,7 +150,7 @@ def _options(command: Any) -> Options:
     }
 
 
-def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
+def _own(path: Path, name: str, section: object) -> dict[str, object]:
     if not isinstance(section, dict | None):
         raise PrepError(
             f"{path}: {name} is not a section.", f"Indent its flags below '{name}:', as 'flag: value'."
@@ -157,12 +158,12 @@ def _own(path: Path, name: str, section: Any) -> dict[str, Any]:
     return {str(key): value for key, value in (section or {}).items()}
 
 
-def _for_command(name: str, shared: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def _for_command(name: str, shared: Mapping[str, object], options: Options) -> dict[str, object]:
     """The shared flags that a command accepts, under its own names."""
     return {key: value for old, value in shared.items() if (key := shared_key(name, old)) in options}
 
 
-def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
+def _value(path: Path, name: str, key: str, value: object, option: Untyped) -> object:
     """A value in the form that click expects: a string or a boolean, in a list if the flag is repeatable."""
     if isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(v, list | dict) for v in value)
@@ -178,7 +179,7 @@ def _value(path: Path, name: str, key: str, value: Any, option: Any) -> Any:
     return plain if isinstance(value, list) or (option.multiple and value is not None) else plain[0]
 
 
-def _plain(item: Any, option: Any) -> Any:
+def _plain(item: object, option: Untyped) -> object:
     """One value: a boolean for a flag that has no value, whole numbers without a point, else text."""
     if item is None or isinstance(item, bool):
         return item

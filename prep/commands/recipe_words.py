@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prep.errors import PrepError
+from prep.records import Untyped
 
-Options = dict[str, Any]
+Options = dict[str, Untyped]  # a command's click options by their long names, without the dashes
 
 # Flags with the same meaning in every command that has them; they may appear above the sections of the file.
 SHARED = (
@@ -20,7 +21,7 @@ LATER = ("train", "eval")
 SHARED_LATER = ("data", "dataset", "split-by", "input", "image-root", "store", "gpus")
 
 
-def read_words(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, Any]]:
+def read_words(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, object]]:
     """The command-line flags of each command; a repeated flag has a list of values."""
     found: dict[str, dict[str, Any]] = {name: {} for name in options}
     left = iter(words)

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from prep.errors import PrepError
+from prep.records import Untyped
 
 # Options that control how a command runs, not what it produces: a manifest does not record them, and one from
 # somebody else does not set them. A Ray cluster could run its own code here.
@@ -22,7 +23,7 @@ NOT_RECORDED = ("replace", "as_json", "plan", "from_manifest", "max_failed", "de
 READ_THE_STORE = ("score", "concepts")
 
 
-def recorded_flags(path: Path, command: str) -> dict[str, Any]:
+def recorded_flags(path: Path, command: str) -> dict[str, object]:
     """The flags of the last run in a manifest file, by their Python names.
 
     :raises PrepError: if the file records no run, or the run of a command other than ``command``.
@@ -45,7 +46,7 @@ def recorded_flags(path: Path, command: str) -> dict[str, Any]:
     return flags
 
 
-def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(path: Path, settings: Mapping[str, object]) -> None:
     """Check that a run with ``settings`` reproduces the rows of a manifest.
 
     :raises PrepError: if the settings differ; the message lists the differences.
@@ -61,7 +62,7 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> None:
+def repeat(context: typer.Context, arguments: Mapping[str, object], store: str) -> None:
     """Run a command of the program of ``context`` again on ``store``, with the flags recorded in a manifest.
 
     Relative paths among them are those of the folder in which the command ran.
@@ -69,7 +70,7 @@ def repeat(context: typer.Context, arguments: Mapping[str, Any], store: str) -> 
     _invoke(context, arguments, out=store)
 
 
-def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | None) -> None:
+def rehearse(context: typer.Context, arguments: Mapping[str, object], store: str | None) -> None:
     """Check that :func:`repeat` can begin: everything is read that it needs, and no store is touched.
 
     A command that reads the tables of its store is tried on ``store`` (None: they are damaged too, and it is
@@ -86,7 +87,7 @@ def rehearse(context: typer.Context, arguments: Mapping[str, Any], store: str | 
             _invoke(context, arguments, out=store, plan=True, replace=True)
 
 
-def _command(context: typer.Context, arguments: Mapping[str, Any]) -> Any:
+def _command(context: typer.Context, arguments: Mapping[str, object]) -> Untyped:
     """The command of a recorded run: one that writes a table, whatever the manifest says."""
     assert context.parent is not None
     commands = context.parent.command.commands  # type: ignore[attr-defined]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -79,7 +79,7 @@ def score(
     end(unscored, summary.total + unscored, max_failed, "expressions have no scores")
 
 
-def _stage(params: Mapping[str, Any], devices: int) -> ScoreStage:
+def _stage(params: shared.Params, devices: int) -> ScoreStage:
     from prep.scores.stage import ScoreSettings, ScoreStage
     from prep.stage import Resources
 

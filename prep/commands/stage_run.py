@@ -20,9 +20,10 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     from prep.cache.store import Store
     from prep.engine.runner import Summary
+    from prep.engine.sources import Source
 
 
-def recorded_arguments(context: typer.Context) -> dict[str, Any]:
+def recorded_arguments(context: typer.Context) -> dict[str, object]:
     """A command and its flags as plain JSON values, for the manifest; flags not given are omitted, and so are
     credentials in URIs.
     """
@@ -35,7 +36,7 @@ def recorded_arguments(context: typer.Context) -> dict[str, Any]:
     return {**command, **{name: value for name, value in given.items() if value != []}}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """The value of a flag as a JSON value."""
     if isinstance(value, Enum):
         return value.value
@@ -47,7 +48,7 @@ def _plain(value: Any) -> Any:
 def run_options(context: typer.Context) -> dict[str, Any]:
     """The shared flags of a command as keyword arguments of the functions that run a stage."""
     params = context.params
-    passed_on: dict[str, Any] = {
+    passed_on: dict[str, object] = {
         name: params[name]
         for name in ("limit", "replace", "keep_missing", "cache", "ray_address")
         if name in params
@@ -59,7 +60,7 @@ def run_options(context: typer.Context) -> dict[str, Any]:
     }
 
 
-def check_recorded(context: typer.Context, settings: Mapping[str, Any]) -> None:
+def check_recorded(context: typer.Context, settings: Mapping[str, object]) -> None:
     """With --from-manifest, check that the run reproduces the rows of the recorded run."""
     path = context.params["from_manifest"]
     if path is not None:
@@ -69,7 +70,7 @@ def check_recorded(context: typer.Context, settings: Mapping[str, Any]) -> None:
 def only_planned(
     context: typer.Context,
     stage: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     keys: Callable[[], Iterable[str]],
     workers: int,
 ) -> bool:
@@ -90,7 +91,7 @@ def only_planned(
     return True
 
 
-def announce(stage: str, maker: str, sources: Sequence[Any], context: typer.Context, workers: int) -> None:
+def announce(stage: str, maker: str, sources: Sequence[Source], context: typer.Context, workers: int) -> None:
     """Print what a run begins with: what makes the rows, of which input, and where they go."""
     splits = context.params.get("split") or []
     of = ", ".join(f"{one.name}{f' {one.split_by}' if one.split_by else ''}" for one in sources)
@@ -145,7 +146,7 @@ def _summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
         yield f"stored in {summaries[0].where}"
 
 
-def report_lines(stage: str, report: dict[str, Any]) -> list[str]:
+def report_lines(stage: str, report: dict[str, object]) -> list[str]:
     """The report of a stage's run as lines of text."""
     from prep.phrases import report as phrases
     from prep.proposals.sam import fidelity as proposals

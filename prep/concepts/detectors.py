@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from prep.concepts.found import Found, Pixels
 from prep.concepts.loading import check_type, load
@@ -86,7 +86,7 @@ class DetectorSettings:
         """The folder with the model's files, downloaded if necessary; PrepError if it cannot be had."""
         return model_folder(self.source, FILES, "give a folder with the model's files with --model DIR")
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """Everything that a row depends on besides image and phrase, as JSON values.
 
         The model's files are hashed, and downloaded if necessary; raises PrepError if they cannot be had.

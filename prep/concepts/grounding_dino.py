@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prep.concepts.found import Found, Pixels, xywh
+from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOKENS = 256  # GroundingDinoConfig.max_text_len; a longer text is cut off
 
@@ -18,7 +22,7 @@ class GroundingDinoFinder:
     of the encoder on, so that only the pixels are prepared once.
     """
 
-    def __init__(self, model: Any, processor: Any, threshold: float, batch: int) -> None:
+    def __init__(self, model: Untyped, processor: Untyped, threshold: float, batch: int) -> None:
         self._model, self._processor = model, processor
         self._threshold, self._batch = threshold, batch
 
@@ -34,7 +38,9 @@ class GroundingDinoFinder:
                 found += self._boxes(image, phrases[start : start + self._batch], pixels.shape[:2])
         return found
 
-    def _boxes(self, image: Any, phrases: Sequence[str], size: tuple[int, ...]) -> list[list[Found]]:
+    def _boxes(
+        self, image: Mapping[str, Tensor], phrases: Sequence[str], size: tuple[int, ...]
+    ) -> list[list[Found]]:
         texts = [label(phrase) for phrase in phrases]
         tokens = self._processor.tokenizer(
             texts,

@@ -77,7 +77,7 @@ def run_concepts(
     unit_size: int = 4,
     workers: int = 1,
     ray_address: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Summary:
     """Look for every distinct target noun phrase of ``store`` in its image, a file under ``root``.
@@ -117,7 +117,7 @@ def _look(
     work: Work,
     tell: Callable[[str], None] | None,
     unit_size: int,
-    arguments: Mapping[str, Any] | None,
+    arguments: Mapping[str, object] | None,
 ) -> Summary:
     """Make the rows that are missing; no run is recorded if there are none."""
     keys, items = targets.keys(), list(_items(writer, root, targets.wanted))

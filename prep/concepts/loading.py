@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prep.errors import PrepError, reason_of
 
@@ -28,7 +27,7 @@ def check_type(folder: Path, accepted: Sequence[str], wanted: str) -> None:
         raise PrepError(f"{file} is of the model type {kind}.", f"Give {wanted} with --model.")
 
 
-def load(folder: Path, model: str, processor: str, wanted: str, device: str) -> tuple[Any, Any]:
+def load(folder: Path, model: str, processor: str, wanted: str, device: str) -> tuple[object, object]:
     """The model, in float32 and ready to evaluate, and its processor: transformers' classes of these names.
 
     Raises :class:`PrepError` if transformers lacks them, or if the folder lacks any of their weights.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.concepts.found import Found, Pixels, xywh
 from prep.masks import rle
+from prep.records import Untyped
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ class Sam3Finder:
     one by one; ours share the image's features, in batches, which changes the last bits.
     """
 
-    def __init__(self, model: Any, processor: Any, threshold: float, batch: int) -> None:
+    def __init__(self, model: Untyped, processor: Untyped, threshold: float, batch: int) -> None:
         self.model, self.processor = model, processor
         self._threshold, self._batch = threshold, batch
         self._texts: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
@@ -45,7 +46,7 @@ class Sam3Finder:
                 found += self._instances(outputs, *pixels.shape[:2])
         return found
 
-    def _detect(self, vision: Any, phrases: Sequence[str]) -> Any:
+    def _detect(self, vision: Untyped, phrases: Sequence[str]) -> object:
         """The model's raw outputs for some phrases of one image."""
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -76,7 +77,7 @@ class Sam3Finder:
         self._texts.move_to_end(phrase)
         return self._texts[phrase]
 
-    def _instances(self, outputs: Any, height: int, width: int) -> list[list[Found]]:
+    def _instances(self, outputs: Untyped, height: int, width: int) -> list[list[Found]]:
         """The instances above the threshold of each element of a batch."""
         scores = outputs.pred_logits.sigmoid() * outputs.presence_logits.sigmoid()
         boxes = outputs.pred_boxes * scores.new_tensor([width, height, width, height])

@@ -17,6 +17,7 @@ from prep.hints import memory_error
 from prep.images import UnreadableImage, decode, read_image_file
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef
+from prep.stage import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ImagePhrases:
 class Answers(Protocol):
     """Rows that are known by their content key, from any run that shares the cache."""
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
         """The rows that exist, by key."""
 
 
@@ -57,15 +58,15 @@ class ConceptStage:
     """
 
     def __init__(
-        self, settings: DetectorSettings, resources: Any = None, answers: Answers | None = None
+        self, settings: DetectorSettings, resources: Resources | None = None, answers: Answers | None = None
     ) -> None:
         self.options = settings
-        self.resources = resources
+        self.resources = resources or Resources()
         self.answers = answers
-        self._settings: dict[str, Any] | None = None
+        self._settings: dict[str, object] | None = None
         self._finder: Finder | None = None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What the rows depend on besides image and phrase: the settings of the table."""
         if self._settings is None:
             self._settings = self.options.key()
@@ -107,10 +108,12 @@ class ConceptStage:
     def _key(self, sha256: str | None, phrase: str) -> str:
         return answer_key(f"{self.key}\n{sha256 or ''}", phrase)
 
-    def _rows(self, one: _Loaded) -> list[dict[str, Any]]:
+    def _rows(self, one: _Loaded) -> list[dict[str, object]]:
         """The rows of an image."""
         keys = {phrase: self._key(one.sha256, phrase) for phrase in one.item.phrases}
-        known = {key: (row["height"], row["width"], row["masks"]) for key, row in (one.known or {}).items()}
+        known: dict[str, tuple[int, int, Sequence[object]]] = {
+            key: (row["height"], row["width"], row["masks"]) for key, row in (one.known or {}).items()
+        }
         wanted = {normalise_text(phrase): key for phrase, key in keys.items() if key not in known}
         wanted.pop("", None)
         error = one.error
@@ -140,8 +143,8 @@ class ConceptStage:
             return f"the detector failed: {type(error).__name__}: {error}"
 
     def _row(
-        self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, list[Any]] | None, lost: str
-    ) -> dict[str, Any]:
+        self, one: _Loaded, phrase: str, key: str, known: tuple[int, int, Sequence[object]] | None, lost: str
+    ) -> dict[str, object]:
         height, width, masks = known or (None, None, [])
         return {
             "concept_id": concept_id(one.item.image, phrase),

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from errno import EFBIG
 from pathlib import Path
-from typing import Any
 
 from prep.errors import PrepError
 from prep.inputs import HEAD, check_text, not_utf8, read_plain
@@ -39,7 +38,7 @@ class Instances:
     ambiguous_annotations: set[int] = field(default_factory=set)
 
 
-def integer(value: Any) -> int | None:
+def integer(value: object) -> int | None:
     """``value`` as a 64-bit integer if it is one (tables also write ``12.0`` and ``"12"``), else None."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value):
         value = int(value)
@@ -74,11 +73,11 @@ def read_instances(path: Path) -> Instances:
     return found
 
 
-def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int, Any]:
+def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int, object]:
     """The value of ``key`` (``segmentation``, ``bbox``) of each annotation in ``wanted`` that has one,
     unchanged.
     """
-    found: dict[int, Any] = {}
+    found: dict[int, object] = {}
     for _, entry, _ in sections(path, ("annotations",)):
         number = integer(entry.get("id"))
         if number in wanted and number is not None and key in entry:
@@ -86,12 +85,12 @@ def read_annotations(path: Path, wanted: Collection[int], key: str) -> dict[int,
     return found
 
 
-def _size(entry: dict[str, Any]) -> tuple[int, int]:
+def _size(entry: dict[str, object]) -> tuple[int, int]:
     height, width = integer(entry.get("height")), integer(entry.get("width"))
     return max(height or 0, 0), max(width or 0, 0)
 
 
-def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str, Any], int]]:
+def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str, object], int]]:
     """Each object of the lists ``names`` of the JSON object in ``path``: list name, object, hash of its text.
 
     Only the file's text is held in memory; the tree of Python objects would take ten times as much.
@@ -118,7 +117,7 @@ def sections(path: Path, names: Collection[str]) -> Iterator[tuple[str, dict[str
         )
 
 
-def list_elements(path: Path) -> Iterator[Any]:
+def list_elements(path: Path) -> Iterator[object]:
     """Each value of the JSON list in ``path``."""
     scanner = _Scanner(read_text(path))
     try:
@@ -190,7 +189,7 @@ class _Scanner:
         if self.at != len(self.text):
             raise json.JSONDecodeError("Extra data", self.text, self.at)
 
-    def elements(self) -> Iterator[tuple[Any, int]]:
+    def elements(self) -> Iterator[tuple[object, int]]:
         """Each value of the next list, with the hash of its text."""
         self._expect("[")
         if self._found("]"):
@@ -213,7 +212,7 @@ class _Scanner:
         else:
             self._value()
 
-    def _value(self) -> Any:
+    def _value(self) -> object:
         value, self.at = _DECODER.raw_decode(self.text, self.at)
         return value
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html.entities
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prep.cache.keys import normalise_text, row_id
 from prep.datasets.ordinals import Ordinals
@@ -96,7 +96,7 @@ def expressions(drafts: Iterable[Draft], splits: Collection[str] | None) -> Iter
             yield Expression(identity, *draft[:9])
 
 
-def images(pairs: Iterable[tuple[str, int | None]], path_of: Any) -> Iterator[ImageRef]:
+def images(pairs: Iterable[tuple[str, int | None]], path_of: Callable[[str], str]) -> Iterator[ImageRef]:
     """Each image of ``(image, image_id)`` pairs once, in order of first appearance."""
     ordinals, stream = Ordinals(), iter(pairs)
     while batch := list(islice(stream, BATCH)):

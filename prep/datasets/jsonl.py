@@ -96,7 +96,7 @@ class JsonlDataset:
         )
         return {identity: draft.place for draft, identity in rows.identify(drafts) if draft.place >= 0}
 
-    def entry_at(self, offset: int) -> dict[str, Any]:
+    def entry_at(self, offset: int) -> dict[str, object]:
         """The object of the line that begins at ``offset``."""
         with open_plain(self.path) as file:
             file.seek(offset)
@@ -173,7 +173,7 @@ class JsonlDataset:
         )
 
 
-def _name(value: Any) -> str | None:
+def _name(value: object) -> str | None:
     """A name given as text, or as a whole number as some tools write splits; None if it is neither."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

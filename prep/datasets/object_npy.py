@@ -12,17 +12,18 @@ import pickle
 import re
 import sys
 import tokenize
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from prep.datasets.pickles import CODES, Reader, loads, read_pickle_file
+from prep.datasets.pickles import CODES, Handler, Reader, loads, read_pickle_file
 from prep.errors import PrepError
 
+Array = npt.NDArray[np.generic]
 # Larger than for references, as the contents of arrays take no more memory than they do in the file.
 MAX_BYTES = 1 << 30
 # What the parser of a header raises on arbitrary bytes.
@@ -39,7 +40,7 @@ class _Dtype:
     code: str
     order: str = "="
 
-    def numpy(self) -> np.dtype[Any]:
+    def numpy(self) -> np.dtype[np.generic]:
         """The numpy dtype: numbers, booleans, strings, and ``O`` for lists of values; no other."""
         if not re.fullmatch(r"[biufSU][1-9][0-9]{0,5}|O8?", self.code):
             raise ValueError(f"a dtype {self.code[:20]!r}")
@@ -80,7 +81,7 @@ def load_object_npy(path: Path) -> Any:
         raise PrepError(f"{path} is truncated: {str(error).rstrip('.')}.", "Download it again.") from error
 
 
-def loads_arrays(data: bytes, name: str = "the pickle") -> Any:
+def loads_arrays(data: bytes, name: str = "the pickle") -> object:
     """The plain data and numpy arrays of the pickle ``data``; errors call it ``name``."""
     return loads(data, name, _ArrayReader, bounded=True)
 
@@ -92,16 +93,16 @@ class _ArrayReader(Reader):
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data, name)
-        self.empty: dict[int, np.ndarray[Any, Any]] = {}  # the arrays that wait for their contents
+        self.empty: dict[int, Array] = {}  # the arrays that wait for their contents
 
-    def load(self) -> Any:
+    def load(self) -> object:
         """The value, with every array filled."""
         value = super().load()
         if self.empty:
             raise ValueError("it names an array and never fills it")
         return value
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """The function of this file for one of numpy's names; every other one is refused."""
         # numpy 2 moved its modules; files with either path exist.
         place = module.replace("numpy.core.", "numpy._core.", 1).replace("__builtin__", "builtins", 1)
@@ -111,7 +112,7 @@ class _ArrayReader(Reader):
             return super().find_class(module, name)
         return _FUNCTIONS[place, name]
 
-    def _reconstruct(self, *_: Any) -> np.ndarray[Any, Any]:
+    def _reconstruct(self, *_: object) -> Array:
         self.count()
         array = np.empty(0)
         self.empty[id(array)] = array
@@ -138,34 +139,34 @@ class _ArrayReader(Reader):
         else:
             raise ValueError(f"a state for a {type(target).__name__}")
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+    dispatch: ClassVar[dict[int, Handler]] = {
         **Reader.dispatch,
         CODES["REDUCE"]: pickle._Unpickler.dispatch[CODES["REDUCE"]],
         CODES["BUILD"]: load_build,
     }
 
 
-def _dtype(code: Any, *_: Any) -> _Dtype:
+def _dtype(code: object, *_: object) -> _Dtype:
     if type(code) is not str:
         raise ValueError("a dtype without a code")
     return _Dtype(code)
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
+def _scalar(dtype: object, content: object) -> object:
     return _array(dtype, (), content, False).item()
 
 
-def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+def _frombuffer(content: object, dtype: object, shape: object, order: object) -> Array:
     return _array(dtype, shape, bytes(content) if type(content) is bytearray else content, order == "F")
 
 
-def _encode(text: Any, coding: Any) -> bytes:
+def _encode(text: object, coding: object) -> bytes:
     if type(text) is not str or coding != "latin1":
         raise ValueError("an encoded string in another encoding")
     return text.encode("latin-1")
 
 
-_FUNCTIONS: dict[tuple[str, str], Any] = {
+_FUNCTIONS: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): object(),  # an argument of _reconstruct
     ("numpy", "dtype"): _dtype,
     ("numpy._core.multiarray", "scalar"): _scalar,
@@ -175,7 +176,7 @@ _FUNCTIONS: dict[tuple[str, str], Any] = {
 }
 
 
-def _array(dtype: Any, shape: Any, content: Any, fortran: bool) -> np.ndarray[Any, Any]:
+def _array(dtype: object, shape: object, content: object, fortran: bool) -> Array:
     """The array described by its pickled parts; :class:`ValueError` if they are inconsistent."""
     if type(dtype) is not _Dtype or type(shape) is not tuple or len(shape) > 32:
         raise ValueError("an array without dtype or shape")

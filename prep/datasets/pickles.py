@@ -16,7 +16,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from struct import error as StructError
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,7 @@ MAX_DEPTH = 100
 # Numbers over 64 bits and tuples can be chosen to have equal hashes, so there are few of them among the keys.
 MAX_KEY, MAX_ODD_KEYS = 4096, 4096
 
+Handler: TypeAlias = Callable[[Any], None]  # of an opcode: takes the reader, of this class or a derived one
 TEXTS = frozenset((str, bytes, bytearray))
 SCALARS = TEXTS | {type(None), bool, int, float}
 
@@ -63,7 +64,7 @@ def refuse(name: str, reason: str) -> NoReturn:
 
 def loads(
     data: bytes, name: str = "the pickle", reader: type[Reader] | None = None, *, bounded: bool = False
-) -> Any:
+) -> object:
     """The data of the pickle ``data``; errors call it ``name``. ``reader`` may support more opcodes.
 
     ``bounded``: also raise an error if it is nested deeply or in itself, or is huge where all uses count.
@@ -96,11 +97,11 @@ def loads(
 class Reader(pickle._Unpickler):
     """Python's reader with the data-building opcodes only, and with limits on what they build."""
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {}  # filled below
+    dispatch: ClassVar[dict[int, Handler]] = {}  # filled below
     max_objects: ClassVar[int] = MAX_OBJECTS
-    stack: list[Any]
-    metastack: list[list[Any]]
-    append: Callable[[Any], None]
+    stack: list[object]
+    metastack: list[list[object]]
+    append: Callable[[object], None]
     read: Callable[[int], bytes]
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -113,7 +114,7 @@ class Reader(pickle._Unpickler):
         if self.objects > self.max_objects:
             refuse(self.name, f"it has more than {self.max_objects:,} containers, keys and memo entries")
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Refuse everything that the pickle asks for by name."""
         self.refuse_name(f"{module[:100]}.{name[:100]}")
 
@@ -136,7 +137,7 @@ class Reader(pickle._Unpickler):
         if len(self.metastack) >= MAX_DEPTH:
             refuse(self.name, f"it is nested more than {MAX_DEPTH} deep")
 
-    def check(self, kind: type, target: Any, keys: Sequence[Any] = ()) -> None:
+    def check(self, kind: type, target: object, keys: Sequence[object] = ()) -> None:
         """Raise an error if ``target`` is no ``kind`` or a key would be slow to hash or to compare."""
         self.count(1 + len(keys))
         if type(target) is not kind:
@@ -186,7 +187,7 @@ _CHECKED: dict[str, Callable[[Reader], None]] = {
 CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 
 
-def _handlers() -> Iterator[tuple[int, Callable[[Any], None]]]:
+def _handlers() -> Iterator[tuple[int, Handler]]:
     standard = pickle._Unpickler.dispatch
     for name, code in CODES.items():
         if name in _UNCHECKED:
@@ -201,7 +202,7 @@ def _handlers() -> Iterator[tuple[int, Callable[[Any], None]]]:
     yield CODES["BYTEARRAY8"], _bytearray
 
 
-def _in_turn(check: Callable[[Reader], None], run: Callable[[Any], None]) -> Callable[[Any], None]:
+def _in_turn(check: Callable[[Reader], None], run: Handler) -> Handler:
     def both(reader: Reader) -> None:
         check(reader)
         run(reader)
@@ -212,14 +213,14 @@ def _in_turn(check: Callable[[Reader], None], run: Callable[[Any], None]) -> Cal
 Reader.dispatch.update(_handlers())
 
 
-def check_expanded(value: Any, name: str) -> None:
+def check_expanded(value: object, name: str) -> None:
     """Raise :class:`PrepError` if ``value`` is nested deeply or in itself, has objects that are not plain
     data, or is huge when every object is counted as often as it is used.
     """
     _measure([value], name, {}, 0)
 
 
-def _measure(item: Any, name: str, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+def _measure(item: object, name: str, measured: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
     """The size and the depth of a container; ``measured`` has those of others, (0, 0) for those around it."""
     measured[id(item)] = (0, 0)
     size, height = 4, 0

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from prep.datasets import identity as rows
 from prep.datasets.coco_json import Instances, integer, list_elements, read_instances
@@ -49,7 +48,7 @@ class RefDataset:
     def refs(self) -> list[Ref]:
         """Every entry of the refs file."""
         if self.refs_file.suffix == ".json":
-            entries: Iterable[Any] = list_elements(self.refs_file)
+            entries: Iterable[object] = list_elements(self.refs_file)
         else:
             entries = load_pickle(self.refs_file)
             if not isinstance(entries, list):
@@ -158,7 +157,7 @@ class RefDataset:
         return ""
 
 
-def _parse(entry: Any, at: int) -> Ref:
+def _parse(entry: object, at: int) -> Ref:
     """Parse one entry of a refs file; an error in it becomes the problem of its rows."""
     if not isinstance(entry, dict):
         return Ref(
@@ -185,7 +184,7 @@ def _parse(entry: Any, at: int) -> Ref:
     )
 
 
-def _sentence(sentence: Any) -> tuple[int | None, str, str]:
+def _sentence(sentence: object) -> tuple[int | None, str, str]:
     if not isinstance(sentence, dict) or not isinstance(sentence.get("sent"), str):
         return None, "", "the sentence has no text under 'sent'"
     text = rows.expression_text(sentence["sent"])

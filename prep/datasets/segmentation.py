@@ -24,7 +24,7 @@ class BadSegmentation(ValueError):
     """Why a segmentation is not a mask, as text for a table of failures."""
 
 
-def decode(segmentation: Any, height: int, width: int) -> Mask:
+def decode(segmentation: object, height: int, width: int) -> Mask:
     """The bool H x W mask of a segmentation (:func:`runs_of`).
 
     One that covers no pixel of the image is rejected too: such an object is an error in the data.
@@ -35,7 +35,7 @@ def decode(segmentation: Any, height: int, width: int) -> Mask:
     return rle.decode(runs, height, width)
 
 
-def decode_once(segmentation: Any, height: int, width: int) -> Mask:
+def decode_once(segmentation: object, height: int, width: int) -> Mask:
     """The pixels that exactly one part (polygon or RLE) of a segmentation covers, bool H x W.
 
     The released code's target: it adds the parts up and keeps the pixels with the sum 1, so that pixels where
@@ -62,7 +62,7 @@ def decode_once(segmentation: Any, height: int, width: int) -> Mask:
     return once
 
 
-def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
+def runs_of(segmentation: object, height: int, width: int) -> rle.Runs:
     """The runs of polygons ``[[x, y, ...], ...]`` or one, or of an RLE or a list of them (as in RefClef).
 
     An RLE is ``{"size": [H, W], "counts": ...}`` with counts as numbers or as COCO's compressed string. Every
@@ -71,7 +71,7 @@ def runs_of(segmentation: Any, height: int, width: int) -> rle.Runs:
     """
     if not 0 < height * width <= MAX_PIXELS or height < 0:
         raise BadSegmentation(f"an image of {width} x {height} pixels")
-    parts = segmentation if isinstance(segmentation, list) else [segmentation]
+    parts: list[Any] = segmentation if isinstance(segmentation, list) else [segmentation]
     if not parts:
         raise BadSegmentation("the segmentation is empty")
     if all(isinstance(part, dict) for part in parts):
@@ -122,7 +122,7 @@ def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
     return rle.checked_runs(bytes(coco.merge(parts)["counts"]), height, width)
 
 
-def _rle(part: dict[str, Any], height: int, width: int) -> rle.Runs:
+def _rle(part: dict[str, object], height: int, width: int) -> rle.Runs:
     """The runs of an RLE, after checking that it is of that size and that its runs fill the image exactly."""
     size = part.get("size")
     if not isinstance(size, list) or [integer(value) for value in size] != [height, width]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -98,14 +97,14 @@ class Truth:
         return union
 
     @cached_property
-    def _segmentations(self) -> Mapping[int, Any]:
+    def _segmentations(self) -> Mapping[int, object]:
         return self._annotated("segmentation")
 
     @cached_property
-    def _boxes(self) -> Mapping[int, Any]:
+    def _boxes(self) -> Mapping[int, object]:
         return self._annotated("bbox")
 
-    def _annotated(self, key: str) -> Mapping[int, Any]:
+    def _annotated(self, key: str) -> Mapping[int, object]:
         if not isinstance(self.dataset, RefDataset):
             return {}
         wanted = {target for targets in self.dataset.targets.values() for target in targets}
@@ -135,7 +134,7 @@ def _nothing(height: int, width: int) -> Mask:
     return np.zeros((height, width), dtype=bool)
 
 
-def _rle_size(mask: Any) -> tuple[int, int] | None:
+def _rle_size(mask: object) -> tuple[int, int] | None:
     size = mask.get("size") if isinstance(mask, dict) else None
     if isinstance(size, list) and len(size) == 2 and all(type(value) is int for value in size):
         return size[0], size[1]

@@ -58,10 +58,10 @@ class _Collected:
 
     def __init__(self, canvas: Canvas) -> None:
         self.canvas = canvas
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
-        self.refs: list[dict[str, Any]] = []
-        self.types: dict[str, dict[str, Any]] = {}
+        self.images: list[dict[str, object]] = []
+        self.annotations: list[dict[str, object]] = []
+        self.refs: list[dict[str, object]] = []
+        self.types: dict[str, dict[str, object]] = {}
 
     def add(
         self,
@@ -85,7 +85,7 @@ class _Collected:
                     _reference(self.annotations[first + target - 1], len(self.refs), split, sentences)
                 )
 
-    def _sentences(self, things: list[Thing], target: Thing, random: Random) -> list[dict[str, Any]]:
+    def _sentences(self, things: list[Thing], target: Thing, random: Random) -> list[dict[str, object]]:
         sentences = []
         for kind in TYPES:
             said = say(random, things, target, kind, self.canvas)
@@ -116,8 +116,8 @@ class _Collected:
 
 
 def _reference(
-    annotation: dict[str, Any], ref_id: int, split: str, sentences: list[dict[str, Any]]
-) -> dict[str, Any]:
+    annotation: dict[str, object], ref_id: int, split: str, sentences: list[dict[str, object]]
+) -> dict[str, object]:
     image_id = annotation["image_id"]
     return {
         "sent_ids": [sentence["sent_id"] for sentence in sentences],
@@ -132,7 +132,7 @@ def _reference(
     }
 
 
-def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _annotation(number: int, image_id: int, thing: Thing, mask: npt.NDArray[np.bool_]) -> dict[str, object]:
     from pycocotools import mask as coco
 
     rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))

@@ -74,7 +74,7 @@ class Engine(Generic[AnyStage]):
             self.stage.open()
             self._opened = True
         with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
-            ahead: tuple[list[Item], Future[Any]] | None = None
+            ahead: tuple[list[Item], Future[object]] | None = None
             for unit in units:
                 following = (unit, loader.submit(self.stage.load, unit))
                 if ahead is not None:

@@ -64,7 +64,7 @@ class _Unit:
 @dataclass
 class _Actor:
     handle: Any
-    opening: Any
+    opening: object
     ready: bool = False
     calls: dict[Any, _Unit] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class _Pool:
     """The driver's state: actors, the units assigned to each, and the units still to assign."""
 
     def __init__(self, stage: Stage, workers: int) -> None:
-        self._units: Iterator[list[Any]] = iter(())
+        self._units: Iterator[list[object]] = iter(())
         self._exhausted = True
         self._queue: deque[_Unit] = deque()
         self._workers = workers
@@ -190,7 +190,7 @@ class _Pool:
                 unit.holders += 1
                 actor.calls[actor.handle.work.remote(unit.items)] = unit
 
-    def _pending(self) -> dict[Any, _Actor]:
+    def _pending(self) -> dict[object, _Actor]:
         """The references to wait for: calls, and actor starts while there is work for them."""
         more = bool(self._queue) or not self._exhausted
         calls = [(call, unit, actor) for actor in self._actors for call, unit in actor.calls.items()]
@@ -199,7 +199,7 @@ class _Pool:
             pending.update({actor.opening: actor for actor in self._actors if not actor.ready})
         return pending
 
-    def _collect(self, actor: _Actor, reference: Any) -> tuple[list[Any], Any] | None:
+    def _collect(self, actor: _Actor, reference: Any) -> tuple[list[object], object] | None:
         """Take one result: the rows of a unit that no other worker has finished, or nothing."""
         unit = actor.calls.pop(reference, None)
         try:

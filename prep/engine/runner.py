@@ -89,7 +89,7 @@ class Summary:
         self.seconds = time.monotonic() - self._started
         self.rate = self.done / self.seconds if self.seconds > 0 else 0.0
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, object]:
         """The entry for this run in the manifest."""
         counts = {"rows": self.done, "failed": self.failed, "reused": self.reused}
         counts["first_rows"] = self.first_rows
@@ -208,9 +208,9 @@ class _Run:
                 self.work.written(unit)
                 self.work.step("engine")
 
-    def units(self) -> Iterator[list[Any]]:
+    def units(self) -> Iterator[list[object]]:
         """Cut the requests for new items into units; a block is claimed before any of it is yielded."""
-        waiting: list[Any] = []
+        waiting: list[object] = []
         self.work.step("read")
         while block := list(itertools.islice(self.items, max(self.size, self.work.block))):
             self.work.step("look up")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from prep.exports.output import Exported
 from prep.exports.request import Request, image_numbers, proposal_rows
+from prep.records import MaskRow, ProposalRow
 
 NAME = "instances.json"
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
@@ -44,7 +45,7 @@ def _write(request: Request, done: Exported, file: BinaryIO) -> None:
     file.write(b"}\n")
 
 
-def usable_images(request: Request, done: Exported) -> Iterator[dict[str, Any]]:
+def usable_images(request: Request, done: Exported) -> Iterator[ProposalRow]:
     """``image``, ``image_id``, ``height``, ``width`` and ``key`` of each image with a size; the others, and
     those of the dataset that the store lacks, are counted.
     """
@@ -60,7 +61,7 @@ def usable_images(request: Request, done: Exported) -> Iterator[dict[str, Any]]:
     done.leave_out("images without proposals in the store", len(rest))
 
 
-def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -> Iterator[dict[str, Any]]:
+def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -> Iterator[dict[str, object]]:
     at = 0
     for row in proposal_rows(request, request.wanted):
         for mask in row["masks"] if row["image"] in numbers else ():
@@ -78,7 +79,7 @@ def _annotations(request: Request, numbers: Mapping[str, int], done: Exported) -
     done.counts["masks"] = at
 
 
-def _values(mask: Mapping[str, Any]) -> dict[str, Any]:
+def _values(mask: MaskRow) -> dict[str, object]:
     """SAM's own values for a mask, under the keys of its generator; those that it has not are left out."""
     values = {
         "score": mask["predicted_iou"],
@@ -89,7 +90,7 @@ def _values(mask: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _list(file: BinaryIO, name: str, entries: Iterator[dict[str, Any]]) -> None:
+def _list(file: BinaryIO, name: str, entries: Iterator[dict[str, object]]) -> None:
     """Write a member of the file's object whose value is a list, one element at a time."""
     separator = f', "{name}": ['
     for entry in entries:

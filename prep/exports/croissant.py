@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +24,7 @@ _TERMS = (
     "isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace "
     "samplingRate separator source subField transform equivalentProperty"
 )
-CONTEXT: dict[str, Any] = {
+CONTEXT: dict[str, object] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
     **{name: f"cr:{name}" for name in _TERMS.split()},
@@ -69,7 +68,7 @@ def export(request: Request) -> Exported:
     return output.finish()
 
 
-def _files(table: str) -> dict[str, Any]:
+def _files(table: str) -> dict[str, object]:
     return {
         "@type": "cr:FileSet",
         "@id": f"{table}-files",
@@ -80,7 +79,7 @@ def _files(table: str) -> dict[str, Any]:
     }
 
 
-def _record_set(table: str) -> dict[str, Any]:
+def _record_set(table: str) -> dict[str, object]:
     schema, key = STAGES[table]
     return {
         "@type": "cr:RecordSet",
@@ -92,12 +91,12 @@ def _record_set(table: str) -> dict[str, Any]:
     }
 
 
-def _field(path: str, field: pa.Field, table: str, column: str, inner: str = "") -> dict[str, Any]:
+def _field(path: str, field: pa.Field, table: str, column: str, inner: str = "") -> dict[str, object]:
     """The description of a column, or of the part ``inner`` of it, a JSON path."""
-    source: dict[str, Any] = {"fileSet": {"@id": f"{table}-files"}, "extract": {"column": column}}
+    source: dict[str, object] = {"fileSet": {"@id": f"{table}-files"}, "extract": {"column": column}}
     if inner:
         source["transform"] = {"jsonPath": inner}
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         "@type": "cr:Field",
         "@id": path,
         "name": path.partition("/")[2],

@@ -8,8 +8,7 @@ Format from cvat-ai/cvat, ``cvat/apps/dataset_manager/formats/cvat.py``: ``dump_
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -18,6 +17,7 @@ from prep.exports.coco import usable_images
 from prep.exports.output import Exported
 from prep.exports.request import Request, proposal_rows
 from prep.masks import rle
+from prep.records import MaskRow
 
 NAME = "annotations.xml"
 LABEL = "object"
@@ -55,7 +55,7 @@ def _write(request: Request, done: Exported, file: BinaryIO) -> None:
     file.write(b"</annotations>\n")
 
 
-def _mask(mask: Mapping[str, Any], height: int, width: int) -> str:
+def _mask(mask: MaskRow, height: int, width: int) -> str:
     pixels = rle.decode_counts(mask["counts"], height, width)
     x, y, w, h = rle.bounding_box(rle.encode(pixels), height)
     # Our runs go column by column: those of the transposed box go row by row.

@@ -8,9 +8,8 @@ Formats from HumanSignal/label-studio-sdk: ``src/label_studio_sdk/converter/brus
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,6 +19,7 @@ from prep.exports.coco import usable_images
 from prep.exports.output import Exported, digest
 from prep.exports.request import VERSION, Request, proposal_rows
 from prep.masks import rle
+from prep.records import ProposalRow
 
 LABEL = "object"
 # Where Label Studio serves files below its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
@@ -52,7 +52,7 @@ def export(request: Request) -> Exported:
     return output.finish()
 
 
-def _task(row: Mapping[str, Any]) -> dict[str, Any]:
+def _task(row: ProposalRow) -> dict[str, object]:
     size = {"original_width": row["width"], "original_height": row["height"]}
     results = []
     for at, mask in enumerate(row["masks"]):

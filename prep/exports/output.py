@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NotRequired, TypedDict
 
 from prep.errors import PrepError
 from prep.files import appending, replacing, write_whole
@@ -19,6 +19,15 @@ from prep.inputs import below
 MAX_NAME = 100  # bytes of a name made from a dataset's; file systems allow 255
 _TOLD = ("counts", "left_out", "notes")
 _RECORDED = {"key", "size", "mtime_ns"}
+
+
+class _Entry(TypedDict):
+    """A line of the record; ``told`` holds the counts of a file that was written as a stream."""
+
+    key: str
+    size: int
+    mtime_ns: int
+    told: NotRequired[dict[str, dict[str, int]]]
 
 
 @dataclass
@@ -88,17 +97,17 @@ class Output:
         What was told about it when it was written by :meth:`open` is told again.
         """
         self._asked.add(name)
-        known = self._known.get(name, {})
+        known = self._known.get(name)
         try:
             stat = os.lstat(self.folder / name)
         except OSError:
             return False
         now = {"key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        if any(known.get(field) != value for field, value in now.items()):
+        if known is None or {**known, **now} != known:
             return False
         self.done.unchanged += 1
-        for told in _TOLD if "told" in known else ():
-            getattr(self.done, told).update(known["told"][told])
+        for told, counts in known.get("told", {}).items():
+            getattr(self.done, told).update(counts)
         return True
 
     def put(self, name: str, data: bytes, key: str | None = None) -> None:
@@ -155,21 +164,23 @@ class Output:
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def _add(self, name: str, key: str, **more: Any) -> None:
+    def _add(self, name: str, key: str, told: dict[str, dict[str, int]] | None = None) -> None:
         stat = os.lstat(self.folder / name)
-        entry = {"key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, **more}
+        entry: _Entry = {"key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        if told is not None:
+            entry["told"] = told
         self.done.written += 1
         self._record_line(name, entry)
 
-    def _record_line(self, name: str, entry: dict[str, Any]) -> None:
+    def _record_line(self, name: str, entry: _Entry) -> None:
         self._known[name] = entry
         with _explained(self._record):
             self._lines.write(_line(name, entry))
             self._lines.flush()
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, _Entry]:
         """The record; a line that a killed run left unfinished is ignored, and so is a path from outside."""
-        known: dict[str, dict[str, Any]] = {}
+        known: dict[str, _Entry] = {}
         try:
             lines = self._record.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -184,7 +195,7 @@ class Output:
         return known
 
 
-def _is_told(told: Any) -> bool:
+def _is_told(told: dict[str, dict[str, int]]) -> bool:
     """Whether a record's counts are counts: it may have been edited by hand."""
     return told.keys() == set(_TOLD) and all(
         isinstance(what, str) and type(number) is int
@@ -193,11 +204,11 @@ def _is_told(told: Any) -> bool:
     )
 
 
-def _line(name: str, entry: Mapping[str, Any]) -> str:
+def _line(name: str, entry: _Entry) -> str:
     return json.dumps({"file": name, **entry}) + "\n"
 
 
-def digest(*parts: Any) -> str:
+def digest(*parts: object) -> str:
     """The SHA-256 (64 hex digits) of JSON values, as the key of a file."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

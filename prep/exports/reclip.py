@@ -11,7 +11,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
 
 from prep.exports.output import Exported, file_name
 from prep.exports.references import Reference, Target, Targets, references, with_targets
@@ -84,9 +83,9 @@ def _annotated(found: list[tuple[Reference, Target]]) -> Iterator[tuple[Referenc
 
 def _detections(
     request: Request, images: dict[str, tuple[str, int]], done: Exported
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Dataset -> image_id as text -> the XYWH boxes of the image's proposals, in the store's order."""
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    found: dict[str, dict[str, object]] = defaultdict(dict)
     rest = dict(images)
     for row in proposal_rows(request, images.keys(), ["image", "masks"]):
         dataset, number = rest.pop(row["image"])

@@ -48,12 +48,12 @@ def export(request: Request) -> Exported:
 
 def _entries(
     members: list[tuple[Reference, Target]], categories: list[dict[str, Any]], done: Exported
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+) -> tuple[dict[str, list[dict[str, object]]], dict[str, object]]:
     """The references by split_by, and the content of ``instances.json``."""
     free = count(max([0, *(target.annotation or 0 for _, target in members)]) + 1)
-    refs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    images: dict[int, dict[str, Any]] = {}
-    annotations: dict[tuple[int, Target], dict[str, Any]] = {}
+    refs: dict[str, list[dict[str, object]]] = defaultdict(list)
+    images: dict[int, dict[str, object]] = {}
+    annotations: dict[tuple[int, Target], dict[str, object]] = {}
     for reference, target in members:
         number = reference.image_id
         image = reference.image.removeprefix(IMAGES)
@@ -66,7 +66,7 @@ def _entries(
             annotations[number, target] = _annotation(at, number, category, target)
         annotation = annotations[number, target]
         refs[reference.split_by].append(_reference(reference, image, annotation))
-    instances = {
+    instances: dict[str, object] = {
         "info": {"description": "written by pcnet-prep"},
         "licenses": [],
         "images": list(images.values()),
@@ -76,12 +76,12 @@ def _entries(
     return refs, instances
 
 
-def _annotation(at: int, image_id: int, category: int, target: Target) -> dict[str, Any]:
+def _annotation(at: int, image_id: int, category: int, target: Target) -> dict[str, object]:
     from prep.masks import rle
 
     x, y, w, h = target.box
     if target.counts is None:
-        shape: list[Any] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        shape: object = [[x, y, x + w, y, x + w, y + h, x, y + h]]
         area = w * h
     else:
         shape = [{"size": [target.height, target.width], "counts": target.counts}]
@@ -92,7 +92,7 @@ def _annotation(at: int, image_id: int, category: int, target: Target) -> dict[s
     }  # fmt: skip
 
 
-def _reference(reference: Reference, image: str, annotation: dict[str, Any]) -> dict[str, Any]:
+def _reference(reference: Reference, image: str, annotation: dict[str, object]) -> dict[str, object]:
     return {
         "sent_ids": [sentence.sent_id for sentence in reference.sentences],
         "file_name": image,

@@ -195,21 +195,21 @@ class Targets:
         return self._dataset.targets.get(row.ref_id, ())
 
     @cached_property
-    def _boxes(self) -> dict[int, Any]:
+    def _boxes(self) -> dict[int, object]:
         return self._read("bbox")
 
     @cached_property
-    def _categories(self) -> dict[int, Any]:
+    def _categories(self) -> dict[int, object]:
         return self._read("category_id")
 
-    def _read(self, key: str) -> dict[int, Any]:
+    def _read(self, key: str) -> dict[int, object]:
         if not isinstance(self._dataset, RefDataset):
             return {}
         wanted = {target for targets in self._dataset.targets.values() for target in targets}
         return read_annotations(self._dataset.instances_file, wanted, key)
 
 
-def _box(value: Any) -> tuple[float, float, float, float] | None:
+def _box(value: object) -> tuple[float, float, float, float] | None:
     """``value`` as an XYWH box with an area, or None."""
     if (
         not isinstance(value, list)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from prep.cache.mask_rows import rows_of_images
 from prep.errors import PrepError
 from prep.exports.output import Exported, Output, digest
+from prep.records import ProposalRow
 
 if TYPE_CHECKING:
     from prep.cache.store import Store
@@ -80,14 +82,11 @@ class Request:
 
 def proposal_rows(
     request: Request, images: Collection[str] | None, columns: list[str] | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ProposalRow]:
     """The rows of the proposals table of ``images`` (None: all), in the order of commits, one at a time."""
     reader = request.store.require_table("proposals", "pcnet-prep sam")
     columns = columns or ["image", "height", "width", "masks", "generator", "key", "error"]
-    for batch in reader.batches(columns):
-        for at, image in enumerate(batch.column("image").to_pylist()):
-            if images is None or image in images:
-                yield batch.slice(at, 1).to_pylist()[0]
+    return rows_of_images(reader, images, columns)
 
 
 def score_rows(request: Request) -> dict[str, tuple[str, npt.NDArray[np.float32]]]:

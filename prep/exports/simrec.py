@@ -10,7 +10,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ def export(request: Request) -> Exported:
     """
     done = Exported(request.layout, request.to)
     output = request.output(done)
-    entries: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    entries: dict[str, dict[str, list[dict[str, object]]]] = defaultdict(lambda: defaultdict(list))
     done.count("references", 0)
     for labelled in _labelled(request, done):
         reference = labelled.reference

@@ -46,7 +46,7 @@ def to_hf(store: Store, image_root: str | Path, table: str = "proposals") -> dat
     return made.with_transform(_decoded)
 
 
-def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[object]]:
     """A batch with its images read and its masks as objects."""
     from prep.images import UnreadableImage, check_name, read_rgb
     from prep.masks.objects import Masks

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep.errors import PrepError
 from prep.images import ImageBytes, UnreadableImage, check_name, decode, read_bytes
+from prep.records import Json, ProposalRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +29,9 @@ EXPRESSION = ("row_id", "dataset", "split_by", "split", "ref_id", "sent_id", "ex
 class Sample:
     """An image with its row of proposals and its expressions (the columns :data:`EXPRESSION` of each)."""
 
-    row: dict[str, Any]
+    row: ProposalRow
     path: Path
-    expressions: list[dict[str, Any]]
+    expressions: list[dict[str, Json]]
 
     @property
     def image(self) -> str:
@@ -101,7 +102,7 @@ class Samples(Sequence[Sample]):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"There are {len(self)} images, not {index}.")
-        row: dict[str, Any] = self._rows.slice(index % len(self), 1).to_pylist()[0]
+        row: ProposalRow = self._rows.slice(index % len(self), 1).to_pylist()[0]
         numbers = self._of.get(row["image"], [])
         found = self._expressions.take(pa.array(numbers, pa.int64())).to_pylist()
         return Sample(row, self.root / row["image"], found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.loaders.samples import Samples
 
@@ -28,7 +28,7 @@ class TorchImages:
         store: Store,
         image_root: str | Path,
         splits: Collection[str] | None = None,
-        transform: Callable[[dict[str, Any]], Any] | None = None,
+        transform: Callable[[dict[str, object]], object] | None = None,
     ) -> None:
         self.samples = Samples(store, image_root, splits)
         self.transform = transform
@@ -36,7 +36,7 @@ class TorchImages:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         import numpy as np
         import torch
 

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 from prep.cache.keys import fingerprint
 from prep.errors import PrepError
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 MAX_INDEX = 1 << 26
+IMAGE = ("image", "image_id", "height", "width")  # the columns that a tar tells of an image
 VERSION = 1  # part of every key: change it if what a tar holds changes
+
+
+class _Entry(TypedDict):
+    """What the index tells of a tar."""
+
+    key: str
+    images: int
+    masks: int
+    expressions: int
+    left_out: dict[str, int]
 
 
 @dataclass
@@ -77,13 +88,13 @@ def to_webdataset(
     return done
 
 
-def _known(folder: Path) -> dict[str, dict[str, Any]]:
+def _known(folder: Path) -> dict[str, _Entry]:
     """The tars in the folder by name, as its index has them."""
     index = folder / INDEX
     tars = {path.name for path in folder.glob("*.tar")}
     try:
         known = json.loads(read_plain(index, MAX_INDEX)) if index.exists() else {}
-        entries = {name: {**entry, "key": str(entry["key"])} for name, entry in known.items()}
+        entries: dict[str, Any] = {name: {**entry, "key": str(entry["key"])} for name, entry in known.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PrepError(
             f"{index} is not the index of an export: {error!r}.", "Use another folder."
@@ -101,9 +112,9 @@ def _key(block: list[Sample]) -> str:
     return fingerprint({"version": VERSION, "rows": rows})
 
 
-def _write(target: Path, block: list[Sample], start: int, key: str) -> dict[str, Any]:
+def _write(target: Path, block: list[Sample], start: int, key: str) -> _Entry:
     """Write one tar; what it holds, as the index tells it."""
-    entry: dict[str, Any] = {"key": key, "images": 0, "masks": 0, "expressions": 0, "left_out": {}}
+    entry: _Entry = {"key": key, "images": 0, "masks": 0, "expressions": 0, "left_out": {}}
     with replacing(target) as file:
         for number, sample in enumerate(block, start):
             try:
@@ -122,8 +133,8 @@ def _write(target: Path, block: list[Sample], start: int, key: str) -> dict[str,
     return entry
 
 
-def _described(sample: Sample) -> dict[str, Any]:
-    row = {name: sample.row[name] for name in ("image", "image_id", "height", "width")}
+def _described(sample: Sample) -> dict[str, object]:
+    row = {name: value for name, value in sample.row.items() if name in IMAGE}
     masks = sample.masks
     fields = [
         {"segmentation": rle, **{name: value for name, value in mask.items() if name != "counts"}}
@@ -140,12 +151,13 @@ def _add(file: BinaryIO, name: str, data: bytes) -> None:
     file.write(data + b"\0" * (-len(data) % tarfile.BLOCKSIZE))
 
 
-def _count(done: WebExport, entry: dict[str, Any]) -> None:
-    for name in ("images", "masks", "expressions"):
-        setattr(done, name, getattr(done, name) + entry[name])
+def _count(done: WebExport, entry: _Entry) -> None:
+    done.images += entry["images"]
+    done.masks += entry["masks"]
+    done.expressions += entry["expressions"]
     for reason, number in entry["left_out"].items():
         done.left_out[reason] = done.left_out.get(reason, 0) + number
 
 
-def _save(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+def _save(folder: Path, entries: dict[str, _Entry]) -> None:
     write_whole(folder / INDEX, json.dumps(entries, indent=1).encode())

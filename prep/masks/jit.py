@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numba
 from numba.core.caching import FunctionCache
@@ -34,7 +34,7 @@ def compiled(function: Function) -> Function:
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Numba's cache, whose key has the function's own file alone, with the files beside it in the key."""
 
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+    def _index_key(self, sig: object, codegen: object) -> tuple[object, ...]:
         files = _sources(Path(self._py_func.__code__.co_filename).parent)
         return (*super()._index_key(sig, codegen), files)
 

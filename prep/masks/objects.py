@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError
+from prep.records import MaskRow, ProposalRow, Rle
 
 if TYPE_CHECKING:
     import supervision
-
-Rle = dict[str, Any]
 
 
 class Masks(Sequence[Rle]):
@@ -30,14 +29,14 @@ class Masks(Sequence[Rle]):
         image: str,
         height: int,
         width: int,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[MaskRow],
         image_id: int | None = None,
     ) -> None:
         self.image, self.height, self.width, self.image_id = image, height, width, image_id
         self._rows = rows
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Masks:
+    def of_row(cls, row: ProposalRow) -> Masks:
         """The masks of a row of the proposals table. Raises :class:`PrepError` for a row with an error."""
         if row["status"] == "error":
             raise PrepError(
@@ -73,7 +72,9 @@ class Masks(Sequence[Rle]):
     def __iter__(self) -> Iterator[Rle]:
         return (self.rle(number) for number in range(len(self)))
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[np.generic]:
         if copy is False:
             raise ValueError("Masks are decoded into a new array.")
         found = np.zeros((len(self), self.height, self.width), bool)
@@ -106,7 +107,7 @@ class Masks(Sequence[Rle]):
         """The generator's own score of each mask (``predicted_iou``), N; NaN if it has none."""
         return np.array([row["predicted_iou"] for row in self._rows], np.float64)
 
-    def to_coco(self, image_id: int | None = None, category_id: int = 1) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | None = None, category_id: int = 1) -> list[dict[str, object]]:
         """The masks as COCO results, which ``COCO.loadRes`` takes: a score of 1 if the generator has none.
 
         ``image_id`` is the row's by default. Raises :class:`PrepError` if neither is known.

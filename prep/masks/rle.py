@@ -9,8 +9,6 @@ character.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -70,7 +68,7 @@ def decode(runs: npt.NDArray[np.integer], height: int, width: int) -> npt.NDArra
     return _fill(np.ascontiguousarray(runs, np.int64), height, width).T
 
 
-def checked_runs(counts: Any, height: int, width: int) -> Runs:
+def checked_runs(counts: object, height: int, width: int) -> Runs:
     """The runs of ``counts``, a compressed string or the runs themselves as plain integers.
 
     Raises PrepError where they do not fill an H x W mask exactly: a mask from outside is read by this or by
@@ -95,7 +93,7 @@ def checked_runs(counts: Any, height: int, width: int) -> Runs:
     return runs
 
 
-def decode_counts(counts: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
+def decode_counts(counts: object, height: int, width: int) -> npt.NDArray[np.bool_]:
     """The H x W mask of ``counts``; raises PrepError as :func:`checked_runs` does."""
     return decode(checked_runs(counts, height, width), height, width)
 
@@ -170,7 +168,7 @@ def _unpack(data: npt.NDArray[np.uint8]) -> Runs:
 
 
 @compiled
-def _runs_of(changed: npt.NDArray[np.uint64], begins: Any, count: Any, size: Any) -> Runs:
+def _runs_of(changed: npt.NDArray[np.uint64], begins: int, count: int, size: int) -> Runs:
     """The runs of a mask of ``size`` pixels whose columns lie one after another.
 
     A byte of ``changed`` (0 or 1, ``count`` of them are 1) says whether a pixel differs from the one before,
@@ -195,7 +193,7 @@ def _runs_of(changed: npt.NDArray[np.uint64], begins: Any, count: Any, size: Any
 
 @compiled
 def _runs_of_rows(
-    changed: npt.NDArray[np.uint64], top: npt.NDArray[np.uint8], bottom: npt.NDArray[np.uint8], height: Any
+    changed: npt.NDArray[np.uint64], top: npt.NDArray[np.uint8], bottom: npt.NDArray[np.uint8], height: int
 ) -> Runs:
     """The runs of a mask whose rows lie one after another.
 
@@ -253,11 +251,10 @@ def _fill(runs: Runs, height: int, width: int) -> npt.NDArray[np.bool_]:
 
 
 @compiled
-def _corners(runs: Runs, height: Any) -> Any:
-    left: Any = np.int64(-1)
-    top: Any = np.int64(height)
+def _corners(runs: Runs, height: int) -> tuple[np.int64, np.int64, np.int64, np.int64]:
+    left, top = np.int64(-1), np.int64(height)
     right, bottom = left + 1, left
-    end: Any = 0
+    end = np.int64(0)
     for i in range(len(runs)):
         start, end = end, end + runs[i]
         if i & 1 and runs[i] > 0:
@@ -266,8 +263,8 @@ def _corners(runs: Runs, height: Any) -> Any:
                 left = first
             right = last
             # A run that spans two columns covers the end of one and the start of the next.
-            top = min(top, start % height if first == last else 0)
-            bottom = max(bottom, (end - 1) % height if first == last else height - 1)
+            top = min(top, start % height if first == last else np.int64(0))
+            bottom = max(bottom, (end - 1) % height if first == last else np.int64(height - 1))
     if left < 0:
         return left + 1, left + 1, left + 1, left + 1
     return left, top, right, bottom

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 # The number of bars in a histogram.
 BINS = 20
@@ -27,7 +29,7 @@ class Histogram:
     counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     total: float = 0.0
 
-    def add(self, values: npt.NDArray[Any]) -> None:
+    def add(self, values: npt.NDArray[np.number]) -> None:
         """Count ``values``, ignoring those that are not finite."""
         numbers = np.asarray(values, dtype=np.float64)
         numbers = numbers[np.isfinite(numbers)]
@@ -35,7 +37,7 @@ class Histogram:
         self.counts += np.bincount(np.clip(at, 0, BINS - 1), minlength=BINS)
         self.total += float(numbers.sum())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The bars as ``[from, count]``, empty if nothing was counted; their width, and the mean."""
         step = (self.high - self.low) / BINS
         bars = [[round(self.low + at * step, 4), int(count)] for at, count in enumerate(self.counts)]
@@ -49,7 +51,7 @@ class PhraseCounts:
     def __init__(self) -> None:
         self.sources: Counter[str] = Counter()
         self.violations: Counter[str] = Counter()
-        self.examples: dict[str, list[list[Any]]] = {}
+        self.examples: dict[str, list[list[object]]] = {}
         self.repairs: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
@@ -92,7 +94,7 @@ class PhraseCounts:
             if len(examples) < EXAMPLES:
                 examples.append([batch["expression"][at].as_py(), batch["phrases"][at].as_py()])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Each count as ``[name, count]`` pairs, the most frequent first; lengths by number."""
         violations = self.violations.most_common(30)
         return {
@@ -139,7 +141,7 @@ class ProposalCounts:
         self.stability_score.add(_numbers(masks.field("stability_score")))
         self.coverage.add(np.array([covered(grid) for grid in kept["grid32"].to_pylist() if grid]))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Counts as pairs and histograms as bars; areas are log10 of the share of the image."""
         return {
             "status": self.status.most_common(),
@@ -181,7 +183,7 @@ def word_counts(texts: pa.Array) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _count(counter: Counter[Any], values: pa.Array, absent: Any = None) -> None:
+def _count(counter: Counter[T], values: pa.Array, absent: T | None = None) -> None:
     """Add the number of times that each value occurs; ``absent`` stands for null and the empty string."""
     for entry in values.value_counts().to_pylist():
         counter[entry["values"] or absent if absent is not None else entry["values"]] += entry["counts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,10 @@ from prep.cache.keys import is_row_id
 from prep.errors import PrepError
 from prep.pages.gallery import Gallery
 from prep.pages.saved import read_rows
-from prep.pages.store_data import response_levels
+from prep.pages.store_data import Level, response_levels
+
+if TYPE_CHECKING:
+    from prep.datasets.truth import Truth
 
 
 class EvaluatedRows:
@@ -32,7 +35,7 @@ class EvaluatedRows:
         turns = [name for pair in zip(names, names[::-1], strict=True) for name in pair]
         return [name for name in dict.fromkeys(turns) if name][:limit]
 
-    def scores(self, gallery: Gallery) -> dict[str, list[Any]]:
+    def scores(self, gallery: Gallery) -> dict[str, list[object]]:
         """Row number -> hit (null without a target), IoU, peak row and column, the number of the selected
         mask, margin, entropy, the phrase that each stage read, and the groups.
         """
@@ -47,7 +50,7 @@ class EvaluatedRows:
                 ]  # fmt: skip
         return found
 
-    def maps(self, wanted: Mapping[str, int]) -> dict[str, list[list[Any]]]:
+    def maps(self, wanted: Mapping[str, int]) -> dict[str, list[Level]]:
         """Row number -> each stage's map as :func:`response_levels` gives it; ``wanted`` are rows by id."""
         if self.folder is None or not (self.folder / "stages").is_dir():
             return {}
@@ -61,7 +64,7 @@ class TrueMasks:
 
     def __init__(self, data: Path | None) -> None:
         self.data = data
-        self._truths: dict[tuple[str, str], Any] = {}
+        self._truths: dict[tuple[str, str], Truth | None] = {}
 
     def mask(self, gallery: Gallery, at: int) -> npt.NDArray[np.bool_] | None:
         """The mask of row ``at``; None if the dataset is not there, or has no mask for it."""

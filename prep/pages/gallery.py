@@ -32,7 +32,7 @@ class Column:
         """Append a row's value."""
         self.codes.append(self.code(value))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """``values`` and the code of each row."""
         return {"values": self.values, "codes": self.codes}
 
@@ -68,7 +68,7 @@ class Gallery:
         column = self.columns["image"]
         return column.values[column.codes[at]] if column.codes[at] >= 0 else None
 
-    def pictured(self, pictures: Mapping[str, Any]) -> dict[str, int]:
+    def pictured(self, pictures: Mapping[str, object]) -> dict[str, int]:
         """``row_id`` -> number of the rows whose image has an entry in ``pictures``, by image number."""
         codes = self.columns["image"].codes
         return {row_id: at for at, row_id in enumerate(self.row_ids) if str(codes[at]) in pictures}
@@ -93,7 +93,7 @@ class Gallery:
             text=self.text[at],
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The columns that the page needs."""
         return {
             **{name: column.to_json() for name, column in self.columns.items()},

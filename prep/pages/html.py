@@ -10,7 +10,6 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from prep.display import without_secrets
 from prep.errors import PrepError
@@ -37,7 +36,7 @@ def document(title: str, body: str, policy: str = _POLICY) -> str:
 
 
 def render(
-    package: str, name: str, title: str, content: Mapping[str, Any], scripts: Sequence[str] = ()
+    package: str, name: str, title: str, content: Mapping[str, object], scripts: Sequence[str] = ()
 ) -> str:
     """``NAME.html`` of ``package`` with ``scripts``, its ``NAME.js``, what all pages share, and the content.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from prep.pages.counts import Histogram, PhraseCounts, ProposalCounts
 from prep.pages.evaluation import EvaluatedRows, TrueMasks, best_iou
 from prep.pages.gallery import Gallery
 from prep.pages.html import render, write
-from prep.pages.store_data import disk, picture, stages
+from prep.pages.store_data import Picture, disk, picture_of, stages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +92,7 @@ def _phrases(store: Store, evaluated: EvaluatedRows, limit: int) -> tuple[Phrase
     scored = pa.array(list(evaluated.rows), pa.string()) if judged else None
     for batch in reader.batches(columns=PHRASE_COLUMNS) if reader.exists else ():
         counts.add(batch)
-        bound: Any = pa.scalar(of_others)
+        bound: object = pa.scalar(of_others)
         if scored is not None:
             bound = pc.if_else(pc.is_in(batch["row_id"], scored), pa.scalar(of_judged), bound)
         for row in batch.filter(pc.less(batch["row_id"], bound)).to_pylist():
@@ -110,12 +110,12 @@ def _bound(share: float) -> str:
 
 def _proposals(
     store: Store, gallery: Gallery, evaluated: EvaluatedRows, config: ReportConfig
-) -> tuple[ProposalCounts, dict[str, Any]]:
+) -> tuple[ProposalCounts, dict[str, Picture]]:
     """Counts of every image, and the pictures by image number: first those of evaluated expressions."""
     counts = ProposalCounts()
     images = gallery.columns["image"]
     first = set(evaluated.images(config.pictures))
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Picture] = {}
     spare = config.pictures - len(first)
     reader = store.stage("proposals").reader()
     for batch in reader.batches(columns=PROPOSAL_COLUMNS) if reader.exists else ():
@@ -125,7 +125,7 @@ def _proposals(
                 if spare <= 0 or (images.values and image not in images):
                     continue
                 spare -= 1
-            chosen[image] = picture(batch.slice(at, 1).to_pylist()[0], config.data)
+            chosen[image] = picture_of(batch.slice(at, 1).to_pylist()[0], config.data)
     return counts, {str(images.code(image)): one for image, one in chosen.items()}
 
 
@@ -135,7 +135,7 @@ def _usable(batch: pa.RecordBatch) -> list[tuple[int, str]]:
     return [(at, image) for at, (image, status) in enumerate(pairs) if status != "error"]
 
 
-def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, Any]) -> dict[str, list[float]]:
+def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, object]) -> dict[str, list[float]]:
     """Row number -> its scores of the image's masks, for rows whose image has a picture."""
     import pyarrow.compute as pc
 
@@ -151,7 +151,7 @@ def _scores(store: Store, gallery: Gallery, pictures: Mapping[str, Any]) -> dict
 
 
 def _truth(
-    data: Path | None, gallery: Gallery, pictures: Mapping[str, Any]
+    data: Path | None, gallery: Gallery, pictures: Mapping[str, Picture]
 ) -> tuple[dict[str, str], Histogram]:
     """Row number -> its ground-truth mask as compressed RLE, for pictured rows of datasets in ``data``, and
     the best IoU of each with the proposals of its image.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -13,16 +13,19 @@ from prep import pictures
 from prep.images import UnreadableImage, read_rgb
 from prep.inputs import below
 from prep.pages.saved import read_maps
+from prep.records import MaskRow, ProposalRow
 
 if TYPE_CHECKING:
-    from prep.cache.store import StageReader, Store
+    from prep.cache.store import Store
 
 # The longer side of the photos on a page, in pixels.
 THUMBNAIL_SIDE = 480
+# A stage's map: height, width, base64 of its bytes, maximum.
+Level = tuple[int, int, str, float]
 RUN_COLUMNS = ("at", "rows", "failed", "reused", "seconds", "rate", "workers")
 
 
-def stages(store: Store) -> list[dict[str, Any]]:
+def stages(store: Store) -> list[dict[str, object]]:
     """How each table was generated, according to its manifest, with the time of all its runs."""
     told = []
     for name in store.stages():
@@ -54,7 +57,7 @@ def disk(store: Store) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda entry: -entry[1]))
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+def flat(value: Mapping[str, object], prefix: str = "") -> Iterator[list[str]]:
     """A nested mapping as ``[dotted name, value]`` pairs."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
@@ -63,14 +66,23 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
             yield [f"{prefix}{key}", str(inner)]
 
 
-def picture(row: Mapping[str, Any], data: Path | None) -> dict[str, Any]:
-    """The page's data for one proposal row: a thumbnail if the image is available, and its masks as RLE."""
-    masks = [
-        [mask["counts"], mask["area"], mask["predicted_iou"], mask["stability_score"]]
-        for mask in row["masks"]
-    ]
-    size = [row["height"], row["width"]]
-    return {"size": size, "masks": masks, "thumbnail": thumbnail(row["image"], data)}
+class Picture(TypedDict):
+    """An image on a page: its height and width, what its masks are and score, and a small photo as a URI."""
+
+    size: list[int]
+    masks: list[tuple[str, int, float | None, float | None]]
+    thumbnail: str | None
+
+
+def picture(image: str, height: int, width: int, masks: Sequence[MaskRow], data: Path | None) -> Picture:
+    """The page's data for an image and its masks, with a thumbnail if the image is in ``data``."""
+    shown = [(mask["counts"], mask["area"], mask["predicted_iou"], mask["stability_score"]) for mask in masks]
+    return {"size": [height, width], "masks": shown, "thumbnail": thumbnail(image, data)}
+
+
+def picture_of(row: ProposalRow, data: Path | None) -> Picture:
+    """The page's data for a row of the proposals table."""
+    return picture(row["image"], row["height"], row["width"], row["masks"], data)
 
 
 def thumbnail(image: str, data: Path | None) -> str | None:
@@ -85,7 +97,7 @@ def thumbnail(image: str, data: Path | None) -> str | None:
     return pictures.data_uri(np.asarray(small), "JPEG")
 
 
-def response_levels(path: Path) -> list[list[Any]]:
+def response_levels(path: Path) -> list[Level]:
     """Each stage's map in a file of ``pcnet eval --save-stages``: [height, width, base64 of bytes, maximum].
 
     0 stands for non-positive values, 255 for the map's maximum; positive values are at least 1. Raises
@@ -95,12 +107,6 @@ def response_levels(path: Path) -> list[list[Any]]:
     tops = maps.max(axis=(1, 2), keepdims=True)
     levels = np.ceil(maps / np.maximum(tops, 1e-9) * 255).astype(np.uint8)
     return [
-        [*level.shape, base64.b64encode(level.tobytes()).decode(), float(f"{top:.4g}")]
+        (*level.shape, base64.b64encode(level.tobytes()).decode(), float(f"{top:.4g}"))
         for level, top in zip(levels, tops.ravel(), strict=True)
     ]
-
-
-def rows_of(reader: StageReader, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
-    """The committed rows of a table in batches that fit in memory."""
-    for batch in reader.batches(columns=columns):
-        yield batch.to_pylist()

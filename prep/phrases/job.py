@@ -160,8 +160,8 @@ class _Answers(Work):
         return self._counts.figures(self._clock)
 
     def _row(
-        self, expression: Expression, key: str, answer: Mapping[str, Any] | None, error: str = ""
-    ) -> dict[str, Any]:
+        self, expression: Expression, key: str, answer: Mapping[str, object] | None, error: str = ""
+    ) -> dict[str, object]:
         """One expression's row: from an answer, or with the reason for the error."""
         found = None if answer is None else self._settle(key, expression.text, answer)
         self._counts.add_row(None if error else found)

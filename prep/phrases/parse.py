@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from prep.cache.keys import normalise_text
 
@@ -108,7 +107,7 @@ def _unescape(string: str) -> str:
         return string
 
 
-def _strings(value: Any, depth: int) -> Iterator[str]:
+def _strings(value: object, depth: int) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif depth < 6 and isinstance(value, list):

@@ -6,7 +6,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prep.cache.keys import normalise_text
 from prep.errors import PrepError
@@ -20,7 +19,7 @@ MAX_EXPRESSION_CHARS = 400
 MAX_PROMPT_CHARS = 20_000
 
 # The schema of the retry's structured output; :func:`prep.phrases.parse.parse` reads it like any answer.
-ANSWER_SCHEMA: dict[str, Any] = {
+ANSWER_SCHEMA: dict[str, object] = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 100},
     "minItems": 1,

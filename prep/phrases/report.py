@@ -66,7 +66,7 @@ class Report:
         for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
             self.tokens[name] += sum(columns[name])
 
-    def figures(self, clock: Clock) -> dict[str, Any]:
+    def figures(self, clock: Clock) -> dict[str, object]:
         """The report as JSON values. Shares are of the rows for which the level was tried."""
         rungs = {
             source: {

@@ -35,7 +35,7 @@ class Texts(Source, Protocol):
         """The expressions of ``splits`` (None: all)."""
 
 
-def phrase_settings(stage: AnswerStage | None) -> dict[str, Any]:
+def phrase_settings(stage: AnswerStage | None) -> dict[str, object]:
     """What the rows depend on besides the expressions; None selects the rules.
 
     A model's rows also depend on the rules, which judge and mend its answers; the cached answers do not.
@@ -57,7 +57,7 @@ def run_phrases(
     keep_raw: bool = False,
     workers: int = 1,
     ray_address: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     count: bool = False,
 ) -> list[Summary]:
     """Decompose every expression of ``sources`` that has no row yet; one summary per source.

@@ -78,7 +78,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+def _table(rows: list[dict[str, object]], schema: pa.Schema) -> pa.Table:
     """Rows as a table, column by column, which is faster than row by row."""
     import pyarrow as pa
 
@@ -109,7 +109,7 @@ class RulesStage:
         with _no_collection():  # the rows are freed before the next collection
             return _table([self._row(item) for item in loaded], self.task.schema)
 
-    def _row(self, item: Expression) -> dict[str, Any]:
+    def _row(self, item: Expression) -> dict[str, object]:
         found, key, reason = self._settled(item.text)
         error = item.problem or reason
         return row(item, self.task, found, llm=LLM, prompt_version=None, key=key, error=error)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from prep.errors import PrepError, reason_of
 
 
-def read_weights(path: Path) -> dict[str, Any]:
+def read_weights(path: Path) -> dict[str, object]:
     """The state dict in ``path``, read without running any code from it."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))

@@ -92,7 +92,7 @@ def propose(
     images: Sequence[npt.NDArray[np.uint8] | str | Path | Image.Image],
     generator: str | Generator = "segments",
     selection: Selection | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> list[ImageProposals]:
     """The masks of each image (a file path, a Pillow image or an H x W x 3 RGB array), without a store.
 

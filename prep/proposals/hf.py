@@ -44,7 +44,7 @@ class HfSettings:
             )
 
 
-def options(preset: str, given: Mapping[str, Any], device: str) -> dict[str, Any]:
+def options(preset: str, given: Mapping[str, object], device: str) -> dict[str, Any]:
     """The values of a preset (``pcnet``, ``sam``) for this generator, overridden by ``given``, on
     a device.
 

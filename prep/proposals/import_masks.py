@@ -23,6 +23,7 @@ from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef
+from prep.stage import Resources
 
 if TYPE_CHECKING:
     from prep.cache.files import Files
@@ -44,7 +45,7 @@ class ImportStage:
         source: Path,
         selection: Selection | None = None,
         *,
-        resources: Any = None,
+        resources: Resources | None = None,
     ) -> None:
         if layout not in LAYOUTS:
             raise PrepError(f"Unknown layout {layout!r}.", f"Choose one of: {', '.join(LAYOUTS)}.")
@@ -54,7 +55,7 @@ class ImportStage:
             raise PrepError(f"{source} is not a folder.", "Give the folder with one mask file per image.")
         self.layout, self.source = layout, source
         self.selection = selection or Selection()
-        self.resources = resources
+        self.resources = resources or Resources()
         self.answers: Any = None
         self._shared: dict[str, str] = {}
         self.name = f"import:{layout}"

@@ -117,7 +117,7 @@ class CachedAnswers:
         """Does nothing: the store's writer keeps the masks."""
 
 
-def _cached_answers(stage: MaskStage, settings: Mapping[str, Any], where: str | Path) -> CachedAnswers:
+def _cached_answers(stage: MaskStage, settings: Mapping[str, object], where: str | Path) -> CachedAnswers:
     return CachedAnswers(AnswerCache(where, "proposals", fingerprint(settings), PROPOSALS), stage.key)
 
 

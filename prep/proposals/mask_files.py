@@ -56,7 +56,7 @@ class CocoResults:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._entries: dict[str, list[Mapping[str, Any]]] = {}
+        self._entries: dict[str, list[Mapping[str, object]]] = {}
         read = _read_json(file)
         listed = read.get("annotations") if isinstance(read, dict) else read
         if not isinstance(listed, list):

@@ -31,7 +31,7 @@ class NarrowStage:
     applied in order and both are in the key.
     """
 
-    def __init__(self, source: Mapping[str, Any], selection: Selection) -> None:
+    def __init__(self, source: Mapping[str, object], selection: Selection) -> None:
         self.source = dict(source)
         self.selection = selection
         self.resources = Resources()
@@ -44,7 +44,7 @@ class NarrowStage:
             raise PrepError(
                 "The stored proposals do not record how they were selected.", "Generate them again."
             )
-        new: dict[str, Any] = dict(self.selection.settings())
+        new: dict[str, object] = dict(self.selection.settings())
         if before != Selection().settings():
             new["after"] = before
         return {**self.source, "selection": new}
@@ -52,15 +52,15 @@ class NarrowStage:
     def open(self) -> None:
         """Does nothing."""
 
-    def load(self, unit: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def load(self, unit: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """The rows unchanged."""
         return unit
 
-    def process(self, loaded: list[Mapping[str, Any]]) -> pa.Table:
+    def process(self, loaded: list[Mapping[str, object]]) -> pa.Table:
         """One row for each, in order; rows that are not ``ok`` are unchanged."""
         return pa.Table.from_pylist([self._row(row) for row in loaded], schema=PROPOSALS)
 
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, row: Mapping[str, Any]) -> dict[str, object]:
         ref = ImageRef(row["image"], row["image_id"], "")
         key = content_key(self.key, row["image_sha256"] or "")
         if row["status"] == "error":

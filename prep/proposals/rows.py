@@ -22,7 +22,7 @@ class Answer(NamedTuple):
 
 def make_row(
     ref: ImageRef, sha256: str | None, found: Answer | str, generator: str, key: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The row of an image: its result, or the reason why it has none."""
     known = None if isinstance(found, str) else found
     return {
@@ -45,7 +45,7 @@ def content_key(settings_fingerprint: str, image_sha256: str) -> str:
     return hashlib.sha256(f"{settings_fingerprint}\n{image_sha256}".encode("ascii")).hexdigest()
 
 
-def masks_key(settings_fingerprint: str, masks: list[dict[str, Any]]) -> str:
+def masks_key(settings_fingerprint: str, masks: list[dict[str, object]]) -> str:
     """The content key of imported masks (64 hex digits), from the settings and the masks themselves."""
     return hashlib.sha256(f"{settings_fingerprint}\n{canonical_json(masks)}".encode()).hexdigest()
 
@@ -58,7 +58,7 @@ def answer(masks: Iterable[Proposal], height: int, width: int) -> Answer:
     )
 
 
-def mask_struct(mask: Proposal) -> dict[str, Any]:
+def mask_struct(mask: Proposal) -> dict[str, object]:
     """A proposal as one element of the ``masks`` column."""
     return {
         "counts": mask.counts,

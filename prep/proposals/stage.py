@@ -27,6 +27,7 @@ from prep.proposals.rows import Answer, answer, content_key, make_row
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata
 from prep.records import ImageRef, Proposal
+from prep.stage import Resources
 
 PIXELS_AT_ONCE = 1 << 26  # pixels decoded at a time: 192 MiB, for any image and unit size
 REMEMBERED = 1 << 25  # bytes of masks that a worker caches for further copies of an image
@@ -90,13 +91,13 @@ class ProposalStage:
         generator: Generator,
         selection: Selection,
         *,
-        resources: Any = None,
+        resources: Resources | None = None,
         threads: int | None = None,
         answers: Answers | None = None,
     ) -> None:
         self.generator = generator
         self.selection = selection
-        self.resources = resources
+        self.resources = resources or Resources()
         self.threads = threads
         self.answers = answers
         self.key = fingerprint(self.settings())
@@ -143,7 +144,7 @@ class ProposalStage:
                 image.pixels = image.data = None
         return with_unit_metadata(pa.Table.from_pylist(rows, schema=PROPOSALS), seen, self._stats())
 
-    def _stats(self) -> dict[str, Any]:
+    def _stats(self) -> dict[str, object]:
         """The generator's statistics since the last call, if it has any."""
         take = getattr(self.generator, "pop_stats", None)
         return {} if take is None else take()
@@ -210,7 +211,7 @@ class ProposalStage:
                 return [f"the generator failed: {type(error).__name__}: {error}"]
         return [self._generate([one])[0] for one in pixels]
 
-    def _row(self, image: _Image) -> dict[str, Any]:
+    def _row(self, image: _Image) -> dict[str, object]:
         key = content_key(self.key, image.sha256 or "")
         return make_row(image.ref, image.sha256, image.answer or image.error or "", self.generator.name, key)
 

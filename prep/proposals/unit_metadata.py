@@ -11,7 +11,7 @@ import pyarrow as pa
 _NOTES = b"notes"
 
 
-def with_unit_metadata(rows: pa.Table, seen: Sequence[str], account: Mapping[str, Any]) -> pa.Table:
+def with_unit_metadata(rows: pa.Table, seen: Sequence[str], account: Mapping[str, object]) -> pa.Table:
     """``rows`` with metadata that is attached to the table and not stored.
 
     ``seen`` are the :func:`prep.cache.keys.stat_key` of the files read, ``account`` is

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import count, groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from prep.cache.mask_rows import rows_of_images
 from prep.engine.progress import progress
 from prep.errors import PrepError
-from prep.records import Expression
+from prep.records import Expression, ProposalRow
 from prep.released.google import google_ids
 from prep.released.tree import (
     CANDIDATES,
@@ -36,6 +37,8 @@ from prep.released.tree import (
 if TYPE_CHECKING:
     from prep.cache.store import Store
     from prep.datasets.catalogue import Dataset
+
+COLUMNS = ["image", "height", "width", "masks", "key", "status", "generator"]
 
 
 @dataclass
@@ -176,10 +179,10 @@ def _masks_and_candidates(
             wanted.setdefault(sentences[0].image, []).append(ref_id)
     scores = _scores(store, dataset)
     done.ranked_by = "scores" if scores else "area"
-    candidates: dict[int, dict[str, Any]] = {}
-    variant = SAM
+    candidates: dict[int, dict[str, object]] = {}
+    variant, reader = SAM, store.require_table("proposals", "pcnet-prep sam")
     with progress("masks", len(wanted)) as bar:
-        for row in _proposal_rows(store, set(wanted)):
+        for row in rows_of_images(reader, set(wanted), COLUMNS):
             stem = PurePosixPath(row["image"]).stem
             if row["status"] == "error":
                 unreadable.add(row["image"])
@@ -217,22 +220,14 @@ def _scores(store: Store, dataset: Dataset) -> dict[str, tuple[str, list[float]]
     return {row: (key, score) for row, key, score in zip(*values, strict=True)}
 
 
-def _proposal_rows(store: Store, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    reader = store.require_table("proposals", "pcnet-prep sam")
-    for batch in reader.batches(["image", "height", "width", "masks", "key", "status", "generator"]):
-        for at, image in enumerate(batch.column(0).to_pylist()):
-            if image in wanted:
-                yield batch.slice(at, 1).to_pylist()[0]
-
-
-def _kept(row: dict[str, Any], done: Exported) -> list[int]:
+def _kept(row: ProposalRow, done: Exported) -> list[int]:
     """Which of the row's masks are among the 40, in the store's order: the largest if there are more."""
     areas = [mask["area"] for mask in row["masks"]]
     done.note("masks beyond the 40 largest of an image: left out", max(0, len(areas) - MASKS))
     return sorted(sorted(range(len(areas)), key=lambda at: (-areas[at], at))[:MASKS])
 
 
-def _array(row: dict[str, Any], kept: list[int], side: int | None) -> npt.NDArray[np.uint8]:
+def _array(row: ProposalRow, kept: list[int], side: int | None) -> npt.NDArray[np.uint8]:
     """(40, H, W) uint8; for an image that could not be read, H = W = 1 and all is zero."""
     from prep.masks import rle
 
@@ -246,11 +241,11 @@ def _array(row: dict[str, Any], kept: list[int], side: int | None) -> npt.NDArra
     return array
 
 
-def _candidate(file: str, ranks: list[npt.NDArray[np.float32]], real: int) -> dict[str, Any]:
+def _candidate(file: str, ranks: list[npt.NDArray[np.float32]], real: int) -> dict[str, object]:
     """The entry of one reference, from a ranking of 40 for each sentence, of which the first ``real`` are
     masks.
     """
-    entry: dict[str, Any] = {"sam_mask_path": file, "clip_score": ranks}
+    entry: dict[str, object] = {"sam_mask_path": file, "clip_score": ranks}
     for size in CANDIDATES:
         chosen = []
         for rank in ranks:
@@ -262,7 +257,7 @@ def _candidate(file: str, ranks: list[npt.NDArray[np.float32]], real: int) -> di
 
 
 def _ranking(
-    row: dict[str, Any],
+    row: ProposalRow,
     kept: list[int],
     sentence: Expression,
     scores: dict[str, tuple[str, list[float]]],

@@ -58,20 +58,20 @@ class OfficialPhrases:
     def open(self) -> None:
         """Does nothing."""
 
-    def load(self, unit: list[Sentence]) -> list[tuple[Sentence, Any]]:
+    def load(self, unit: list[Sentence]) -> list[tuple[Sentence, object]]:
         """Each sentence with the content of its file, or the reason why there is none; each file is read
         once.
         """
         contents = {file: _content(self.folder / file) for file in {one.file for one in unit}}
         return [(one, contents[one.file]) for one in unit]
 
-    def process(self, loaded: list[tuple[Sentence, Any]]) -> pa.Table:
+    def process(self, loaded: list[tuple[Sentence, object]]) -> pa.Table:
         """The unit's rows."""
         import pyarrow as pa
 
         return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=TASK.schema)
 
-    def _row(self, sentence: Sentence, content: Any) -> dict[str, Any]:
+    def _row(self, sentence: Sentence, content: Any) -> dict[str, object]:
         item = sentence.expression
         phrases, problem = phrases_of(sentence, content)
         problem = item.problem or problem
@@ -104,7 +104,7 @@ def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
     return phrases, "" if phrases else f"{sentence.file} contains no phrases for sentence {sentence.place}"
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path) -> object:
     try:
         content = json.loads(read_plain(path, MAX_TEXT))
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def import_phrases(
     splits: Collection[str] | None = None,
     replace: bool = False,
     keep_missing: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Summary:
     """Import the phrases of the released tree ``folder`` (``.../refer/<dataset>``) into ``store``.
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prep.cache.keys import canonical_json
+from prep.cache.mask_rows import rows_of_images
 from prep.cache.rewrite import cut_rows
 from prep.cache.schema import SCORES
 from prep.cache.score_rows import cut_remade, follow_expressions
@@ -23,6 +24,7 @@ from prep.engine.runner import Summary
 from prep.errors import PrepError
 from prep.masks import rle
 from prep.proposals.mask_arrays import BadMasks, array_runs
+from prep.records import ProposalRow
 from prep.released.imports import SOURCE, Sentence, sentences
 from prep.released.tree import SAM, candidates_file, masks_folder
 
@@ -40,7 +42,7 @@ def import_scores(
     variant: str = SAM,
     replace: bool = False,
     keep_missing: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Summary:
     """Import the ranking of the released tree's candidates into ``store`` as scores.
 
@@ -85,11 +87,14 @@ def _tables(
     masks: Path,
     proposals: StageReader,
     wanted: Mapping[str, list[Sentence]],
-    candidates: Mapping[Any, Any],
+    candidates: Mapping[object, object],
     skipped: Counter[str],
 ) -> Iterator[pa.Table]:
     """The rows of each image; counts the expressions that get none."""
-    for stored in _stored(proposals, set(wanted)):
+    columns = ["image", "height", "width", "masks", "key", "status"]
+    for stored in rows_of_images(proposals, set(wanted), columns):
+        if stored["status"] != "ok":
+            continue
         texts = wanted[stored["image"]]
         if order := _order(masks, stored):
             table = _score_table(stored, order, texts, candidates)
@@ -115,16 +120,7 @@ def _cut_changed(writer: StageWriter, made: list[pa.Table]) -> int:
     return sum(map(len, cut.values()))
 
 
-def _stored(proposals: StageReader, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    for batch in proposals.batches(["image", "height", "width", "masks", "key", "status"]):
-        for at, image in enumerate(batch.column(0).to_pylist()):
-            if image in wanted:
-                values = batch.slice(at, 1).to_pylist()[0]
-                if values["status"] == "ok":
-                    yield values
-
-
-def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
+def _order(folder: Path, stored: ProposalRow) -> list[int]:
     """For every stored mask its index among the file's 40; empty if they are not the file's masks."""
     path = folder / f"{PurePosixPath(stored['image']).stem}.npy"
     try:
@@ -139,7 +135,7 @@ def _order(folder: Path, stored: dict[str, Any]) -> list[int]:
 
 
 def _score_table(
-    stored: dict[str, Any], order: list[int], texts: list[Sentence], candidates: Mapping[Any, Any]
+    stored: ProposalRow, order: list[int], texts: list[Sentence], candidates: Mapping[object, object]
 ) -> pa.Table:
     rows = []
     for one in texts if order else []:

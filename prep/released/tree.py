@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +47,7 @@ def once(phrases: list[str]) -> list[str]:
     return phrases
 
 
-def save_object(path: Path, value: Any) -> None:
+def save_object(path: Path, value: object) -> None:
     """Save ``value`` as ``np.save`` pickles a dict: an object array without dimensions."""
     stream, boxed = BytesIO(), np.empty((), object)
     boxed[()] = value

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError, reason_of
+from prep.records import Untyped
 from prep.torchscript import is_archive, read_tensors
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Clip:
         return np.asarray(unit.cpu().numpy(), np.float32)
 
 
-def _statistics(model: Any) -> tuple[Sequence[float], Sequence[float]]:
+def _statistics(model: Untyped) -> tuple[Sequence[float], Sequence[float]]:
     """The mean and standard deviation of the pixel values that a model was trained with."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 

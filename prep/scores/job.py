@@ -35,7 +35,7 @@ def run_scores(
     unit_size: int = 4,
     workers: int = 1,
     ray_address: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Summary:
     """Score every expression of ``store`` against its image's proposals; images are found under ``root``.
@@ -92,7 +92,7 @@ def _skip_unreadable(
         skipped["image could not be read"] += len(wanted.pop(image))
 
 
-def score_settings(stage: ScoreStage, store: Store) -> dict[str, Any]:
+def score_settings(stage: ScoreStage, store: Store) -> dict[str, object]:
     """What the rows depend on: the model's settings and the proposals."""
     return {**stage.settings.key(), "proposals": store.stage("proposals").reader().fingerprint}
 
@@ -143,7 +143,7 @@ def _not_done(texts: list[Text], writer: StageWriter) -> list[Text]:
     return [text for text, is_done in zip(texts, done, strict=True) if not is_done]
 
 
-def _unreadable(proposals: StageReader, wanted: Mapping[str, Any], uri: str) -> list[str]:
+def _unreadable(proposals: StageReader, wanted: Mapping[str, object], uri: str) -> list[str]:
     """The requested images that could not be read; raises PrepError if some have no row at all."""
     missing, unreadable = set(wanted), []
     for batch in proposals.batches(["image", "status"]):

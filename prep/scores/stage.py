@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from prep.files import sha256_of
 from prep.images import UnreadableImage, decode, read_bytes
 from prep.masks import rle
 from prep.scores.clip import Clip, Floats, Pixels, is_openais
+from prep.stage import Resources
 
 VERSION = 1  # part of every key: increment it when crops or scores change
 BACKGROUNDS = ("mean", "blur", "keep")
@@ -57,7 +58,7 @@ class ScoreSettings:
         if "{}" not in self.template:
             raise PrepError(f"--template {self.template!r} has no {{}}.", "Put {} where the expression goes.")
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """Everything that a score depends on, as JSON values; weights in files or folders by their hash."""
         return {
             "version": VERSION,
@@ -100,9 +101,9 @@ class ScoreStage:
     shape: a score does not depend on what else is in the unit. Needs ``open``; picklable before that.
     """
 
-    def __init__(self, settings: ScoreSettings, resources: Any = None) -> None:
+    def __init__(self, settings: ScoreSettings, resources: Resources | None = None) -> None:
         self.settings = settings
-        self.resources = resources
+        self.resources = resources or Resources()
         self.key = fingerprint(settings.key())
 
     def open(self) -> None:

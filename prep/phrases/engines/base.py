@@ -73,8 +73,8 @@ def answer_settings(
     sampling: Sampling,
     *,
     task: Task = PHRASES,
-    schema: dict[str, Any] | None = None,
-    **engine: Any,
+    schema: dict[str, object] | None = None,
+    **engine: object,
 ) -> dict[str, Any]:
     """Everything that an answer depends on except the expression; its fingerprint begins every content key.
 

@@ -24,7 +24,7 @@ class DaemonPool:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._threads = 0
 
-    def submit(self, call: Callable[..., T], *given: Any) -> Future[T]:
+    def submit(self, call: Callable[..., T], *given: object) -> Future[T]:
         """Queue ``call(*given)``; not to be called by several threads at once."""
         future: Future[T] = Future()
         self._calls.put((future, lambda: call(*given)))

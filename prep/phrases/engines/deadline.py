@@ -6,7 +6,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import httpcore
 
@@ -71,5 +70,5 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._time.left()), self._time)
 
-    def get_extra_info(self, info: str) -> Any:
+    def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)

@@ -125,7 +125,7 @@ class Client:
         """Close every connection."""
         self._pool.close()
 
-    def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def request(self, method: str, path: str, body: dict[str, object] | None) -> dict[str, Any]:
         """The reply to one request, retried up to :data:`ATTEMPTS` times.
 
         Raises :class:`Refused` for a bad request or response, PrepError for an endpoint that stays
@@ -200,7 +200,7 @@ class Client:
         )
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _json(data: bytes) -> dict[str, object]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

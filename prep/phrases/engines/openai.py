@@ -63,7 +63,7 @@ class OpenAIStage:
         self._client: Client | None = None
         self._limit = "max_tokens"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pool": None, "_client": None}
 
     def settings(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class OpenAIStage:
                 continue
         return None
 
-    def _complete(self, answer: Answer, messages: list[dict[str, str]], **options: Any) -> tuple[str, str]:
+    def _complete(self, answer: Answer, messages: list[dict[str, str]], **options: object) -> tuple[str, str]:
         """One completion: its text and finish reason. Adds its tokens to ``answer``."""
         body = {
             "model": self.model.source,
@@ -180,7 +180,7 @@ class OpenAIStage:
         raise Refused(200, "unexpected response format")
 
 
-def _dict(value: object) -> dict[str, Any]:
+def _dict(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 

@@ -111,7 +111,7 @@ def _environment(options: VllmOptions) -> None:
 
 
 def boot(
-    model: Model, arguments: dict[str, Any], options: VllmOptions, guard: Guard, log: Path | None = None
+    model: Model, arguments: dict[str, object], options: VllmOptions, guard: Guard, log: Path | None = None
 ) -> tuple[Any, list[Any]]:
     """Create a ``vllm.LLM``; ``guard`` covers the processes it starts from the beginning.
 

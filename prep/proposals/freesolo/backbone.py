@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.conv2 = NormedConv(width, width, 3, stride)
         self.conv3 = NormedConv(width, outputs, 1)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: object) -> Any:
         """B x C x H x W, float32, to the block's output."""
         out = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
         return F.relu(out + (x if self.shortcut is None else self.shortcut(x)))
@@ -63,7 +63,7 @@ class Stem(nn.Module):
         super().__init__()
         self.conv1 = NormedConv(3, width, 7, 2)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: object) -> Any:
         """B x 3 x H x W, float32, to B x width x H/4 x W/4."""
         return F.max_pool2d(F.relu(self.conv1(x)), 3, 2, 1)
 
@@ -85,7 +85,7 @@ class ResNet(nn.Module):
             self.add_module(f"res{stage + 2}", nn.Sequential(*built))
             inputs = outputs
 
-    def forward(self, x: Any) -> list[Any]:
+    def forward(self, x: object) -> list[Any]:
         """B x 3 x H x W, float32, to the maps of the four stages."""
         x, found = self.stem(x), []
         for stage in ("res2", "res3", "res4", "res5"):
@@ -104,7 +104,7 @@ class Pyramid(nn.Module):
             self.add_module(f"fpn_lateral{level}", nn.Conv2d(each, channels, 1))
             self.add_module(f"fpn_output{level}", nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, x: Any) -> list[Any]:
+    def forward(self, x: object) -> list[Any]:
         """B x 3 x H x W, sides multiples of 32, to p2 to p6 (strides 4 to 64)."""
         stages = self.bottom_up(x)
         found: list[Any] = []

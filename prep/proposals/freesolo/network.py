@@ -30,7 +30,7 @@ class InstanceHead(nn.Module):
         self.cate_pred = nn.Conv2d(channels, classes, 3, padding=1)
         self.kernel_pred = nn.Conv2d(channels, kernels, 3, padding=1)
 
-    def forward(self, levels: list[Any]) -> tuple[list[Any], list[Any]]:
+    def forward(self, levels: list[object]) -> tuple[list[Any], list[Any]]:
         """Five B x C x H x W maps to logits (B x classes x S x S) and kernels (B x kernels x S x S)."""
         scores, kernels = [], []
         for side, level in zip(GRIDS, levels, strict=True):
@@ -51,7 +51,7 @@ class MaskHead(nn.Module):
             nn.Conv2d(channels, masks, 1, bias=False), nn.GroupNorm(GROUPS, masks), nn.ReLU()
         )
 
-    def forward(self, levels: list[Any]) -> Any:
+    def forward(self, levels: list[object]) -> Any:
         """p2 to p5 to B x masks x H/4 x W/4; p5 gets the coordinates."""
         total = self.convs_all_levels[0](levels[0])
         for at in (1, 2, 3):
@@ -68,7 +68,7 @@ class Network(nn.Module):
         self.ins_head = ins_head
         self.mask_head = mask_head
 
-    def forward(self, images: Any) -> tuple[list[Any], list[Any], Any]:
+    def forward(self, images: object) -> tuple[list[Any], list[Any], Any]:
         """B x 3 x H x W, normalised float32, sides multiples of 32."""
         levels = self.backbone(images)
         p2, p3, p4, p5, p6 = levels
