@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from prep.errors import PrepError
 from prep.records import Untyped
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 ENCODERS = ("RN50", "RN101", "tiny")
 VIT_FEATURES = ("tokens", "values")
@@ -214,7 +211,9 @@ def _without_relative(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if name != "relative"}
 
 
-def _known(cls: type[DataclassInstance], values: Mapping[str, object]) -> dict[str, Any]:
+def _known(
+    cls: type[ModelConfig | ClipSizes | LossWeights | Recipe], values: Mapping[str, object]
+) -> dict[str, Any]:
     names = {f.name for f in fields(cls)}
     strange = sorted(set(values) - names)
     if strange:

@@ -535,7 +535,7 @@ def test_phrase_rows_are_checked(changes: dict, fault: str | None) -> None:
 
 def triplet(**changes: object) -> dict:
     made = {
-        "row_id": "a", "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat on a mat",
+        "row_id": "a" * 32, "dataset": "d", "split_by": "u", "split": "val", "expression": "a cat on a mat",
         "entity": "a cat", "relations": [{"subject": "a cat", "predicate": "on", "object": "a mat"}],
         "source": "rules", "llm": "rules", "key": "k", "violations": [], "rejected": [], "status": "ok",
     }  # fmt: skip

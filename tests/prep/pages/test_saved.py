@@ -103,4 +103,4 @@ def test_maps_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert np.array_equal(read_maps(tmp_path / "maps.npy"), maps)
     maps[0, 0, 0], maps[1, 0, 0] = np.nan, np.inf
     np.save(tmp_path / "maps.npy", maps)
-    assert [level[:2] for level in response_levels(tmp_path / "maps.npy")] == [[4, 4]] * 2
+    assert [level[:2] for level in response_levels(tmp_path / "maps.npy")] == [(4, 4)] * 2
