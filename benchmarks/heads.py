@@ -65,8 +65,10 @@ def _named(word: str) -> str:
 
 
 def main() -> None:
+    import argparse
     import importlib
 
+    argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None).parse_args()
     parse = importlib.import_module(MODEL).load()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for label, text in labelled(GOLD_REAL, [row["sent"] for row in load_expressions()]):

@@ -547,7 +547,7 @@ def section_fast(options: argparse.Namespace, photos: list[Any]) -> None:
         seen = Differences()
         seen.add(*masks, photo.shape[:2], both[0].options)
         print(f"    ragged: {len(masks[0])} and {len(masks[1])} masks; {seen}")
-        print(f"    {', '.join(sorted(made['fast']._notes())) or torch.__version__}")
+        print(f"    {', '.join(sorted(both[1]._notes())) or torch.__version__}")
 
 
 def iou_quantile(model: Any, photo: Any, settings: dict[str, Any]) -> tuple[float, float]:

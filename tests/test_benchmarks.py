@@ -36,6 +36,26 @@ def test_no_mask_after_the_decoder_is_recomputed(python: Callable[..., str], thr
 
 
 @pytest.mark.slow
+def test_no_mask_of_sam_2_is_recomputed(python: Callable[..., str]) -> None:
+    said = python(*PROPOSALS, "--threads", "1", "--sections", "post2")
+    masks, whole = re.findall(r"(\d+) of (\d+) masks equal", said)[0]
+    assert masks == whole
+    assert "0.0% of" in said
+
+
+@pytest.mark.slow
+def test_the_fast_networks_of_a_cpu_beside_the_exact_ones(python: Callable[..., str]) -> None:
+    """A minute: the encoder of ViT-B runs as it is."""
+    said = python(
+        "benchmarks/proposals.py", "--count", "1", "--points", "2", "--repeats", "1", "--sections", "fast"
+    )
+    masks, whole = re.findall(r"exact: (\d+) of (\d+) masks equal", said)[0]
+    assert masks == whole
+    assert len(re.findall(r"% with IoU above 0\.99", said)) == 2
+    assert "fidelity fast on this CPU" in said
+
+
+@pytest.mark.slow
 def test_the_orders_of_operations(python: Callable[..., str]) -> None:
     lines = python("benchmarks/orders.py", "--threads", "2", "--masks", "3").splitlines()[1:]
     assert lines
