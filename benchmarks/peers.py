@@ -169,6 +169,8 @@ class Watched:
 
     def __init__(self, command: list[str]) -> None:
         environment = os.environ | {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
+        # Packages that pip installed are compiled; so is our checkout, from the run before the first.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
             command,
@@ -240,6 +242,7 @@ def spread(values: list[float], digits: int = 1) -> str:
 def measure(name: str, workers: int, folder: Path, given: argparse.Namespace) -> None:
     """Print the two lines of one contender."""
     out, source, one = folder / "out", folder / "source", folder / "one"
+    Watched(command_of(name, one, fresh(out), workers)).finish()
     started = [Watched(command_of(name, one, fresh(out), workers)).finish() for _ in range(given.repeats)]
     runs, again = [], []
     for _ in range(given.repeats):

@@ -7,8 +7,9 @@ import os
 import re
 import shlex
 import stat
+from functools import lru_cache
 from io import BufferedReader
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from prep.errors import PrepError
@@ -64,13 +65,14 @@ def below(name: str) -> str | None:
     It must stay inside both as POSIX and as Windows read it. A colon elsewhere than in a drive (``C:/``) is
     part of a name.
     """
-    other = PurePosixPath(name.replace("\\", "/"))
-    if "\0" in name or _DRIVE.match(name) or other.is_absolute() or ".." in other.parts:
+    other = name.replace("\\", "/")
+    if "\0" in name or _DRIVE.match(name) or other.startswith("/") or ".." in other.split("/"):
         return None
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return "/".join(parts) or None
 
 
+@lru_cache(maxsize=16)  # a dataset names an image several times in a row
 def image_name(name: str) -> tuple[str | None, str]:
     """An image's name in a dataset as a path below the image root, or None and the reason."""
     path = below(name)

@@ -151,6 +151,8 @@ def _compare(stored: _Stored, entries: Iterable[Entry], columns: Sequence[str]) 
         known = position >= 0
         for number in np.flatnonzero(~known & np.isin(hashes, stored.aside)):
             changes.back[int(hashes[number])] = block[number][1]
+        if not known.any():
+            continue
         values = {name: [entry[1].get(name) for entry in block] for name in columns}
         differs = known & (_states(values, columns, len(block)) != _at(stored.states, position))
         differs &= np.array([bool(entry[1]) for entry in block])

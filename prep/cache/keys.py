@@ -7,11 +7,17 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring as quoted
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
 
 
 def canonical_json(value: object) -> str:
     """``value`` as JSON with sorted keys and no spaces, so that equal settings give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL(value)
 
 
 def fingerprint(settings: Mapping[str, object]) -> str:
@@ -42,7 +48,12 @@ def row_id(
     without ids has one identity per entry. The split is not included, so an expression keeps its identity if
     the data is split again.
     """
-    parts = canonical_json([dataset, split_by, ref_id, sent_id, image, text, ordinal])
+    # The canonical JSON of the list of these values, several times faster.
+    ref, sent = "null" if ref_id is None else ref_id, "null" if sent_id is None else sent_id
+    parts = (
+        f"[{quoted(dataset)},{quoted(split_by)},{ref},{sent},"
+        f"{'null' if image is None else quoted(image)},{quoted(text)},{ordinal}]"
+    )
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -52,6 +63,7 @@ def concept_id(image: str, phrase: str) -> str:
     return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+@lru_cache(maxsize=16)  # several steps in a row ask for the same text
 def normalise_text(text: str) -> str:
     """An expression as engines read it: NFC, control characters as spaces, white space collapsed,
     lower case.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prep.datasets import identity as rows
 from prep.datasets.coco_json import integer
@@ -20,13 +20,13 @@ from prep.records import Expression, ImageRef, in_splits
 
 DEFAULT_SPLIT = "train"
 MAX_LINE = 1 << 24
+_BLANK = b" \t\r\n" + BOM_UTF8
 FIELDS = frozenset(
     {"sent", "image", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "mask", "box"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     offset: int
     number: int
     entry: dict[str, Any]
@@ -123,12 +123,13 @@ class JsonlDataset:
                         offset += len(rest)
                         if rest.endswith(b"\n"):
                             break
-                    if raw.strip(b" \t\r\n\xef\xbb\xbf"):
+                    if raw.strip(_BLANK):
                         line = _decode(raw, start, number)
                         if line.problem and not good and not line.is_encoding:
                             self._refuse(line)
                         good += 1
-                        unused.update(line.entry.keys() - FIELDS)
+                        for name in line.entry.keys() - FIELDS:
+                            unused[name] += 1
                         yield line
             self.unused_fields = unused
         except OSError as error:
@@ -154,19 +155,19 @@ class JsonlDataset:
             reason = f"the image {str(named)[:80]} is not text"
         if reason:
             problem = problem or f"line {line.number}: {reason}"
-        texts = {name: _name(entry.get(name)) for name in ("dataset", "split_by", "split")}
-        ids = {name: integer(entry.get(name)) for name in ("ref_id", "sent_id", "image_id")}
-        for name, value in {**texts, **ids}.items():
-            if value is None and entry.get(name) is not None:
-                kind = "text" if name in texts else "a whole number"
-                problem = problem or f"line {line.number}: {name} is {str(entry[name])[:40]!r}, not {kind}"
+        found: dict[str, Any] = {}
+        for name, kind, read in _OTHERS:
+            if (value := entry.get(name)) is not None:
+                found[name] = read(value)
+                if found[name] is None:
+                    problem = problem or f"line {line.number}: {name} is {str(value)[:40]!r}, not {kind}"
         return rows.Draft(
-            texts["dataset"] or self.name,
-            texts["split_by"] or self.split_by,
-            texts["split"] or DEFAULT_SPLIT,
-            ids["ref_id"],
-            ids["sent_id"],
-            ids["image_id"],
+            found.get("dataset") or self.name,
+            found.get("split_by") or self.split_by,
+            found.get("split") or DEFAULT_SPLIT,
+            found.get("ref_id"),
+            found.get("sent_id"),
+            found.get("image_id"),
             image,
             text,
             problem or rows.text_problem(text),
@@ -180,11 +181,18 @@ def _name(value: object) -> str | None:
     return rows.clean_text(value) if isinstance(value, str) else None
 
 
+# The fields of an entry besides its text and image: the name, what it holds, and how it is read.
+_OTHERS = (
+    *((name, "text", _name) for name in ("dataset", "split_by", "split")),
+    *((name, "a whole number", integer) for name in ("ref_id", "sent_id", "image_id")),
+)
+
+
 def _decode(raw: bytes, offset: int, number: int) -> _Line:
     if len(raw) > MAX_LINE:
         return _Line(offset, number, {}, f"line {number} is longer than {MAX_LINE >> 20} MiB")
     try:
-        entry = json.loads(raw.decode("utf-8-sig"))
+        entry = json.loads(raw.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         is_object = raw.lstrip().startswith(b"{")
         problem = f"line {number} is {not_utf8(error)}" if is_object else f"line {number} is not JSON"

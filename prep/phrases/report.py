@@ -39,20 +39,23 @@ class Report:
         self.refusal = ""
         self.tokens: Counter[str] = Counter()
 
-    def add_row(self, found: Result | None) -> None:
-        """Add one row and the levels tried for it; ``None`` for an error row."""
-        self.rows += 1
+    def add_row(self, found: Result | None, times: int = 1) -> None:
+        """Add one row, or several equal ones, and the levels tried for it; ``None`` for an error row."""
+        self.rows += times
         if found is None:
-            self.errors += 1
+            self.errors += times
             return
-        self.sources[found.source] += 1
-        self.repairs.update(found.repairs)
+        self.sources[found.source] += times
+        for name in found.repairs:
+            self.repairs[name] += times
         for source, names in (*found.rejected, (found.source, found.violations)):
-            self.tried[source] += source != "repaired"
-            self.valid[source] += not names
-            self.failed.setdefault(source, Counter()).update(names)
+            self.tried[source] += times * (source != "repaired")
+            self.valid[source] += times * (not names)
+            failed = self.failed.setdefault(source, Counter())
+            for name in names:
+                failed[name] += times
             if names and source in ("llm", "retry"):  # every answer that fails is a try to repair it
-                self.tried["repaired"] += 1
+                self.tried["repaired"] += times
                 self.failed.setdefault("repaired", Counter())
 
     def add_answers(self, columns: Mapping[str, Sequence[Any]], deaths: int = 0) -> None:

@@ -11,9 +11,11 @@ import shlex
 import shutil
 import subprocess
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prep.errors import PrepError
 from prep.inputs import below, check_text, encoding_of, image_name, open_plain, read_plain
@@ -54,6 +56,15 @@ def test_names_below_the_folder_are_taken(name: str) -> None:
 def test_names_that_leave_the_folder_are_not(name: str) -> None:
     assert below(name) is None
     assert "leaves the image folder" in image_name(name)[1]
+
+
+@given(st.text(alphabet="a.b/\\:C é", max_size=12))
+def test_names_are_judged_as_pathlib_does(name: str) -> None:
+    as_windows = PurePosixPath(name.replace("\\", "/"))
+    drive = name[1:2] == ":" and name[:1] in "abC" and name[2:3] in ("", "/", "\\")
+    leaves = as_windows.is_absolute() or ".." in as_windows.parts or drive
+    plain = str(PurePosixPath(name))
+    assert below(name) == (None if leaves or plain == "." else plain)
 
 
 def test_a_backslash_is_a_letter_on_disk_and_a_reason_in_a_dataset() -> None:

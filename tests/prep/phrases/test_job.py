@@ -25,9 +25,10 @@ from prep.phrases.checks import extractive
 from prep.phrases.engines.base import ANSWERS
 from prep.phrases.fallback import settle, unusable
 from prep.phrases.job import ANSWER_STAGE, run_llm
+from prep.phrases.report import Clock, Report
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import rules_settings
-from prep.records import Expression
+from prep.records import Expression, PhraseSet
 from tests.prep.phrases import drive
 from tests.prep.phrases.tiny import CORRECTIONS, LESSONS, UNTAUGHT, vllm_stage
 
@@ -271,13 +272,22 @@ def test_a_random_model_falls_down_the_ladder_in_a_ray_actor(random_mistral: Pat
 
 
 def test_rules_fill_a_store_and_report(tmp_path: Path) -> None:
-    items = expressions([*LESSONS, "", *LESSONS])
+    items = expressions([*LESSONS, "", "yeah", "second 2 left", *LESSONS])
     place = open_store(tmp_path, create=True).stage("phrases")
     with place.writer(rules_settings()) as writer:
         summary = run_rules(items, writer=writer)
     assert (summary.total, summary.done, summary.failed) == (len(items), len(items), 1)
     report = summary.extra["report"]
-    assert report["sources"]["rules"] == 2 * len(LESSONS)
+    assert report["sources"] == {"rules": 2 * len(LESSONS) + 1, "expression": 1}
     assert report["rungs"]["rules"]["valid"] > len(LESSONS)
     rows = place.reader().read().to_pylist()
+    one_by_one = Report()
+    for row in rows:
+        rejected = tuple((level["source"], tuple(level["violations"])) for level in row["rejected"])
+        found = PhraseSet((), row["source"], tuple(row["violations"]), rejected)
+        one_by_one.add_row(found if row["source"] else None)
+    figures = one_by_one.figures(Clock("rows"))
+    assert {name: figures[name] for name in report} == report
+    assert any(row["violations"] for row in rows)
+    assert any(row["rejected"] for row in rows)
     assert {row["row_id"] for row in rows} == {item.row_id for item in items}
