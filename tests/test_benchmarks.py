@@ -82,6 +82,30 @@ def test_a_killed_run_loses_and_doubles_nothing(python: Callable[..., str]) -> N
 
 
 @pytest.mark.slow
+def test_the_same_photo_as_a_whole_process(python: Callable[..., str]) -> None:
+    """One point; ViT-B's encoder runs once."""
+    only = ("--count", "1", "--points", "1", "--repeats", "1", "--only", "pcnet-prep")
+    line = python("benchmarks/photos.py", *only).splitlines()[-1]
+    figures = re.fullmatch(
+        r"pcnet-prep: CPU s ([\d.]+) \(encoder ([\d.]+), decoder ([\d.]+), rest ([\d.]+)\); "
+        r"wall s [\d.]+; MiB [\d,]+; 3 masks",
+        line,
+    )
+    assert figures, line
+    whole, *parts = map(float, figures.groups())
+    assert whole == pytest.approx(sum(parts), abs=0.3)
+    assert min(parts) > 0
+
+
+@pytest.mark.slow
+def test_what_commands_cost_on_a_store(python: Callable[..., str]) -> None:
+    line = python("benchmarks/growth.py", "--rows", "300").strip()
+    names = re.findall(r"(\w+) [\d.]+ s [\d,]+ MiB", line)
+    assert line.startswith("300 rows: ")
+    assert names == ["phrases", "again", "open", "status", "verify", "report", "compact"]
+
+
+@pytest.mark.slow
 def test_the_pairs_that_are_withheld(python: Callable[..., str], tmp_path: Path) -> None:
     smallest = ("--steps", "2", "--seeds", "1", "--images", "200", "--arms", "plus", "--out", str(tmp_path))
     title, figures, counts = python("benchmarks/unseen.py", *smallest).splitlines()
