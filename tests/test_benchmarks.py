@@ -70,6 +70,7 @@ def test_a_student_beside_its_teacher(python: Callable[..., str], tmp_path: Path
         "teacher, map",
         "teacher, proposal under peak",
         "student, map",
+        "student, proposal under peak",
     ]
 
 
