@@ -138,9 +138,10 @@ def main() -> None:
         waiting = [pool.submit(one_seed, seed, given) for seed in range(given.seeds)]
         for seed, future in enumerate(waiting):
             own, student, seconds = future.result()
+            print(f"# seed {seed}: {seconds:.0f} s for {student}", flush=True)
             for name, one in own.items():
                 rows.setdefault(name, []).append(one)
-            print(f"# seed {seed}: {seconds:.0f} s for {student}", flush=True)
+                print(f"#   {name}: {', '.join(f'{key} {one[key]:.1f}' for key in NAMES)}")
     print(f"# {images_per_second(student):.0f} images/s on the CPU")
     print(f"{'%':32s}" + "".join(f"{name:>15s}" for name in NAMES))
     for name, own in rows.items():
