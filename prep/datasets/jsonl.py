@@ -21,6 +21,8 @@ from prep.records import Expression, ImageRef, in_splits
 DEFAULT_SPLIT = "train"
 MAX_LINE = 1 << 24
 _BLANK = b" \t\r\n" + BOM_UTF8
+_TEXTS = ("dataset", "split_by", "split")
+_NUMBERS = ("ref_id", "sent_id", "image_id")
 FIELDS = frozenset(
     {"sent", "image", "dataset", "split_by", "split", "ref_id", "sent_id", "image_id", "mask", "box"}
 )
@@ -155,19 +157,19 @@ class JsonlDataset:
             reason = f"the image {str(named)[:80]} is not text"
         if reason:
             problem = problem or f"line {line.number}: {reason}"
-        found: dict[str, Any] = {}
-        for name, kind, read in _OTHERS:
-            if (value := entry.get(name)) is not None:
-                found[name] = read(value)
-                if found[name] is None:
-                    problem = problem or f"line {line.number}: {name} is {str(value)[:40]!r}, not {kind}"
+        texts = {name: _name(value) for name in _TEXTS if (value := entry.get(name)) is not None}
+        ids = {name: integer(value) for name in _NUMBERS if (value := entry.get(name)) is not None}
+        for name, value in (*texts.items(), *ids.items()):
+            if value is None:
+                kind = "text" if name in texts else "a whole number"
+                problem = problem or f"line {line.number}: {name} is {str(entry[name])[:40]!r}, not {kind}"
         return rows.Draft(
-            found.get("dataset") or self.name,
-            found.get("split_by") or self.split_by,
-            found.get("split") or DEFAULT_SPLIT,
-            found.get("ref_id"),
-            found.get("sent_id"),
-            found.get("image_id"),
+            texts.get("dataset") or self.name,
+            texts.get("split_by") or self.split_by,
+            texts.get("split") or DEFAULT_SPLIT,
+            ids.get("ref_id"),
+            ids.get("sent_id"),
+            ids.get("image_id"),
             image,
             text,
             problem or rows.text_problem(text),
@@ -179,13 +181,6 @@ def _name(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return rows.clean_text(value) if isinstance(value, str) else None
-
-
-# The fields of an entry besides its text and image: the name, what it holds, and how it is read.
-_OTHERS = (
-    *((name, "text", _name) for name in ("dataset", "split_by", "split")),
-    *((name, "a whole number", integer) for name in ("ref_id", "sent_id", "image_id")),
-)
 
 
 def _decode(raw: bytes, offset: int, number: int) -> _Line:
