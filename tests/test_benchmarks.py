@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -80,6 +81,15 @@ def test_a_killed_run_loses_and_doubles_nothing(python: Callable[..., str]) -> N
     lines = python("benchmarks/peers.py", *only).splitlines()
     assert lines[0].startswith("pcnet-prep, 1 worker: rows per CPU second ")
     assert [line.rpartition("; ")[2] for line in lines[1:]] == ["lost 0, doubled 0"] * 3
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_gpu_benchmark_on_a_cpu(python: Callable[..., str], tmp_path: Path) -> None:
+    """Half a minute; ``sam``, ``sam2`` and ``training`` take as much each again."""
+    steps = ["device", "kernel", "vllm", "scores"]
+    python("benchmarks/gpu.py", "--dry-run", "--out", str(tmp_path), "--steps", *steps)
+    assert json.loads((tmp_path / "summary.json").read_text()) == dict.fromkeys(steps, "passed")
+    assert all((tmp_path / f"{name}.json").exists() for name in steps)
 
 
 @pytest.mark.slow
