@@ -365,11 +365,12 @@ def test_the_entry_point_is_short() -> None:
     assert len((ROOT / "cli.py").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-# Lines with `Any` outside imports: kernels of numba and Triton, calls of vLLM and Ray, rows of any table.
-MOST_ANY = 341
+# Lines with `Any` or its alias `Untyped` outside imports: modules' attributes that are imported when they are
+# first used, parsed command lines, JSON whose form is not known yet, and items of any stage.
+MOST_ANY = 80
 
 
 def test_few_lines_use_any() -> None:
     lines = [line for path in SOURCES for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line for line in lines if re.search(r"\bAny\b", line) and "import" not in line]
+    found = [line for line in lines if re.search(r"\b(Any|Untyped)\b", line) and "import" not in line]
     assert len(found) <= MOST_ANY

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from prep.datasets import identity as rows
 from prep.datasets.coco_json import integer
@@ -29,7 +28,7 @@ FIELDS = frozenset(
 class _Line:
     offset: int
     number: int
-    entry: dict[str, Any]
+    entry: dict[str, object]
     problem: str = ""
     is_encoding: bool = False
 
