@@ -93,6 +93,14 @@ def test_the_pairs_that_are_withheld(python: Callable[..., str], tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_threads_that_wait(python: Callable[..., str]) -> None:
+    smallest = ("--steps", "2", "--repeats", "1", "--jobs", "train", "--loads", "0")
+    lines = python("benchmarks/waiting.py", *smallest).splitlines()
+    assert [line.split()[3] for line in lines[1:]] == ["PASSIVE", "PASSIVE", "ACTIVE"]
+    assert all(float(line.split()[-1]) > 0 for line in lines[1:])
+
+
+@pytest.mark.slow
 def test_the_report_on_a_large_store(python: Callable[..., str]) -> None:
     said = python("benchmarks/report.py", "--rows", "2000")
     assert said.startswith("2,000 rows: ")
