@@ -6,8 +6,6 @@ import ast
 import re
 from pathlib import Path
 
-from tests.sources import parsed
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 PARTS = ("prep", "pcnet", "benchmarks")
@@ -16,7 +14,7 @@ MARKER = "<!-- make layout writes the rest of this page -->"
 
 def first_sentence(path: Path) -> str:
     """What a source file says that it is for, on one line."""
-    docstring = ast.get_docstring(parsed(path)) or ""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     sentence = " ".join(docstring.split("\n\n")[0].split())
     return re.sub(r": python (?:-m benchmarks\.|benchmarks/).*", ".", sentence)
 

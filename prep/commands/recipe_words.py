@@ -11,9 +11,8 @@ from prep.errors import PrepError
 if TYPE_CHECKING:
     from typer.core import TyperOption
 
-Options: TypeAlias = (
-    "dict[str, TyperOption]"  # a command's click options by their long names, without the dashes
-)
+# A command's options by their long names, without the dashes.
+Options: TypeAlias = "dict[str, TyperOption]"
 
 # Flags with the same meaning in every command that has them; they may appear above the sections of the file.
 SHARED = (

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from prep.engine.ray_pool import Cluster
 
 Item = TypeVar("Item")
-Kind_co = TypeVar("Kind_co", bound=Stage, covariant=True)
+AnyStage_co = TypeVar("AnyStage_co", bound=Stage, covariant=True)
 
 
-class Engine(Generic[Kind_co]):
+class Engine(Generic[AnyStage_co]):
     """A stage and its workers: opened at the first unit, and kept until closed.
 
     With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
     there are up to ``workers`` Ray actors. Used as a context manager.
     """
 
-    def __init__(self, stage: Kind_co, *, workers: int = 1, ray_address: str | None = None) -> None:
+    def __init__(self, stage: AnyStage_co, *, workers: int = 1, ray_address: str | None = None) -> None:
         if workers < 1:
             raise ValueError("workers is at least 1")
         self.stage, self.workers, self._address = stage, workers, ray_address
         self._opened = False
         self._cluster: Cluster | None = None
 
-    def __enter__(self) -> Engine[Kind_co]:
+    def __enter__(self) -> Engine[AnyStage_co]:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -448,7 +448,6 @@ def test_a_compaction_that_died_is_finished_by_the_next_writer(store: Store) -> 
     assert rows(store).equals(expected(COUNT))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("call", ["fsync", "replace", "rmtree"])
 def test_a_compaction_may_die_at_any_moment(store: Store, call: str) -> None:
     """The process is gone at its n-th sync, rename or removal, for every n: a glob sees each row once."""
