@@ -31,7 +31,8 @@ def imports(path: Path) -> set[str]:
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        plain = isinstance(node, ast.If) and isinstance(node.test, ast.Name | ast.Attribute)
+        if plain and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             for child in node.orelse:
                 visit(child)
             return
@@ -267,7 +268,11 @@ def writes_in_place(text: str) -> set[str]:
                 streams.add(node.optional_vars.id)
         elif isinstance(node, ast.arg) and node.annotation and ast.unparse(node.annotation) == "BinaryIO":
             streams.add(node.arg)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.value) in MEMORY:
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value) in MEMORY
+        ):
             streams.update(ast.unparse(target) for target in node.targets)
     found = set()
     for node in ast.walk(tree):
