@@ -9,6 +9,8 @@ from prep.errors import PrepError
 from prep.hints import memory_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
 
@@ -42,7 +44,7 @@ class Stage(Protocol):
         """The rows of one prepared unit."""
 
 
-def stage_failure(unit: list[Any], error: BaseException) -> PrepError:
+def stage_failure(unit: Sequence[object], error: BaseException) -> PrepError:
     """The error for a stage that fails on a unit: a bug rather than bad data, so the run stops."""
     exhausted = memory_error(error)
     if exhausted is not None:

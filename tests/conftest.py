@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
 from hypothesis import HealthCheck, settings
 
 from prep.errors import PrepError
@@ -23,6 +25,9 @@ settings.load_profile("ci" if "CI" in os.environ else "untimed")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray runs its workers at niceness 15: beside other work on the machine an engine would take minutes to start.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# To make a program's parser takes longer than most commands, and each call of a program makes it again.
+typer.main.get_command = cache(typer.main.get_command)
 
 # What starts an engine, a server, a browser or Ray, or builds the wheel: a test that asks for one is slow.
 SLOW_FIXTURES = {"taught", "vllm_server", "ray_here", "cluster", "page", "wheel", "installed"}

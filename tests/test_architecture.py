@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources import parsed
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = [*sorted((ROOT / "prep").rglob("*.py")), *sorted((ROOT / "pcnet").rglob("*.py"))]
 # `python -m prep` is an entry point like `pcnet-prep`: it stands above `cli`, and nothing imports it.
@@ -29,7 +31,8 @@ def imports(path: Path) -> set[str]:
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        plain = isinstance(node, ast.If) and isinstance(node.test, ast.Name | ast.Attribute)
+        if plain and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             for child in node.orelse:
                 visit(child)
             return
@@ -43,7 +46,7 @@ def imports(path: Path) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
+    visit(parsed(path))
     return found
 
 
@@ -227,7 +230,9 @@ def test_training_reaches_no_ground_truth(start: str) -> None:
 def test_images_and_segmentations_are_read_in_one_place(call: str, place: str) -> None:
     users = set()
     for path in SOURCES:
-        calls = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+        if call.rpartition(".")[2] not in path.read_text(encoding="utf-8"):
+            continue
+        calls = (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call))
         if any(f".{ast.unparse(node.func)}".endswith(call) for node in calls):
             users.add(path.relative_to(ROOT).as_posix())
     assert users == {place}
@@ -263,21 +268,27 @@ def writes_in_place(text: str) -> set[str]:
                 streams.add(node.optional_vars.id)
         elif isinstance(node, ast.arg) and node.annotation and ast.unparse(node.annotation) == "BinaryIO":
             streams.add(node.arg)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.value) in MEMORY:
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value) in MEMORY
+        ):
             streams.update(ast.unparse(target) for target in node.targets)
     found = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        if name not in WRITERS | {"open", "ZipFile"}:
+            continue
         given = [ast.unparse(argument) for argument in node.args]
         given += [ast.unparse(keyword.value) for keyword in node.keywords]
-        name = ast.unparse(node.func).rpartition(".")[2]
         if name in ("open", "ZipFile"):
             modes = [text for text in given if text[:1] in "'\"" and set(text.strip("'\"")) <= set("rwaxbt+")]
             writing = any(set(mode) & set("wax+") for mode in modes)
             writing |= any(flag in " ".join(given) for flag in ("O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND"))
         else:
-            writing = name in WRITERS and not streams & set(given)
+            writing = not streams & set(given)
             # Not a function or a method of our own.
             writing &= name != "save" or (bool(given) and isinstance(node.func, ast.Attribute))
         if writing:
@@ -324,7 +335,7 @@ def test_a_write_under_a_final_name_is_found(line: str) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_says_what_it_is_for(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(parsed(path))
     assert docstring
     assert docstring.split("\n\n")[0].endswith(".")
 
@@ -353,7 +364,7 @@ def test_files_and_functions_are_short() -> None:
             files.add(name)
         functions |= {
             f"{name}:{node.name}"
-            for node in ast.walk(ast.parse(text))
+            for node in ast.walk(parsed(path))
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION
         }
@@ -365,11 +376,12 @@ def test_the_entry_point_is_short() -> None:
     assert len((ROOT / "cli.py").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-# Lines with `Any` outside imports: kernels of numba and Triton, calls of vLLM and Ray, rows of any table.
-MOST_ANY = 341
+# Lines with `Any` or its alias `Untyped` outside imports: modules' attributes that are imported when they are
+# first used, parsed command lines, JSON whose form is not known yet, and items of any stage.
+MOST_ANY = 80
 
 
 def test_few_lines_use_any() -> None:
     lines = [line for path in SOURCES for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line for line in lines if re.search(r"\bAny\b", line) and "import" not in line]
+    found = [line for line in lines if re.search(r"\b(Any|Untyped)\b", line) and "import" not in line]
     assert len(found) <= MOST_ANY

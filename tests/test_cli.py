@@ -217,6 +217,7 @@ def test_one_file_plans_and_runs_the_commands(
     assert "60 rows to make" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_training_that_cannot_begin_ends_the_run(
     texts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 import cli
 from tests.remedies import problem
+from tests.sources import parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -132,7 +133,7 @@ def test_every_message_of_the_troubleshooting_is_in_the_source() -> None:
     pieces = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert len(pieces) > 30
     sources = [ROOT / "cli.py", *(ROOT / "prep").rglob("*.py"), *(ROOT / "pcnet").rglob("*.py")]
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources]
+    trees = [parsed(path) for path in sources]
     told = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     texts = [text for text in told if isinstance(text, str)]
     assert [piece for piece in pieces if not any(piece in text for text in texts)] == []

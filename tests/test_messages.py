@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.remedies import commands, wrong
+from tests.sources import parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [ROOT / "cli.py", *sorted((ROOT / "prep").rglob("*.py")), *sorted((ROOT / "pcnet").rglob("*.py"))]
@@ -33,7 +34,7 @@ def edges(node: ast.expr) -> list[tuple[str | None, str | None]]:
 def raised() -> Iterator[tuple[str, ast.expr, ast.expr | None]]:
     """Where an error is made, its message and its remedy."""
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
             if isinstance(node, ast.Call) and name in ERRORS and node.args:
                 where = f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -34,6 +34,7 @@ def test_a_documented_path_can_be_imported(path: str, name: str) -> None:
     assert hasattr(importlib.import_module(path), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MOVED)
 def test_an_old_path_is_the_present_module_and_warns(path: str) -> None:
     assert path in DOCUMENTED

@@ -7,13 +7,16 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from prep.errors import PrepError, reason_of
 from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 LENGTH = 20  # tokens per text, as in the released code
 CLIP_CONTEXT = 77
@@ -160,7 +163,7 @@ def from_dict(values: Mapping[str, Untyped]) -> ClipTokenizer | WordTokenizer | 
 
 
 @cache
-def _byte_pairs() -> Untyped:
+def _byte_pairs() -> SimpleTokenizer:
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -89,6 +90,8 @@ def _wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and not fits(longer):
+            if len(lines) > LINES:
+                break
             lines.append(word)
         else:
             lines[-1] = longer
@@ -101,6 +104,6 @@ def _shortened(line: str, fits: Callable[[str], bool], cut: bool) -> str:
     """``line`` if it fits and nothing was ``cut`` off after it; else its beginning and "..."."""
     if fits(line) and not cut:
         return line
-    while line and not fits(f"{line}..."):
-        line = line[:-1]
-    return f"{line}..."
+    # A beginning is as wide as a shorter one, or wider.
+    end = bisect_left(range(len(line)), True, key=lambda at: not fits(f"{line[: at + 1]}..."))
+    return f"{line[:end]}..."

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from prep.errors import PrepError
-from prep.records import Untyped
 
 
-def clip_text(clip: Untyped, ids: Tensor) -> Tensor:
+class TextTower(Protocol):
+    """The text part of open_clip's ``CLIP``."""
+
+    positional_embedding: Tensor
+    text_projection: Tensor
+
+    def token_embedding(self, ids: Tensor) -> Tensor:
+        """(M,L) ids -> (M,L,C)."""
+
+    def transformer(self, x: Tensor, *, attn_mask: Tensor) -> Tensor:
+        """(M,L,C) to the same shape."""
+
+    def ln_final(self, x: Tensor) -> Tensor:
+        """The norm after the last block."""
+
+
+def clip_text(clip: TextTower, ids: Tensor) -> Tensor:
     """(M,L) ids -> (M,D) text features of a CLIP, read at each row's largest id; L at most its context."""
     length = ids.shape[1]
     if length > clip.positional_embedding.shape[0]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -16,6 +17,9 @@ from prep.errors import PrepError, reason_of
 from prep.machine.clip_weights import OPENAI_CACHE, REPOSITORIES, downloaded, kept
 from prep.records import Untyped
 from prep.torchscript import is_archive, read_tensors
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
 
 PROBE_SECONDS = 10
 
@@ -30,12 +34,12 @@ def load_clip_weights(encoder: ClipEncoder, name: str, weights: str | Path = "op
     _fill(encoder, find_weights(name, weights), name)
 
 
-def load_calibration_clip(weights: str | Path = "openai") -> nn.Module:
+def load_calibration_clip(weights: str | Path = "openai") -> CLIP:
     """The frozen CLIP ViT-B/32 of the calibration losses, in evaluation mode; ``random`` loads no weights."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision = CLIPVisionCfg(layers=12, width=768, patch_size=32, image_size=224)
-    clip: nn.Module = CLIP(512, vision, CLIPTextCfg(), quick_gelu=True)
+    clip = CLIP(512, vision, CLIPTextCfg(), quick_gelu=True)
     if str(weights) != "random":
         _fill(clip, find_weights("ViT-B-32", weights), "ViT-B-32")
     return clip.eval().requires_grad_(False)

@@ -8,6 +8,8 @@ Both offer ``encode_image`` (B,3,H,W) -> (B,Cv,h,w), ``encode_text`` (M,L) -> (M
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -16,7 +18,9 @@ from pcnet.config import CLIP_SIZES, ClipSizes, ModelConfig
 from pcnet.model.clip_text import clip_text
 from pcnet.model.vit import VitEncoder
 from prep.errors import PrepError
-from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
 
 HEAD_WIDTH = 64  # channels per attention head in every released CLIP
 
@@ -153,7 +157,7 @@ def _coordinates(like: Tensor) -> Tensor:
     return torch.cat([x.expand(batch, 1, height, width), y.expand(batch, 1, height, width)], 1)
 
 
-def _open_clip(sizes: ClipSizes) -> Untyped:
+def _open_clip(sizes: ClipSizes) -> CLIP:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     return CLIP(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,11 @@ from pcnet.model.clip_text import clip_text
 from pcnet.model.towers import checked, patch_size, text_length
 from prep.errors import PrepError, reason_of
 from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
 
 
 class VitEncoder(nn.Module):
@@ -99,7 +105,7 @@ class VitEncoder(nn.Module):
 class _ClipText(nn.Module):
     """The text part of an open_clip CLIP, whose parts lie beside its image encoder."""
 
-    def __init__(self, clip: Untyped) -> None:
+    def __init__(self, clip: CLIP) -> None:
         super().__init__()
         self.transformer, self.token_embedding = clip.transformer, clip.token_embedding
         self.positional_embedding, self.ln_final = clip.positional_embedding, clip.ln_final
@@ -118,11 +124,11 @@ def _open_clip(towers: Towers) -> tuple[nn.Module, nn.Module]:
     return _flexible(clip.visual), _ClipText(clip)
 
 
-def _flexible(visual: Untyped) -> nn.Module:
+def _flexible(visual: nn.Module) -> nn.Module:
     """An image encoder that takes images of any size: timm's models have a switch for it."""
     trunk = getattr(visual, "trunk", None)
     if trunk is None:
-        return visual  # type: ignore[no-any-return]
+        return visual
     embed = getattr(trunk, "patch_embed", None)
     if embed is None or not hasattr(trunk, "dynamic_img_size"):
         raise PrepError(
@@ -133,7 +139,7 @@ def _flexible(visual: Untyped) -> nn.Module:
 
     trunk.dynamic_img_size, embed.strict_img_size = True, False
     embed.flatten, embed.output_fmt = False, Format.NHWC
-    return visual  # type: ignore[no-any-return]
+    return visual
 
 
 def _transformers(towers: Towers) -> tuple[nn.Module, nn.Module]:
@@ -149,12 +155,12 @@ def _transformers(towers: Towers) -> tuple[nn.Module, nn.Module]:
     return built[0], built[1]
 
 
-def _resnet(tower: Untyped, images: Tensor) -> Tensor:
+def _resnet(tower: ModifiedResNet, images: Tensor) -> Tensor:
     found: Tensor = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
     return found
 
 
-def _tokens(tower: Untyped, images: Tensor, features: str) -> Tensor:
+def _tokens(tower: nn.Module, images: Tensor, features: str) -> Tensor:
     """(B,N,Cv): the tokens after the last block and the final norm.
 
     The last h w are those of the patches; class and register tokens come before them.
@@ -173,13 +179,13 @@ def _tokens(tower: Untyped, images: Tensor, features: str) -> Tensor:
     return norm(_values(block, seen[0]))  # type: ignore[no-any-return]
 
 
-def _run(tower: Untyped, images: Tensor) -> None:
+def _run(tower: nn.Module, images: Tensor) -> None:
     """Run an image encoder, with positions for the size of the images."""
-    if hasattr(tower, "trunk"):
-        trunk = tower.trunk
+    trunk = getattr(tower, "trunk", None)
+    if trunk is not None:
         sides = zip(images.shape[2:], trunk.patch_embed.patch_size, strict=True)
-        rotary: Untyped = getattr(trunk, "rope", None)
-        if hasattr(rotary, "update_feat_shape"):
+        rotary = getattr(trunk, "rope", None)
+        if rotary is not None and hasattr(rotary, "update_feat_shape"):
             rotary.update_feat_shape([side // patch for side, patch in sides])
         trunk.forward_features(images)
     elif hasattr(tower, "class_embedding") and hasattr(tower, "conv1"):
@@ -190,7 +196,7 @@ def _run(tower: Untyped, images: Tensor) -> None:
         tower(pixel_values=images)
 
 
-def _run_open_clip(tower: Untyped, images: Tensor) -> None:
+def _run_open_clip(tower: VisionTransformer, images: Tensor) -> None:
     x = tower.conv1(images)
     grid = x.shape[2:]
     x = x.flatten(2).transpose(1, 2)
@@ -235,7 +241,7 @@ def _last(tower: Untyped) -> tuple[nn.Module, nn.Module]:
     return blocks[-1], norm
 
 
-def _values(block: Untyped, tokens: Tensor) -> Tensor:
+def _values(block: nn.Module, tokens: Tensor) -> Tensor:
     """What the attention of a block gives if each token attends to itself alone: its projected value."""
     attention = next(
         (getattr(block, n) for n in ("attn", "self_attn", "attention") if hasattr(block, n)), None
@@ -267,7 +273,7 @@ def _first(made: Tensor | Sequence[Tensor]) -> Tensor:
     return made if isinstance(made, Tensor) else made[0]
 
 
-def _hf_text(model: Untyped, ids: Tensor) -> Tensor:
+def _hf_text(model: nn.Module, ids: Tensor) -> Tensor:
     """(M,L) ids -> (M,Cl): the pooled output of a text model, or its last state at the last token."""
     made = model(input_ids=ids)
     pooled: Tensor | None = getattr(made, "pooler_output", None)

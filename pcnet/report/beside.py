@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from prep.inputs import read_plain
 
@@ -38,12 +37,12 @@ def _is_of(path: Path, run: Path) -> bool:
         return False  # not an evaluation of ours, or of an earlier version
 
 
-def evaluation_command(run: Path, settings: Mapping[str, Any]) -> str | None:
+def evaluation_command(run: Path, settings: Mapping[str, object]) -> str | None:
     """The command that evaluates a run with the data it was trained on; None if it has no checkpoint."""
     checkpoint = next((run / name for name in ("best.pt", "last.pt") if (run / name).is_file()), None)
     if checkpoint is None:
         return None
-    trained = settings.get("train", {})
+    trained = train if isinstance(train := settings.get("train"), dict) else {}
     options = {"checkpoint": checkpoint}
     own = trained.get("input") is not None
     names = ["store", "input"] if own else ["store", "data", "dataset", "split_by"]

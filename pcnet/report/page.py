@@ -9,7 +9,7 @@ from typing import Any
 
 from pcnet.report.beside import STAGES
 from pcnet.report.compare import Case, agreements, extremes, join
-from pcnet.report.runs import Evaluation, RunFiles, read_run
+from pcnet.report.runs import Evaluation, EvaluationSettings, RunFiles, read_run
 from prep.cache.keys import is_row_id
 from prep.cache.mask_rows import rows_of_images
 from prep.errors import PrepError
@@ -38,7 +38,7 @@ class ReportConfig:
     pictures: int = 200
 
 
-def write_report(config: ReportConfig) -> dict[str, Any]:
+def write_report(config: ReportConfig) -> dict[str, object]:
     """Write the page to ``config.out``; return its numbers of runs, evaluations, expressions, pictures and
     photos, and as ``evaluate`` the command that evaluates a run that has no evaluation.
 
@@ -168,9 +168,8 @@ def _proposals(images: set[str], runs: Sequence[RunFiles], named: str | None) ->
     return []
 
 
-def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
-    settings: dict[str, Any] = evaluation.figures.get("settings", {})
-    return settings
+def _evaluated(evaluation: Evaluation) -> EvaluationSettings:
+    return evaluation.figures.get("settings", {})
 
 
 def _size(data: Path | None, image: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,30 @@ class Curve:
     columns: dict[str, list[float | None]]
 
 
+class EvaluationSettings(TypedDict, total=False):
+    """What an evaluation was asked to do, as far as the page reads it."""
+
+    dataset: str
+    split_by: str | None
+    split: str | None
+    sentences: str
+    store: str
+    threshold: float
+
+
+class Figures(TypedDict, total=False):
+    """The JSON of an evaluation; its other entries are figures that the page shows as they are."""
+
+    settings: EvaluationSettings
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The output of ``pcnet eval --output-dir``: its folder, label, metrics and one row per expression."""
 
     folder: Path
     label: str
-    figures: dict[str, Any]
+    figures: Figures
     rows: pa.Table
 
     @property
@@ -62,7 +79,7 @@ class RunFiles:
     """
 
     name: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     losses: Curve | None
     validation: Curve | None
     evaluations: dict[str, Evaluation]
@@ -167,7 +184,7 @@ def _labelled(folders: list[Path]) -> dict[str, Evaluation]:
     return found
 
 
-def _label(folder: Path, figures: dict[str, Any]) -> str:
+def _label(folder: Path, figures: Figures) -> str:
     told = figures.get("settings", {})
     if "dataset" not in told:
         return folder.name
@@ -186,7 +203,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _read_figures(path: Path) -> dict[str, object]:
+def _read_figures(path: Path) -> Figures:
     """The figures of an evaluation: numbers, groups of numbers, and settings, as the page expects them."""
     told = _read_json(path)
     groups, settings = told.get("groups") or {}, told.get("settings") or {}
@@ -202,7 +219,7 @@ def _read_figures(path: Path) -> dict[str, object]:
         raise PrepError(
             f"{path} holds another kind of value where a figure belongs.", "Evaluate again into this folder."
         )
-    return told
+    return cast("Figures", told)
 
 
 def _is_number(value: object) -> bool:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pcnet.model.clip_text import clip_text
-from prep.records import Untyped
+from pcnet.model.clip_text import TextTower, clip_text
 
 SIZE = 224  # input size of ViT-B/32 in pixels
+
+
+class ClipModel(TextTower, Protocol):
+    """A CLIP of open_clip."""
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B,3,224,224) -> (B,D)."""
 
 
 class Calibration:
     """Cosines between texts and images masked by a response map; ``clip`` is frozen."""
 
-    def __init__(self, clip: nn.Module) -> None:
-        self.clip: Untyped = clip
+    def __init__(self, clip: ClipModel) -> None:
+        self.clip = clip
 
     def look(self, images: Tensor, maps: Tensor) -> Tensor:
         """(B,3,H,W) images times sigmoid of (B,1,H,W) raw responses -> (B,D) unit features.

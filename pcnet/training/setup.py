@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pcnet.config import FREEZE, ModelConfig, Recipe
 from pcnet.data.batch import Batch
@@ -250,7 +249,7 @@ def load_calibration(config: TrainConfig, recipe: Recipe, device: torch.device) 
     """
     if not recipe.needs_clip:
         return None
-    clip: nn.Module = load_calibration_clip("random" if config.clip_weights == "random" else "openai")
+    clip = load_calibration_clip("random" if config.clip_weights == "random" else "openai")
     return Calibration(clip.to(device))
 
 

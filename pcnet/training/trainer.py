@@ -206,7 +206,7 @@ class Run:
             values = {name: float(value.detach()) for name, value in losses.items()}
             if not math.isfinite(values["total"]):
                 raise not_a_number(self.step, values, batch.row_ids)
-            (losses["total"] / len(batches)).backward()  # type: ignore[no-untyped-call]
+            (losses["total"] / len(batches)).backward()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -61,7 +61,7 @@ class Files:
     atomic and nothing is renamed.
     """
 
-    def __init__(self, filesystem: Any, root: str, uri: str) -> None:
+    def __init__(self, filesystem: pafs.FileSystem, root: str, uri: str) -> None:
         self.filesystem = filesystem
         self.root = root.rstrip("/") or "/"
         self.address = uri.rstrip("/") or "/"
@@ -202,7 +202,7 @@ def open_files(uri: str | Path) -> Files:
         )
     try:
         filesystem, root = waiting_for(
-            without_secrets(text), lambda: cast("tuple[Any, str]", pafs.FileSystem.from_uri(text))
+            without_secrets(text), lambda: cast("tuple[pafs.FileSystem, str]", pafs.FileSystem.from_uri(text))
         )
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0]

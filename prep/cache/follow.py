@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # A row's key, the values of its followed columns (empty if the input does not say), and the error that it
 # must have: "" for none, None for any.
-Entry = tuple[str, Mapping[str, Any], str | None]
+Entry = tuple[str, Mapping[str, object], str | None]
 
 # The columns of each table that come from the input and are not part of a row's key.
 FOLLOWED: dict[str, tuple[str, ...]] = {
@@ -97,7 +97,7 @@ class _Changes:
     """The differences between an input and a table: by the hash of a row's key."""
 
     keys: Hashes  # of the whole input, sorted
-    values: dict[int, Mapping[str, Any]]  # the new values of the followed columns
+    values: dict[int, Mapping[str, object]]  # the new values of the followed columns
     back: dict[int, Mapping[str, object]]  # the same, of entries whose row is set aside
     remade: Hashes
     gone: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))

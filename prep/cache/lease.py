@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from prep.cache.files import Files
 from prep.cache.state import LEASE_PREFIX
@@ -29,7 +28,7 @@ _NAME = re.compile(rf"{LEASE_PREFIX}(\d+)-([0-9a-f]+)\.json")
 class HeldError(Exception):
     """Another writer has the lease; ``who`` is what its object says: host, pid, started."""
 
-    def __init__(self, who: Mapping[str, Any]) -> None:
+    def __init__(self, who: Mapping[str, object]) -> None:
         super().__init__("held")
         self.who = who
 
@@ -40,7 +39,7 @@ class Found:
 
     generation: int
     token: str
-    says: dict[str, Any]
+    says: dict[str, object]
 
     @property
     def name(self) -> str:
@@ -57,7 +56,7 @@ def _name(generation: int, token: str) -> str:
     return f"{LEASE_PREFIX}{generation:010d}-{token}.json"
 
 
-def read_lease(files: Files, name: str) -> dict[str, Any] | None:
+def read_lease(files: Files, name: str) -> dict[str, object] | None:
     """The object of a lease; None if it is not there, or is no JSON object."""
     try:
         value = json.loads(files.read(name))
@@ -80,17 +79,18 @@ def leases(files: Files) -> list[Found]:
     ]
 
 
-def is_dead(read: Callable[[], Any], says: Mapping[str, Any]) -> bool:
+def is_dead(read: Callable[[], object], says: Mapping[str, object]) -> bool:
     """Whether the holder of a lease has ended: by its pid on this machine, else by waiting for a renewal.
 
     ``read`` returns what the lease says by now. Clocks of different machines are never compared.
     """
-    if says.get("host") == socket.gethostname() and says.get("pid") not in (0, -1):  # no process's
+    here, pid = says.get("host") == socket.gethostname(), says.get("pid")
+    if here and isinstance(pid, int | float | str) and pid not in (0, -1):  # no process's
         try:
-            os.kill(int(says["pid"]), 0)
+            os.kill(int(pid), 0)
         except ProcessLookupError:
             return True
-        except (OSError, KeyError, ValueError, TypeError, OverflowError):
+        except (OSError, ValueError, OverflowError):
             pass  # no pid, or not one that we may ask about
         else:
             return False
@@ -113,7 +113,7 @@ class Lease:
     sees the other and gives way.
     """
 
-    def __init__(self, files: Files, identity: Mapping[str, Any]) -> None:
+    def __init__(self, files: Files, identity: Mapping[str, object]) -> None:
         self._files = files
         self._identity = dict(identity)
         self._token = str(identity["token"])
@@ -155,7 +155,7 @@ class Lease:
     def _name(self) -> str:
         return _name(self._generation, self._token)
 
-    def _write(self, **more: Any) -> None:
+    def _write(self, **more: bool) -> None:
         said = {**self._identity, "beat": self._beat, **more}
         self._files.write(self._name, json.dumps(said).encode())
 
@@ -170,7 +170,7 @@ class Lease:
             self._beat += 1
             self._write()
 
-    def _successor(self) -> Mapping[str, Any] | None:
+    def _successor(self) -> Mapping[str, object] | None:
         """What the lease after ours says, an empty mapping if ours was removed, or None if we hold it."""
         found = leases(self._files)
         if any(one.token == self._token for one in found):

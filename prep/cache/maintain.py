@@ -7,10 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from prep.cache.lock import WriterLock, holder
 from prep.cache.manifest import Manifest, fold, load_manifest
+from prep.cache.manifest_fields import FinishedEntry, RunEntry
 from prep.cache.rewrite import cut_rows
 from prep.cache.schema import STAGES
 from prep.cache.shards import ShardMeta, describe, is_shard
@@ -32,14 +32,14 @@ class StageStatus:
     shards: int
     bytes: int
     statuses: dict[str, int]
-    settings: dict[str, Any]
+    settings: dict[str, object]
     fingerprint: str
     created: str
     versions: dict[str, str]
     inputs: dict[str, str]
-    finished: list[dict[str, Any]]
-    runs: list[dict[str, Any]]
-    holder: dict[str, Any] | None
+    finished: list[FinishedEntry]
+    runs: list[RunEntry]
+    holder: dict[str, object] | None
     set_aside: int = 0
 
 
@@ -69,7 +69,7 @@ class RepairReport:
     lost_rows: int = 0
     rebuilt_manifest: bool = False
     actions: list[str] = field(default_factory=list)
-    commands: list[dict[str, Any]] = field(default_factory=list)
+    commands: list[dict[str, object]] = field(default_factory=list)
 
 
 def status(store: Store) -> StoreStatus:
@@ -245,7 +245,7 @@ def _readable_manifest(stage: StageStore, report: RepairReport) -> Manifest:
 
 def _commands(manifest: Manifest) -> list[dict[str, object]]:
     """The distinct arguments of the table's runs, in order."""
-    commands: list[dict[str, Any]] = []
+    commands: list[dict[str, object]] = []
     for run in manifest.runs:
         arguments = run.get("arguments")
         if arguments and arguments not in commands:

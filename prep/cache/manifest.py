@@ -8,11 +8,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
 
 from prep.cache.files import Files, repair_command
 from prep.cache.keys import fingerprint
-from prep.cache.manifest_fields import SHARD_FIELDS, check_fields, check_manifest
+from prep.cache.manifest_fields import (
+    SHARD_FIELDS,
+    FinishedEntry,
+    LedgerEntry,
+    RunEntry,
+    ShardEntry,
+    SourceEntry,
+    check_fields,
+    checked_json,
+)
 from prep.cache.schema import READABLE_VERSIONS, SCHEMA_VERSION
 from prep.cache.shards import Shard, is_shard
 from prep.cache.state import MANIFEST, PENDING, ledger_name, ledger_sequences, located, state_of
@@ -54,15 +62,15 @@ class Manifest:
     """
 
     stage: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     generation: str = field(default_factory=lambda: secrets.token_hex(8))
     created: str = field(default_factory=utc_now)
     versions: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     shards: dict[str, Shard] = field(default_factory=dict)
-    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    finished: dict[str, FinishedEntry] = field(default_factory=dict)
+    runs: list[RunEntry] = field(default_factory=list)
+    sources: dict[str, SourceEntry] = field(default_factory=dict)
     folded: int = 0
 
     @property
@@ -83,7 +91,7 @@ class Manifest:
         entry = self.finished.get(fingerprint(selection))
         return None if entry is None or "failed" not in entry else (int(entry["rows"]), int(entry["failed"]))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The manifest as it is written; ``from_json`` is its inverse."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -104,7 +112,7 @@ class Manifest:
         }
 
     @classmethod
-    def from_json(cls, value: Any, where: str) -> Manifest:
+    def from_json(cls, value: object, where: str) -> Manifest:
         """Read a manifest's JSON. Raises :class:`PrepError` for another schema version or broken JSON."""
         version = value.get("schema_version") if isinstance(value, dict) else None
         if version not in READABLE_VERSIONS:
@@ -113,19 +121,19 @@ class Manifest:
                 "Use the version of pcnet-prep that wrote it, or set another --store.",
             )
         try:
-            check_manifest(value)
+            entry = checked_json(value)
             return cls(
-                stage=value["stage"],
-                settings=value["settings"],
-                generation=value["generation"],
-                created=value["created"],
-                versions=value["versions"],
-                inputs=value["inputs"],
-                shards={entry["name"]: _shard(entry) for entry in value["shards"]},
-                finished=value["finished"],
-                runs=value["runs"],
-                sources=value.get("sources", {}),
-                folded=value["folded"],
+                stage=entry["stage"],
+                settings=entry["settings"],
+                generation=entry["generation"],
+                created=entry["created"],
+                versions=entry["versions"],
+                inputs=entry["inputs"],
+                shards={shard["name"]: _shard(shard) for shard in entry["shards"]},
+                finished=entry["finished"],
+                runs=entry["runs"],
+                sources=entry.get("sources", {}),
+                folded=entry["folded"],
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _broken(where, error) from error
@@ -137,7 +145,7 @@ class Manifest:
         state_of(files).write(name, json.dumps(self.to_json(), indent=1).encode())
 
 
-def _shard(entry: Mapping[str, Any]) -> Shard:
+def _shard(entry: ShardEntry) -> Shard:
     """A listed shard. It is read, linked and deleted by its name, so this is a plain name of a shard."""
     check_fields(entry, SHARD_FIELDS, "a shard")
     shard = Shard(**entry)
@@ -157,7 +165,7 @@ def write_ledger(
     files: Files, generation: str, sequence: int, added: Iterable[Shard], removed: Iterable[str] = ()
 ) -> None:
     """Record shards as committed (and others as replaced by them) in one atomic write."""
-    entry = {
+    entry: LedgerEntry = {
         "generation": generation,
         "shards": [shard.to_json() for shard in added],
         "removed": list(removed),
@@ -165,7 +173,7 @@ def write_ledger(
     state_of(files).write(ledger_name(sequence), json.dumps(entry).encode())
 
 
-def _apply(manifest: Manifest, sequence: int, entry: Mapping[str, Any]) -> None:
+def _apply(manifest: Manifest, sequence: int, entry: LedgerEntry) -> None:
     if entry["generation"] != manifest.generation:
         return
     for shard in entry["shards"]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from prep.cache.schema import PHRASE_SOURCES
 from prep.cache.shards import check_values
 from prep.errors import PrepError
 from prep.inputs import below
+from prep.records import ConceptRow, MaskRow, ProposalRow
 
 MAX_PHRASES = 5
 GRID_BYTES = 128
@@ -86,7 +86,7 @@ def proposal_faults(table: pa.Table) -> Iterator[Fault]:
             number += 1
 
 
-def _proposal_fault(row: dict[str, Any]) -> str:
+def _proposal_fault(row: ProposalRow) -> str:
     masks, grid = row["masks"], row["grid32"]
     if reason := _status_fault(row):
         return reason
@@ -101,7 +101,7 @@ def _proposal_fault(row: dict[str, Any]) -> str:
     return ""
 
 
-def _status_fault(row: dict[str, Any]) -> str:
+def _status_fault(row: ProposalRow | ConceptRow) -> str:
     """Whether the status, the number of masks, the reason and the image of a row agree."""
     if row["status"] not in ("ok", "empty", "error"):
         return f"unknown status {row['status']!r}"
@@ -113,26 +113,26 @@ def _status_fault(row: dict[str, Any]) -> str:
     return _name_fault(row["image"]) if row["status"] != "error" else ""
 
 
-def _mask_fault(mask: dict[str, Any], height: int, width: int, grid: bytes) -> str:
+def _mask_fault(mask: MaskRow, height: int, width: int, grid: bytes) -> str:
     from prep.masks.grid32 import grid32
 
     if len(mask["bbox"]) != 4 or not all(map(math.isfinite, mask["bbox"])):
         return "its box is not four finite numbers"
-    if reason := _counts_fault(mask, height, width):
+    if reason := _counts_fault(mask["counts"], mask["area"], height, width):
         return reason
     if grid32([mask["counts"]], height, width) != grid:
         return "grid32 is not this mask"
     return ""
 
 
-def _counts_fault(mask: dict[str, Any], height: int, width: int) -> str:
+def _counts_fault(counts: str, area: int | None, height: int, width: int) -> str:
     from prep.masks import rle
 
     try:
-        runs = rle.expand(mask["counts"])
-        if rle.area(runs) != mask["area"]:
-            return f"its area is {rle.area(runs)}, not {mask['area']}"
-        rle.checked_runs(mask["counts"], height, width)
+        runs = rle.expand(counts)
+        if rle.area(runs) != area:
+            return f"its area is {rle.area(runs)}, not {area}"
+        rle.checked_runs(counts, height, width)
     except PrepError as error:
         return error.message.rstrip(".")
     return ""
@@ -158,7 +158,7 @@ def concept_faults(table: pa.Table) -> Iterator[Fault]:
             number += 1
 
 
-def _concept_fault(row: dict[str, Any]) -> str:
+def _concept_fault(row: ConceptRow) -> str:
     masks = row["masks"]
     if row["concept_id"] != concept_id(row["image"], row["phrase"]):
         return "concept_id is not that of its image and phrase"
@@ -172,7 +172,9 @@ def _concept_fault(row: dict[str, Any]) -> str:
         numbers = [*mask["bbox"], mask["score"]]
         if len(numbers) != 5 or not all(map(math.isfinite, numbers)):
             return f"mask {index}: its box or score is not finite"
-        if mask["counts"] is not None and (reason := _counts_fault(mask, row["height"], row["width"])):
+        size = row["height"], row["width"]
+        counts = mask["counts"]
+        if counts is not None and (reason := _counts_fault(counts, mask["area"], *size)):
             return f"mask {index}: {reason}"
     return ""
 

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from prep.cache.files import Files, explained
 from prep.cache.keyset import column_hashes
+from prep.cache.manifest_fields import ShardEntry
 from prep.cache.schema import SCHEMA_VERSION
 from prep.errors import PrepError
 
@@ -44,9 +44,9 @@ class Shard:
     rows: int
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ShardEntry:
         """The shard as the manifest lists it."""
-        return asdict(self)
+        return {"name": self.name, "sha256": self.sha256, "rows": self.rows, "bytes": self.bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ShardMeta:
 
     stage: str
     generation: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     schema_version: int = SCHEMA_VERSION
 
     def encode(self) -> bytes:

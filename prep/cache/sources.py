@@ -21,6 +21,7 @@ from prep.files import sha256_of
 if TYPE_CHECKING:
     from prep.cache.files import Files
     from prep.cache.manifest import Manifest
+    from prep.cache.manifest_fields import SourceEntry
     from prep.cache.store import StageReader
     from prep.cache.writer import StageWriter
 
@@ -42,10 +43,14 @@ class Origin:
     root: str
     inputs: Mapping[str, str] = field(default_factory=dict)
 
-    def entry(self, keep_missing: bool) -> dict[str, object]:
+    def entry(self, keep_missing: bool) -> SourceEntry:
         """The entry of the manifest's ``sources``."""
-        place = {"place": self.place, "root": self.root}
-        return {**place, "inputs": dict(self.inputs), "keeps_missing": keep_missing}
+        return {
+            "place": self.place,
+            "root": self.root,
+            "inputs": dict(self.inputs),
+            "keeps_missing": keep_missing,
+        }
 
 
 def is_followed(writer: StageWriter, origin: Origin, keep_missing: bool) -> bool:

@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,8 @@ from prep.errors import MissingInputError, PrepError
 from prep.inputs import read_plain
 
 if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
     from prep.cache.mask_rows import MaskRows
     from prep.cache.writer import StageWriter
     from prep.masks.objects import Masks
@@ -169,7 +171,7 @@ class StageReader:
         return self.manifest is not None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The settings of every row; empty if the table does not exist."""
         return self.manifest.settings if self.manifest else {}
 
@@ -188,7 +190,7 @@ class StageReader:
         shards = self.manifest.shards if self.manifest else {}
         return [self.stage.files.path(name) for name in shards]
 
-    def dataset(self) -> Any:
+    def dataset(self) -> ds.Dataset:
         """The committed shards as a ``pyarrow.dataset.Dataset``."""
         import pyarrow.dataset as ds
 

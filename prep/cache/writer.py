@@ -24,6 +24,7 @@ from prep.errors import PrepError
 from prep.files import TEMPORARY
 
 if TYPE_CHECKING:
+    from prep.cache.manifest_fields import FinishedEntry, RunEntry
     from prep.cache.store import StageStore
 
 COMMIT_ROWS = 200_000
@@ -155,7 +156,7 @@ class StageWriter:
         ``failed`` of them have an error.
         """
         self.flush()
-        entry = {"selection": dict(selection), "rows": rows, "failed": failed, "at": utc_now()}
+        entry: FinishedEntry = {"selection": dict(selection), "rows": rows, "failed": failed, "at": utc_now()}
         self.manifest.finished[fingerprint(selection)] = entry
         self.save()
 
@@ -164,7 +165,7 @@ class StageWriter:
         if self._replaced is None:
             fold(self.files, self.manifest)
 
-    def record_run(self, run: Mapping[str, object]) -> None:
+    def record_run(self, run: RunEntry) -> None:
         """Store the statistics of a run (JSON values: arguments, rows, seconds, rate) in the manifest."""
         self.manifest.runs.append({"at": utc_now(), **run})
 

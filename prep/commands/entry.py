@@ -8,14 +8,13 @@ import os
 import sys
 import threading
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import typer
 
 from prep.display import shown
 from prep.errors import PrepError
 from prep.hints import format_error, memory_error, missing_package, remedy_of
-from prep.records import Untyped
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -107,7 +106,14 @@ def _exit_code(error: BaseException) -> int:
     return 70
 
 
-def _print_usage_error(error: Untyped) -> None:
+class _UsageError(Protocol):
+    """What is used of click's error."""
+
+    def format_message(self) -> str:
+        """What is wrong."""
+
+
+def _print_usage_error(error: _UsageError) -> None:
     """Print what is wrong with a command line, and how to get help."""
     shows_help = type(error).__name__ == "NoArgsIsHelpError"  # the program was run without arguments
     print(shown(f"{'' if shows_help else 'error: '}{error.format_message()}"), file=sys.stderr)

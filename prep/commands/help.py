@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from prep.display import set_level, without_secrets
 from prep.errors import PrepError
@@ -83,7 +83,7 @@ Verbose = Annotated[
 
 
 @cache
-def _levels() -> list[Untyped]:
+def _levels() -> list[TyperOption]:
     """The options --quiet and --verbose, as typer makes them of a function's parameters."""
     app = typer.Typer(add_completion=False)
 
@@ -91,7 +91,23 @@ def _levels() -> list[Untyped]:
     def any_command(quiet: Quiet = False, verbose: Verbose = False) -> None:
         pass
 
-    return [one for one in typer.main.get_command(app).params if one.name in ("quiet", "verbose")]
+    made = [one for one in typer.main.get_command(app).params if isinstance(one, TyperOption)]
+    return [one for one in made if one.name in ("quiet", "verbose")]
+
+
+class Parameter(Protocol):
+    """What is used of an option or argument; typer may bundle a copy of click's classes."""
+
+    @property
+    def name(self) -> str | None:
+        """Its Python name."""
+
+    @property
+    def param_type_name(self) -> str:
+        """``option`` or ``argument``."""
+
+    def get_help_record(self, ctx: typer.Context) -> tuple[str, str] | None:
+        """Its names and what it does; None if it is hidden."""
 
 
 class Command(TyperCommand):
@@ -126,7 +142,7 @@ class Command(TyperCommand):
                     formatter.write_dl(records)
 
 
-def grouped(parameters: Sequence[Untyped]) -> Iterator[tuple[str, list[Untyped]]]:
+def grouped(parameters: Iterable[Parameter]) -> Iterator[tuple[str, list[Parameter]]]:
     """The options among a command's parameters, by group; all under "Options" if there are few."""
     options = [one for one in parameters if one.param_type_name == "option"]
     if len(options) < FEW:
@@ -134,7 +150,7 @@ def grouped(parameters: Sequence[Untyped]) -> Iterator[tuple[str, list[Untyped]]
         return
     group_of = {name: group for group, names in GROUPS.items() for name in names}
     for group in GROUPS:
-        yield group, [one for one in options if group_of.get(one.name, "Run") == group]
+        yield group, [one for one in options if group_of.get(str(one.name), "Run") == group]
 
 
 def _check_local(name: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,7 +15,9 @@ from prep.commands.outcome import SOME_FAILED
 from prep.commands.output import emit, say
 from prep.commands.recipe_words import LATER
 from prep.errors import MissingInputError, PrepError
-from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from typer.core import TyperCommand
 
 ConfigFile = Annotated[
     Path, typer.Argument(help="Configuration with one section per command.", metavar="FILE")
@@ -87,7 +89,7 @@ def _parsed(
     """
     from prep.commands.recipe_file import command_line, read_configuration
 
-    commands: dict[str, Untyped] = context.obj()
+    commands: dict[str, TyperCommand] = context.obj()
     steps = []
     for section in read_configuration(config, flags, commands):
         name, program = section.command, "pcnet" if section.command in LATER else "pcnet-prep"
@@ -101,5 +103,6 @@ def _parsed(
                 raise
             wrong = f"{config}: {name}: {error.format_message()}"
             raise PrepError(wrong, f"See: {program} {name} --help") from error
-        steps.append((parsed, command_line(section, commands[name], program)))
+        # A typer.Context, which click's make_context declares as its parent class.
+        steps.append((cast("typer.Context", parsed), command_line(section, commands[name], program)))
     return steps

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typer.core import TyperOption
+
 from prep.commands.recipe_words import SHARED, Options, read_words, shared_key, unknown
 from prep.errors import PrepError
 from prep.inputs import read_plain
-from prep.records import Untyped
 
 if TYPE_CHECKING:
     import yaml
+    from typer.core import TyperCommand
 
 # Options that belong on a command line, not in a configuration.
 LEFT_OUT = ("help", "plan", "from_manifest", "as_json")
@@ -32,7 +34,9 @@ class Section:
     flags: dict[str, Any]
 
 
-def read_configuration(path: Path, words: Sequence[str], commands: Mapping[str, object]) -> list[Section]:
+def read_configuration(
+    path: Path, words: Sequence[str], commands: Mapping[str, TyperCommand]
+) -> list[Section]:
     """The commands with a section in a file, in the order of ``commands`` (name -> click command).
 
     ``words`` are flags from the command line: they override the file in every command that shares them, or
@@ -83,7 +87,7 @@ def _values(path: Path, command: str, flags: Mapping[str, object], options: Opti
     return values
 
 
-def command_line(section: Section, command: object, program: str) -> str:
+def command_line(section: Section, command: TyperCommand, program: str) -> str:
     """The command line that is equivalent to a section."""
     line, written = [program, section.command], set[str]()
     for name, option in _options(command).items():  # the first of the names that an option has
@@ -139,12 +143,12 @@ def _load(path: Path) -> dict[str, object]:
     return {str(key): value for key, value in loaded.items()}
 
 
-def _options(command: Untyped) -> Options:
+def _options(command: TyperCommand) -> Options:
     """A command's options by their long names, without the dashes."""
     return {
         name[2:]: option
         for option in command.params
-        if option.name not in LEFT_OUT
+        if isinstance(option, TyperOption) and option.name not in LEFT_OUT
         for name in option.opts
         if name.startswith("--")
     }
@@ -163,7 +167,7 @@ def _for_command(name: str, shared: Mapping[str, object], options: Options) -> d
     return {key: value for old, value in shared.items() if (key := shared_key(name, old)) in options}
 
 
-def _value(path: Path, name: str, key: str, value: object, option: Untyped) -> object:
+def _value(path: Path, name: str, key: str, value: object, option: TyperOption) -> object:
     """A value in the form that click expects: a string or a boolean, in a list if the flag is repeatable."""
     if isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(v, list | dict) for v in value)
@@ -179,7 +183,7 @@ def _value(path: Path, name: str, key: str, value: object, option: Untyped) -> o
     return plain if isinstance(value, list) or (option.multiple and value is not None) else plain[0]
 
 
-def _plain(item: object, option: Untyped) -> object:
+def _plain(item: object, option: TyperOption) -> object:
     """One value: a boolean for a flag that has no value, whole numbers without a point, else text."""
     if item is None or isinstance(item, bool):
         return item

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from prep.errors import PrepError
-from prep.records import Untyped
 
-Options = dict[str, Untyped]  # a command's click options by their long names, without the dashes
+if TYPE_CHECKING:
+    from typer.core import TyperOption
+
+# A command's options by their long names, without the dashes.
+Options: TypeAlias = "dict[str, TyperOption]"
 
 # Flags with the same meaning in every command that has them; they may appear above the sections of the file.
 SHARED = (
@@ -23,18 +26,18 @@ SHARED_LATER = ("data", "dataset", "split-by", "input", "image-root", "store", "
 
 def read_words(words: Sequence[str], options: Mapping[str, Options]) -> dict[str, dict[str, object]]:
     """The command-line flags of each command; a repeated flag has a list of values."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in options}
+    found: dict[str, dict[str, object]] = {name: {} for name in options}
     left = iter(words)
     for word in left:
         flag, equals, value = word.removeprefix("--").partition("=")
         targets = _targets(word, flag, options)
         takes_none = all(options[name][key].is_flag for name, key in targets)
-        given: Any = value if equals else True if takes_none else next(left, None)
+        given = value if equals else True if takes_none else next(left, None)
         if given is None:
             raise PrepError(f"--{flag} needs a value.", f"Use: --{flag} VALUE")
         for name, key in targets:
-            before = found[name].get(key, [])
-            found[name][key] = given if takes_none else [*before, given]
+            before = found[name].get(key)
+            found[name][key] = given if takes_none else [*(before if isinstance(before, list) else []), given]
     return {
         name: {
             key: value[0] if isinstance(value, list) and len(value) == 1 else value

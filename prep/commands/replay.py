@@ -9,12 +9,14 @@ import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from prep.errors import PrepError
-from prep.records import Untyped
+
+if TYPE_CHECKING:
+    from typer.core import TyperCommand
 
 # Options that control how a command runs, not what it produces: a manifest does not record them, and one from
 # somebody else does not set them. A Ray cluster could run its own code here.
@@ -87,7 +89,7 @@ def rehearse(context: typer.Context, arguments: Mapping[str, object], store: str
             _invoke(context, arguments, out=store, plan=True, replace=True)
 
 
-def _command(context: typer.Context, arguments: Mapping[str, object]) -> Untyped:
+def _command(context: typer.Context, arguments: Mapping[str, object]) -> TyperCommand:
     """The command of a recorded run: one that writes a table, whatever the manifest says."""
     assert context.parent is not None
     commands = context.parent.command.commands  # type: ignore[attr-defined]
@@ -97,10 +99,11 @@ def _command(context: typer.Context, arguments: Mapping[str, object]) -> Untyped
             f"The manifest records a run of {str(name)[:80]!r}, which is no command that writes a table.",
             "Repair the store with the command that made its rows, such as `pcnet-prep phrases`.",
         )
-    return found
+    command: TyperCommand = found
+    return command
 
 
-def _flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _flags(arguments: Mapping[str, object]) -> dict[str, object]:
     """The recorded flags that a repetition uses; a cache only where this machine has one."""
     flags = {name: value for name, value in arguments.items() if name not in ("command", *NOT_RECORDED)}
     folder, cache = flags.pop("folder", None), flags.get("cache")
@@ -110,14 +113,14 @@ def _flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return flags
 
 
-def _invoke(context: typer.Context, arguments: Mapping[str, Any], **chosen: Any) -> None:
+def _invoke(context: typer.Context, arguments: Mapping[str, object], **chosen: object) -> None:
     command, folder = _command(context, arguments), arguments.get("folder")
     here = folder if isinstance(folder, str) and os.path.isdir(folder) else os.curdir
     names = {option.name for option in command.params}
     flags = {name: value for name, value in {**_flags(arguments), **chosen}.items() if name in names}
     with (
         contextlib.chdir(here),
-        command.make_context(arguments["command"], [], default_map=flags) as repeated,
+        command.make_context(str(arguments["command"]), [], default_map=flags) as repeated,
         contextlib.suppress(typer.Exit),  # it is for the caller to say how the repetition went
     ):
         command.invoke(repeated)

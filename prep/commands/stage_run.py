@@ -146,7 +146,7 @@ def _summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
         yield f"stored in {summaries[0].where}"
 
 
-def report_lines(stage: str, report: dict[str, object]) -> list[str]:
+def report_lines(stage: str, report: Mapping[str, object]) -> list[str]:
     """The report of a stage's run as lines of text."""
     from prep.phrases import report as phrases
     from prep.proposals.sam import fidelity as proposals

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prep.concepts.found import Found, Pixels, xywh
-from prep.records import Untyped
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
 TOKENS = 256  # GroundingDinoConfig.max_text_len; a longer text is cut off
 
@@ -22,7 +22,13 @@ class GroundingDinoFinder:
     of the encoder on, so that only the pixels are prepared once.
     """
 
-    def __init__(self, model: Untyped, processor: Untyped, threshold: float, batch: int) -> None:
+    def __init__(
+        self,
+        model: GroundingDinoForObjectDetection,
+        processor: GroundingDinoProcessor,
+        threshold: float,
+        batch: int,
+    ) -> None:
         self._model, self._processor = model, processor
         self._threshold, self._batch = threshold, batch
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -127,8 +127,16 @@ def _look(
         tell(_intro(items, left, total - left, targets.skipped))
     summary = Summary(stage="concepts", where=writer.uri)
     if items:
-        options: dict[str, Any] = {"unit_size": unit_size, "total": left, "arguments": arguments}
-        summary = run_stage(engine, items, key=_ids, writer=writer, work=work, **options)
+        summary = run_stage(
+            engine,
+            items,
+            key=_ids,
+            writer=writer,
+            unit_size=unit_size,
+            work=work,
+            total=left,
+            arguments=arguments,
+        )
     summary.total, summary.reused, summary.failed_before = total, total - left, failed_before
     return summary
 

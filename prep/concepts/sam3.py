@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from prep.concepts.found import Found, Pixels, xywh
 from prep.masks import rle
-from prep.records import Untyped
 
 if TYPE_CHECKING:
     import torch
+    from transformers import Sam3Model, Sam3Processor
+    from transformers.models.sam3.modeling_sam3 import Sam3ImageSegmentationOutput, Sam3VisionEncoderOutput
 
 TOKENS = 32  # Sam3Processor.__call__ pads every text to so many; a longer one is cut off here
 MASK_THRESHOLD = 0.5  # the default of Sam3Processor.post_process_instance_segmentation
@@ -27,7 +28,7 @@ class Sam3Finder:
     one by one; ours share the image's features, in batches, which changes the last bits.
     """
 
-    def __init__(self, model: Untyped, processor: Untyped, threshold: float, batch: int) -> None:
+    def __init__(self, model: Sam3Model, processor: Sam3Processor, threshold: float, batch: int) -> None:
         self.model, self.processor = model, processor
         self._threshold, self._batch = threshold, batch
         self._texts: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
@@ -46,7 +47,7 @@ class Sam3Finder:
                 found += self._instances(outputs, *pixels.shape[:2])
         return found
 
-    def _detect(self, vision: Untyped, phrases: Sequence[str]) -> object:
+    def _detect(self, vision: Sam3VisionEncoderOutput, phrases: Sequence[str]) -> Sam3ImageSegmentationOutput:
         """The model's raw outputs for some phrases of one image."""
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -77,7 +78,7 @@ class Sam3Finder:
         self._texts.move_to_end(phrase)
         return self._texts[phrase]
 
-    def _instances(self, outputs: Untyped, height: int, width: int) -> list[list[Found]]:
+    def _instances(self, outputs: Sam3ImageSegmentationOutput, height: int, width: int) -> list[list[Found]]:
         """The instances above the threshold of each element of a batch."""
         scores = outputs.pred_logits.sigmoid() * outputs.presence_logits.sigmoid()
         boxes = outputs.pred_boxes * scores.new_tensor([width, height, width, height])

@@ -32,7 +32,7 @@ class ImagePhrases:
 class Answers(Protocol):
     """Rows that are known by their content key, from any run that shares the cache."""
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, object]]:
+    def get_many(self, keys: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """The rows that exist, by key."""
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prep.datasets import identity as rows
 from prep.datasets.coco_json import integer
@@ -31,7 +31,7 @@ FIELDS = frozenset(
 class _Line(NamedTuple):
     offset: int
     number: int
-    entry: dict[str, Any]
+    entry: dict[str, object]
     problem: str = ""
     is_encoding: bool = False
 

@@ -153,10 +153,12 @@ class Reader(pickle._Unpickler):
                 refuse(self.name, f"more than {MAX_ODD_KEYS:,} keys are tuples or huge numbers")
 
 
-def _is_short(key: Any) -> bool:
+def _is_short(key: object) -> bool:
     if type(key) is int:
         return key.bit_length() <= MAX_KEY
-    return type(key) in (type(None), bool, float) or (type(key) in (str, bytes) and len(key) <= MAX_KEY)
+    return type(key) in (type(None), bool, float) or (
+        (type(key) is str or type(key) is bytes) and len(key) <= MAX_KEY
+    )
 
 
 def _bytearray(reader: Reader) -> None:

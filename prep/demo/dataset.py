@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ def write(folder: Path, *, images: int = 3000, seed: int = 0, canvas: Canvas = E
         pixels, masks = render(things, np.random.default_rng([seed, at]), random, canvas.side)
         name = f"COCO_train2014_{at + 1:012d}.jpg"
         _save_jpeg(root / "train2014" / name, pixels)
-        image = {"id": at + 1, "file_name": name, "height": canvas.side, "width": canvas.side}
+        image: Photo = {"id": at + 1, "file_name": name, "height": canvas.side, "width": canvas.side}
         collected.add(image, split, things, masks, random)
     collected.write(root / "refer" / "refcoco")
     return root
@@ -53,19 +53,28 @@ def splits(images: int) -> Iterator[str]:
         yield from [name] * count
 
 
+class Photo(TypedDict):
+    """An image as the annotation files list it."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+
+
 class _Collected:
     """The contents of the annotation files under construction."""
 
     def __init__(self, canvas: Canvas) -> None:
         self.canvas = canvas
-        self.images: list[dict[str, object]] = []
+        self.images: list[Photo] = []
         self.annotations: list[dict[str, object]] = []
         self.refs: list[dict[str, object]] = []
         self.types: dict[str, dict[str, object]] = {}
 
     def add(
         self,
-        image: dict[str, Any],
+        image: Photo,
         split: str,
         things: list[Thing],
         masks: list[npt.NDArray[np.bool_]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from prep.errors import PrepError
 from prep.stage import Stage, stage_failure
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from prep.engine.ray_pool import Cluster
 
 Item = TypeVar("Item")
-AnyStage = TypeVar("AnyStage", bound=Stage)
+AnyStage_co = TypeVar("AnyStage_co", bound=Stage, covariant=True)
 
 
-class Engine(Generic[AnyStage]):
+class Engine(Generic[AnyStage_co]):
     """A stage and its workers: opened at the first unit, and kept until closed.
 
     With one worker and no ``ray_address`` all happens in this process and Ray is not imported. Otherwise
     there are up to ``workers`` Ray actors. Used as a context manager.
     """
 
-    def __init__(self, stage: AnyStage, *, workers: int = 1, ray_address: str | None = None) -> None:
+    def __init__(self, stage: AnyStage_co, *, workers: int = 1, ray_address: str | None = None) -> None:
         if workers < 1:
             raise ValueError("workers is at least 1")
         self.stage, self.workers, self._address = stage, workers, ray_address
         self._opened = False
         self._cluster: Cluster | None = None
 
-    def __enter__(self) -> Engine[AnyStage]:
+    def __enter__(self) -> Engine[AnyStage_co]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +84,7 @@ class Engine(Generic[AnyStage]):
                 yield ahead[0], _finish(self.stage, *ahead)
 
 
-def _finish(stage: Stage, unit: list[Any], loading: Future[Any]) -> pa.Table:
+def _finish(stage: Stage, unit: list[Item], loading: Future[object]) -> pa.Table:
     try:
         return stage.process(loading.result())
     except PrepError:

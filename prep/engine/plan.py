@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from prep.cache.keyset import KeySet, hash_keys
 from prep.cache.manifest import Manifest, differences
@@ -69,7 +68,7 @@ def pace_of(manifest: Manifest) -> Pace | None:
 def plan_run(
     store: Store,
     stage: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     keys: Iterable[str],
     workers: int,
     *,

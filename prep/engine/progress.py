@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from prep.display import is_quiet, shown, tell
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class Bar:
@@ -60,7 +63,7 @@ class _Lines(Bar):
 
 
 class _RichBar(Bar):
-    def __init__(self, display: Any, task: Any) -> None:
+    def __init__(self, display: Progress, task: TaskID) -> None:
         self._display, self._task = display, task
         self._started = time.monotonic()
 

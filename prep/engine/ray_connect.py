@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -75,7 +74,7 @@ def _start(cpus: int) -> None:
             os.environ[variable] = before
 
 
-def _initialise(address: str, **options: Any) -> None:
+def _initialise(address: str, **options: object) -> None:
     """Run ``ray.init`` quietly, unify its errors and keep our SIGTERM handler."""
     before = signal.getsignal(signal.SIGTERM)
     if not address.startswith("ray://"):  # there, the workers get no folder of this machine

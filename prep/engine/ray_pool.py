@@ -11,13 +11,18 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from prep.engine.ray_connect import connect, logs_folder, unusable
 from prep.errors import PrepError
 from prep.stage import Stage, stage_failure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.actor import ActorHandle
+
 
 # After this many failed actor starts without a finished unit in between, the run fails with the actor's
 # error.
@@ -46,7 +51,7 @@ class Worker:
         """Load the stage's model."""
         self._thread.submit(self._stage.open).result()
 
-    def work(self, unit: list[Any]) -> Any:
+    def work(self, unit: list[object]) -> pa.Table:
         """The rows of one unit. This one is loaded while another unit is processed."""
         loaded = self._stage.load(unit)
         return self._thread.submit(self._stage.process, loaded).result()
@@ -54,7 +59,7 @@ class Worker:
 
 @dataclass
 class _Unit:
-    items: list[Any]
+    items: list[object]
     deaths: int = 0
     done: bool = False
     started: float = 0.0
@@ -63,10 +68,10 @@ class _Unit:
 
 @dataclass
 class _Actor:
-    handle: Any
-    opening: object
+    handle: ActorHandle
+    opening: ray.ObjectRef
     ready: bool = False
-    calls: dict[Any, _Unit] = field(default_factory=dict)
+    calls: dict[ray.ObjectRef, _Unit] = field(default_factory=dict)
 
 
 class Cluster:
@@ -77,7 +82,7 @@ class Cluster:
         self._started = connect(stage.resources, workers, address)
         self._pool = _Pool(stage, workers)
 
-    def run(self, units: Iterable[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
+    def run(self, units: Iterable[list[Any]]) -> Generator[tuple[list[Any], pa.Table], None, None]:
         """Every unit with its rows, as they complete; the actors are kept for the next call."""
         try:
             yield from self._pool.results(iter(units))
@@ -108,7 +113,7 @@ class _Pool:
         self._failed_starts = 0
         self._durations: deque[float] = deque(maxlen=100)
 
-    def results(self, units: Iterator[list[Any]]) -> Generator[tuple[list[Any], Any], None, None]:
+    def results(self, units: Iterator[list[Any]]) -> Generator[tuple[list[Any], pa.Table], None, None]:
         """Assign ``units`` and yield each with its rows; an abandoned iteration makes the pool unusable."""
         self._units, self._exhausted = units, False
         waiting_since, told = time.monotonic(), False
@@ -190,7 +195,7 @@ class _Pool:
                 unit.holders += 1
                 actor.calls[actor.handle.work.remote(unit.items)] = unit
 
-    def _pending(self) -> dict[object, _Actor]:
+    def _pending(self) -> dict[ray.ObjectRef, _Actor]:
         """The references to wait for: calls, and actor starts while there is work for them."""
         more = bool(self._queue) or not self._exhausted
         calls = [(call, unit, actor) for actor in self._actors for call, unit in actor.calls.items()]
@@ -199,7 +204,7 @@ class _Pool:
             pending.update({actor.opening: actor for actor in self._actors if not actor.ready})
         return pending
 
-    def _collect(self, actor: _Actor, reference: Any) -> tuple[list[object], object] | None:
+    def _collect(self, actor: _Actor, reference: ray.ObjectRef) -> tuple[list[object], pa.Table] | None:
         """Take one result: the rows of a unit that no other worker has finished, or nothing."""
         unit = actor.calls.pop(reference, None)
         try:

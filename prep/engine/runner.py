@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from prep.cache.keyset import hash_keys
 from prep.engine.local import Engine
@@ -18,12 +18,23 @@ from prep.engine.signals import Stop, interrupted, stoppable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from prep.cache.manifest_fields import RunEntry
     from prep.cache.writer import StageWriter
     from prep.engine.progress import Bar
     from prep.engine.signals import Stoppable
     from prep.stage import Stage
 
 Item = TypeVar("Item")
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of :func:`run_stage` that describe a run: its label, and what it is recorded as."""
+
+    label: str
+    total: int | None
+    selection: Mapping[str, object] | None
+    arguments: Mapping[str, object] | None
+
 
 MAX_REASONS, MAX_EXAMPLES = 20, 5
 # What differs between errors of one kind: quoted names and numbers.
@@ -89,12 +100,17 @@ class Summary:
         self.seconds = time.monotonic() - self._started
         self.rate = self.done / self.seconds if self.seconds > 0 else 0.0
 
-    def figures(self) -> dict[str, object]:
+    def figures(self) -> RunEntry:
         """The entry for this run in the manifest."""
-        counts = {"rows": self.done, "failed": self.failed, "reused": self.reused}
-        counts["first_rows"] = self.first_rows
-        times = {"seconds": self.seconds, "first_seconds": self.first_seconds, "rate": self.rate}
-        return {**counts, **{name: round(value, 3) for name, value in times.items()}}
+        return {
+            "rows": self.done,
+            "failed": self.failed,
+            "reused": self.reused,
+            "first_rows": self.first_rows,
+            "seconds": round(self.seconds, 3),
+            "first_seconds": round(self.first_seconds, 3),
+            "rate": round(self.rate, 3),
+        }
 
 
 class Work:
@@ -120,13 +136,13 @@ class Work:
     def step(self, name: str) -> None:
         """Called when the driver starts to ``read`` or ``look up`` items, wait (``engine``) or ``write``."""
 
-    def report(self) -> dict[str, Any] | None:
+    def report(self) -> dict[str, object] | None:
         """Statistics (JSON values) for ``summary.extra["report"]`` and the manifest."""
         return None
 
 
 def run_stage(
-    engine: Engine[Any],
+    engine: Engine[Stage],
     items: Iterable[Item],
     *,
     key: Callable[[Item], str | tuple[str, ...]],
@@ -135,8 +151,8 @@ def run_stage(
     work: Work | None = None,
     label: str = "",
     total: int | None = None,
-    selection: Mapping[str, Any] | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    selection: Mapping[str, object] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Summary:
     """Make sure that every item has its rows in the store; existing rows are kept.
 
@@ -160,7 +176,8 @@ def run_stage(
                 run.process(engine)
             with stop.later():
                 summary.close(run.seen, run.reused, run.failed_before)
-                record = {**summary.figures(), "workers": engine.workers, "arguments": dict(arguments or {})}
+                record = summary.figures()
+                record["workers"], record["arguments"] = engine.workers, dict(arguments or {})
                 if (report := work.report()) is not None:
                     summary.extra["report"] = record["report"] = report
                 writer.record_run(record)
@@ -183,11 +200,11 @@ def prepare(
 
 
 @dataclass
-class _Run:
+class _Run(Generic[Item]):
     """The driver's state: the items still to read, and the keys of the rows in progress."""
 
-    items: Iterator[Any]
-    key: Callable[[Any], str | tuple[str, ...]]
+    items: Iterator[Item]
+    key: Callable[[Item], str | tuple[str, ...]]
     writer: StageWriter
     size: int
     work: Work
@@ -199,7 +216,7 @@ class _Run:
     reused: int = 0
     failed_before: int = 0
 
-    def process(self, engine: Engine[Any]) -> None:
+    def process(self, engine: Engine[Stage]) -> None:
         """Give every unit to the engine, and write its rows."""
         with contextlib.closing(engine.run(self.units())) as results:
             for unit, table in results:
@@ -228,7 +245,7 @@ class _Run:
         if waiting:
             yield waiting
 
-    def new(self, block: list[Any]) -> list[Any]:
+    def new(self, block: list[Item]) -> list[Item]:
         """The items of a block of which a row is missing; claims their keys."""
         owned = [(own,) if isinstance(own := self.key(item), str) else own for item in block]
         keys = [key for its_keys in owned for key in its_keys]

@@ -15,6 +15,7 @@ from prep.display import tell
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
+    from prep.engine.runner import RunOptions
 
 Item = TypeVar("Item")
 Items = Callable[[Collection[str] | None], Iterable[Any]]
@@ -101,7 +102,7 @@ def source_options(
     splits: Collection[str] | None,
     items: Items | None,
     first: int | None = None,
-) -> dict[str, Any]:
+) -> RunOptions:
     """``run_stage``'s label, selection and total for ``splits`` (None: all) of a source.
 
     ``items`` are counted, so that progress has a total (None: not counted). A folder has no annotation files

@@ -11,10 +11,9 @@ import json
 import pickle
 from collections import defaultdict
 from itertools import count
-from typing import Any
 
 from prep.exports.output import Exported, file_name
-from prep.exports.references import Reference, Target, Targets, references, with_targets
+from prep.exports.references import Category, Reference, Target, Targets, references, with_targets
 from prep.exports.request import Request
 
 DEFAULT_SPLIT_BY = "unc"
@@ -47,7 +46,7 @@ def export(request: Request) -> Exported:
 
 
 def _entries(
-    members: list[tuple[Reference, Target]], categories: list[dict[str, Any]], done: Exported
+    members: list[tuple[Reference, Target]], categories: list[Category], done: Exported
 ) -> tuple[dict[str, list[dict[str, object]]], dict[str, object]]:
     """The references by split_by, and the content of ``instances.json``."""
     free = count(max([0, *(target.annotation or 0 for _, target in members)]) + 1)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 from prep.datasets.catalogue import Dataset
 from prep.datasets.coco_json import read_annotations, sections
@@ -20,7 +20,16 @@ from prep.images import MAX_PIXELS, UnreadableImage, image_size
 from prep.masks import rle
 from prep.records import Expression, in_splits
 
-OBJECT = {"id": 1, "name": "object", "supercategory": "object"}
+
+class Category(TypedDict):
+    """A category of a COCO file, which may have other fields too."""
+
+    id: int
+    name: str
+    supercategory: NotRequired[str]
+
+
+OBJECT: Category = {"id": 1, "name": "object", "supercategory": "object"}
 NO_TARGET = "expressions that refer to nothing in their image"
 
 
@@ -115,7 +124,7 @@ class Targets:
         self._dataset, self._done, self._truth = dataset, done, Truth(dataset)
 
     @cached_property
-    def categories(self) -> list[dict[str, Any]]:
+    def categories(self) -> list[Category]:
         """The dataset's categories, or a single one."""
         if not isinstance(self._dataset, RefDataset):
             return [OBJECT]
@@ -124,7 +133,9 @@ class Targets:
         except PrepError:  # the file has none
             found = []
         named = [
-            entry for entry in found if type(entry.get("id")) is int and isinstance(entry.get("name"), str)
+            cast("Category", entry)
+            for entry in found
+            if type(entry.get("id")) is int and isinstance(entry.get("name"), str)
         ]
         return named or [OBJECT]
 

@@ -65,7 +65,8 @@ def export(request: Request) -> Exported:
 def _labelled(request: Request, done: Exported) -> Iterator[_Labelled]:
     found = references(request.source, request.splits, done)
     targets = Targets(request.source, done)
-    order = {one["id"]: at for at, one in enumerate(sorted(targets.categories, key=lambda one: one["id"]))}
+    categories = sorted(targets.categories, key=lambda one: one["id"])
+    order: dict[int | None, int] = {one["id"]: at for at, one in enumerate(categories)}
     if request.masks in (None, "truth"):
         for reference, target in with_targets(found, targets):
             if target.counts is None:

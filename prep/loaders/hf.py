@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def to_hf(store: Store, image_root: str | Path, table: str = "proposals") -> dat
     return made.with_transform(_decoded)
 
 
-def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[object]]:
+def _decoded(batch: Mapping[str, list[Any]]) -> dict[str, list[object]]:
     """A batch with its images read and its masks as objects."""
     from prep.images import UnreadableImage, check_name, read_rgb
     from prep.masks.objects import Masks

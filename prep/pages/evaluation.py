@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,24 @@ from prep.pages.store_data import Level, response_levels
 
 if TYPE_CHECKING:
     from prep.datasets.truth import Truth
+
+
+class EvaluatedRow(TypedDict, total=False):
+    """A row of ``samples.parquet``; those of version 0.1.0 have fewer columns."""
+
+    row_id: str
+    image: str
+    iou: float
+    proposal_iou: float | None
+    point: bool
+    no_target: bool | None
+    peak_y: int
+    peak_x: int
+    proposal: int | None
+    margin: float | None
+    entropy: float | None
+    phrases: list[str] | None
+    groups: list[str] | None
 
 
 class EvaluatedRows:
@@ -39,7 +57,7 @@ class EvaluatedRows:
         """Row number -> hit (null without a target), IoU, peak row and column, the number of the selected
         mask, margin, entropy, the phrase that each stage read, and the groups.
         """
-        found = {}
+        found: dict[str, list[object]] = {}
         for at, row_id in enumerate(gallery.row_ids):
             if (row := self.rows.get(row_id)) is not None:
                 hit = None if row.get("no_target") else bool(row["point"])
@@ -110,15 +128,16 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _overlap(row: Mapping[str, Any]) -> float:
-    return float(row["iou"] if row.get("proposal_iou") is None else row["proposal_iou"])
+def _overlap(row: EvaluatedRow) -> float:
+    selected = row.get("proposal_iou")
+    return float(row["iou"] if selected is None else selected)
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def _rows(folder: Path) -> list[EvaluatedRow]:
     path = folder / "samples.parquet"
     if not path.is_file():
         raise PrepError(f"{folder} has no samples.parquet.", "Give the --output-dir folder of pcnet eval.")
-    rows: list[dict[str, Any]] = read_rows(path).to_pylist()
+    rows: list[EvaluatedRow] = read_rows(path).to_pylist()
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.errors import PrepError
 
@@ -78,11 +78,11 @@ def _fault(table: pa.Table) -> str:
     return ""
 
 
-def read_maps(path: Path) -> npt.NDArray[np.floating[Any]]:
+def read_maps(path: Path) -> npt.NDArray[np.floating]:
     """The response maps of an expression's stages, float (N, h, w); raises :class:`PrepError`."""
     from prep.datasets.object_npy import load_object_npy
 
-    maps: npt.NDArray[np.floating[Any]] = load_object_npy(path)
+    maps: npt.NDArray[np.floating] = load_object_npy(path)
     shape = getattr(maps, "shape", ())
     if len(shape) != 3 or not all(shape) or maps.dtype.kind != "f":
         raise PrepError(f"{path} holds no response maps of stages.", REMEDY)

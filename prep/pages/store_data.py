@@ -42,7 +42,7 @@ def stages(store: Store) -> list[dict[str, object]]:
                     "settings": list(flat(manifest.settings)),
                     "versions": manifest.versions,
                     "inputs": manifest.inputs,
-                    "seconds": sum(run["seconds"] or 0 for run in runs),
+                    "seconds": sum(run.get("seconds") or 0 for run in manifest.runs),
                     "runs": runs,
                 }
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import pyarrow as pa
 
@@ -25,6 +25,7 @@ from prep.stage import Stage
 
 if TYPE_CHECKING:
     from prep.cache.writer import StageWriter
+    from prep.engine.runner import RunOptions
     from prep.phrases.models import Model
     from prep.phrases.prompt import Prompt
     from prep.phrases.tasks import Result, Task
@@ -48,7 +49,7 @@ class AnswerStage(Stage, Protocol):
     def unit_size(self) -> int:
         """The preferred number of questions per unit."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Everything an answer depends on except the expression."""
 
     def close(self) -> None:
@@ -63,7 +64,7 @@ def run_llm(
     cache: str | Path,
     unit_size: int | None = None,
     keep_raw: bool = False,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Summary:
     """Write every expression's row to the store, using the answers of a model.
 
@@ -109,7 +110,7 @@ class _Answers(Work):
     def requests(self, items: list[Expression]) -> tuple[list[Question], pa.Table | None]:
         """The new questions, and the rows that have a cached answer or an error."""
         fresh: list[tuple[Expression, str]] = []
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         for expression in items:
             key = answer_key(self._fingerprint, expression.text)
             reason = expression.problem or unusable(expression.text)
@@ -156,7 +157,7 @@ class _Answers(Work):
     def step(self, name: str) -> None:
         self._clock.to(name)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         return self._counts.figures(self._clock)
 
     def _row(

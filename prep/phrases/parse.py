@@ -38,6 +38,7 @@ _AFTERWORD = re.compile(
 _NEXT_QUESTION = re.compile(
     r"[\s#*]*(?:expression|input|question|user|human|sentence|example)\s*\d*\s*:", re.IGNORECASE
 )
+_JSON = re.compile(r'(?=(?:\[\s*+){1,7}["{\]]|\{\s*+")')
 _JSON_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"(\s*:)?')
 _QUOTES = "\"'`“”‘’„«»"
 # No phrase ends with these; one can end with "on": "the bench the boy sits on".
@@ -96,8 +97,12 @@ def _from_json(text: str) -> list[str] | None:
 
 def _json_start(body: str) -> int | None:
     """Where a JSON list or object starts: at the beginning, on a line of its own or after a colon."""
-    match = re.search(r'(?:^|\n|:)\s*(?=(?:\[\s*){1,7}["{\]]|\{\s*")', body)
-    return match.end() if match else None
+    for match in _JSON.finditer(body):
+        before = body[: match.start()]
+        text = before.rstrip()
+        if not text or text.endswith(":") or "\n" in before[len(text) :]:
+            return match.start()
+    return None
 
 
 def _unescape(string: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from prep.phrases.tasks import Result
@@ -23,6 +23,17 @@ class Clock:
         now = time.monotonic()
         self.seconds[self._step] += now - self._since  # type: ignore[assignment]
         self._step, self._since = step, now
+
+
+class AnswerColumns(TypedDict):
+    """The columns of ``engines.base.ANSWERS`` that are counted."""
+
+    key: list[str]
+    retry: list[str | None]
+    error: list[str | None]
+    prompt_tokens: list[int]
+    cached_tokens: list[int]
+    output_tokens: list[int]
 
 
 class Report:
@@ -58,7 +69,7 @@ class Report:
                 self.tried["repaired"] += times
                 self.failed.setdefault("repaired", Counter())
 
-    def add_answers(self, columns: Mapping[str, Sequence[Any]], deaths: int = 0) -> None:
+    def add_answers(self, columns: AnswerColumns, deaths: int = 0) -> None:
         """Add a unit's answers, as the columns of ``engines.base.ANSWERS``, and the engine's crashes."""
         self.deaths += deaths
         self.asked += len(columns["key"])
@@ -66,8 +77,9 @@ class Report:
         refusals = [error for error in columns["error"] if error]
         self.refused += len(refusals)
         self.refusal = self.refusal or (refusals[0] if refusals else "")
-        for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
-            self.tokens[name] += sum(columns[name])
+        self.tokens["prompt_tokens"] += sum(columns["prompt_tokens"])
+        self.tokens["cached_tokens"] += sum(columns["cached_tokens"])
+        self.tokens["output_tokens"] += sum(columns["output_tokens"])
 
     def figures(self, clock: Clock) -> dict[str, object]:
         """The report as JSON values. Shares are of the rows for which the level was tried."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, run_stage
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from prep.cache.writer import StageWriter
+    from prep.engine.runner import RunOptions
+    from prep.stage import Stage
 
 UNIT = 4096
 
@@ -23,8 +25,8 @@ def run_rules(
     expressions: Iterable[Expression],
     *,
     writer: StageWriter,
-    engine: Engine[Any] | None = None,
-    **options: Any,
+    engine: Engine[Stage] | None = None,
+    **options: Unpack[RunOptions],
 ) -> Summary:
     """Write every expression's row by rules (``writer`` with ``stage.rules_settings()``).
 
@@ -64,6 +66,6 @@ class _Counted(Work):
             self._counts.add_row(phrase_set)
         return results
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         figures = self._counts.figures(Clock("rows"))
         return {name: figures[name] for name in ("sources", "rungs")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prep.engine.local import Engine
 from prep.engine.sources import First, Source, follow_source, inputs_of, origin_of, source_options
@@ -15,6 +15,7 @@ from prep.phrases.rules.decompose import RULES_VERSION
 from prep.phrases.rules_job import run_rules
 from prep.phrases.stage import RulesStage, rules_settings
 from prep.phrases.tasks import PHRASES, Task
+from prep.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def run_phrases(
     try:
         with (
             store.stage(task.name).writer(settings, replace=replace, inputs=inputs_of(origins)) as writer,
-            Engine[Any](stage or RulesStage(task=task), workers=workers, ray_address=ray_address) as engine,
+            Engine[Stage](stage or RulesStage(task=task), workers=workers, ray_address=ray_address) as engine,
         ):
             for source, origin in zip(sources, origins, strict=True):
                 expressions = first.of(source.expressions(splits))

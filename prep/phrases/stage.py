@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.cache.keys import answer_key, fingerprint
 from prep.phrases.fallback import unusable
@@ -37,7 +37,7 @@ def row(
     key: str,
     error: str = "",
     raw: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """One row of the task's table; with ``found`` None (or ``error``) its status is ``"error"``."""
     kept = None if error else found
     return {

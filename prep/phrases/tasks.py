@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = PhraseSet | TripletSet
 
-_PHRASES_OBJECT: dict[str, Any] = {
+_PHRASES_OBJECT: dict[str, object] = {
     "type": "object",
     "properties": {"phrases": {"type": "array", "items": {"type": "string"}}},
     "required": ["phrases"],
@@ -36,13 +36,13 @@ class Task:
     name: str
     prompt: Path
     max_tokens: int
-    answer_schema: dict[str, Any]
-    object_schema: dict[str, Any]
-    wording: tuple[Any, ...]
+    answer_schema: dict[str, object]
+    object_schema: dict[str, object]
+    wording: tuple[object, ...]
     needs_retry: Callable[[str, str], bool]
     second_turn: Callable[[str, str], str]
     settle: Callable[[str, Sequence[str]], Result]
-    columns: Callable[[Any], dict[str, Any]]
+    columns: Callable[[Any], dict[str, object]]
 
     @property
     def schema(self) -> pa.Schema:
@@ -52,11 +52,11 @@ class Task:
         return STAGES[self.name][0]
 
 
-def _phrases_columns(found: PhraseSet | None) -> dict[str, Any]:
+def _phrases_columns(found: PhraseSet | None) -> dict[str, object]:
     return {"phrases": [] if found is None else list(found.phrases)}
 
 
-def _triplets_columns(found: TripletSet | None) -> dict[str, Any]:
+def _triplets_columns(found: TripletSet | None) -> dict[str, object]:
     if found is None:
         return {"entity": None, "relations": []}
     names = ("subject", "predicate", "object")

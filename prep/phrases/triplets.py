@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any
 
 from prep.cache.keys import normalise_text
 from prep.phrases.fallback import first_valid, unusable
@@ -21,7 +20,7 @@ _ARTICLES = ("the ", "a ", "an ")
 
 _TEXT = {"type": "string", "maxLength": 100}
 # The schema of the retry's structured output.
-ANSWER_SCHEMA: dict[str, Any] = {
+ANSWER_SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {
         "entity": {"type": "string", "minLength": 1, "maxLength": 100},
@@ -36,7 +35,7 @@ ANSWER_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 # The same for endpoints, which know fewer keywords; the checks enforce the lengths.
-OBJECT_SCHEMA: dict[str, Any] = {
+OBJECT_SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {
         "entity": {"type": "string"},
@@ -66,7 +65,7 @@ def parse(raw: str) -> Triplets | None:
     return None
 
 
-def _triplets(value: Any) -> Triplets | None:
+def _triplets(value: object) -> Triplets | None:
     match value:
         case {"entity": str() as entity, "relations": [*relations]} if relations:
             pass
@@ -118,8 +117,12 @@ def _faulty(text: str, found: Triplets) -> bool:
     return bool(set(violations(text, found)) - {"uncovered", "entity_not_named"})
 
 
+# Mended triplets, and the names of the repairs.
+Mended = tuple[Triplets | None, tuple[str, ...]]
+
+
 @lru_cache(maxsize=1 << 13)
-def _judged(text: str, raw: str) -> tuple[Triplets | None, tuple[str, ...], Any]:
+def _judged(text: str, raw: str) -> tuple[Triplets | None, tuple[str, ...], Mended]:
     found = parse(raw)
     failed = violations(text, found)
     return found, failed, repair(text, found) if failed else (found, ())
@@ -143,6 +146,7 @@ def settle(text: str, raws: Sequence[str] = ()) -> TripletSet:
     level, rejected = first_valid(raws, partial(_judged, text))
     if level is not None:
         found, source, repairs = level
+        assert found is not None  # nothing fails a check
         return _set(found, source, (), rejected, repairs)
     phrases = break_up(text)
     if phrases:

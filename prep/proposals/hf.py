@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class HfSettings:
             )
 
 
-def options(preset: str, given: Mapping[str, object], device: str) -> dict[str, Any]:
+def options(preset: str, given: Mapping[str, object], device: str) -> dict[str, object]:
     """The values of a preset (``pcnet``, ``sam``) for this generator, overridden by ``given``, on
     a device.
 
@@ -62,6 +62,13 @@ def options(preset: str, given: Mapping[str, object], device: str) -> dict[str, 
     return {**shared, **given, "device": device}
 
 
+class _Masks(TypedDict):
+    """What transformers' pipeline returns for an image: a boolean H x W mask and a score for each."""
+
+    masks: Sequence[npt.ArrayLike]
+    scores: Sequence[float]
+
+
 class HfGenerator:
     """The masks of a transformers mask-generation pipeline, in its order (by predicted IoU, then NMS).
 
@@ -74,7 +81,7 @@ class HfGenerator:
         self.source = source
         self.options = settings or HfSettings()
         self._weights_sha256: str | None = None
-        self._pipeline: Any = None
+        self._pipeline: Callable[..., _Masks] | None = None
         # Every worker uses this number of threads: the last bits of a matrix product depend on it.
         self._threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
 
@@ -90,7 +97,7 @@ class HfGenerator:
             self._weights_sha256 = folder_sha256(self._folder(), FILES)
         return self._weights_sha256
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Every option except the device."""
         return {name: value for name, value in asdict(self.options).items() if name != "device"}
 
@@ -122,6 +129,7 @@ class HfGenerator:
         from PIL import Image
 
         options = self.options
+        assert self._pipeline is not None
         try:
             found = self._pipeline(
                 Image.fromarray(image),

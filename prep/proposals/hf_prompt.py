@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from prep.errors import PrepError, reason_of
+
+Numbers = npt.NDArray[np.number]
+
+
+class _Processor(Protocol):
+    """The parts of transformers' ``SamProcessor`` and ``Sam2Processor`` that are used here."""
+
+    def __call__(self, **given: object) -> Mapping[str, torch.Tensor]:
+        """The model's inputs for images and points."""
+
+    def post_process_masks(self, masks: torch.Tensor, *sizes: torch.Tensor) -> list[torch.Tensor]:
+        """Masks (objects, m, H, W), bool, for each image."""
+
+
+class _Predicted(Protocol):
+    """The output of ``SamModel`` and ``Sam2Model``: logits and IoUs, (images, objects, m, ...)."""
+
+    pred_masks: torch.Tensor
+    iou_scores: torch.Tensor
+
+
+class _MaskModel(Protocol):
+    """The parts of transformers' ``SamModel`` and ``Sam2Model`` that are used here."""
+
+    def get_image_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """The embedding of images, of SAM 2 one for each level."""
+
+    def __call__(
+        self,
+        *,
+        image_embeddings: torch.Tensor | list[torch.Tensor],
+        input_points: torch.Tensor,
+        input_labels: torch.Tensor,
+        multimask_output: bool,
+    ) -> _Predicted:
+        """The masks at points."""
 
 
 class HfPredictor:
@@ -20,9 +56,9 @@ class HfPredictor:
 
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-            model: Any = AutoModelForMaskGeneration.from_pretrained(source, trust_remote_code=False)
-            self._model = model.to(self._device).eval()
+            self._processor: _Processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            model = AutoModelForMaskGeneration.from_pretrained(source, trust_remote_code=False)
+            self._model: _MaskModel = model.to(self._device).eval()
         except Exception as error:  # transformers and the hub raise many types for an unsuitable source
             raise PrepError(
                 f"{source} could not be loaded for prompting at a point: {reason_of(error)}.",
@@ -31,7 +67,7 @@ class HfPredictor:
         # SAM takes points as [image, object, point, xy] from version 2 on, as [image, point, xy] before.
         self._objects = "Sam2" in type(self._model).__name__
         self._image: npt.NDArray[np.uint8] | None = None
-        self._embeddings: Any = None
+        self._embeddings: torch.Tensor | list[torch.Tensor] = []
 
     @torch.inference_mode()
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:
@@ -55,7 +91,7 @@ class HfPredictor:
 
     @torch.inference_mode()
     def predict(
-        self, point_coords: npt.NDArray[Any], point_labels: npt.NDArray[Any], multimask_output: bool
+        self, point_coords: Numbers, point_labels: Numbers, multimask_output: bool
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], None]:
         """Points (n, 2) as x and y in pixels and labels (n,) -> masks (m, H, W) and predicted IoUs (m,)."""
         points, labels = [point_coords.tolist()], [point_labels.tolist()]

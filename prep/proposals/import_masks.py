@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -22,14 +22,15 @@ from prep.proposals.mask_files import LAYOUTS, Layout, open_layout
 from prep.proposals.rows import answer, make_row, masks_key
 from prep.proposals.select import Selection, select
 from prep.proposals.unit_metadata import with_unit_metadata
-from prep.records import ImageRef
+from prep.records import ImageRef, ProposalRow
 from prep.stage import Resources
 
 if TYPE_CHECKING:
     from prep.cache.files import Files
+    from prep.proposals.stage import Answers
 
 # A row, the stat key of its file, and the reasons why masks were left out.
-Loaded = tuple[dict[str, Any], str | None, list[str]]
+Loaded = tuple[dict[str, object], str | None, list[str]]
 
 
 class ImportStage:
@@ -56,12 +57,12 @@ class ImportStage:
         self.layout, self.source = layout, source
         self.selection = selection or Selection()
         self.resources = resources or Resources()
-        self.answers: Any = None
+        self.answers: Answers | None = None
         self._shared: dict[str, str] = {}
         self.name = f"import:{layout}"
         self.key = fingerprint(self.settings())
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The settings of the table. A folder is identified by its name; the rows' keys cover its files."""
         known_by = sha256_of(self.source) if self.layout == "coco" else self.source.resolve().name
         return {
@@ -116,7 +117,7 @@ class ImportStage:
                 found[shard] = changed
         return found
 
-    def _differs(self, ref: ImageRef, row: Mapping[str, Any]) -> bool:
+    def _differs(self, ref: ImageRef, row: ProposalRow) -> bool:
         if row["error"] is not None:
             return bool(self._row(ref)[0]["error"] != row["error"])
         height, width = row["height"], row["width"]

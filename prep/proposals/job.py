@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -56,7 +56,7 @@ class MaskStage(Stage, Protocol):
     key: str
     answers: Answers | None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What the rows depend on besides the image."""
 
 
@@ -83,7 +83,7 @@ class _Told(Work):
             self.changed += sum(image in self._retired for image in results.column("image").to_pylist())
         return results
 
-    def extra(self, source: Images) -> dict[str, Any]:
+    def extra(self, source: Images) -> dict[str, object]:
         """What the summary of the run says besides its counts of rows."""
         return {
             "changed": self.changed,
@@ -91,7 +91,7 @@ class _Told(Work):
             "masks left out": _reasons(self.masks_left_out),
         }
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         left = self.masks_left_out.total()
         return {**self.stats.figures(), **({"masks_left_out": left} if left else {})}
 
@@ -134,7 +134,7 @@ def run_proposals(
     unit_size: int = 8,
     workers: int = 1,
     ray_address: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     count: bool = False,
     stale: Stale | None = None,
 ) -> list[Summary]:
@@ -161,15 +161,20 @@ def run_proposals(
     ):
         retired = _retire_changed(sources, splits, limit, writer, seen) | _retire(stale, writer)
         for source, origin in zip(sources, origins, strict=True):
-            told = _Told(seen, retired)
+            told, images = _Told(seen, retired), _images(source, splits, first)
             followed = follow_source(writer, origin, partial(_entries, source), keep_missing=keep_missing)
             options = source_options(writer, origin, splits, source.images if count else None, first.left)
-            images = _images(source, splits, first)
-            options |= {"writer": writer, "unit_size": unit_size, "work": told, "arguments": arguments}
-            summary = run_stage(engine, images, key=lambda ref: ref.image, **options)
-            summary.extra.update({**told.extra(source), **followed})
-            summaries.append(summary)
+            options["arguments"] = arguments
+            done = run_stage(
+                engine, images, key=_name, writer=writer, unit_size=unit_size, work=told, **options
+            )
+            done.extra.update({**told.extra(source), **followed})
+            summaries.append(done)
     return summaries
+
+
+def _name(ref: ImageRef) -> str:
+    return ref.image
 
 
 def _retire_changed(

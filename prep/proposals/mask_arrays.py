@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,7 @@ def array_runs(path: Path, height: int, width: int) -> list[rle.Runs]:
     try:
         open_plain(path).close()
         # Reads no pickle, and of an array only what is used.
-        form: Any = np.lib.format
-        stored = form.open_memmap(path, mode="r")
+        stored = np.lib.format.open_memmap(path, mode="r")
         _check_array(path.name, stored, height, width)
         rows = np.arange(height) * stored.shape[1] // height
         columns = np.arange(width) * stored.shape[2] // width
@@ -39,7 +37,7 @@ def array_runs(path: Path, height: int, width: int) -> list[rle.Runs]:
         raise BadMasks(f"{path.name} could not be read as an array: {reason}") from error
 
 
-def _check_array(name: str, stored: npt.NDArray[Any], height: int, width: int) -> None:
+def _check_array(name: str, stored: npt.NDArray[np.generic], height: int, width: int) -> None:
     """Refuse an array that is not masks (P, H', W') of an image of that size."""
     if stored.ndim != 3 or 0 in stored.shape[1:] or stored.dtype.kind not in "biuf":
         raise BadMasks(f"{name} contains {stored.dtype} {stored.shape}, not numbers (masks, height, width)")
@@ -57,7 +55,7 @@ def _check_array(name: str, stored: npt.NDArray[Any], height: int, width: int) -
         raise BadMasks(f"{name} contains {first} masks, over the limit of {MAX_MASKS}")
 
 
-def _finite(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _finite(mask: npt.NDArray[np.number]) -> npt.NDArray[np.number]:
     if not np.isfinite(mask).all():
         raise ValueError("a mask has values that are not numbers")
     return mask

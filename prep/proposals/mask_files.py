@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ LAYOUTS = ("coco", "sa1b", "official")
 MAX_JSON = 1 << 33
 OFFICIAL_FOLDERS = ("SAM_Mask/SAM_out", "SAM_Mask/SAM_Out", "SOLO_Mask/SOLO_out", "SOLO_Mask/SOLO_Out")
 
+Entry = Mapping[str, object]  # the JSON of a mask
 # The masks of an image, and the reasons why others of it were left out.
 Found = tuple[list[Proposal], list[str]]
 
@@ -56,7 +57,7 @@ class CocoResults:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._entries: dict[str, list[Mapping[str, object]]] = {}
+        self._entries: dict[str, list[Entry]] = {}
         read = _read_json(file)
         listed = read.get("annotations") if isinstance(read, dict) else read
         if not isinstance(listed, list):
@@ -72,7 +73,7 @@ class CocoResults:
         if listed and set(self._entries) == {""} and not names:
             raise PrepError(f"{file}: entry 0 has no integer image_id.", "See docs/proposals.md.")
 
-    def _names(self, images: Any) -> dict[int, str]:
+    def _names(self, images: object) -> dict[int, str]:
         """The file name of each ID of the ``images`` list."""
         names: dict[int, str] = {}
         for image in images if isinstance(images, list) else ():
@@ -202,7 +203,7 @@ class Official(_Files):
 
 
 def _proposals(
-    entries: Iterable[Any], height: int, width: int, score: Callable[[Any], float | None]
+    entries: Iterable[object], height: int, width: int, score: Callable[[Entry], float | None]
 ) -> Found:
     """The masks of COCO entries; one that cannot be read is left out. BadMasks if none is left of them."""
     made, bad, empty = [], [], 0
@@ -255,13 +256,14 @@ def _proposal(
     )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """A finite JSON number, else None."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-    return float(value) if usable else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if np.isfinite(value) else None
 
 
-def _numbers(value: Any, count: int) -> list[float] | None:
+def _numbers(value: object, count: int) -> list[float] | None:
     """A list of ``count`` finite numbers, else None."""
     if not isinstance(value, list) or len(value) != count:
         return None
@@ -269,7 +271,7 @@ def _numbers(value: Any, count: int) -> list[float] | None:
     return found if len(found) == count else None
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: Path) -> object:
     try:
         return json.loads(read_plain(file, MAX_JSON))
     except (OSError, ValueError, RecursionError) as error:

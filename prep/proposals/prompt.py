@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,33 @@ from prep.files import sha256_of
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
 
 if TYPE_CHECKING:
+    import torch
+
     from prep.proposals.embeddings import Embeddings
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+
+
+class Predictor(Protocol):
+    """What is used of ``segment_anything.SamPredictor``, whose embedding can be taken out and put back."""
+
+    def set_image(self, image: Image) -> None:
+        """Encode an RGB image, uint8 (H, W, 3)."""
+
+    def embedding(self) -> Sequence[torch.Tensor]:
+        """What ``set_image`` computed."""
+
+    def restore(self, image: Image, embedding: Sequence[torch.Tensor]) -> None:
+        """As ``set_image``, with the embedding that it computed for this image before."""
+
+    def predict(
+        self,
+        point_coords: npt.NDArray[np.number],
+        point_labels: npt.NDArray[np.number],
+        multimask_output: bool,
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], object]:
+        """Points (n, 2) as x and y and labels (n,) -> masks (m, H, W), predicted IoUs (m,) and logits."""
 
 
 class PointPrompter:
@@ -28,7 +51,9 @@ class PointPrompter:
     points are asked for in a row; with ``embeddings``, once for all runs that use this folder.
     """
 
-    def __init__(self, predictor: Any, single: bool = False, embeddings: Embeddings | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, single: bool = False, embeddings: Embeddings | None = None
+    ) -> None:
         self._predictor, self._single, self._embeddings = predictor, single, embeddings
         self._image: str | None = None
 

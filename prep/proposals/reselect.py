@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,7 +16,7 @@ from prep.errors import PrepError
 from prep.masks import rle
 from prep.proposals.rows import answer, content_key, make_row, masks_key, proposal_of
 from prep.proposals.select import Selection, select
-from prep.records import ImageRef
+from prep.records import ImageRef, ProposalRow
 from prep.stage import Resources
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class NarrowStage:
         self.resources = Resources()
         self.key = fingerprint(self.settings())
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The settings of the table; their hash is half of each row's ``key``."""
         before = self.source.get("selection")
         if before is None:
@@ -52,15 +52,15 @@ class NarrowStage:
     def open(self) -> None:
         """Does nothing."""
 
-    def load(self, unit: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    def load(self, unit: list[ProposalRow]) -> list[ProposalRow]:
         """The rows unchanged."""
         return unit
 
-    def process(self, loaded: list[Mapping[str, object]]) -> pa.Table:
+    def process(self, loaded: list[ProposalRow]) -> pa.Table:
         """One row for each, in order; rows that are not ``ok`` are unchanged."""
         return pa.Table.from_pylist([self._row(row) for row in loaded], schema=PROPOSALS)
 
-    def _row(self, row: Mapping[str, Any]) -> dict[str, object]:
+    def _row(self, row: ProposalRow) -> dict[str, object]:
         ref = ImageRef(row["image"], row["image_id"], "")
         key = content_key(self.key, row["image_sha256"] or "")
         if row["status"] == "error":
@@ -81,7 +81,7 @@ def run_narrow(
     selection: Selection,
     *,
     replace: bool = False,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> Summary:
     """Apply ``selection`` to every row of ``source``'s proposals that is missing in ``store``, and write it
     there.
@@ -108,7 +108,7 @@ def run_narrow(
         )
 
 
-def _rows(reader: StageReader) -> Iterator[dict[str, Any]]:
+def _rows(reader: StageReader) -> Iterator[ProposalRow]:
     for batch in reader.batches():
         for place in range(batch.num_rows):
             yield batch.slice(place, 1).to_pylist()[0]

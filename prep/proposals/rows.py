@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from prep.cache.keys import canonical_json
 from prep.masks.grid32 import grid32
-from prep.records import ImageRef, Proposal
+from prep.records import ImageRef, MaskRow, Proposal
 
 
 class Answer(NamedTuple):
@@ -16,15 +16,15 @@ class Answer(NamedTuple):
 
     height: int
     width: int
-    masks: list[dict[str, Any]]
+    masks: list[MaskRow]
     grid32: bytes
 
 
 def make_row(
-    ref: ImageRef, sha256: str | None, found: Answer | str, generator: str, key: str
+    ref: ImageRef, sha256: str | None, found: Answer | str | None, generator: str, key: str
 ) -> dict[str, object]:
-    """The row of an image: its result, or the reason why it has none."""
-    known = None if isinstance(found, str) else found
+    """The row of an image: its result, or the reason why it has none (None: not recorded)."""
+    known = found if isinstance(found, Answer) else None
     return {
         "image": ref.image,
         "image_id": ref.image_id,
@@ -45,7 +45,7 @@ def content_key(settings_fingerprint: str, image_sha256: str) -> str:
     return hashlib.sha256(f"{settings_fingerprint}\n{image_sha256}".encode("ascii")).hexdigest()
 
 
-def masks_key(settings_fingerprint: str, masks: list[dict[str, object]]) -> str:
+def masks_key(settings_fingerprint: str, masks: list[MaskRow]) -> str:
     """The content key of imported masks (64 hex digits), from the settings and the masks themselves."""
     return hashlib.sha256(f"{settings_fingerprint}\n{canonical_json(masks)}".encode()).hexdigest()
 
@@ -58,7 +58,7 @@ def answer(masks: Iterable[Proposal], height: int, width: int) -> Answer:
     )
 
 
-def mask_struct(mask: Proposal) -> dict[str, object]:
+def mask_struct(mask: Proposal) -> MaskRow:
     """A proposal as one element of the ``masks`` column."""
     return {
         "counts": mask.counts,
@@ -71,15 +71,20 @@ def mask_struct(mask: Proposal) -> dict[str, object]:
     }
 
 
-def proposal_of(mask: Mapping[str, Any]) -> Proposal:
+def proposal_of(mask: MaskRow) -> Proposal:
     """One element of the ``masks`` column as a proposal."""
     point, crop = mask["point"], mask["crop_box"]
     return Proposal(
         counts=mask["counts"],
         area=mask["area"],
-        bbox=tuple(mask["bbox"]),
+        bbox=_four(mask["bbox"]),
         predicted_iou=mask["predicted_iou"],
         stability_score=mask["stability_score"],
-        point=None if point is None else tuple(point),
-        crop_box=None if crop is None else tuple(crop),
+        point=None if point is None else (point[0], point[1]),
+        crop_box=None if crop is None else _four(crop),
     )
+
+
+def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, width, height = values
+    return left, top, width, height

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -102,7 +102,7 @@ class ProposalStage:
         self.answers = answers
         self.key = fingerprint(self.settings())
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What the rows depend on besides the image: the settings of the table; their hash is half of each
         ``key``.
         """
@@ -133,7 +133,7 @@ class ProposalStage:
 
     def process(self, loaded: list[list[_Image]]) -> pa.Table:
         """The unit's rows, in the unit's order."""
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         seen = [image.seen for batch in loaded for image in batch if image.seen is not None]
         for number, batch in enumerate(loaded):
             if number:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from prep.images import UnreadableImage, check_name, read_bytes
 
 if TYPE_CHECKING:
     from prep.cache.files import Files
+    from prep.cache.manifest_fields import SourceEntry
     from prep.cache.store import StageReader
 
 Fault = tuple[int, str]
@@ -62,7 +63,7 @@ def refuse_other_root(
     files: Files,
     changed: Mapping[str, Mapping[int, str]],
     root: Path,
-    sources: Mapping[str, Mapping[str, Any]],
+    sources: Mapping[str, SourceEntry],
 ) -> None:
     """Raise :class:`PrepError` if an image that seems to have changed is whole in another known root.
 

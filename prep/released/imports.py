@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prep.cache.keys import canonical_json
 from prep.cache.rewrite import cut_rows
@@ -71,7 +71,7 @@ class OfficialPhrases:
 
         return pa.Table.from_pylist([self._row(*one) for one in loaded], schema=TASK.schema)
 
-    def _row(self, sentence: Sentence, content: Any) -> dict[str, object]:
+    def _row(self, sentence: Sentence, content: object) -> dict[str, object]:
         item = sentence.expression
         phrases, problem = phrases_of(sentence, content)
         problem = item.problem or problem
@@ -82,7 +82,7 @@ class OfficialPhrases:
         return row(item, TASK, found, llm=SOURCE, prompt_version=None, key=key, error=problem)
 
 
-def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
+def phrases_of(sentence: Sentence, content: object) -> tuple[list[str], str]:
     """A sentence's phrases without repetition, or the reason why there are none.
 
     The released class ignores the keys and uses the lists in order. Here, a file whose keys are the
@@ -90,6 +90,7 @@ def phrases_of(sentence: Sentence, content: Any) -> tuple[list[str], str]:
     """
     if isinstance(content, str):
         return [], content
+    assert isinstance(content, dict)  # as _content returns it
     names = [str(one) for one in sentence.sent_ids]
     lists = list(content.values())
     if len(set(names)) == len(names) and set(content) == set(names):

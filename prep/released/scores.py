@@ -78,7 +78,9 @@ def import_scores(
             writer.write(table.filter(pa.array(new)))
             summary.count(table.filter(pa.array(new)))
         summary.close(sum(map(len, made)), sum(map(len, made)) - summary.done, 0)
-        writer.record_run({**summary.figures(), "workers": 1, "arguments": dict(arguments or {})})
+        record = summary.figures()
+        record["workers"], record["arguments"] = 1, dict(arguments or {})
+        writer.record_run(record)
     summary.extra.update({"skipped": dict(skipped), "changed": remade + changed})
     return summary
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.errors import PrepError, reason_of
-from prep.records import Untyped
 from prep.torchscript import is_archive, read_tensors
 
 if TYPE_CHECKING:
     import torch
+    from open_clip.model import CLIP
 
 TEXTS_AT_ONCE = 32
 
@@ -82,7 +82,7 @@ class Clip:
         return np.asarray(unit.cpu().numpy(), np.float32)
 
 
-def _statistics(model: Untyped) -> tuple[Sequence[float], Sequence[float]]:
+def _statistics(model: CLIP) -> tuple[Sequence[float], Sequence[float]]:
     """The mean and standard deviation of the pixel values that a model was trained with."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 

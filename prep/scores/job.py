@@ -6,11 +6,11 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.cache.score_rows import cut_remade, follow_expressions
 from prep.engine.local import Engine
-from prep.engine.runner import Summary, run_stage
+from prep.engine.runner import RunOptions, Summary, run_stage
 from prep.errors import MissingInputError, PrepError
 from prep.images import UnreadableImage, check_name
 from prep.records import in_splits
@@ -62,9 +62,11 @@ def run_scores(
             tell(_intro(wanted, reused, skipped))
         if wanted:  # otherwise no run is recorded
             items = _items(proposals, wanted, root)
-            options: dict[str, Any] = {"unit_size": unit_size, "total": left, "arguments": arguments}
+            options: RunOptions = {"total": left, "arguments": arguments}
             with Engine(stage, workers=workers, ray_address=ray_address) as engine:
-                summary = run_stage(engine, items, key=_row_ids, writer=writer, **options)
+                summary = run_stage(
+                    engine, items, key=_row_ids, writer=writer, unit_size=unit_size, **options
+                )
     summary.total, summary.reused = reused + left, reused
     summary.extra.update({"skipped": skipped, **followed, "scores of masks made again since": remade})
     return summary

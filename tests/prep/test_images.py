@@ -105,6 +105,7 @@ def test_truncated_anywhere_is_an_error() -> None:
                 decode(data[: int(len(data) * share)])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tag data larger", "ignore:Corrupt EXIF", "ignore:Image size")
 def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)

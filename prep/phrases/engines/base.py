@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -75,7 +75,7 @@ def answer_settings(
     task: Task = PHRASES,
     schema: dict[str, object] | None = None,
     **engine: object,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Everything that an answer depends on except the expression; its fingerprint begins every content key.
 
     ``schema`` constrains the retry (None: the task's ``answer_schema``); ``engine`` holds what changes the

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, overload
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import quoted_answer
 from prep.phrases.models import NO_MODEL_NEEDED
 from prep.phrases.prompt import Prompt
 from prep.phrases.tasks import PHRASES, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # A multiple of the prefix cache's block sizes: 16 tokens on GPUs, 32 on CPUs.
 BLOCK = 32
@@ -33,7 +36,9 @@ class ChatTokens:
     Expressions and answers are tokenised as plain text, so a special token written in one is not interpreted.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt, template: str = "", task: Task = PHRASES) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, template: str = "", task: Task = PHRASES
+    ) -> None:
         self._task = task
         self._tokenizer = tokenizer
         self._chat_template = template or getattr(tokenizer, "chat_template", None)
@@ -91,13 +96,20 @@ class ChatTokens:
             length += 1
         return first[:length]
 
-    def _ids(self, texts: str | list[str], *, special: bool = False) -> Any:
+    @overload
+    def _ids(self, texts: str, *, special: bool = False) -> list[int]: ...
+
+    @overload
+    def _ids(self, texts: list[str], *, special: bool = False) -> list[list[int]]: ...
+
+    def _ids(self, texts: str | list[str], *, special: bool = False) -> list[int] | list[list[int]]:
         """Token IDs of a text or of each of several; ``special`` interprets special tokens."""
         if not texts:
             return []
         with self._lock:
             encoded = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=not special)
-        return encoded["input_ids"]
+        ids: list[int] | list[list[int]] = encoded["input_ids"]
+        return ids
 
     def _template(self, contents: list[str]) -> list[str]:
         """The chat template's text before, between and after the messages of a conversation."""

@@ -21,7 +21,7 @@ class DaemonPool:
 
     def __init__(self, size: int, name: str) -> None:
         self._size, self._name = size, name
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], object]] | None] = queue.SimpleQueue()
         self._threads = 0
 
     def submit(self, call: Callable[..., T], *given: object) -> Future[T]:

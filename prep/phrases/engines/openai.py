@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import (
@@ -66,7 +66,7 @@ class OpenAIStage:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pool": None, "_client": None}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Everything an answer depends on except the expression."""
         schema = self.task.object_schema
         return answer_settings(

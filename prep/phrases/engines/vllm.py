@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prep.display import tell
 from prep.engine.chatter import chatter_to
 from prep.errors import PrepError
 from prep.phrases.engines.base import Answer, Question, Sampling, answer_settings, answers_table, whole_lines
 from prep.phrases.engines.vllm_boot import VllmOptions
-from prep.phrases.engines.vllm_engine import Batch, Engine, Request
+from prep.phrases.engines.vllm_engine import Batch, Engine, Finished, Request
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
 from prep.phrases.tasks import PHRASES, Task
@@ -64,10 +64,11 @@ class VllmStage:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Everything an answer depends on except the expression."""
         own = self.options.settings()
-        return answer_settings(self.model.settings(), self.prompt, self.sampling, task=self.task, **own)
+        named = self.model.settings()
+        return answer_settings(named, self.prompt, self.sampling, task=self.task, schema=None, **own)
 
     def open(self) -> None:
         """Load the model if it is not loaded. Raises PrepError if it cannot be loaded."""
@@ -130,7 +131,7 @@ class VllmStage:
                 answer.error = f"prompt_too_long: {len(request.ids)} tokens, but the engine's limit is {room}"
         engine.submit(fitting)
 
-    def _take(self, batch: Batch, outputs: list[tuple[Request, Any]]) -> None:
+    def _take(self, batch: Batch, outputs: list[Finished]) -> None:
         """Store an output, and submit the retry if a first answer fails."""
         if not outputs:
             return
@@ -140,10 +141,10 @@ class VllmStage:
             del batch.waiting[request.number, request.retry]
             if not request.retry:
                 batch.answers[request.number].error = f"refused: {refusal}"
-        outputs = [entry for entry in outputs if not isinstance(entry[1], ValueError)]
-        raws = engine.chat.decode([output.outputs[0].token_ids for _, output in outputs])
+        made = [(request, out) for request, out in outputs if not isinstance(out, ValueError)]
+        raws = engine.chat.decode([output.outputs[0].token_ids for _, output in made])
         again: list[tuple[int, str, str]] = []
-        for (request, output), raw in zip(outputs, raws, strict=True):
+        for (request, output), raw in zip(made, raws, strict=True):
             del batch.waiting[request.number, request.retry]
             answer, finish = batch.answers[request.number], str(output.outputs[0].finish_reason)
             answer.prompt_tokens += len(request.ids)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from prep.errors import PrepError
 from prep.phrases.engines.base import Sampling
@@ -16,6 +16,11 @@ from prep.phrases.engines.chat import BLOCK, ChatTokens
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 from prep.phrases.prompt import Prompt
 from prep.phrases.tasks import Task
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from vllm import LLM
 
 # Tokens reserved after the fixed prompt, for an expression, its first answer and what is wrong with it, if
 # --max-model-len is not given.
@@ -43,9 +48,9 @@ class VllmOptions:
     prefix_caching: bool = True
     retry: bool = True
     load_format: str = "auto"
-    extra: tuple[tuple[str, Any], ...] = ()
+    extra: tuple[tuple[str, object], ...] = ()
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The options that change answers."""
         return {
             "quantization": self.quantization,
@@ -57,7 +62,7 @@ class VllmOptions:
 
 def engine_arguments(
     model: Model, prefix_tokens: int, sampling: Sampling, options: VllmOptions
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The arguments of ``vllm.LLM`` for this model and prompt, every limit explicit.
 
     On GPUs 1,024 sequences and 16,384 tokens per step, enough to keep a GPU of 70 GB or more busy; on a CPU
@@ -112,7 +117,7 @@ def _environment(options: VllmOptions) -> None:
 
 def boot(
     model: Model, arguments: dict[str, object], options: VllmOptions, guard: Guard, log: Path | None = None
-) -> tuple[Any, list[Any]]:
+) -> tuple[LLM, list[BaseProcess]]:
     """Create a ``vllm.LLM``; ``guard`` covers the processes it starts from the beginning.
 
     ``log`` is where its output goes, for the error.
@@ -130,7 +135,7 @@ def boot(
     booted = threading.Event()
     before = {child.pid for child in multiprocessing.active_children()}
 
-    def cover() -> list[Any]:
+    def cover() -> list[BaseProcess]:
         children = [child for child in multiprocessing.active_children() if child.pid not in before]
         guard.cover(child.pid for child in children if child.pid)
         return children

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from prep.phrases.engines.base import Answer, Sampling
 from prep.phrases.engines.vllm_boot import Guard, VllmOptions, boot, engine_arguments, load_chat
@@ -16,6 +16,12 @@ from prep.phrases.gguf import unpacked
 from prep.phrases.models import Model
 from prep.phrases.prompt import Prompt
 from prep.phrases.tasks import Task
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from vllm import RequestOutput, SamplingParams
+    from vllm.v1.engine.llm_engine import LLMEngine
 
 
 class Request(NamedTuple):
@@ -27,13 +33,17 @@ class Request(NamedTuple):
     ids: list[int]
 
 
+# A prompt with its output, or with the reason why vLLM rejected it.
+Finished: TypeAlias = "tuple[Request, RequestOutput | ValueError]"
+
+
 @dataclass(slots=True)
 class Batch:
     """A unit submitted to the engine: its answers so far, and the pending ones by (number, is retry)."""
 
     answers: list[Answer]
     waiting: dict[tuple[int, bool], Request] = field(default_factory=dict)
-    finished: queue.SimpleQueue[tuple[Request, Any] | None] = field(default_factory=queue.SimpleQueue)
+    finished: queue.SimpleQueue[Finished | None] = field(default_factory=queue.SimpleQueue)
     engine: Engine | None = None
 
 
@@ -114,7 +124,7 @@ class Engine:
         except Exception as error:  # any error here means that this engine is unusable
             self._die(error, taken)
 
-    def _watch(self, children: Sequence[Any]) -> None:
+    def _watch(self, children: Sequence[BaseProcess]) -> None:
         """Wake the thread if the engine process is killed; vLLM itself would wait forever."""
         from multiprocessing.connection import wait
 
@@ -123,7 +133,7 @@ class Engine:
             error = RuntimeError(f"the engine's process ended with exit code {codes}")
             self.llm.llm_engine.engine_core.outputs_queue.put_nowait(error)
 
-    def _add(self, engine: Any, number: str, request: Request) -> None:
+    def _add(self, engine: LLMEngine, number: str, request: Request) -> None:
         from vllm.inputs import tokens_input
 
         parameters = self._again if request.retry else self._first
@@ -154,7 +164,9 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (ValueError,) if newer is None else (ValueError, newer)
 
 
-def _sampling_params(sampling: Sampling, answer_schema: dict[str, Any]) -> tuple[Any, Any]:
+def _sampling_params(
+    sampling: Sampling, answer_schema: dict[str, object]
+) -> tuple[SamplingParams, SamplingParams]:
     """The sampling parameters of first questions and of retries, the latter with the JSON schema."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ class FrozenNorm(nn.Module):
         for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
             self.register_buffer(name, torch.full((channels,), value))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x H x W, float32, to the same shape."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
 
@@ -35,9 +34,10 @@ class NormedConv(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.norm = FrozenNorm(outputs)
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """B x C x H x W, float32, to the convolved and normalised map."""
-        return self.norm(super().forward(input))
+        normed: torch.Tensor = self.norm(super().forward(input))
+        return normed
 
 
 class Block(nn.Module):
@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.conv2 = NormedConv(width, width, 3, stride)
         self.conv3 = NormedConv(width, outputs, 1)
 
-    def forward(self, x: object) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x H x W, float32, to the block's output."""
         out = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
         return F.relu(out + (x if self.shortcut is None else self.shortcut(x)))
@@ -63,7 +63,7 @@ class Stem(nn.Module):
         super().__init__()
         self.conv1 = NormedConv(3, width, 7, 2)
 
-    def forward(self, x: object) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x 3 x H x W, float32, to B x width x H/4 x W/4."""
         return F.max_pool2d(F.relu(self.conv1(x)), 3, 2, 1)
 
@@ -85,7 +85,7 @@ class ResNet(nn.Module):
             self.add_module(f"res{stage + 2}", nn.Sequential(*built))
             inputs = outputs
 
-    def forward(self, x: object) -> list[Any]:
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """B x 3 x H x W, float32, to the maps of the four stages."""
         x, found = self.stem(x), []
         for stage in ("res2", "res3", "res4", "res5"):
@@ -104,10 +104,10 @@ class Pyramid(nn.Module):
             self.add_module(f"fpn_lateral{level}", nn.Conv2d(each, channels, 1))
             self.add_module(f"fpn_output{level}", nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, x: object) -> list[Any]:
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """B x 3 x H x W, sides multiples of 32, to p2 to p6 (strides 4 to 64)."""
         stages = self.bottom_up(x)
-        found: list[Any] = []
+        found: list[torch.Tensor] = []
         above = None
         for level in (5, 4, 3, 2):
             here = self.get_submodule(f"fpn_lateral{level}")(stages[level - 2])

@@ -13,7 +13,7 @@ from prep.proposals.freesolo.settings import FreeSoloSettings
 OTHERS = {"model": None, "fidelity": "exact", "preset": "pcnet"}
 
 
-def options(params: Mapping[str, Any], official: Mapping[str, Any], device: str) -> dict[str, Any]:
+def options(params: Mapping[str, Any], official: Mapping[str, object], device: str) -> dict[str, object]:
     """The settings in ``--freesolo NAME=VALUE`` and ``--checkpoint``, on ``device``.
 
     :raises PrepError: for an option of SAM, an unknown name, or a value of another type.
@@ -27,7 +27,7 @@ def options(params: Mapping[str, Any], official: Mapping[str, Any], device: str)
     defaults = FreeSoloSettings()
     types = {field.name: type(getattr(defaults, field.name)) for field in fields(defaults)}
     types = {name: kind for name, kind in types.items() if name not in ("checkpoint", "device")}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for text in params["freesolo"] or ():
         name, _, value = text.partition("=")
         if name not in types:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,11 @@ from prep.files import sha256_of
 from prep.masks import rle
 from prep.proposals.freesolo.settings import FreeSoloSettings, find_checkpoint
 from prep.records import Proposal
+
+if TYPE_CHECKING:
+    import torch
+
+    from prep.proposals.freesolo.network import Network
 
 # RGB: freesolo_30k.yaml:3-4,36.
 MEAN = (123.675, 116.280, 103.530)
@@ -29,7 +34,7 @@ class FreeSoloGenerator:
     def __init__(self, settings: FreeSoloSettings | None = None) -> None:
         self.options = settings or FreeSoloSettings()
         self._weights_sha256: str | None = None
-        self._network: Any = None
+        self._network: Network | None = None
         # Every worker uses this number of threads: the last bits of a matrix product depend on it.
         self._threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
 
@@ -40,7 +45,7 @@ class FreeSoloGenerator:
             self._weights_sha256 = sha256_of(find_checkpoint(self.options.checkpoint))
         return self._weights_sha256
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Every option but the path and the device, and the version of the method."""
         return {"version": VERSION, **self.options.key()}
 
@@ -70,6 +75,7 @@ class FreeSoloGenerator:
 
         from prep.proposals.freesolo.inference import enlarge, select
 
+        assert self._network is not None
         height, width = image.shape[:2]
         shown = resized(height, width, self.options.min_size_test, self.options.max_size_test)
         found: list[Proposal] = []
@@ -82,7 +88,7 @@ class FreeSoloGenerator:
                     found.append(_proposal(mask, score))
         return found
 
-    def _input(self, image: npt.NDArray[np.uint8], shown: tuple[int, int]) -> Any:
+    def _input(self, image: npt.NDArray[np.uint8], shown: tuple[int, int]) -> torch.Tensor:
         """The network's input, 1 x 3 x H x W: resized by Pillow, normalised, then padded with 0."""
         import torch
         from PIL import Image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +11,15 @@ from prep.proposals.freesolo.network import GRIDS, STRIDES
 from prep.proposals.freesolo.settings import FreeSoloSettings
 
 
-def points_nms(scores: Any) -> Any:
+def points_nms(scores: torch.Tensor) -> torch.Tensor:
     """Scores (B x C x S x S) with 0 where one above, left or above left is greater (utils.py:166-170)."""
     highest = F.max_pool2d(scores, 2, stride=1, padding=1)[:, :, :-1, :-1]
     return scores * (highest == scores)
 
 
-def matrix_nms(labels: Any, masks: Any, scores: Any, kernel: str, sigma: float) -> Any:
+def matrix_nms(
+    labels: torch.Tensor, masks: torch.Tensor, scores: torch.Tensor, kernel: str, sigma: float
+) -> torch.Tensor:
     """Decayed scores (N) of boolean masks (N x H x W) in descending order of score (utils.py:172-214).
 
     A mask's decay is the smallest, over the better masks of its label, of f(IoU) / f(the largest IoU of that
@@ -37,8 +38,11 @@ def matrix_nms(labels: Any, masks: Any, scores: Any, kernel: str, sigma: float) 
 
 
 def select(
-    logits: list[Any], kernels: list[Any], features: Any, settings: FreeSoloSettings
-) -> tuple[Any, Any]:
+    logits: list[torch.Tensor],
+    kernels: list[torch.Tensor],
+    features: torch.Tensor,
+    settings: FreeSoloSettings,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities (N x H/4 x W/4) and scores (N) of one image's masks, best first (solov2.py:543-681).
 
     ``logits`` (1 x classes x S x S) and ``kernels`` (1 x K x S x S) are given per level, ``features`` is
@@ -69,7 +73,9 @@ def select(
     return soft[order], found[order]
 
 
-def enlarge(soft: Any, shown: tuple[int, int], size: tuple[int, int], threshold: float) -> Any:
+def enlarge(
+    soft: torch.Tensor, shown: tuple[int, int], size: tuple[int, int], threshold: float
+) -> torch.Tensor:
     """Boolean masks (N x height x width) of ``size`` from probabilities at stride 4 (solov2.py:683-693).
 
     ``shown`` is the height and width of the resized image within its padding.

@@ -30,7 +30,7 @@ class InstanceHead(nn.Module):
         self.cate_pred = nn.Conv2d(channels, classes, 3, padding=1)
         self.kernel_pred = nn.Conv2d(channels, kernels, 3, padding=1)
 
-    def forward(self, levels: list[object]) -> tuple[list[Any], list[Any]]:
+    def forward(self, levels: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Five B x C x H x W maps to logits (B x classes x S x S) and kernels (B x kernels x S x S)."""
         scores, kernels = [], []
         for side, level in zip(GRIDS, levels, strict=True):
@@ -51,12 +51,13 @@ class MaskHead(nn.Module):
             nn.Conv2d(channels, masks, 1, bias=False), nn.GroupNorm(GROUPS, masks), nn.ReLU()
         )
 
-    def forward(self, levels: list[object]) -> Any:
+    def forward(self, levels: list[torch.Tensor]) -> torch.Tensor:
         """p2 to p5 to B x masks x H/4 x W/4; p5 gets the coordinates."""
         total = self.convs_all_levels[0](levels[0])
         for at in (1, 2, 3):
             total = total + self.convs_all_levels[at](with_coordinates(levels[at]) if at == 3 else levels[at])
-        return self.conv_pred(total)
+        features: torch.Tensor = self.conv_pred(total)
+        return features
 
 
 class Network(nn.Module):
@@ -68,7 +69,7 @@ class Network(nn.Module):
         self.ins_head = ins_head
         self.mask_head = mask_head
 
-    def forward(self, images: object) -> tuple[list[Any], list[Any], Any]:
+    def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
         """B x 3 x H x W, normalised float32, sides multiples of 32."""
         levels = self.backbone(images)
         p2, p3, p4, p5, p6 = levels
@@ -77,7 +78,7 @@ class Network(nn.Module):
         return (*self.ins_head([half, p3, p4, p5, last]), self.mask_head(levels[:4]))
 
 
-def with_coordinates(level: Any) -> Any:
+def with_coordinates(level: torch.Tensor) -> torch.Tensor:
     """``level`` (B x C x H x W) with two more channels, x and y from -1 to 1 (solov2.py:844-850)."""
     batch, _, height, width = level.shape
     x = torch.linspace(-1, 1, width, device=level.device).expand(batch, 1, height, width)

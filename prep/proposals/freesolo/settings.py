@@ -6,7 +6,6 @@ import math
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from prep.errors import PrepError
 
@@ -54,7 +53,7 @@ class FreeSoloSettings:
             if isinstance(value, float) and not math.isfinite(value):
                 raise PrepError(f"The setting {field.name} is {value}.", "Give a finite number.")
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """Every setting that can change a mask, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("checkpoint", "device")}
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+from prep.proposals.sam.model import DecoderAttention, Pair, SamModel, Transformer, TwoWayLayer
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,9 @@ class Decoder:
     pass in bfloat16.
     """
 
-    def __init__(self, model: Any, group: int, masks: int, trust: bool = False, low: bool = False) -> None:
+    def __init__(
+        self, model: SamModel, group: int, masks: int, trust: bool = False, low: bool = False
+    ) -> None:
         self._model = model
         self._dtype = torch.bfloat16 if low else torch.float32
         self._decoder = copy.deepcopy(model.mask_decoder).to(self._dtype) if low else model.mask_decoder
@@ -164,7 +165,7 @@ class Decoder:
 class _Image:
     """The inputs of the decoder's first layer that depend on the image only; each tensor is (1, h w, C)."""
 
-    def __init__(self, transformer: Any, features: torch.Tensor, pe: torch.Tensor) -> None:
+    def __init__(self, transformer: Transformer, features: torch.Tensor, pe: torch.Tensor) -> None:
         first = transformer.layers[0]
         self.keys = features.flatten(2).permute(0, 2, 1)
         self.pe = pe.flatten(2).permute(0, 2, 1)
@@ -175,7 +176,7 @@ class _Image:
 
 
 def _two_way(
-    layer: Any,
+    layer: TwoWayLayer,
     queries: torch.Tensor,
     keys: torch.Tensor,
     asked: torch.Tensor,
@@ -204,13 +205,12 @@ def _two_way(
     return queries, keys
 
 
-def _attention(layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _attention(layer: DecoderAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """The reference's attention, given its projections."""
     q, k, v = (layer._separate_heads(x, layer.num_heads) for x in (q, k, v))
     weights = q @ k.permute(0, 1, 3, 2)
     weights = torch.softmax(weights / math.sqrt(q.shape[-1]), dim=-1)
-    out: torch.Tensor = layer.out_proj(layer._recombine_heads(weights @ v))
-    return out
+    return layer.out_proj(layer._recombine_heads(weights @ v))
 
 
 def passing(iou: torch.Tensor, threshold: float) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from prep.proposals.sam.crops import resized
+from prep.proposals.sam.model import SamModel
 
 
 def shrink(image: npt.NDArray[np.uint8], side: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ class ExactEncoder:
     the first full batch is encoded both ways (float32 kernels are selected by shape, not by values).
     """
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: SamModel, size: int) -> None:
         self._model = model
         # On a CPU a batch takes as long as its images one by one, but more memory.
         self._size = size if model.device.type != "cpu" else 1
@@ -55,7 +55,7 @@ class ExactEncoder:
         return out
 
 
-def prepared(model: Any, image: torch.Tensor) -> torch.Tensor:
+def prepared(model: SamModel, image: torch.Tensor) -> torch.Tensor:
     """An image (3, h, w) on the model's device, normalised and padded to a square: ``Sam.preprocess``."""
     pixels = image.to(model.device, non_blocking=True)
     pixels = (pixels - model.pixel_mean) / model.pixel_std

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from segment_anything.modeling.image_encoder import get_rel_pos, window_partition, window_unpartition
 from torch.nn import functional as F
 
 from prep.proposals.sam.encoder import prepared
+from prep.proposals.sam.model import EncoderAttention, EncoderBlock, SamModel
 
 BLOCK = 2**20  # scores at a time, 4 MiB; from 2 to 8 MiB, the time is the same within 10 %
 
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 matrices (AVX-512 BF16 or AMX)."""
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not have it
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not have it
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
@@ -40,7 +40,7 @@ def used(low: bool) -> str:
 class CpuEncoder:
     """The model's image encoder, one image at a time; ``low`` for products with weights in bfloat16."""
 
-    def __init__(self, model: Any, low: bool) -> None:
+    def __init__(self, model: SamModel, low: bool) -> None:
         self._model, self._encoder = model, model.image_encoder
         if low:
             self._encoder = copy.deepcopy(model.image_encoder).eval()
@@ -63,7 +63,7 @@ class CpuEncoder:
         return out
 
 
-def _block(block: Any, x: torch.Tensor) -> torch.Tensor:
+def _block(block: EncoderBlock, x: torch.Tensor) -> torch.Tensor:
     """One transformer block on (1, H, W, C), float32."""
     low, size, window = block.mlp.lin1.weight.dtype, x.shape[1:3], block.window_size
     y = block.norm1(x).to(low)
@@ -76,7 +76,7 @@ def _block(block: Any, x: torch.Tensor) -> torch.Tensor:
     return x.add_(block.mlp(block.norm2(x).to(low)))
 
 
-def _attend(layer: Any, x: torch.Tensor) -> torch.Tensor:
+def _attend(layer: EncoderAttention, x: torch.Tensor) -> torch.Tensor:
     """Attention with relative positions on (B, H, W, C), in the dtype of the weights."""
     batch, height, width, _ = x.shape
     qkv = layer.qkv(x).reshape(batch, height * width, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from segment_anything.modeling.image_encoder import get_rel_pos, window_partition, window_unpartition
 from torch.nn import functional as F
 
 from prep.proposals.sam.encoder import prepared
+from prep.proposals.sam.model import EncoderAttention, EncoderBlock, Layer, SamModel
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ class FastEncoder:
     The last group is padded, so an image's embedding never depends on the number of images.
     """
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: SamModel, size: int) -> None:
         self._model, self._size = model, size
         self._encoder = copy.deepcopy(model.image_encoder).to(torch.bfloat16).eval()
-        self._forward: Any = self._encode
+        self._forward: Layer = self._encode
         self._compile = model.device.type == "cuda"
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -70,7 +70,7 @@ class FastEncoder:
         return out
 
 
-def _block(block: Any, x: torch.Tensor) -> torch.Tensor:
+def _block(block: EncoderBlock, x: torch.Tensor) -> torch.Tensor:
     """One transformer block on (B, H, W, C)."""
     y, window = block.norm1(x), block.window_size
     if window > 0:
@@ -84,7 +84,7 @@ def _block(block: Any, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _attend(layer: Any, x: torch.Tensor) -> torch.Tensor:
+def _attend(layer: EncoderAttention, x: torch.Tensor) -> torch.Tensor:
     """Attention with relative positions on (B, H, W, C)."""
     batch, height, width, _ = x.shape
     qkv = layer.qkv(x).reshape(batch, height * width, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)

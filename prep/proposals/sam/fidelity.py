@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from pycocotools import mask as coco
@@ -13,6 +13,20 @@ from prep.proposals.sam.settings import GridSettings
 from prep.records import Proposal
 
 CLOSE = 0.99  # the IoU above which two masks count as close
+
+# What :meth:`Differences.summary` returns; a share is None if there were no masks.
+Compared = TypedDict(
+    "Compared",
+    {
+        "images": int,
+        "images_with_another_count": float | None,
+        "masks": int,
+        "identical": float | None,
+        "iou_above_0.99": float | None,
+        "median_margin_of_the_rest": float | None,
+        "largest_margin_of_the_rest": float | None,
+    },
+)
 
 
 @dataclass
@@ -54,12 +68,12 @@ class Differences:
             else:
                 self.margins.append(_margin(proposal, settings))
 
-    def join(self, counts: Mapping[str, Any]) -> None:
+    def join(self, counts: Mapping[str, object]) -> None:
         """Add the differences found by another worker, as ``asdict`` returns them."""
         for name, value in counts.items():
             setattr(self, name, getattr(self, name) + value)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Compared:
         """The shares, as JSON values (``None`` if there were no masks)."""
         margins = [margin for margin in self.margins if np.isfinite(margin)]
         return {
@@ -91,11 +105,11 @@ class ExactnessStats:
         self.differences.join(said.get("differences", {}))
         self.notes.update(said.get("notes", ()))
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, object]:
         """The sums and shares as JSON values; empty if no generator reported any."""
         if not self.measured and not self.differences.images:
             return {}
-        figures: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
+        figures: dict[str, object] = {"measured": self.measured, "recomputed": self.recomputed}
         if self.differences.images:
             figures["compared_with_exact"] = self.differences.summary()
         if self.notes:
@@ -105,7 +119,7 @@ class ExactnessStats:
 
 def exactness_stats(
     measured: int, recomputed: int, differences: Differences, notes: Iterable[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The argument of :meth:`ExactnessStats.add`, as JSON values; ``notes`` say what ran without its faster
     kernel, and why.
     """
@@ -127,7 +141,7 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
     return [*told, *figures.get("notes", ())]
 
 
-def _in_words(compared: Mapping[str, Any]) -> str:
+def _in_words(compared: Compared) -> str:
     """The summary of :class:`Differences` as a sentence."""
     if not compared["masks"]:
         return f"{compared['images']:,} images compared with exact, without any masks"

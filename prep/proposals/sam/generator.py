@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,10 @@ from prep.proposals.sam.decoder import Decoder
 from prep.proposals.sam.encoder import ExactEncoder, shrink
 from prep.proposals.sam.fast_cpu import CpuEncoder, has_bfloat16, used
 from prep.proposals.sam.fast_encoder import FastEncoder
+from prep.proposals.sam.model import SamModel
 from prep.proposals.sam.nms import suppress
-from prep.proposals.sam.point_grid import Encoder, Image, PointGridGenerator
+from prep.proposals.sam.parts import Encoder
+from prep.proposals.sam.point_grid import Image, PointGridGenerator
 from prep.proposals.sam.postprocess import Thresholds
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
 from prep.proposals.sam.small_regions import remove_small_regions
@@ -33,15 +34,13 @@ log = logging.getLogger(__name__)
 __all__ = ["SamGenerator", "SamSettings"]
 
 
-class SamGenerator(PointGridGenerator):
+class SamGenerator(PointGridGenerator[SamSettings, SamModel, torch.Tensor]):
     """Generates the masks of the reference ``SamAutomaticMaskGenerator``, in its order.
 
     ``load`` builds the model (by default from the checkpoint in the settings).
     """
 
-    options: SamSettings
-
-    def __init__(self, settings: SamSettings, load: Callable[[SamSettings], Any] = load_sam) -> None:
+    def __init__(self, settings: SamSettings, load: Callable[[SamSettings], SamModel] = load_sam) -> None:
         super().__init__(f"sam:{settings.model}", settings, load)
         self.images_at_once = settings.images_per_batch
         self._used = ""  # what the fast networks of a CPU do
@@ -49,7 +48,7 @@ class SamGenerator(PointGridGenerator):
     def _checkpoint(self) -> Path:
         return find_checkpoint(self.options.model, self.options.checkpoint)
 
-    def _parts(self, fast: bool) -> tuple[Encoder, Decoder]:
+    def _parts(self, fast: bool) -> tuple[Encoder[torch.Tensor], Decoder]:
         options, on_cpu = self.options, self._device.type == "cpu"
         if fast and on_cpu:
             low = has_bfloat16()
@@ -69,8 +68,7 @@ class SamGenerator(PointGridGenerator):
     @property
     def _side(self) -> int:
         """The longer side of what the encoder sees, in pixels."""
-        side: int = self._model.image_encoder.img_size
-        return side
+        return self._model.image_encoder.img_size
 
     def _fits(self, size: tuple[int, int]) -> bool:
         return min(resized(size, self._side)) > 0

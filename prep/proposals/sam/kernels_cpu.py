@@ -7,19 +7,17 @@ How a mask becomes strips, levels and pixels: :mod:`prep.proposals.sam.strips`. 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from prep.masks.jit import compiled, inlined
 from prep.proposals.sam.simd import LANES, above, lowest, ones
-from prep.proposals.sam.strips import HUGE, X_TO, compute_row, cut, settle
+from prep.proposals.sam.strips import HUGE, X_TO, Arrays, Floats, Ints, Workspace, compute_row, cut, settle
 
 HIGH, LOW, AREA, LEFT, TOP, RIGHT, BOTTOM, CLOSE, EDGES = range(9)  # the results of a pass for a mask
 
 
 @compiled
-def largest(low: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
+def largest(low: Floats, top: int, bottom: int, left: int, right: int) -> np.float32:
     """The largest absolute logit in rows ``top`` to ``bottom`` and columns ``left`` to ``right``."""
     found = np.float32(0)
     for y in range(np.int64(top), np.int64(bottom) + 1):
@@ -30,16 +28,16 @@ def largest(low: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
 
 @compiled
 def undecided(
-    line: Any,
-    y: Any,
-    all_lanes: Any,
-    low: Any,
-    strip: Any,
-    geometry: Any,
-    thresholds: Any,
-    band: Any,
-    close: Any,
-) -> Any:
+    line: Floats,
+    y: int,
+    all_lanes: np.int64,
+    low: Floats,
+    strip: int,
+    geometry: Arrays,
+    thresholds: Floats,
+    band: np.float32,
+    close: np.float32,
+) -> int:
     """How many pixels of a row of a strip are within ``band`` times the largest logit they depend on of a
     threshold. All of those are within ``close``.
     """
@@ -57,16 +55,17 @@ def undecided(
         away = HUGE
         for k in range(3):
             away = min(away, abs(line[lane] - thresholds[k]))
-        count += away <= bound
+        if away <= bound:
+            count += 1
     return count
 
 
 @inlined  # type: ignore[untyped-decorator]
-def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, result: Any) -> Any:
+def tally(line: Floats, y: int, all_lanes: np.int64, thresholds: Floats, result: Ints) -> np.int64:
     """Count the pixels of a row of a strip; returns which of them are inside."""
     result[LOW] += ones(above(line, 0, thresholds[0]) & all_lanes)
     result[HIGH] += ones(above(line, 0, thresholds[2]) & all_lanes)
-    bits = above(line, 0, thresholds[1]) & all_lanes
+    bits: np.int64 = above(line, 0, thresholds[1]) & all_lanes
     if bits:
         result[AREA] += ones(bits)
         result[TOP], result[BOTTOM] = min(result[TOP], y), max(result[BOTTOM], y)
@@ -74,7 +73,8 @@ def tally(line: Any, y: Any, all_lanes: Any, thresholds: Any, result: Any) -> An
 
 
 @compiled
-def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, work: Any, result: Any) -> None:
+def measure(low: Floats, geometry: Arrays, thresholds: Floats, edges: Floats, band: np.float32,
+            work: Workspace, result: Ints) -> None:  # fmt: skip
     """One mask's counts above the thresholds, its area and its box.
 
     ``thresholds`` (3, ascending) and ``edges`` (6, either side of each) are float32. ``band`` times the
@@ -97,8 +97,7 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
             continue
         count = cut(levels, size, box, first_low, last_low, n_rows, rows[4], rows[5], height, kinds, starts)
         wide = x_to - x_from
-        all_lanes = np.int64((1 << wide) - 1)
-        inside = np.int64(0)
+        all_lanes, inside = np.int64((1 << wide) - 1), np.int64(0)
         for k in range(4):
             state[k] = -1
         for k in range(count):
@@ -128,7 +127,13 @@ def measure(low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, wor
 
 @compiled
 def measure_all(
-    low: Any, geometry: Any, thresholds: Any, edges: Any, band: Any, work: Any, results: Any
+    low: Floats,
+    geometry: Arrays,
+    thresholds: Floats,
+    edges: Floats,
+    band: np.float32,
+    work: Workspace,
+    results: Ints,
 ) -> None:
     """:func:`measure` for each of n masks: ``low`` n x L x L, ``results`` n x 9."""
     for i in range(len(low)):
@@ -136,7 +141,7 @@ def measure_all(
 
 
 @compiled
-def append(changes: Any, base: Any, spans: Any, used: Any) -> Any:
+def append(changes: Ints, base: int, spans: Ints, used: int) -> int:
     """Append one column's changes; a run that continues from the previous column stays one run."""
     for i in range(0, len(changes), 2):
         start, end = base + changes[i], base + changes[i + 1]
@@ -150,9 +155,8 @@ def append(changes: Any, base: Any, spans: Any, used: Any) -> Any:
 
 
 @compiled
-def trace(
-    low: Any, geometry: Any, thresholds: Any, edges: Any, offset: Any, stride: Any, spans: Any, work: Any
-) -> Any:
+def trace(low: Floats, geometry: Arrays, thresholds: Floats, edges: Floats, offset: int, stride: int,
+          spans: Ints, work: Workspace) -> int:  # fmt: skip
     """Write the ascending pixel indices at which one mask changes into ``spans``; returns their number.
 
     ``thresholds`` and ``edges`` are as in :func:`measure`, with the mask's threshold three times. Pixels are
@@ -201,7 +205,7 @@ def trace(
 
 
 @compiled
-def lengths(spans: Any, total: Any) -> Any:
+def lengths(spans: Ints, total: int) -> Ints:
     """The runs of a mask of ``total`` pixels that changes at the ascending pixel indices ``spans``."""
     out = np.empty(len(spans) + 1, np.int64)
     end = 0

@@ -10,7 +10,6 @@ reference's operations. Only the logits of the remaining masks are copied from t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -239,7 +238,7 @@ def _tables(plan: Geometry, device: torch.device) -> tuple[list[torch.Tensor], i
     """A geometry's taps on the device, and the maximum number of rows and columns of logits that a tile
     needs.
     """
-    arrays: list[Any] = [*plan.middle.arrays, *plan.rows.arrays, *plan.columns.arrays]
+    arrays = [*plan.middle.arrays, *plan.rows.arrays, *plan.columns.arrays]
     tables = [torch.as_tensor(np.asarray(a, np.int32 if a.dtype.kind == "u" else a.dtype)) for a in arrays]
     reaches = []
     for axis, step in ((plan.rows, ROWS), (plan.columns, COLUMNS)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,19 @@ from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids
 from prep.proposals.sam.device import reduced_precision
 from prep.proposals.sam.fidelity import Differences, exactness_stats
 from prep.proposals.sam.nms import suppress
+from prep.proposals.sam.parts import Embedded, Encoder, Model, PointDecoder, Settings
 from prep.proposals.sam.postprocess import Measures, Postprocessor, Thresholds
-from prep.proposals.sam.settings import GridSettings
 from prep.proposals.sam.upsample import Geometry
 from prep.records import Proposal
 
 log = logging.getLogger(__name__)
 
 Image = npt.NDArray[np.uint8]
-Encoder = Callable[[Sequence[torch.Tensor]], list[Any]]
 SAMPLE = 100  # with fidelity fast, one image in this many is also computed exactly
 FAST = "fidelity fast: masks are close to the reference's, not equal; a sample is compared with exact"
 
 
-class PointGridGenerator:
+class PointGridGenerator(Generic[Settings, Model, Embedded]):
     """Generates the masks of a reference generator, in its order; a subclass defines the model.
 
     Picklable until :meth:`open`, which loads the model once by ``load``.
@@ -42,8 +41,11 @@ class PointGridGenerator:
 
     images_at_once = 1  # encoded together
     masks_per_point = 3
+    _model: Model
+    _encode: Encoder[Embedded]
+    _decode: PointDecoder[Embedded]
 
-    def __init__(self, name: str, settings: GridSettings, load: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, settings: Settings, load: Callable[[Settings], Model]) -> None:
         self.name = name
         self.options = settings
         self.recomputed = 0  # masks recomputed by the reference's operations, out of
@@ -57,8 +59,7 @@ class PointGridGenerator:
         self._threads = settings.threads or torch.get_num_threads()
         self._load = load
         self._weights_sha256: str | None = None
-        self._model: Any = None
-        self._decode: Any = None
+        self._is_open = False
 
     # What a subclass defines.
 
@@ -66,7 +67,7 @@ class PointGridGenerator:
         """The file of the weights."""
         raise NotImplementedError
 
-    def _parts(self, fast: bool) -> tuple[Encoder, Any]:
+    def _parts(self, fast: bool) -> tuple[Encoder[Embedded], PointDecoder[Embedded]]:
         """The encoder of resized crops and the decoder of a batch of prompts, for a fidelity."""
         raise NotImplementedError
 
@@ -92,7 +93,7 @@ class PointGridGenerator:
         """The points of a crop of ``size`` (H, W), in its pixels."""
         return np.asarray(self._grids[layer] * np.array([size[1], size[0]]))
 
-    def _geometry(self, features: Any, size: tuple[int, int]) -> Geometry:
+    def _geometry(self, features: Embedded, size: tuple[int, int]) -> Geometry:
         """The mapping from the logits of a crop of ``size`` (H, W) and its embedding to its pixels."""
         raise NotImplementedError
 
@@ -102,7 +103,7 @@ class PointGridGenerator:
 
     # What is shared.
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Every setting that can change a mask (JSON values), for the content key."""
         return self.options.key()
 
@@ -116,6 +117,7 @@ class PointGridGenerator:
     def open(self) -> None:
         """Load the model; raises PrepError if the weights or the device are not available."""
         self._model = self._load(self.options)
+        self._is_open = True
         self._device = self._model.device
         self._grids = grids(self.options)
         self._cuts = self._thresholds()
@@ -133,7 +135,7 @@ class PointGridGenerator:
         """The masks of each image (H x W x 3, uint8, RGB) in the reference's order; none if all are filtered
         out.
         """
-        if self._model is None:
+        if not self._is_open:
             raise PrepError("The generator has not been opened.", "Call open() before propose().")
         if self.options.fidelity == "exact":
             return self._masks(images)
@@ -145,14 +147,14 @@ class PointGridGenerator:
             self._proposed += 1
         return found
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Statistics on how the masks were computed, as JSON values."""
-        said: dict[str, Any] = {"measured": self.measured, "recomputed": self.recomputed}
+        said: dict[str, object] = {"measured": self.measured, "recomputed": self.recomputed}
         if self.options.fidelity == "fast":
             said["compared_with_exact"] = self.differences.summary()
         return said
 
-    def pop_stats(self) -> dict[str, Any]:
+    def pop_stats(self) -> dict[str, object]:
         """The statistics since the last call, as :class:`prep.proposals.sam.fidelity.ExactnessStats`
         sums them up.
         """
@@ -163,7 +165,7 @@ class PointGridGenerator:
 
     def _notes(self) -> set[str]:
         """What ran without its faster kernel, and why."""
-        notes = {self._post.without_gpu, self._decode.without_sharing} if self._model is not None else set()
+        notes = {self._post.without_gpu, self._decode.without_sharing} if self._is_open else set()
         return notes - {""}
 
     def _compare(self, image: Image, fast: list[Proposal]) -> None:
@@ -194,7 +196,7 @@ class PointGridGenerator:
 
     def _embedded(
         self, images: Sequence[Image], work: list[tuple[int, Crop]]
-    ) -> Iterator[tuple[tuple[int, Crop], Any]]:
+    ) -> Iterator[tuple[tuple[int, Crop], Embedded]]:
         """The embedding of each crop, resized before the encoder runs."""
         size = self.images_at_once
 
@@ -210,7 +212,7 @@ class PointGridGenerator:
                 ahead = [self._pool.submit(cut, piece) for piece in groups[number + 1]]
             yield from zip(group, self._encode(pixels), strict=True)
 
-    def _in_crop(self, features: Any, crop: Crop, size: tuple[int, int]) -> MaskData:
+    def _in_crop(self, features: Embedded, crop: Crop, size: tuple[int, int]) -> MaskData:
         """The masks that survive in one crop of an image of ``size``, best predicted IoU first."""
         plan = self._geometry(features, crop.size)
         points = np.repeat(self._points(crop.layer, crop.size), self.masks_per_point, axis=0)

@@ -82,7 +82,7 @@ class GridSettings:
             if isinstance(value, float) and not math.isfinite(value):
                 raise PrepError(f"{field.name} is {value}.", "Give a finite number.")
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """Every setting that can change a mask, for the content key (JSON values only)."""
         return {name: value for name, value in asdict(self).items() if name not in self.NO_KEY}
 

@@ -7,34 +7,54 @@ is fixed, so the bits do not depend on the machine's vector width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing import BaseContext as TypingContext
+    from numba.core.typing import Signature
+
+    Generator = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]
+    Intrinsic = tuple[Signature, Generator]
+
 LANES = 16
-Arithmetic = Callable[[Any, Any, list[Any], Any, Any, Any, Any], Any]
+# Of a builder, the function fma, four taps and the weights of the top, bottom, left and right.
+Arithmetic = Callable[
+    [ir.IRBuilder, ir.Function, list[ir.Value], ir.Value, ir.Value, ir.Value, ir.Value], ir.Value
+]
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
+def _pointer(
+    context: BaseContext,
+    builder: ir.IRBuilder,
+    kind: types.Array,
+    array: ir.Value,
+    index: ir.Value,
+    vector: ir.VectorType,
+) -> ir.Value:
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-def _load(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+def _load(
+    context: BaseContext, builder: ir.IRBuilder, kind: types.Array, array: ir.Value, index: ir.Value
+) -> ir.Value:
     return builder.load(_pointer(context, builder, kind, array, index, _FLOATS), align=4)
 
 
-def _splat(builder: Any, value: Any, vector: Any) -> Any:
+def _splat(builder: ir.IRBuilder, value: ir.Value, vector: ir.VectorType) -> ir.Value:
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), order)
 
 
-def _as_bits(builder: Any, flags: Any) -> Any:
+def _as_bits(builder: ir.IRBuilder, flags: ir.Value) -> ir.Value:
     return builder.zext(builder.bitcast(flags, ir.IntType(LANES)), ir.IntType(64))
 
 
@@ -42,8 +62,14 @@ def _flat(fused: bool) -> Arithmetic:
     """Each tap times the product of its two weights; fused, the sum starts with the top right."""
 
     def generate(
-        builder: Any, fma: Any, taps: list[Any], top: Any, bottom: Any, left: Any, right: Any
-    ) -> Any:
+        builder: ir.IRBuilder,
+        fma: ir.Function,
+        taps: list[ir.Value],
+        top: ir.Value,
+        bottom: ir.Value,
+        left: ir.Value,
+        right: ir.Value,
+    ) -> ir.Value:
         weights = [builder.fmul(y, x) for y in (top, bottom) for x in (left, right)]
         if fused:
             total = builder.fmul(taps[1], weights[1])
@@ -61,7 +87,15 @@ def _flat(fused: bool) -> Arithmetic:
 def _nested(within: int, between: int) -> Arithmetic:
     """Each row of taps first, then the two rows: of either sum, product 0 or 1 is fused, or none (-1)."""
 
-    def mix(builder: Any, fma: Any, fused: int, a: Any, u: Any, b: Any, v: Any) -> Any:
+    def mix(
+        builder: ir.IRBuilder,
+        fma: ir.Function,
+        fused: int,
+        a: ir.Value,
+        u: ir.Value,
+        b: ir.Value,
+        v: ir.Value,
+    ) -> ir.Value:
         if fused == 0:
             return builder.call(fma, [a, u, builder.fmul(b, v)])
         if fused == 1:
@@ -69,8 +103,14 @@ def _nested(within: int, between: int) -> Arithmetic:
         return builder.fadd(builder.fmul(a, u), builder.fmul(b, v))
 
     def generate(
-        builder: Any, fma: Any, taps: list[Any], top: Any, bottom: Any, left: Any, right: Any
-    ) -> Any:
+        builder: ir.IRBuilder,
+        fma: ir.Function,
+        taps: list[ir.Value],
+        top: ir.Value,
+        bottom: ir.Value,
+        left: ir.Value,
+        right: ir.Value,
+    ) -> ir.Value:
         rows = [mix(builder, fma, within, taps[k], left, taps[k + 1], right) for k in (0, 2)]
         return mix(builder, fma, between, rows[0], top, rows[1], bottom)
 
@@ -84,7 +124,7 @@ NESTED = ((0, 0), (-1, -1), (0, 1), (1, 0), (1, 1))
 ORDERS = (_flat(True), _flat(False), *(_nested(within, between) for within, between in NESTED))
 
 
-def _chosen(builder: Any, order: Any, apply: Callable[[Arithmetic], Any]) -> Any:
+def _chosen(builder: ir.IRBuilder, order: ir.Value, apply: Callable[[Arithmetic], ir.Value]) -> ir.Value:
     """The result of the arithmetic number ``order``."""
     blocks = [builder.append_basic_block() for _ in ORDERS]
     done = builder.append_basic_block()
@@ -103,8 +143,21 @@ def _chosen(builder: Any, order: Any, apply: Callable[[Arithmetic], Any]) -> Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: Any, br: Any, u: Any, j: Any,
-              top: Any, bottom: Any, order: Any) -> Any:  # fmt: skip
+def four_taps(
+    typing: TypingContext,
+    out: types.Array,
+    o: types.Integer,
+    source: types.Array,
+    tl: types.Integer,
+    tr: types.Integer,
+    bl: types.Integer,
+    br: types.Integer,
+    u: types.Array,
+    j: types.Integer,
+    top: types.Float,
+    bottom: types.Float,
+    order: types.Integer,
+) -> Intrinsic:
     """``out[o:o+16]`` = the bilinear interpolation of ``source`` at offsets ``tl``, ``tr``, ``bl`` and
     ``br``, 16 of each.
 
@@ -113,7 +166,9 @@ def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: 
     """
     kinds = (out, types.intp, source) + (types.intp,) * 4 + (u, types.intp, types.float32, types.float32)
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, values: list[ir.Value]
+    ) -> ir.Value:
         fma = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fma.v{LANES}f32"
         )
@@ -130,10 +185,12 @@ def four_taps(typing: Any, out: Any, o: Any, source: Any, tl: Any, tr: Any, bl: 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def above(typing: Any, row: Any, at: Any, threshold: Any) -> Any:
+def above(typing: TypingContext, row: types.Array, at: types.Integer, threshold: types.Float) -> Intrinsic:
     """Which of ``row[at:at+16]`` are above the threshold (NaN is not), the first in the lowest bit."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, values: list[ir.Value]
+    ) -> ir.Value:
         floats = _load(context, builder, row, values[0], values[1])
         return _as_bits(builder, builder.fcmp_ordered(">", floats, _splat(builder, values[2], _FLOATS)))
 
@@ -141,10 +198,12 @@ def above(typing: Any, row: Any, at: Any, threshold: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def equal(typing: Any, levels: Any, at: Any, level: Any) -> Any:
+def equal(typing: TypingContext, levels: types.Array, at: types.Integer, level: types.Integer) -> Intrinsic:
     """Which of the bytes ``levels[at:at+16]`` are ``level``, the first in the lowest bit."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, values: list[ir.Value]
+    ) -> ir.Value:
         held = builder.load(_pointer(context, builder, levels, values[0], values[1], _BYTES), align=1)
         return _as_bits(builder, builder.icmp_unsigned("==", held, _splat(builder, values[2], _BYTES)))
 
@@ -152,20 +211,24 @@ def equal(typing: Any, levels: Any, at: Any, level: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def ones(typing: Any, bits: Any) -> Any:
+def ones(typing: TypingContext, bits: types.Integer) -> Intrinsic:
     """The number of set bits."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, values: list[ir.Value]
+    ) -> ir.Value:
         return builder.ctpop(values[0])
 
     return types.int64(types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def lowest(typing: Any, bits: Any) -> Any:
+def lowest(typing: TypingContext, bits: types.Integer) -> Intrinsic:
     """The index of the lowest set bit."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, values: list[ir.Value]
+    ) -> ir.Value:
         return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), generate

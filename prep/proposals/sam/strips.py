@@ -17,12 +17,29 @@ file changes: remove them then (``find prep -name '*.nb[ci]' -delete``).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from prep.masks.jit import compiled, inlined
 from prep.proposals.sam.simd import LANES, equal, four_taps
+
+Floats = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Index = npt.NDArray[np.uint32]
+Taps = tuple[Index, Index, Floats, Floats]  # of an axis: two inputs of each output, and their weights
+# Of a :class:`prep.proposals.sam.upsample.Geometry`: the strips; the taps of the first step; those of the
+# rows in the second, with the first and last row of each low-resolution one; the columns and weights of the
+# lanes; the orders of operations.
+Arrays = tuple[
+    Ints,
+    Taps,
+    tuple[Index, Index, Floats, Floats, Ints, Ints],
+    tuple[Index, Floats, Floats],
+    tuple[int, int],
+]
+# The memory of a thread: levels, box, kinds, starts, state, low_lanes, mid_lanes, line, changes, counts.
+Workspace = tuple[Levels, Ints, Levels, Ints, Ints, Floats, Floats, Floats, Ints, Ints]
 
 UNSETTLED = 1  # stands for any odd level
 HUGE = np.float32(1e30)  # from here on, and for NaN, zero weights matter too: recomputed by the reference
@@ -31,7 +48,7 @@ FIRST_LOW, LAST_LOW, X_FROM, X_TO = range(4)  # the columns of a geometry's stri
 
 
 @compiled
-def settle(low: Any, edges: Any, levels: Any, box: Any) -> Any:
+def settle(low: Floats, edges: Floats, levels: Levels, box: Ints) -> int:
     """The level of every logit of ``low`` (L x L), and the first and last row and column with one above 0.
 
     Returns the number of logits that are huge or NaN.
@@ -69,18 +86,18 @@ def settle(low: Any, edges: Any, levels: Any, box: Any) -> Any:
 
 @inlined  # type: ignore[untyped-decorator]
 def cut(
-    levels: Any,
-    size: Any,
-    box: Any,
-    first_low: Any,
-    last_low: Any,
-    n_rows: Any,
-    first_row: Any,
-    end_row: Any,
-    height: Any,
-    kinds: Any,
-    starts: Any,
-) -> Any:
+    levels: Levels,
+    size: int,
+    box: Ints,
+    first_low: int,
+    last_low: int,
+    n_rows: int,
+    first_row: Ints,
+    end_row: Ints,
+    height: int,
+    kinds: Levels,
+    starts: Ints,
+) -> int:
     """Cut the image rows of a strip into segments of one level, or ``UNSETTLED``; returns their number.
 
     The strip depends on low-resolution columns ``first_low`` to ``last_low`` and on the first ``n_rows``
@@ -119,7 +136,14 @@ def cut(
 
 @inlined  # type: ignore[untyped-decorator]
 def compute_row(
-    y: Any, low: Any, strip: Any, geometry: Any, state: Any, low_lanes: Any, mid_lanes: Any, line: Any
+    y: int,
+    low: Floats,
+    strip: int,
+    geometry: Arrays,
+    state: Ints,
+    low_lanes: Floats,
+    mid_lanes: Floats,
+    line: Floats,
 ) -> None:
     """The sixteen pixels of image row ``y`` in a strip, into ``line``.
 
@@ -160,7 +184,7 @@ def compute_row(
 
 
 @compiled
-def same(low: Any, geometry: Any, expected: Any, work: Any) -> Any:
+def same(low: Floats, geometry: Arrays, expected: Floats, work: Workspace) -> bool:
     """Whether every pixel of a mask equals ``expected`` (H x W) bit for bit."""
     strips, _, _, _, _ = geometry
     _, _, _, _, state, low_lanes, mid_lanes, line, _, _ = work

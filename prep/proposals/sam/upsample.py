@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from prep.proposals.sam.simd import LANES, ORDERS
-from prep.proposals.sam.strips import NO_STEP, same
-
-Floats = npt.NDArray[np.float32]
+from prep.proposals.sam.strips import NO_STEP, Arrays, Floats, Index, Taps, Workspace, same
 
 # Each of the two bilinear steps rounds a value at most 5 times, in any order of operations, so two
 # computations of both steps differ by at most 20 roundings of 2**-24 relative to the largest value they
@@ -27,13 +24,13 @@ BAND = 22 * 2.0**-24
 class Axis:
     """One axis of a bilinear resize: for each output its two inputs (uint32) and their weights (float32)."""
 
-    i0: npt.NDArray[np.uint32]
-    i1: npt.NDArray[np.uint32]
+    i0: Index
+    i1: Index
     w0: Floats
     w1: Floats
 
     @property
-    def arrays(self) -> tuple[Any, ...]:
+    def arrays(self) -> Taps:
         """The four arrays, as the kernels expect them."""
         return self.i0, self.i1, self.w0, self.w1
 
@@ -93,7 +90,7 @@ class Geometry:
     middle: Axis
     rows: Axis
     columns: Axis
-    arrays: tuple[Any, ...]
+    arrays: Arrays
 
 
 def reference(logits: torch.Tensor, mid: int, inside: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
@@ -161,7 +158,7 @@ def strips(first: npt.NDArray[np.uint32], last: npt.NDArray[np.uint32]) -> npt.N
     return np.array(out, np.int64).reshape(-1, 4)
 
 
-def lanes(cuts: npt.NDArray[np.int64], middle: Axis, columns: Axis) -> tuple[Any, ...]:
+def lanes(cuts: npt.NDArray[np.int64], middle: Axis, columns: Axis) -> tuple[Index, Floats, Floats]:
     """For each strip and lane: the four low-resolution columns, their weights, and those of the second step.
 
     The unused lanes of the last strip repeat its last column.
@@ -187,7 +184,7 @@ def agreeing(plan: Geometry, device: torch.device) -> tuple[int, int] | None:
     return None
 
 
-def workspace(plan: Geometry) -> tuple[Any, ...]:
+def workspace(plan: Geometry) -> Workspace:
     """The working memory of one thread: about 70 KB, and 130 bytes per image row."""
     segments = 2 * plan.low + 3
     return (

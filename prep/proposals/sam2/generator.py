@@ -8,36 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from prep.proposals.sam.crops import Points
-from prep.proposals.sam.point_grid import Encoder, Image, PointGridGenerator
+from prep.proposals.sam.parts import Encoder
+from prep.proposals.sam.point_grid import Image, PointGridGenerator
 from prep.proposals.sam.postprocess import Thresholds
 from prep.proposals.sam.upsample import Geometry, geometry
-from prep.proposals.sam2.network import Features, Sam2Decoder, Sam2Encoder
+from prep.proposals.sam2.network import Features, Sam2Decoder, Sam2Encoder, Sam2Model
 from prep.proposals.sam2.settings import Sam2Settings, find_checkpoint
 from prep.proposals.sam2.weights import load_sam2
 
 
-class Sam2Generator(PointGridGenerator):
+class Sam2Generator(PointGridGenerator[Sam2Settings, Sam2Model, Features]):
     """Generates the masks of the reference ``SAM2AutomaticMaskGenerator``, in its order.
 
     ``load`` builds the model (by default from the checkpoint in the settings).
     """
 
-    options: Sam2Settings
-
-    def __init__(self, settings: Sam2Settings, load: Callable[[Sam2Settings], Any] = load_sam2) -> None:
+    def __init__(self, settings: Sam2Settings, load: Callable[[Sam2Settings], Sam2Model] = load_sam2) -> None:
         super().__init__(f"sam2:{settings.model}", settings, load)
         self.masks_per_point = 3 if settings.multimask_output else 1
 
     def _checkpoint(self) -> Path:
         return find_checkpoint(self.options.model, self.options.checkpoint)
 
-    def _parts(self, fast: bool) -> tuple[Encoder, Sam2Decoder]:
+    def _parts(self, fast: bool) -> tuple[Encoder[Features], Sam2Decoder]:
         from sam2.utils.transforms import SAM2Transforms
 
         self._transforms = SAM2Transforms(self._model.image_size, mask_threshold=0.0)

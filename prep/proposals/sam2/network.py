@@ -7,24 +7,51 @@ resizes to the image after every batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, Self
 
 import torch
 
 from prep.proposals.sam.decoder import Decoded, passing
+from prep.proposals.sam.model import Pair, PromptEncoder
 from prep.proposals.sam2.settings import Sam2Settings
 from prep.proposals.sam2.small_regions import remove_small_regions
 
 CLAMP = 32.0  # of the logits that the decoder takes as a prompt, as in SAM2ImagePredictor._predict
 Features = tuple[torch.Tensor, list[torch.Tensor]]
-Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class Sam2Model(Protocol):
+    """The parts of ``sam2.modeling.sam2_base.SAM2Base`` that are used here; the package declares no types."""
+
+    device: torch.device
+    image_size: int
+    directly_add_no_mem_embed: bool
+    no_mem_embed: torch.Tensor
+    sam_prompt_encoder: PromptEncoder
+    sam_mask_decoder: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> object:
+        """Set every weight; RuntimeError if one is missing or has another shape."""
+
+    def to(self, device: torch.device) -> Self:
+        """The model on ``device``."""
+
+    def eval(self) -> Self:
+        """The model in evaluation mode."""
+
+    def forward_image(self, img_batch: torch.Tensor) -> object:
+        """The outputs of the backbone for images (B, 3, S, S)."""
+
+    def _prepare_backbone_features(
+        self, backbone_out: object
+    ) -> tuple[object, list[torch.Tensor], object, list[tuple[int, int]]]: ...
 
 
 class Sam2Encoder:
     """The model's own image encoder, one image at a time as in the reference; ``fast`` in bfloat16."""
 
-    def __init__(self, model: Any, fast: bool) -> None:
+    def __init__(self, model: Sam2Model, fast: bool) -> None:
         self._model, self._fast = model, fast
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[Features]:
@@ -50,7 +77,7 @@ class Sam2Decoder:
 
     without_sharing = ""  # every batch is decoded by the reference's pass
 
-    def __init__(self, model: Any, settings: Sam2Settings) -> None:
+    def __init__(self, model: Sam2Model, settings: Sam2Settings) -> None:
         self._model, self._settings = model, settings
         self._pe = model.sam_prompt_encoder.get_dense_pe()
 

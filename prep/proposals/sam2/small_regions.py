@@ -7,9 +7,8 @@ found on any machine.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from prep.masks import rle
@@ -35,7 +34,14 @@ def remove_small_regions(logits: torch.Tensor, area: int) -> torch.Tensor:
 
 
 @compiled
-def _paint(mask: Any, first: Any, after: Any, columns: Any, small: Any, value: Any) -> None:
+def _paint(
+    mask: npt.NDArray[np.float32],
+    first: rle.Runs,
+    after: rle.Runs,
+    columns: rle.Runs,
+    small: npt.NDArray[np.bool_],
+    value: np.float32,
+) -> None:
     """Set the pixels of the spans that are ``small`` to ``value``."""
     for i in range(len(first)):
         if small[i]:

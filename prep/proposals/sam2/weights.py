@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 
 from prep.errors import PrepError
 from prep.proposals.checkpoint import read_weights
 from prep.proposals.sam.device import device_of
+from prep.proposals.sam2.network import Sam2Model
 from prep.proposals.sam2.settings import Sam2Settings, find_checkpoint
 
 # The width of the image encoder and its number of blocks, which identify each model (configs/sam2.1).
@@ -17,7 +17,7 @@ SIZES = {(96, 12): "hiera_t", (96, 16): "hiera_s", (112, 24): "hiera_b+", (144, 
 INSTALL = "SAM2_BUILD_CUDA=0 pip install 'pcnet-prep[sam2]'"
 
 
-def load_sam2(settings: Sam2Settings) -> Any:
+def load_sam2(settings: Sam2Settings) -> Sam2Model:
     """The model of ``settings`` on its device, in evaluation mode; PrepError if the file does not match."""
     path = find_checkpoint(settings.model, settings.checkpoint)
     device = device_of(settings)
@@ -38,7 +38,7 @@ def load_sam2(settings: Sam2Settings) -> Any:
     return model.to(device).eval()
 
 
-def build(model: str) -> Any:
+def build(model: str) -> Sam2Model:
     """The network of ``model`` with random weights, on the CPU; PrepError if the package is missing."""
     try:
         from sam2.build_sam import build_sam2
@@ -50,10 +50,11 @@ def build(model: str) -> Any:
     with warnings.catch_warnings():
         # Hydra 1.4 warns of every class that the package's own configurations name.
         warnings.filterwarnings("ignore", category=UserWarning, module="sam2")
-        return build_sam2(f"configs/sam2.1/{model}.yaml", ckpt_path=None, device="cpu")
+        built: Sam2Model = build_sam2(f"configs/sam2.1/{model}.yaml", ckpt_path=None, device="cpu")
+        return built
 
 
-def identify(weights: dict[str, Any]) -> str | None:
+def identify(weights: dict[str, object]) -> str | None:
     """Which model the weights belong to (``sam2_...`` for the first version), or ``None``."""
     first = weights.get("image_encoder.trunk.patch_embed.proj.weight")
     if not isinstance(first, torch.Tensor) or not first.ndim:

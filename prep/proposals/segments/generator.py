@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ class SegmentGenerator:
     def __init__(self, settings: SegmentSettings | None = None) -> None:
         self._settings = settings or SegmentSettings()
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The settings and the version of the method."""
         return {"version": VERSION, **asdict(self._settings)}
 

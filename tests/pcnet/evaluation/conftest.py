@@ -9,7 +9,7 @@ import pytest
 from pcnet.training.trainer import TrainConfig, train
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(prepared, tmp_path_factory):
     """A model that was trained for a few steps, so that its maps are neither flat nor all alike."""
     out = tmp_path_factory.mktemp("trained")

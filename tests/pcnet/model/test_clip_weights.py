@@ -38,6 +38,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_absent_weights_say_how_to_get_them(home: Path) -> None:
     with pytest.raises(PrepError, match="The weights of CLIP RN50 are not available") as caught:
         load_clip_weights(clip(), "RN50")
@@ -81,6 +82,7 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
             assert torch.equal(value, state[key].float())
 
 
+@pytest.mark.slow
 def test_weights_come_from_a_local_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs, ours = ClipEncoder(SMALL), ClipEncoder(SMALL)

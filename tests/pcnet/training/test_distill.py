@@ -77,6 +77,7 @@ def test_a_killed_run_resumes_with_the_same_losses(config, tmp_path):
     assert np.mean(totals[-5:]) < 0.8 * np.mean(totals[:5])
 
 
+@pytest.mark.slow
 def test_a_student_is_evaluated_and_predicts_like_any_model(config, prepared):
     best = distill(config).best
     payload = read_checkpoint(best)

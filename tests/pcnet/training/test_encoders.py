@@ -113,6 +113,7 @@ def evaluated(path: Path, prepared: Any) -> Any:
     ).metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["small-vit", "small-siglip", "clip", "dino"])
 def test_an_encoder_is_trained_saved_loaded_and_evaluated(encoder, config, prepared, folders):
     changes: dict[str, Any] = {"encoder": encoder}

@@ -171,6 +171,7 @@ def test_the_same_settings_give_the_same_model_and_a_seed_another(config, tmp_pa
     assert not same(states[0], states[2])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_checkpoint_loads(config):
     done = train(replace(config, steps=40))
     log = losses(config.out)
@@ -298,6 +299,7 @@ def test_a_batch_is_shared_evenly_or_refused():
         TrainConfig(batch_size=36).resolved(8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "epoch"), [("paper", "refs"), ("plus", "sentences")])
 def test_an_epoch_is_that_of_the_recipe_and_a_resumed_run_keeps_its_own(config, recipe, epoch):
     config = replace(config, recipe=recipe, weights={}, steps=None, epochs=1, batch_size=32, size=16)
@@ -320,6 +322,7 @@ def test_a_run_of_an_old_version_goes_on_with_every_sentence(config, tmp_path):
     assert read_checkpoint(path)["training"]["config"]["epoch"] == "sentences"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_lengthened(config, tmp_path, capsys):
     """At a constant rate as one long run, bit for bit; at a falling one, that it is not is said and kept."""
     constant = replace(config, power=0.0, quiet=False)
@@ -347,6 +350,7 @@ def test_a_finished_run_is_lengthened(config, tmp_path, capsys):
     assert read_checkpoint(tmp_path / "falling/last.pt")["training"]["lengthened"] == [[4, 4]]
 
 
+@pytest.mark.slow
 def test_a_run_of_epochs_is_lengthened_by_epochs_or_steps(config):
     short = replace(config, steps=None, epochs=1, batch_size=50, size=16)
     per_epoch = train(short).steps

@@ -84,6 +84,7 @@ def test_a_good_manifest_is_read_and_shown(manifest: Path) -> None:
     assert json.loads(manifest.read_text()) == before
 
 
+@pytest.mark.slow
 def test_odd_values_raise_nothing_but_our_error(manifest: Path) -> None:
     good = json.loads(manifest.read_text())
     refused = 0

@@ -42,6 +42,7 @@ def test_processes_that_are_started_import_nothing_of_the_current_folder(
     assert not (folder / "ran").exists()
 
 
+@pytest.mark.slow
 def test_what_the_encoding_cannot_show_is_shown_as_an_escape(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"sent": "the red cup"}\n')
     code = "import cli, sys; sys.argv = ['pcnet-prep', *sys.argv[1:]]; cli.prep_main()"

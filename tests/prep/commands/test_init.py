@@ -83,6 +83,7 @@ def test_an_example_can_be_run(path: Path) -> None:
     assert lines(path, "--gpus", "0")
 
 
+@pytest.mark.slow
 def test_the_laptop_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own photos from expressions to a trained network; only the steps are fewer."""
     import numpy as np

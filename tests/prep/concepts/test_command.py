@@ -43,6 +43,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_other_commands_know_the_table(
     sam3: Path,
     place: Path,

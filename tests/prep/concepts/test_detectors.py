@@ -95,6 +95,7 @@ def test_sam3_cuts_a_phrase_that_is_too_long_for_its_text_encoder(sam3: Path) ->
     assert cut == whole != shorter  # of 32 tokens, one begins the text and one ends it
 
 
+@pytest.mark.slow
 def test_sam3_is_read_from_the_video_model_in_which_it_is_released(sam3: Path, tmp_path: Path) -> None:
     """The released weights are those of ``Sam3VideoModel``: detector, tracker, and one configuration."""
     import torch

@@ -62,6 +62,7 @@ def test_sections_are_what_json_says(
     assert list(list_elements(path)) == images
 
 
+@pytest.mark.slow
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(st.data())
 def test_nothing_but_our_error_escapes_from_damaged_json(folder: Path, data: st.DataObject) -> None:

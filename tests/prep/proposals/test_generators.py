@@ -132,6 +132,7 @@ def save_model(family: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sam", "sam_hq", "sam2", "sam3_tracker"])
 def test_hf_gives_the_pipelines_masks(family: str, tmp_path: Path) -> None:
     from transformers import pipeline

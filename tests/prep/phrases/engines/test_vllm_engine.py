@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
-
-pytest.importorskip("vllm")
 
 from prep.phrases.engines.base import Sampling
 from prep.phrases.engines.vllm_engine import Batch, Engine, Request, _refusals, _sampling_params
 from prep.phrases.tasks import PHRASES
 
-pytestmark = pytest.mark.slow  # imports vLLM
+# They import vLLM, which takes seconds; to look for it does not.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
 
 
 class FailingCore:

@@ -90,6 +90,7 @@ def test_smooth_masks_are_the_official_ones(
     assert_same(ours(smooth, **options).propose([photo])[0], expected)
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_masks_keep_the_official_order(
     ragged: Sam, photo: np.ndarray, official: Official
 ) -> None:
