@@ -156,7 +156,8 @@ class _RowReader:
             return
         digest = hashlib.sha256(data).hexdigest()
         if digest != shard.sha256 or shard_name(digest) != shard.name:
-            detail = f"SHA-256 is {digest[:16]}..., not {shard.sha256[:16]}...; {shard.rows} rows"
+            listed = f"{shard.sha256[:16]}..." if digest != shard.sha256 else "the one in its name"
+            detail = f"SHA-256 is {digest[:16]}..., not {listed}; {shard.rows} rows"
             yield Problem(stage.label, "altered", shard.name, detail)
             return
         try:

@@ -159,11 +159,12 @@ def test_weights_are_as_large_as_the_file_and_not_compressed(small_model: Any, t
     path = save(tmp_path / "a.pt", small_model("plus", 1, "tiny"), "plus")
     payload = read_checkpoint(path)
     name = "c4_vis_project.weight"
-    wide = payload["model"][name][:1].expand(10**7, -1, -1, -1)
-    model, config = {**payload["model"], name: wide}, {**payload["config"], "hidden": 10**7}
-    torch.save({**payload, "model": model, "config": config}, path)
-    with limited_memory(2 << 30), pytest.raises(PrepError, match="larger than what the file holds"):
-        load_model(path)
+    for hidden, message in ((10**7, "far larger than the file"), (2000, "larger than what the file holds")):
+        wide = payload["model"][name][:1].expand(hidden, -1, -1, -1)
+        model, config = {**payload["model"], name: wide}, {**payload["config"], "hidden": hidden}
+        torch.save({**payload, "model": model, "config": config}, path)
+        with limited_memory(2 << 30), pytest.raises(PrepError, match=message):
+            load_model(path)
     packed = tmp_path / "b.pt"
     torch.save({**payload, "more": torch.zeros(1 << 26, dtype=torch.uint8)}, path)
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
