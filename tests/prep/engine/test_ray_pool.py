@@ -103,7 +103,7 @@ def test_a_slow_unit_is_done_twice_and_taken_once(monkeypatch: pytest.MonkeyPatc
         (2, ("a",), "a, by the second"),
         (3, ("e",), "dies"),  # so that there is work again, and the first worker is waited for
         (1, ("a",), "a, by the first"),
-        (2, ("b",), "b"), (2, ("e",), "e"), (1, ("f",), "f"),
+        (2, ("b",), "b"), (1, ("e",), "e"), (2, ("f",), "f"),
     ]  # fmt: skip
     done = played(monkeypatch, 3, [[name] for name in "abcdef"], events)
     assert done == ["c", "d", "a, by the second", "b", "e", "f"]
