@@ -206,6 +206,6 @@ def read_targets(path: Path, key: str, masks: NDArray[np.int64]) -> Targets | No
     proposal, weight = found.proposal, found.weight
     if proposal.shape != masks.shape or weight.shape != masks.shape:
         return None
-    if (proposal.dtype, weight.dtype) != (np.int64, np.float32) or not np.isfinite(weight).all():
+    if proposal.dtype != np.int64 or weight.dtype != np.float32 or not np.isfinite(weight).all():
         return None
     return found if (proposal >= -1).all() and (proposal < masks).all() else None
