@@ -58,8 +58,8 @@ def test_of_equal_islands_the_one_that_opencv_labels_first_is_kept() -> None:
     for first, second in itertools.combinations(places, 2):
         mask = np.zeros((6, 7), bool)
         mask[first] = mask[second] = True
-        wanted, _ = expected(mask, 100)
-        runs, _ = remove_small_regions(rle.encode(mask), 6, 7, 100)
+        wanted, _ = expected(mask, 3)
+        runs, _ = remove_small_regions(rle.encode(mask), 6, 7, 3)
         assert np.array_equal(runs, rle.encode(wanted))
         later += wanted.sum() == 1 and wanted[second]
     assert later > 0
