@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import resource
 import stat
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from pcnet.model.checkpoint import begin_from, load_model, read_checkpoint, save
 from pcnet.model.pcnet import PCNet
 from pcnet.recipes import RECIPES, recipe
 from prep.errors import PrepError
+from tests.limits import limited_memory
 
 WORDS = WordTokenizer(["circle", "red", "the"])
 
@@ -172,18 +170,6 @@ def test_weights_are_as_large_as_the_file_and_not_compressed(small_model: Any, t
             small.writestr(entry.filename, whole.read(entry.filename))
     with pytest.raises(PrepError, match=r"b\.pt: not a readable checkpoint .*: it is compressed\."):
         load_model(packed)
-
-
-@contextlib.contextmanager
-def limited_memory(more: int) -> Iterator[None]:
-    """No more than ``more`` bytes of addresses beyond those that the process has now."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class _Payload:

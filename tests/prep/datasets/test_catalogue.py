@@ -18,6 +18,7 @@ from prep.datasets.catalogue import DATASETS, open_dataset, open_image_folder, o
 from prep.demo.dataset import write
 from prep.errors import PrepError
 from prep.records import DATASET_NAMES, Expression
+from tests.limits import limited
 
 SQUARE = [[0, 0, 4, 0, 4, 4, 0, 4]]
 
@@ -555,6 +556,7 @@ entries = st.dictionaries(names, values, max_size=6) | values
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")))
 @given(st.lists(entries, max_size=4), st.lists(entries, max_size=3), st.lists(entries, max_size=3))
+@limited()
 def test_nothing_but_our_error_escapes_from_odd_entries(
     fuzzed: Path, refs: Any, images: Any, anns: Any
 ) -> None:
@@ -570,6 +572,7 @@ def test_nothing_but_our_error_escapes_from_odd_entries(
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
 @given(st.lists(st.binary(max_size=30) | entries.map(lambda value: json.dumps(value).encode()), max_size=6))
+@limited()
 def test_nothing_but_our_error_escapes_from_odd_lines(fuzzed: Path, lines: list[bytes]) -> None:
     path = fuzzed / "odd.jsonl"
     path.write_bytes(b"\n".join(lines))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep.phrases.gguf_header import check_header
+from tests.limits import limited
 
 U8, U32, F32, BOOL, TEXT, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10
 
@@ -84,6 +85,7 @@ def test_a_header_that_says_more_than_there_is_is_refused(data: bytes, tmp_path:
 @pytest.mark.timeout(60)
 @settings(max_examples=300)
 @given(place=st.integers(0, len(HONEST) - 1), number=st.binary(min_size=1, max_size=8), cut=st.booleans())
+@limited()
 def test_a_damaged_header_raises_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, place: int, number: bytes, cut: bool
 ) -> None:
