@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from pcnet.data.batch import upsample
 from pcnet.data.images import Pixels, normalise_pixels
-from pcnet.evaluation.dataset import load_evalset
+from pcnet.evaluation.dataset import decode, load_evalset
 from pcnet.evaluation.responses import encode_items
-from pcnet.maps import normalised
+from pcnet.maps import normalised, without_background
 from pcnet.metrics import peak
 from pcnet.model import encoders
 from pcnet.model.checkpoint import load_model
@@ -114,6 +114,21 @@ def row(maps: Tensor, truths: list[NDArray[np.bool_]]) -> str:
     return "".join(f"{value:8.1f}" for value in parts)
 
 
+def background(given: argparse.Namespace) -> str:
+    """How many proposals of the split's images cover more than half of the image border."""
+    evalset = load_evalset(
+        open_dataset(given.data, "refcoco"), open_store(given.store), given.split, proposals=True
+    )
+    proposals = evalset.proposals or {}
+    count = some = 0
+    for masks in proposals.values():
+        grid = torch.from_numpy(np.stack([decode(mask) for mask in masks])).float()[None]
+        dropped = int((grid.flatten(2).any(-1) & ~without_background(grid).flatten(2).any(-1)).sum())
+        count, some = count + dropped, some + (dropped > 0)
+    total = sum(map(len, proposals.values()))
+    return f"{count} of {total:,} proposals are background, in {some} of {len(proposals)} images"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -124,6 +139,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--size", type=int, default=64)
     given = parser.parse_args()
+    print(background(given))
     heads = [*SIDES, "border"]
     print(
         f"{'% of response, % of peaks':32s}" + "".join(f"{name:>8s}" for name in [*heads, *heads, "PointM"])

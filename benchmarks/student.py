@@ -11,6 +11,7 @@ is for tuning).
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,12 +27,13 @@ from pcnet.model.checkpoint import load_model
 from pcnet.training.distill import DistillConfig, distill
 from prep.datasets.catalogue import open_dataset
 
-NAMES = ("pointm", "miou", "oiou")
+HARD = ("hard position", "hard relation")  # expressions whose attributes match several objects
+NAMES = ("PointM", "mIoU", "oIoU", *HARD)
 
 
 def figures(checkpoint: Path, given: argparse.Namespace, kind: str) -> dict[str, float]:
-    """PointM, mIoU and oIoU of the masks ``kind`` over the splits, in percent."""
-    rows = []
+    """PointM, mIoU and oIoU of the masks ``kind`` over the splits, and PointM of hard types, in percent."""
+    rows, hits, counts = [], dict.fromkeys(HARD, 0.0), dict.fromkeys(HARD, 0)
     for split in SPLITS[given.report]:
         found = evaluate_checkpoint(
             checkpoint,
@@ -41,12 +43,17 @@ def figures(checkpoint: Path, given: argparse.Namespace, kind: str) -> dict[str,
             settings=EvalSettings(masks=(kind,)),
         )
         rows += found.rows
+        for name in HARD:
+            if own := found.groups.get(name):
+                hits[name] += own.pointm * own.n
+                counts[name] += own.n
     prefix = "proposal_" if kind == "proposal" else ""
     shared, union = (sum(row[f"{prefix}{name}"] or 0 for row in rows) for name in ("intersection", "union"))
     return {
-        "pointm": 100 * statistics.mean(row["point"] for row in rows),
-        "miou": 100 * statistics.mean(row[f"{prefix}iou"] or 0.0 for row in rows),
-        "oiou": 100 * shared / union,
+        "PointM": 100 * statistics.mean(row["point"] for row in rows),
+        "mIoU": 100 * statistics.mean(row[f"{prefix}iou"] or 0.0 for row in rows),
+        "oIoU": 100 * shared / union,
+        **{name: hits[name] / counts[name] if counts[name] else math.nan for name in HARD},
     }
 
 
@@ -95,6 +102,7 @@ def one_seed(seed: int, given: argparse.Namespace) -> tuple[dict[str, dict[str, 
         "teacher, map": (teacher, "map"),
         "teacher, proposal under peak": (teacher, "proposal"),
         "student, map": (student, "map"),
+        "student, proposal under peak": (student, "proposal"),
     }
     return {name: figures(one, given, kind) for name, (one, kind) in masks.items()}, student, seconds
 
@@ -105,7 +113,7 @@ def line(name: str, rows: list[dict[str, float]]) -> str:
     for figure in NAMES:
         values = [row[figure] for row in rows]
         spread = f" ±{statistics.stdev(values):4.1f}" if len(values) > 1 else ""
-        cells.append(f"{f'{statistics.mean(values):.1f}{spread}':>13s}")
+        cells.append(f"{f'{statistics.mean(values):.1f}{spread}':>15s}")
     return f"{name:32s}" + "".join(cells)
 
 
@@ -130,11 +138,12 @@ def main() -> None:
         waiting = [pool.submit(one_seed, seed, given) for seed in range(given.seeds)]
         for seed, future in enumerate(waiting):
             own, student, seconds = future.result()
+            print(f"# seed {seed}: {seconds:.0f} s for {student}", flush=True)
             for name, one in own.items():
                 rows.setdefault(name, []).append(one)
-            print(f"# seed {seed}: {seconds:.0f} s for {student}", flush=True)
+                print(f"#   {name}: {', '.join(f'{key} {one[key]:.1f}' for key in NAMES)}")
     print(f"# {images_per_second(student):.0f} images/s on the CPU")
-    print(f"{'%':32s}" + "".join(f"{name:>13s}" for name in ("PointM", "mIoU", "oIoU")))
+    print(f"{'%':32s}" + "".join(f"{name:>15s}" for name in NAMES))
     for name, own in rows.items():
         print(line(name, own))
 

@@ -131,10 +131,14 @@ def main() -> None:
             for seed in range(given.seeds)
             for name in given.arms
         }
-        found = {key: future.result() for key, future in waiting.items()}
-    with (given.out / "unseen.jsonl").open("a", encoding="utf-8") as handle:
-        for (name, seed), figures in found.items():
-            handle.write(json.dumps({"arm": name, "seed": seed, "steps": given.steps, **figures}) + "\n")
+        found = {}
+        for (name, seed), future in waiting.items():
+            found[name, seed] = future.result()
+            with (given.out / "unseen.jsonl").open(
+                "a", encoding="utf-8"
+            ) as handle:  # kept if a later run fails
+                row = {"arm": name, "seed": seed, "steps": given.steps, **found[name, seed]}
+                handle.write(json.dumps(row) + "\n")
     print(f"{'PointM, %':18s}" + "".join(f"{group:>15s}" for group in GROUPS))
     for name in given.arms:
         print(line(name, [found[name, seed] for seed in range(given.seeds)]))

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EPSILON = 1e-5
+# A proposal that covers more than this share of the image border is background.
+BACKGROUND = 0.5
 
 
 def normalised(response: Tensor) -> Tensor:
@@ -66,6 +68,14 @@ def is_thin(grid: Tensor) -> Tensor:
     both, either = left & right, left | right
     three = (both[..., :-1, :] & either[..., 1:, :]) | (either[..., :-1, :] & both[..., 1:, :])
     return ~three.flatten(2).any(-1)
+
+
+def without_background(grid: Tensor) -> Tensor:
+    """(B,M,g,g) proposals -> the same with those set to 0 that cover more than half of the image border."""
+    mask = grid > 0.5
+    border = mask.flatten(2).sum(-1) - mask[..., 1:-1, 1:-1].flatten(2).sum(-1)
+    cells = 2 * (mask.shape[-1] + mask.shape[-2]) - 4
+    return grid * (border <= BACKGROUND * cells)[:, :, None, None]
 
 
 def inside_union(grid: Tensor, size: tuple[int, int], edge: float = 1.0) -> Tensor:

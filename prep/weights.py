@@ -5,16 +5,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from prep.records import Untyped
 
 # Weights may be tied (two names, one storage) and views may repeat small buffers, but not much more.
 MOST_TIMES, MOST_BYTES = 4, 64 << 20
 
 
-def load_tensors(path: Path, *, mmap: bool = False) -> Any:
+def load_tensors(path: Path, *, mmap: bool = False) -> Untyped:
     """The plain values and tensors that ``torch.save`` wrote to ``path``.
 
     With ``mmap``, the tensors of torch's current format stay on disk until they are used. Raises whatever

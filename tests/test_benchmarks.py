@@ -66,10 +66,11 @@ def test_the_orders_of_operations(python: Callable[..., str]) -> None:
 def test_a_student_beside_its_teacher(python: Callable[..., str], tmp_path: Path) -> None:
     smallest = ("--teacher-steps", "30", "--steps", "2", "--seeds", "1", "--images", "60", "--threads", "1")
     lines = python("benchmarks/student.py", *smallest, "--out", str(tmp_path)).splitlines()
-    assert [one.split("  ")[0] for one in lines[3:]] == [
+    assert [one.split("  ")[0] for one in lines if not one.startswith(("#", "%"))] == [
         "teacher, map",
         "teacher, proposal under peak",
         "student, map",
+        "student, proposal under peak",
     ]
 
 
@@ -90,6 +91,31 @@ def test_the_pairs_that_are_withheld(python: Callable[..., str], tmp_path: Path)
     left_out = (tmp_path / "runs" / "unseen-plus-2-seed0" / "withheld.txt").read_text().splitlines()
     assert 20 < len(left_out) < 200
     assert "'unseen'" in counts
+
+
+@pytest.mark.slow
+def test_the_response_along_the_border(python: Callable[..., str], tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    smallest = ["demo", "--images", "60", "--steps", "2", "--out", str(demo)]
+    python("-c", f"import cli; cli.prep_app({smallest}, standalone_mode=False)")
+    data = ("--store", str(demo / "prepared"), "--data", str(demo / "data" / "coco"))
+    first, _, *rows = python("benchmarks/borders.py", str(demo / "run" / "best.pt"), *data).splitlines()
+    assert re.fullmatch(r"\d+ of \d+ proposals are background, in \d+ of \d+ images", first)
+    assert [row.split(", stage")[0] for row in rows[::3]] == [
+        "as trained",
+        "replicated padding",
+        "no pixel coordinates",
+        "both",
+        "no map coordinates",
+    ]
+
+
+@pytest.mark.slow
+def test_threads_that_wait(python: Callable[..., str]) -> None:
+    smallest = ("--steps", "2", "--repeats", "1", "--jobs", "train", "--loads", "0")
+    lines = python("benchmarks/waiting.py", *smallest).splitlines()
+    assert [line.split()[3] for line in lines[1:]] == ["PASSIVE", "PASSIVE", "ACTIVE"]
+    assert all(float(line.split()[-1]) > 0 for line in lines[1:])
 
 
 @pytest.mark.slow

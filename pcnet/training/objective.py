@@ -12,7 +12,7 @@ from torch import Tensor
 from pcnet import losses
 from pcnet.config import Recipe
 from pcnet.data.batch import Batch, Outputs, upsample
-from pcnet.maps import inside_union
+from pcnet.maps import inside_union, without_background
 from pcnet.training.calibration import Calibration
 from pcnet.training.distributed import Ranks
 from prep.errors import PrepError
@@ -71,7 +71,7 @@ def step_losses(
     if weights.iad:
         parts["iad"] = _iad(recipe, outputs, batch, pairs.same_image)
     if weights.ins and objects is not None:
-        parts["ins"] = _peaks_inside(outputs, objects, inside_union(batch.grid, size))
+        parts["ins"] = _peaks_inside(outputs, objects, inside_union(without_background(batch.grid), size))
     if weights.opp:
         parts["opp"] = _direction_contrast(recipe, outputs, batch, inside, pairs.opposite)
     if recipe.needs_clip:
@@ -132,7 +132,9 @@ def _iad(recipe: Recipe, outputs: Outputs, batch: Batch, pairs: float | None) ->
 
 
 def _peaks_inside(outputs: Outputs, objects: Tensor, proposals: Tensor) -> Tensor:
-    """``proposals`` also has the background that the generator segmented: this loss ignores it."""
+    """``proposals`` is where any proposal is that is not background: what is neither an object's nor another
+    proposal's is outside. A peak in segmented background would otherwise cost nothing (docs/learning.md).
+    """
     stages = [losses.inside(outputs.maps(stage), objects, proposals) for stage in range(len(outputs.logits))]
     return torch.stack(stages).mean()
 

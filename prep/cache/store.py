@@ -201,11 +201,10 @@ class StageReader:
         )
         sizes = files.sizes()
 
-        def check(fragment: Any) -> None:
-            check_footer(fragment.metadata, sizes.get(posixpath.basename(fragment.path), 0))
-
         with ThreadPoolExecutor(8) as pool:  # on an object store each footer is a request of its own
-            list(pool.map(check, found.get_fragments()))
+            footers = pool.map(lambda fragment: (fragment.path, fragment.metadata), found.get_fragments())
+            for path, footer in footers:
+                check_footer(footer, sizes.get(posixpath.basename(path), 0))
         return found
 
     def read(self, columns: list[str] | None = None, filter: object = None) -> pa.Table:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pcnet.maps import edge_share, inside_union, is_thin, released_map
+from pcnet.maps import edge_share, inside_union, is_thin, released_map, without_background
 
 
 def plain_share(mask: np.ndarray) -> float:
@@ -46,6 +46,19 @@ def test_the_ground_and_rims_are_passed_over_and_interiors_are_left():
     expected[12:14, 12:14] = grid[0, 3].view(16, 2, 16, 2).sum((1, 3))[12:14, 12:14] == 1
     assert torch.equal(objects[0, 0], expected)
     assert objects[1].all()  # nothing but ground: no place is ruled out
+
+
+def test_what_covers_most_of_the_border_is_background():
+    grid = torch.zeros(2, 5, 32, 32)
+    grid[0, 0] = 1
+    grid[0, 0, 9:20, 9:20] = 0  # what is left of an image around an object
+    grid[0, 1, 9:20, 9:20] = 1
+    grid[0, 2, :16] = 1  # the upper half: 62 of 124 border cells
+    grid[0, 3, :17] = 1
+    grid[0, 4, :20, :20] = 0.5  # covered by half: not the proposal's
+    kept = without_background(grid)
+    assert kept.flatten(2).any(-1).tolist() == [[False, True, True, False, True], [False] * 5]
+    assert torch.equal(kept[0, 1:3], grid[0, 1:3])
 
 
 @settings(max_examples=100, deadline=None)

@@ -117,6 +117,18 @@ def test_stage_losses_are_means_over_the_stages(small_model: Any, random_batch: 
     assert float(values["iad"]) == pytest.approx(float(torch.stack(soft).mean()), rel=1e-6)
 
 
+def test_segmented_background_is_no_place_for_a_peak(small_model: Any, random_batch: Any) -> None:
+    """As if the generator had left the background out: a peak in it costs the same."""
+    chosen = recipe("plus")
+    outputs, batch = outputs_of(small_model, random_batch, chosen)
+    grid = torch.zeros(3, 2, 32, 32)
+    grid[:, 0, 8:14, 8:14] = 1
+    grid[:, 1] = 1 - grid[:, 0]
+    with_background = step_losses(chosen, outputs, replace(batch, grid=grid))
+    without = step_losses(chosen, outputs, replace(batch, grid=grid[:, :1]))
+    assert with_background["ins"] == without["ins"] > 0
+
+
 def test_one_stage_has_no_ras(small_model: Any, random_batch: Any) -> None:
     for chosen in (recipe("paper", stages=1), recipe("paper", comprehension="none", stages=1)):
         outputs, batch = outputs_of(small_model, random_batch, chosen)
