@@ -82,7 +82,7 @@ LAYERS = {
     "prep": [
         ("errors", "records", "devices", "moved", "display"),
         ("inputs",),
-        ("files", "hints", "images", "pictures", "torchscript"),
+        ("files", "hints", "images", "pictures", "torchscript", "weights"),
         ("hub",),
         ("stage",),
         ("masks",),

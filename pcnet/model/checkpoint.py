@@ -8,7 +8,6 @@ a released one, whose sizes are inferred from the shapes of its weights.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pcnet.recipes import RECIPES
 from pcnet.recipes import recipe as named_recipe
 from prep.errors import PrepError, reason_of
 from prep.files import replacing
+from prep.weights import load_tensors
 
 FORMAT = 1
 REMEDY = "Give a checkpoint of pcnet train, or one of the released code (with its state dict under 'model')."
@@ -56,8 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PrepError(f"{path}: no such checkpoint.", REMEDY)
     try:
-        _refuse_compressed(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        payload = load_tensors(path)
     except Exception as error:  # torch raises many types, from zipfile's to pickle's
         raise PrepError(
             f"{path}: not a readable checkpoint (truncated, or another file): {reason_of(error)}.",
@@ -108,14 +107,6 @@ def load_model(path: str | Path, stages: int | None = None, recipe: str | None =
 
 def _new(config: ModelConfig, chosen: Recipe) -> PCNet:
     return Student(config, chosen) if config.comprehension == STUDENT else PCNet(config, chosen)
-
-
-def _refuse_compressed(path: Path) -> None:
-    """torch compresses nothing: an archive that does would take any amount of memory when it is read."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")
 
 
 def _check_sizes(path: Path, config: ModelConfig, chosen: Recipe, state: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-import torch
 from torch import Tensor, nn
 
 from pcnet.model.encoders import ClipEncoder
@@ -17,6 +16,7 @@ from prep.errors import PrepError, reason_of
 from prep.machine.clip_weights import OPENAI_CACHE, REPOSITORIES, downloaded, kept
 from prep.records import Untyped
 from prep.torchscript import is_archive, read_tensors
+from prep.weights import check_tensors, load_tensors, tensors_in
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -112,7 +112,9 @@ def _fill(clip: nn.Module, path: Path, name: str) -> None:
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a safetensors file, a state dict or a TorchScript archive; no code of it is run."""
     try:
-        return _tensors(_read(path))
+        loaded = _read(path)
+        check_tensors(list(tensors_in(loaded)), path)
+        return _tensors(loaded)
     except PrepError:
         raise
     except Exception as error:  # each reader raises its own types
@@ -129,7 +131,7 @@ def _read(path: Path) -> Untyped:
         return load_file(path)
     if is_archive(path):
         return read_tensors(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_tensors(path)
 
 
 def _tensors(loaded: Mapping[str, Untyped]) -> dict[str, Tensor]:

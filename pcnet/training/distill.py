@@ -138,7 +138,9 @@ class Distillation(Run):
     def _targets(self, key: str, teacher: PCNet, table: SampleTable, pixels: Pixels) -> Targets:
         """The teacher's choices: those of the run folder if they are of the same teacher and samples."""
         path = self.out / TARGETS
-        found = None if self.saved is None else _read_targets(path, key)
+        found = (
+            None if self.saved is None else read_targets(path, key, np.diff(table.grid_bounds)[table.image])
+        )
         if found is None:
             found = teacher_targets(teacher.to(self.device), table, pixels, self.device)
             if self.ranks.rank == 0:
@@ -185,12 +187,25 @@ def _key(table: SampleTable, teacher: PCNet) -> str:
     return digest.hexdigest()
 
 
-def _read_targets(path: Path, key: str) -> Targets | None:
-    """The choices in a file of this key; ``None`` if there is none, or it is of others or damaged."""
+def read_targets(path: Path, key: str, masks: NDArray[np.int64]) -> Targets | None:
+    """The choices in a file of this key; ``None`` if there is none, or it is of others or damaged.
+
+    ``masks`` (N,) are the numbers of proposals that the samples can choose from. A run compresses nothing: an
+    archive that does would take any amount of memory when it is read.
+    """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                return None
         with np.load(path, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
-            return Targets(file["proposal"], file["weight"])
+            found = Targets(file["proposal"], file["weight"])
     except READ_ERRORS:
         return None
+    proposal, weight = found.proposal, found.weight
+    if proposal.shape != masks.shape or weight.shape != masks.shape:
+        return None
+    if proposal.dtype != np.int64 or weight.dtype != np.float32 or not np.isfinite(weight).all():
+        return None
+    return found if (proposal >= -1).all() and (proposal < masks).all() else None

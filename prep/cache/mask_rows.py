@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.cache.files import explained
-from prep.cache.shards import check_values, complete
+from prep.cache.shards import check_footer, check_values, complete
 from prep.errors import MissingInputError, PrepError
 from prep.records import ProposalRow
 
@@ -91,4 +91,7 @@ class MaskRows:
 
     def _file(self, name: str) -> pq.ParquetFile:
         files = self._store.stage(TABLE).files
-        return pq.ParquetFile(files.filesystem.open_input_file(files.path(name)))
+        source = files.filesystem.open_input_file(files.path(name))
+        file = pq.ParquetFile(source)
+        check_footer(file.metadata, source.size())
+        return file

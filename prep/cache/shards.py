@@ -26,6 +26,8 @@ _NAME = re.compile(r"part-[0-9a-z]+\.parquet")
 # The trainer reads proposals a few images at a time, and phrases and scores as a whole.
 ROW_GROUP_ROWS = {"phrases": 65_536, "triplets": 65_536, "proposals": 128, "scores": 4_096, "concepts": 1_024}
 DEFAULT_ROW_GROUP_ROWS = 4_096
+# Of one column with lists: 1,000 equal scores of an image compress to a few bytes beside the row's key.
+VALUES_PER_BYTE = 256
 
 # Columns with few distinct values. Masks, keys and text repeat too rarely for a dictionary.
 _DICTIONARY_COLUMNS = (
@@ -90,6 +92,21 @@ def is_shard(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
+def check_footer(footer: pq.FileMetaData, size: int) -> None:
+    """Raise ``pa.ArrowInvalid`` if a Parquet file of ``size`` bytes says that it has far more values.
+
+    Every row has a key of its own, so it takes a byte at least; equal values may take no space at all, and a
+    file of half a megabyte could have 10^9 rows of them. Lists repeat values within a row.
+    """
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    rows = max(footer.num_rows, sum(group.num_rows for group in groups))
+    values = sum(
+        max((group.column(i).num_values for i in range(group.num_columns)), default=0) for group in groups
+    )
+    if rows > size or values > VALUES_PER_BYTE * size:
+        raise pa.ArrowInvalid(f"it says that {size} bytes are {rows} rows with {values} values")
+
+
 def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
     """A shard file verified against the hash in its name, or ``None`` if it is not a complete shard."""
     data = files.read(name)
@@ -98,6 +115,7 @@ def describe(files: Files, name: str) -> tuple[Shard, ShardMeta] | None:
         return None
     try:
         footer = pq.read_metadata(pa.BufferReader(data))
+        check_footer(footer, len(data))
         fields = json.loads((footer.metadata or {})[META_KEY])
         meta = ShardMeta(**fields)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
@@ -113,7 +131,9 @@ def read_shard(files: Files, name: str, columns: Sequence[str] | None = None) ->
 
     def get() -> pa.Table:
         with files.filesystem.open_input_file(files.path(name)) as source:
-            return pq.ParquetFile(source).read(columns=wanted)
+            file = pq.ParquetFile(source)
+            check_footer(file.metadata, source.size())
+            return file.read(columns=wanted)
 
     with explained("read", files.where(name)):
         table = files.call(get).replace_schema_metadata(None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from prep.cache.files import Files, explained, open_files
 from prep.cache.keyset import KeySet, column_hashes
 from prep.cache.manifest import Manifest, load_manifest
 from prep.cache.schema import STAGES
-from prep.cache.shards import check_values
+from prep.cache.shards import check_footer, check_values
 from prep.cache.state import MANIFEST, OLD, located
 from prep.errors import MissingInputError, PrepError
 from prep.inputs import read_plain
@@ -191,13 +193,21 @@ class StageReader:
         return [self.stage.files.path(name) for name in shards]
 
     def dataset(self) -> ds.Dataset:
-        """The committed shards as a ``pyarrow.dataset.Dataset``."""
+        """The committed shards as a ``pyarrow.dataset.Dataset``; reads their footers."""
         import pyarrow.dataset as ds
 
+        files = self.stage.files
         form = ds.ParquetFileFormat()
-        return ds.FileSystemDataset.from_paths(
-            self.paths(), schema=self.stage.schema, format=form, filesystem=self.stage.files.filesystem
+        found = ds.FileSystemDataset.from_paths(
+            self.paths(), schema=self.stage.schema, format=form, filesystem=files.filesystem
         )
+        sizes = files.sizes()
+
+        with ThreadPoolExecutor(8) as pool:  # on an object store each footer is a request of its own
+            footers = pool.map(lambda fragment: (fragment.path, fragment.metadata), found.get_fragments())
+            for path, footer in footers:
+                check_footer(footer, sizes.get(posixpath.basename(path), 0))
+        return found
 
     def read(self, columns: list[str] | None = None, filter: object = None) -> pa.Table:
         """The committed rows as one table, in the order of commits.

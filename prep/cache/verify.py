@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from prep.cache.files import Files
 from prep.cache.keyset import column_hashes
 from prep.cache.manifest import Manifest, load_manifest
-from prep.cache.shards import Shard, is_shard, read_shard, shard_name
+from prep.cache.shards import Shard, check_footer, is_shard, read_shard, shard_name
 from prep.cache.state import MANIFEST, state_of
 from prep.cache.store import CACHE_FOLDER, StageStore, Store
 from prep.errors import PrepError
@@ -156,10 +156,12 @@ class _RowReader:
             return
         digest = hashlib.sha256(data).hexdigest()
         if digest != shard.sha256 or shard_name(digest) != shard.name:
-            detail = f"SHA-256 is {digest[:16]}..., not {shard.sha256[:16]}...; {shard.rows} rows"
+            listed = f"{shard.sha256[:16]}..." if digest != shard.sha256 else "the one in its name"
+            detail = f"SHA-256 is {digest[:16]}..., not {listed}; {shard.rows} rows"
             yield Problem(stage.label, "altered", shard.name, detail)
             return
         try:
+            check_footer(pq.read_metadata(pa.BufferReader(data)), len(data))
             table = pq.read_table(pa.BufferReader(data), schema=stage.schema)
             table.validate(full=True)
             for needed in stage.schema:

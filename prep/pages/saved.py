@@ -28,9 +28,10 @@ def read_rows(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from prep.cache.shards import check_values
+    from prep.cache.shards import check_footer, check_values
 
     try:
+        check_footer(pq.read_metadata(path), path.stat().st_size)
         table = pq.read_table(path)
         check_values(table)
         if fault := _fault(table):

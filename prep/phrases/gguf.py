@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prep.errors import PrepError
 from prep.files import user_cache
+from prep.phrases.gguf_header import check_header
 from prep.phrases.models import NO_MODEL_NEEDED, Model
 
 
@@ -65,6 +66,7 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_header(file)
     where, name = str(file.parent), file.name
     loaded = AutoModelForCausalLM.from_pretrained(
         where, gguf_file=name, dtype=torch.float16, trust_remote_code=False

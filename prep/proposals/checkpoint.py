@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from prep.errors import PrepError, reason_of
+from prep.weights import load_tensors
 
 
 def read_weights(path: Path) -> dict[str, object]:
     """The state dict in ``path``, read without running any code from it."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        weights = load_tensors(path, mmap=True)
     except Exception as error:  # the unpickler raises many types for damaged files, struct.error among them
         raise PrepError(
             f"{path} could not be read as a checkpoint: {reason_of(error)}.", "Download it again."
@@ -24,9 +23,3 @@ def read_weights(path: Path) -> dict[str, object]:
             f"{path} contains a {type(weights).__name__}, not a state dict.", "Set another --checkpoint."
         )
     return weights
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether the file has torch's current format, the only one that can be memory-mapped."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"

@@ -76,7 +76,7 @@ def refuse_other_root(
         for row, image in changed[name].items():
             sha256 = table["image_sha256"][row].as_py()
             for other in others:
-                if sha256 is not None and _hash_now(Path(other), image, sha256) == sha256:
+                if sha256 is not None and _hash_now(Path(other), image) == sha256:
                     raise PrepError(
                         f"{image} in {own} and in {other} are different images; {files.uri} has masks of the "
                         "latter.",
@@ -91,7 +91,7 @@ def _changed(rows: Sequence[Row], root: Path, seen: AnswerCache, pool: ThreadPoo
     known = seen.contains([keys[number] or "" for number in there])
     doubtful = [number for number, is_known in zip(there, known.tolist(), strict=True) if not is_known]
     changed, same = [], []
-    hashes = pool.map(lambda number: _hash_now(root, *rows[number]), doubtful)
+    hashes = pool.map(lambda number: _hash_now(root, rows[number][0]), doubtful)
     for number, now in zip(doubtful, hashes, strict=True):
         if now is None:
             continue
@@ -113,14 +113,14 @@ def _key_now(root: Path, image: str, sha256: str | None) -> str | None:
     return stat_key(image, stat.st_size, stat.st_mtime_ns, sha256)
 
 
-def _hash_now(root: Path, image: str, before: str | None) -> str | None:
+def _hash_now(root: Path, image: str) -> str | None:
     """The hash of a file, empty if it is not an image file; None if it could not be read."""
     try:
         check_name(image)
         return read_bytes(root / image).sha256
     except UnreadableImage as error:
-        # A read error may be temporary, so it does not invalidate a row.
-        return None if before is not None and isinstance(error.__cause__, OSError) else ""
+        # A read error may be temporary, so it neither invalidates a row nor confirms one without a hash.
+        return None if isinstance(error.__cause__, OSError) else ""
 
 
 def check_images(reader: StageReader, root: Path, images: Sequence[str]) -> None:
@@ -135,7 +135,7 @@ def check_images(reader: StageReader, root: Path, images: Sequence[str]) -> None
     wanted = set(images[:: -(-len(images) // SAMPLE) or 1])
     for batch in reader.batches(["image", "image_sha256"]):
         for image, sha256 in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-            if image in wanted and (now := _hash_now(root, image, sha256)) and sha256 and now != sha256:
+            if image in wanted and (now := _hash_now(root, image)) and sha256 and now != sha256:
                 known = ", ".join(sorted({entry["root"] for entry in sources.values()})) or "another folder"
                 raise PrepError(
                     f"{root / image} is not the image that {reader.stage.files.uri} has masks of: those were "

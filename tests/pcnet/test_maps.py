@@ -75,4 +75,5 @@ def test_the_released_map_keeps_the_corners():
     assert found.shape == (2, 1, 5, 7)
     corners = found[:, :, [0, 0, -1, -1], [0, -1, 0, -1]][:, 0]
     assert torch.allclose(corners, torch.tensor([[0.25, 0.0, 0.75, 1.0], [0.0, 1.0, 0.0, 0.0]]), atol=1e-5)
-    assert found[0, 0, 2, 0] == pytest.approx(0.5, abs=1e-5)  # halfway between 1 and 3, of 4
+    # A quarter and half of the way from 1 to 3, of 4: positions count from corner to corner.
+    assert found[0, 0, 1:3, 0].tolist() == pytest.approx([0.375, 0.5], abs=1e-5)

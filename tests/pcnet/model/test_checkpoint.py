@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import resource
 import stat
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from pcnet.model.checkpoint import begin_from, load_model, read_checkpoint, save
 from pcnet.model.pcnet import PCNet
 from pcnet.recipes import RECIPES, recipe
 from prep.errors import PrepError
+from tests.limits import limited_memory
 
 WORDS = WordTokenizer(["circle", "red", "the"])
 
@@ -159,11 +157,12 @@ def test_weights_are_as_large_as_the_file_and_not_compressed(small_model: Any, t
     path = save(tmp_path / "a.pt", small_model("plus", 1, "tiny"), "plus")
     payload = read_checkpoint(path)
     name = "c4_vis_project.weight"
-    wide = payload["model"][name][:1].expand(10**7, -1, -1, -1)
-    model, config = {**payload["model"], name: wide}, {**payload["config"], "hidden": 10**7}
-    torch.save({**payload, "model": model, "config": config}, path)
-    with limited_memory(2 << 30), pytest.raises(PrepError, match="larger than what the file holds"):
-        load_model(path)
+    for hidden, message in ((10**7, "far larger than the file"), (2000, "larger than what the file holds")):
+        wide = payload["model"][name][:1].expand(hidden, -1, -1, -1)
+        model, config = {**payload["model"], name: wide}, {**payload["config"], "hidden": hidden}
+        torch.save({**payload, "model": model, "config": config}, path)
+        with limited_memory(2 << 30), pytest.raises(PrepError, match=message):
+            load_model(path)
     packed = tmp_path / "b.pt"
     torch.save({**payload, "more": torch.zeros(1 << 26, dtype=torch.uint8)}, path)
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
@@ -171,18 +170,6 @@ def test_weights_are_as_large_as_the_file_and_not_compressed(small_model: Any, t
             small.writestr(entry.filename, whole.read(entry.filename))
     with pytest.raises(PrepError, match=r"b\.pt: not a readable checkpoint .*: it is compressed\."):
         load_model(packed)
-
-
-@contextlib.contextmanager
-def limited_memory(more: int) -> Iterator[None]:
-    """No more than ``more`` bytes of addresses beyond those that the process has now."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class _Payload:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +20,7 @@ from pcnet.maps import on_grid
 from pcnet.metrics import iou, normalise, peak, proposal_under_peak
 from pcnet.model.pcnet import PCNet
 from pcnet.model.prms import choose, features
+from pcnet.training.distill import read_targets
 from pcnet.training.targets import teacher_targets, under_peak
 from prep.cache.store import open_store
 
@@ -71,3 +76,45 @@ def test_targets_equal_those_of_one_expression_at_a_time(prepared):
         agreement = np.mean([iou(masks[one], masks[own[best]]) for one in own])
         assert set(found.proposal[members]) == {own[best]}
         assert np.allclose(found.weight[members], agreement * margins[best], atol=1e-4)
+
+
+GOOD = {
+    "key": np.array("k"),
+    "proposal": np.array([0, -1, 2]),
+    "weight": np.array([0.5, 0, 1], np.float32),
+}
+MASKS = np.array([1, 0, 3])
+
+
+def test_stored_choices_come_back(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **GOOD)
+    found = read_targets(tmp_path / "a.npz", "k", MASKS)
+    assert found is not None
+    assert found.proposal.tolist() == [0, -1, 2]
+    assert found.weight.tolist() == [0.5, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"key": np.array("another")},
+        {"key": np.array([{}], dtype=object)},  # a pickle
+        {"proposal": np.array([0, -1, 3])},  # there are three
+        {"proposal": np.array([0, -2, 2])},
+        {"proposal": np.zeros(4, np.int64)},
+        {"proposal": np.array([0.0, 0.0, 2.0])},
+        {"weight": np.array([0.5, np.nan, 1], np.float32)},
+        {"weight": np.array(["a", "b", "c"])},
+        {"../weight": np.zeros(1)},  # nothing is unpacked to a folder
+    ],
+)
+def test_choices_of_others_are_made_again(tmp_path: Path, changed: dict[str, Any]) -> None:
+    np.savez(tmp_path / "a.npz", **({**GOOD, **changed} if "../weight" not in changed else changed))
+    assert read_targets(tmp_path / "a.npz", "k", MASKS) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_compressed_choices_are_not_read(tmp_path: Path) -> None:
+    """A file of 100 KB could hold an array of 100 MB, or of 100 GB."""
+    np.savez_compressed(tmp_path / "a.npz", **GOOD)
+    assert read_targets(tmp_path / "a.npz", "k", MASKS) is None

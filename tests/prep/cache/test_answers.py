@@ -189,3 +189,12 @@ def test_shards_are_merged_up_to_a_size_and_those_of_a_store_are_left(tmp_path: 
     assert paths[0] in left
     assert 3 < len(left) < 7
     assert held(cache(tmp_path), wanted) == wanted
+
+
+def test_shards_that_fill_a_size_exactly_are_merged_and_not_one_byte_more(tmp_path: Path) -> None:
+    for less, left in ((1, 2), (0, 1)):
+        folder = tmp_path / str(less)
+        many(folder, 3)  # a shard of half the size or more would stay as it is
+        size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+        cache(folder).merge(size - less)
+        assert len(list(folder.rglob("*.parquet"))) == left

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
@@ -16,8 +17,11 @@ from prep.cache import lease, lock
 from prep.cache.files import Files
 from prep.cache.lease import leases
 from prep.cache.lock import HOLDER_FILE, WriterLock, holder
+from prep.cache.schema import SCORES
 from prep.cache.state import state_of
+from prep.cache.store import StageStore
 from prep.errors import PrepError
+from tests.prep.toy import item, row
 
 sleep = time.sleep
 
@@ -170,6 +174,19 @@ def test_a_holder_that_was_taken_over_stops_renewing_and_removes_nothing(
     assert state_of(table).sizes() == before
     other.check()
     other.release()
+
+
+def test_a_writer_that_lost_the_lease_commits_nothing(table: Files) -> None:
+    """It was paused, another has taken over since: what it has buffered would be written beside theirs."""
+    stage = StageStore(table, "scores", aside=table)
+    writer = stage.writer({"toy": 1}, commit_seconds=3600)
+    with writer:
+        writer.write(pa.Table.from_pylist([row(item(1))], schema=SCORES))
+        put(table, 2)
+        with pytest.raises(PrepError, match="is being written by pid 1 on elsewhere"):
+            writer.flush()
+        writer._buffer.clear()
+    assert not [name for name in table.sizes() if name.endswith(".parquet")]
 
 
 @pytest.mark.parametrize("at", ["list", "write"])

@@ -13,6 +13,7 @@ from prep.cache.maintain import repair
 from prep.cache.schema import SCORES
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
+from prep.cache.writer import StageWriter
 from prep.errors import PrepError
 
 
@@ -68,6 +69,22 @@ def test_the_first_new_rows_replace_all_old_ones(store: Store) -> None:
     assert verify(store).ok
     folder = Path(store.uri) / "scores"
     assert len(list(folder.glob("*.parquet"))) == 2
+
+
+def test_a_replacement_that_dies_before_it_has_kept_the_old_shards_still_has_the_old_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next writer removes what its manifest does not list, so it is kept in the cache before."""
+
+    def dies(writer: StageWriter, names: list[str], settings_fingerprint: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageWriter, "_keep", dies)
+        writer = store.stage("scores").writer({"model": 2}, replace=True, commit_seconds=0)
+        with pytest.raises(KeyboardInterrupt), writer:
+            writer.write(rows(5, 3))
+    assert keys(store) == list(range(20))
 
 
 def test_a_table_on_another_disk_stays_there(store: Store, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prep.cache.answers import AnswerCache
@@ -362,6 +363,29 @@ def test_a_shard_with_our_metadata_and_other_columns_is_no_shard(
     assert rows(store).equals(expected(COUNT))
 
 
+@pytest.mark.parametrize("lists", [False, True])
+def test_a_small_shard_with_a_great_many_equal_values_is_not_read(tmp_path: Path, lists: bool) -> None:
+    """Equal values take no space, in memory they do: half a megabyte took 9 GB to verify."""
+    store = open_store(tmp_path, create=True)
+    stage = store.stage("scores")
+    with stage.writer({"toy": 1}) as writer:
+        writer.write(pa.Table.from_pylist([row(item(1))], schema=SCORES))
+        scores = [0.5] * 4_000_000 if lists else []
+        one = pa.Table.from_pylist([{**row(item(2)), "scores": scores}], schema=SCORES)
+        shard, data = encode(one if lists else one.take(pa.array([0] * 200_000)), writer.meta())
+        stage.files.write(shard.name, data)
+        writer.list_shards([shard])
+    expected = rf"says that {shard.bytes} bytes are {shard.rows} rows"
+    for read in (stage.reader().read, stage.reader().keys, lambda: read_shard(stage.files, shard.name)):
+        with pytest.raises(PrepError, match=expected) as refused:
+            read()
+        assert "--repair" in refused.value.remedy
+    (problem,) = verify(store, CHECKS).problems
+    assert (problem.kind, problem.file) == ("altered", shard.name)
+    repair(store, CHECKS)
+    assert stage.reader().read()["row_id"].to_pylist() == [item(1)]
+
+
 @pytest.mark.parametrize("harm", ["missing", "altered", "wrong", "lost", "doubled", "extra", "manifest"])
 def test_a_repair_that_has_to_drop_rows_is_told_with_the_command_that_makes_them(
     store: Store, harm: str
@@ -434,6 +458,20 @@ def test_compact_keeps_to_a_size(store: Store) -> None:
     (report,) = compact(store, target_bytes=3 * largest)
     assert 3 < report.shards_after < 12
     assert rows(store).equals(expected(COUNT))
+
+
+def test_shards_that_fill_a_size_exactly_are_merged_and_not_one_byte_more(tmp_path: Path) -> None:
+    store = open_store(tmp_path, create=True)
+    with store.stage("scores").writer({"toy": 1}, commit_seconds=0) as writer:
+        for number in range(4):
+            writer.write(pa.Table.from_pylist([row(item(number))], schema=SCORES))
+        sizes = [shard.bytes for shard in writer.manifest.shards.values()]
+    (too_small,) = compact(store, target_bytes=min(a + b for a, b in itertools.pairwise(sizes)) - 1)
+    assert too_small.shards_after == 4
+    (report,) = compact(store, target_bytes=sizes[0] + sizes[1])
+    assert report.shards_after < 4
+    kept = [pq.read_table(path, columns=["row_id"])["row_id"].to_pylist() for path in shards(store)]
+    assert [item(0), item(1)] in kept
 
 
 def test_a_compaction_that_died_is_finished_by_the_next_writer(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +56,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def files(store: Store) -> Files:
     return store.stage("scores").files
+
+
+def stored_shards(files: Files) -> dict[str, Shard]:
+    manifest = load_manifest(files)
+    assert manifest is not None
+    return manifest.shards
 
 
 def next_ledger(files: Files, generation: str | None, added: list[Shard], removed: list[str]) -> int:
@@ -155,6 +162,16 @@ def test_a_fold_keeps_entries_that_are_newer_than_the_manifest(files: Files) -> 
     assert ledger_sequences(state_of(files).sizes()) == [manifest.folded + 1]
 
 
+def test_entries_of_a_replaced_table_are_gone_once_a_writer_has_opened(store: Store, files: Files) -> None:
+    """A replacement that was killed leaves them; later entries must not take their numbers."""
+    last = next_ledger(files, "the replaced table's", [], list(stored_shards(files)))
+    with store.stage("scores").writer(SETTINGS, commit_seconds=0) as writer:
+        assert ledger_sequences(state_of(files).sizes()) == []
+        writer.write(rows(7))
+        assert ledger_sequences(state_of(files).sizes()) == [last + 1]
+        assert stored(store) == {item(0), item(1), item(7)}
+
+
 def test_the_next_writer_lists_a_whole_shard_that_was_not_listed(store: Store, files: Files) -> None:
     shard = left_behind(store, 7, 8)
     assert stored(store) == {item(0), item(1)}
@@ -198,6 +215,20 @@ def test_verify_compares_the_whole_hash_of_a_shard(store: Store, files: Files) -
     state_of(files).write(MANIFEST, json.dumps(listed).encode())
     (problem,) = verify(store).problems
     assert (problem.kind, problem.file) == ("altered", listed["shards"][0]["name"])
+
+
+def test_verify_compares_the_hash_with_the_name_of_a_shard(store: Store, files: Files) -> None:
+    """A manifest that lists a whole shard under another name: the cache and the repair go by names."""
+    manifest = load_manifest(files)
+    assert manifest is not None
+    name, shard = next(iter(manifest.shards.items()))
+    other = f"part-{'0' * 16}.parquet"
+    Path(files.uri, name).rename(Path(files.uri, other))
+    manifest.shards[other] = replace(manifest.shards.pop(name), name=other)
+    manifest.save(files)
+    (problem,) = verify(store).problems
+    assert (problem.kind, problem.file) == ("altered", other)
+    assert problem.detail == f"SHA-256 is {shard.sha256[:16]}..., not the one in its name; 1 rows"
 
 
 def test_numbers_of_ledgers_are_read_back_in_order() -> None:

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prep.datasets import jsonl
 from prep.datasets.catalogue import DATASETS, open_dataset, open_image_folder, open_jsonl
 from prep.demo.dataset import write
 from prep.errors import PrepError
 from prep.records import DATASET_NAMES, Expression
+from tests.limits import limited
 
 SQUARE = [[0, 0, 4, 0, 4, 4, 0, 4]]
 
@@ -329,6 +331,29 @@ def test_jsonl_survives_marks_long_lines_and_no_last_newline(tmp_path: Path) -> 
     assert dataset.entry_at(offset)["sent"] == "last"
 
 
+def test_the_longest_jsonl_line_is_read_and_one_byte_more_costs_that_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "MAX_LINE", 64)  # its end is counted
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"sent": "x" * (size - 13)}) + "\n" for size in (64, 65, 66, 130, 63, 65)]
+    assert [len(line) for line in lines] == [64, 65, 66, 130, 63, 65]
+    path.write_text("".join(lines)[:-1])  # the last one has no end, and so 64 bytes
+    rows = list(open_jsonl(path).expressions())
+    assert [row.problem.partition(" is ")[2][:6] for row in rows] == [
+        "",
+        "longer",
+        "longer",
+        "longer",
+        "",
+        "",
+    ]
+    dataset = open_jsonl(path)
+    offset = sum(map(len, lines[:4]))
+    assert dataset.entry_at(0) == json.loads(lines[0])
+    assert dataset.entry_at(offset) == json.loads(lines[4])
+
+
 def test_a_million_rows_would_be_a_stream(tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
     path.write_text('{"sent": "same"}\n' * 20_000)
@@ -531,6 +556,7 @@ entries = st.dictionaries(names, values, max_size=6) | values
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")))
 @given(st.lists(entries, max_size=4), st.lists(entries, max_size=3), st.lists(entries, max_size=3))
+@limited()
 def test_nothing_but_our_error_escapes_from_odd_entries(
     fuzzed: Path, refs: Any, images: Any, anns: Any
 ) -> None:
@@ -546,6 +572,7 @@ def test_nothing_but_our_error_escapes_from_odd_entries(
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
 @given(st.lists(st.binary(max_size=30) | entries.map(lambda value: json.dumps(value).encode()), max_size=6))
+@limited()
 def test_nothing_but_our_error_escapes_from_odd_lines(fuzzed: Path, lines: list[bytes]) -> None:
     path = fuzzed / "odd.jsonl"
     path.write_bytes(b"\n".join(lines))

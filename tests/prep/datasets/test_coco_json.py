@@ -22,6 +22,7 @@ from prep.datasets.coco_json import (
     sections,
 )
 from prep.errors import PrepError
+from tests.limits import limited
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -65,6 +66,7 @@ def test_sections_are_what_json_says(
 @pytest.mark.slow
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(st.data())
+@limited()
 def test_nothing_but_our_error_escapes_from_damaged_json(folder: Path, data: st.DataObject) -> None:
     whole = {
         "images": data.draw(st.lists(objects, max_size=2)),

@@ -214,6 +214,17 @@ def test_what_a_dict_is_filled_with_is_checked_one_by_one(
         loads(b"}" + store % b"K\x01" * 100 + b".")
 
 
+@pytest.mark.parametrize(
+    "made", [b"(%bNd.", b"(%b\x91.", b"\x8f(%b\x90."], ids=["DICT", "FROZENSET", "ADDITEMS"]
+)
+def test_what_is_made_of_keys_at_once_is_checked_too(made: bytes) -> None:
+    """The opcodes that only old or hand-made pickles have; one key is a tuple of 17, or has 2 KiB."""
+    for key in (b"(" + b"N" * 17 + b"t", b"\x8b\x00\x08\x00\x00" + b"\x7f" * 2048):
+        with pytest.raises(PrepError, match="a key that is not a short scalar"):
+            loads(made % key)
+    assert 1 in loads(made % b"K\x01")
+
+
 def test_what_shares_and_nests_within_reason_is_read(tmp_path: Path) -> None:
     deep: Any = "leaf"
     for _ in range(90):

@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from prep.datasets.object_npy import load_object_npy, loads_arrays
 from prep.errors import PrepError
+from tests.limits import limited
 
 DTYPES = ["bool", "int8", "uint8", "<i4", ">i8", "<f4", ">f8", "float16", "<U5", "S3"]
 any_array = st.sampled_from(DTYPES).flatmap(
@@ -139,6 +140,7 @@ def test_a_shape_that_is_not_the_contents_is_our_error(tmp_path: Path) -> None:
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
 @given(any_array, st.integers(0, 5), st.data())
+@limited()
 def test_nothing_but_our_error_escapes_from_damaged_arrays(
     array: np.ndarray, protocol: int, data: st.DataObject
 ) -> None:

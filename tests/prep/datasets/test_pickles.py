@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from prep.datasets.pickles import load_pickle, loads
 from prep.errors import PrepError
+from tests.limits import limited
 
 scalars = (
     st.none()
@@ -115,6 +116,7 @@ def test_a_broken_pickle_is_an_error_in_words(data: bytes) -> None:
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(plain, st.integers(0, 5), st.data())
+@limited()
 def test_nothing_but_our_error_escapes_from_damaged_pickles(
     value: object, protocol: int, data: st.DataObject
 ) -> None:
@@ -127,6 +129,7 @@ def test_nothing_but_our_error_escapes_from_damaged_pickles(
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")))
 @given(st.lists(st.sampled_from([bytes([code]) for code in range(256)]), max_size=40).map(b"".join))
+@limited()
 def test_nothing_but_our_error_escapes_from_any_bytes(data: bytes) -> None:
     with suppress(PrepError):
         loads(data)

@@ -24,6 +24,7 @@ from prep.datasets.segmentation import BadSegmentation, decode, decode_once, run
 from prep.datasets.truth import Truth
 from prep.demo.dataset import write
 from prep.records import Expression
+from tests.limits import limited
 
 BOX = np.zeros((6, 5), dtype=bool)
 BOX[1:4, 2:5] = True
@@ -120,6 +121,7 @@ def test_absurd_image_sizes_are_refused() -> None:
     | st.lists(st.integers(-5, 40), max_size=8)
     | st.lists(st.lists(st.floats() | st.integers(), max_size=10), max_size=3)
 )
+@limited()
 def test_nothing_but_a_reason_escapes_from_odd_segmentations(value: Any) -> None:
     for segmentation in (value, {"size": [6, 5], "counts": value}, [{"size": [6, 5], "counts": value}]):
         with suppress(BadSegmentation):

@@ -20,7 +20,7 @@ from prep.cache.schema import SCORES
 from prep.cache.store import open_store
 from prep.engine.local import Engine
 from prep.engine.runner import Summary, Work, prepare, run_stage
-from prep.errors import PrepError
+from prep.errors import Interrupted, PrepError
 from prep.stage import Resources
 from tests.prep import toy
 from tests.prep.toy import ToyStage, expected, item
@@ -175,6 +175,69 @@ def test_failures_are_rows_and_are_counted_by_reason(tmp_path: Path) -> None:
     assert sum(summary.reasons.values()) == 30
     assert summary.reasons == {"cannot read N": 30}
     assert summary.first_failed == [f"cannot read {number}" for number in (0, 3, 6, 9, 12)]
+
+
+def test_failures_of_earlier_runs_are_finished_with_the_selection(tmp_path: Path) -> None:
+    with open_store(tmp_path / "p", create=True).stage("proposals").writer({}) as writer:
+        how: dict[str, Any] = {"key": str, "writer": writer, "unit_size": 4}
+        run_stage(Engine(FailingStage()), map(str, range(45)), **how)
+        summary = run_stage(Engine(FailingStage()), map(str, range(90)), selection={"n": 90}, **how)
+        assert (summary.reused, summary.failed_before, summary.failed) == (45, 15, 15)
+        assert writer.finished({"n": 90}) == (90, 30)
+
+
+class Signalled(Work):
+    """Gets a signal at one moment; every third item needs no stage."""
+
+    def __init__(self, moment: str) -> None:
+        self.moment = moment
+
+    def at(self, moment: str) -> None:
+        if moment == self.moment:
+            self.moment = ""
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def requests(self, items: list[str]) -> tuple[list[str], pa.Table | None]:
+        made = [toy.row(key) for key in items[::3]]
+        return [key for key in items if key not in items[::3]], pa.Table.from_pylist(made, schema=SCORES)
+
+    def rows(self, unit: list[str], results: pa.Table) -> pa.Table:
+        self.at("rows")
+        return results
+
+    def report(self) -> dict[str, Any]:
+        self.at("report")
+        return {"units": "all"}
+
+
+@pytest.mark.parametrize(
+    ("moment", "count"),
+    [("rows", 13), ("write of a unit", 13), ("write of what is ready", 10), ("report", 30)],
+)
+def test_a_signal_waits_until_rows_are_written(tmp_path: Path, moment: str, count: int) -> None:
+    """Ten rows are ready, then come units of three: those in hand are written before the run ends."""
+    out, work, ready = tmp_path / "p", Signalled(moment), False
+    stage = open_store(out, create=True).stage("scores")
+    writer = stage.writer({"toy": 1}, commit_seconds=3600)
+    write = writer.write
+
+    def signalled(rows: pa.Table) -> None:
+        nonlocal ready
+        work.at("write of a unit" if ready else "write of what is ready")
+        ready = True
+        write(rows)
+
+    writer.write = signalled  # type: ignore[method-assign]
+    how: dict[str, Any] = {"key": str, "writer": writer, "unit_size": 3, "work": work}
+    with pytest.raises(Interrupted, match=f"SIGTERM: {count} rows of this run are in"), writer:
+        run_stage(Engine(ToyStage()), map(item, range(30)), selection={"n": 30}, **how)
+    assert rows_in(out).num_rows == count
+    manifest = stage.reader().manifest
+    assert manifest is not None
+    assert len(manifest.runs) == (moment == "report")
+    assert (manifest.finished_rows({"n": 30}) is None) == (moment != "report")
+    assert fill(out, 30).done == 30 - count
+    assert rows_in(out).equals(expected(30))
 
 
 class BreakingStage(ToyStage):

@@ -16,6 +16,7 @@ from torch import as_tensor
 
 from prep.errors import PrepError
 from prep.masks import rle
+from tests.limits import limited
 
 masks = arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=23).flatmap(
     lambda shape: st.one_of(
@@ -91,6 +92,7 @@ damaged = st.tuples(masks, st.binary(max_size=4), st.integers(0, 60)).map(
     st.integers(1, 30),
     st.integers(1, 30),
 )
+@limited()
 def test_nothing_but_our_error_escapes_from_damaged_run_lengths(
     counts: bytes | str, height: int, width: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def test_a_file_that_cannot_be_converted_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "broken.gguf"
-    file.write_bytes(b"GGUF and no more")
-    with pytest.raises(PrepError, match=r"broken\.gguf cannot be converted"):
+    # An array of 2^63 numbers, with which the package would be busy for ever.
+    file.write_bytes(b"GGUF" + struct.pack("<IQQQsIIQ", 3, 0, 1, 1, b"a", 9, 0, 1 << 63))
+    with pytest.raises(PrepError, match=r"broken\.gguf cannot be converted \(its header says that 922337"):
         folder_of(file, "cd" * 32)
     assert not list((tmp_path / "cache" / "pcnet-prep" / "gguf").iterdir())
 

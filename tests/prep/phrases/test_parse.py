@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep.phrases.parse import MAX_CHARS, MAX_PHRASES, MAX_WORDS, parse
+from tests.limits import limited
 
 WANTED = ["the dog", "the brown dog", "the dog under the bench"]
 
@@ -136,6 +137,7 @@ damaged = st.tuples(st.sampled_from(list(ANSWERS.values())), st.text(max_size=8)
 
 @settings(deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")))
 @given(st.one_of(st.text(), st.text(alphabet='-*1.2) "[]{}:,\\`\nabthe<|>/#'), damaged))
+@limited()
 def test_nothing_but_clean_phrases_comes_out_of_any_answer(raw: str) -> None:
     phrases = parse(raw)
     assert len(phrases) == len(set(phrases)) <= MAX_PHRASES

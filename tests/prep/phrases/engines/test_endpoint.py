@@ -128,6 +128,10 @@ ODD = [
     content(["the cup"]),
     content({"text": "the cup"}),
     content(7),
+    # A reasoning model that is cut off, or whose answer the server could not tell from its thoughts.
+    content(None, finish_reason="length"),
+    reply(choices=[{"message": {"content": None, "reasoning": "the bowl"}, "finish_reason": "stop"}]),
+    reply(choices=[{"message": {"content": "", "refusal": "I can't."}, "finish_reason": "stop"}]),
     content("the cup", finish_reason="\ud800" * 9),
     content("the cup", finish_reason=[1]),
     reply(choices={"0": 1}),

@@ -100,6 +100,32 @@ def test_phrases_read_well(text: str, phrases: list[str]) -> None:
     assert list(break_up(text)) == phrases
 
 
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        # A negation belongs to what it denies, with the description of that, and never names the target.
+        ("not the big one", ["the object", "the object not the big one"]),
+        ("cat and not dog", ["the cat", "the cat not dog"]),
+        ("boy not the one on the left", ["the boy", "the boy not the one on the left"]),
+        # A relative clause is one cue, and one about an object stays with the object.
+        ("the plate that's closest", ["the plate", "the plate that's closest"]),
+        ("the lamp where the cat's sitting", ["the lamp", "the lamp where the cat's sitting"]),
+        ("a vase whose neck is broken", ["the vase", "the vase whose neck is broken"]),
+        ("a boy carrying a kite that is not blue", ["the boy", "the boy carrying a kite that is not blue"]),
+        (
+            "a clerk in a blue coat holding her dog who has a hat on",
+            ["the clerk", "the clerk in a blue coat", "the clerk holding her dog who has a hat on"],
+        ),
+        (
+            "a cook stirring a pot while another cook cuts bread",
+            ["the cook", "the cook stirring a pot while another cook cuts bread"],
+        ),
+    ],
+)
+def test_negations_and_relative_clauses_stay_whole(text: str, phrases: list[str]) -> None:
+    assert list(break_up(text)) == phrases
+
+
 def test_more_than_four_cues_are_merged_with_their_neighbours() -> None:
     text = "small old green wooden boat on the left with a torn sail , tied to the pier"
     phrases = break_up(text)
