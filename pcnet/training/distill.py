@@ -76,6 +76,7 @@ def distill(config: DistillConfig, validate: Validate | None = None) -> Trained:
 class Distillation(Run):
     """A run whose network is a student and whose losses compare its masks with the teacher's."""
 
+    config: DistillConfig
     changed_samples = "the samples or the teacher: the store's rows or the teacher's weights have changed"
 
     def prepare(self) -> TrainSetup:
@@ -115,11 +116,10 @@ class Distillation(Run):
 
     def network(self) -> PCNet:
         """The student, with the teacher's encoders and projections and a new decoder."""
-        config: Any = self.config
         model = Student(self.job.network, self.job.recipe)
         model.tokenizer = self.job.tokenizer
-        begin_from(model, Path(config.teacher))
-        model.freeze(config.freeze)
+        begin_from(model, Path(self.config.teacher))
+        model.freeze(self.config.freeze)
         return model
 
     def columns(self) -> list[str]:
