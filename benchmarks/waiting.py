@@ -114,11 +114,12 @@ def main() -> None:
                                 OMP_WAIT_POLICY=waiting,
                             )
                         times[threads, waiting].append(taken)
+                        print(f"# {target}: {taken[0]:.1f} s, {taken[1]:.1f} s of CPU", flush=True)
                 for (threads, waiting), measured in times.items():
                     wall, cpu = ([round(one, 1) for one in column] for column in zip(*measured, strict=True))
-                    shown = f"{min(wall)} {statistics.median(wall)} {max(wall)}"
+                    shown = f"{min(wall)} {statistics.median(wall):.1f} {max(wall)}"
                     print(
-                        f"{job:8}{beside:8}{threads:>9}{waiting:>10}{shown:>28}{statistics.median(cpu):>10}",
+                        f"{job:8}{beside:8}{threads:>9}{waiting:>10}{shown:>28}{statistics.median(cpu):>10.1f}",
                         flush=True,
                     )
 
