@@ -153,7 +153,7 @@ def _checked(image: npt.NDArray[np.generic]) -> Pixels:
     grey = image.ndim == 2
     if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)) or 0 in image.shape:
         raise PrepError(
-            f"An array of shape {image.shape} and dtype {image.dtype} is no image.",
+            f"An array of shape {image.shape} and dtype {image.dtype} is not an image.",
             "Give a uint8 array of shape (height, width, 3) in RGB order.",
         )
     pixels = np.repeat(image[..., None], 3, axis=2) if grey else image

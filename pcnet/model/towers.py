@@ -114,7 +114,7 @@ def _config(source: str) -> dict[str, Untyped]:
         config: dict[str, Untyped] = AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
     except Exception as error:  # transformers and the hub raise many types
         raise PrepError(
-            f"{source} is no model of transformers that can be used: {reason_of(error)}.",
+            f"{source} is not a usable model of transformers: {reason_of(error)}.",
             "Give an ID of the hub, or a folder with config.json.",
         ) from error
     return config

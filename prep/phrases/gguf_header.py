@@ -18,14 +18,14 @@ ELEMENTS_PER_BYTE = 8
 
 
 def check_header(path: Path) -> None:
-    """Raise ValueError for a file that is no GGUF, or whose lengths and counts go past its end.
+    """Raise ValueError for a file that is not GGUF, or whose lengths and counts go past its end.
 
-    The package ``gguf`` trusts them: an array of 2^63 elements in a file of 43 bytes keeps it busy for ever.
+    The package ``gguf`` trusts them: an array of 2^63 elements in a file of 43 bytes makes it hang.
     """
     with open_plain(path) as file:
         header = _Header(file, path.stat().st_size)
         if header.take(4) != b"GGUF" or header.number("<I") not in (2, 3):
-            raise ValueError("it is no GGUF file of version 2 or 3")
+            raise ValueError("it is not a GGUF file of version 2 or 3")
         tensors, values = header.number("<Q"), header.number("<Q")
         # A name's length and a type; a tensor also has its dimensions and where it is.
         header.expect(values, 12)

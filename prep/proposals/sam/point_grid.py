@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -33,7 +34,7 @@ SAMPLE = 100  # with fidelity fast, one image in this many is also computed exac
 FAST = "fidelity fast: masks are close to the reference's, not equal; a sample is compared with exact"
 
 
-class PointGridGenerator(Generic[Settings, Model, Embedded]):
+class PointGridGenerator(ABC, Generic[Settings, Model, Embedded]):
     """Generates the masks of a reference generator, in its order; a subclass defines the model.
 
     Picklable until :meth:`open`, which loads the model once by ``load``.
@@ -50,9 +51,8 @@ class PointGridGenerator(Generic[Settings, Model, Embedded]):
         self.options = settings
         self.recomputed = 0  # masks recomputed by the reference's operations, out of
         self.measured = 0  # masks measured so far
-        self.differences = (
-            Differences()
-        )  # from exact, on a sample of the images; only if the fidelity is fast
+        # From exact, on a sample of the images; only if the fidelity is fast.
+        self.differences = Differences()
         self._proposed = 0
         # The last bits of a matrix product depend on the number of threads, and Ray workers have a different
         # number from this process, so every copy uses the number of this process.
@@ -63,39 +63,39 @@ class PointGridGenerator(Generic[Settings, Model, Embedded]):
 
     # What a subclass defines.
 
+    @abstractmethod
     def _checkpoint(self) -> Path:
         """The file of the weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _parts(self, fast: bool) -> tuple[Encoder[Embedded], PointDecoder[Embedded]]:
         """The encoder of resized crops and the decoder of a batch of prompts, for a fidelity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _thresholds(self) -> Thresholds:
         """The thresholds of the mask and of its stability score."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fits(self, size: tuple[int, int]) -> bool:
         """Whether a crop of ``size`` (H, W) has pixels after it was resized."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _resize(self, pixels: Image) -> torch.Tensor:
         """A crop as the encoder takes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _embed_points(self, layer: int, size: tuple[int, int]) -> list[torch.Tensor]:
         """The prompts of a crop of ``size``, in the reference's batches; the same for all images of that
         size.
         """
-        raise NotImplementedError
 
     def _points(self, layer: int, size: tuple[int, int]) -> Points:
         """The points of a crop of ``size`` (H, W), in its pixels."""
         return np.asarray(self._grids[layer] * np.array([size[1], size[0]]))
 
+    @abstractmethod
     def _geometry(self, features: Embedded, size: tuple[int, int]) -> Geometry:
         """The mapping from the logits of a crop of ``size`` (H, W) and its embedding to its pixels."""
-        raise NotImplementedError
 
     def _cleaned(self, found: MaskData, size: tuple[int, int]) -> MaskData:
         """The masks of an image of ``size`` (H, W) after the last step of the reference."""

@@ -34,7 +34,7 @@ def test_a_file_that_cannot_be_converted_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "broken.gguf"
-    # An array of 2^63 numbers, with which the package would be busy for ever.
+    # An array of 2^63 numbers, which would make the package hang.
     file.write_bytes(b"GGUF" + struct.pack("<IQQQsIIQ", 3, 0, 1, 1, b"a", 9, 0, 1 << 63))
     with pytest.raises(PrepError, match=r"broken\.gguf cannot be converted \(its header says that 922337"):
         folder_of(file, "cd" * 32)

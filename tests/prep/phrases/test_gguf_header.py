@@ -51,7 +51,7 @@ HONEST = gguf(
 ) + bytes(256)  # fmt: skip
 
 TOO_MUCH = {
-    # Public reports: llama.cpp 27188 (43 bytes that keep gguf 0.19 busy for ever) and 25378.
+    # Public reports: llama.cpp 27188 (43 bytes that make gguf 0.19 hang) and 25378.
     "array": gguf(entry("a", ARRAY, array(U8, 1 << 63))),
     "texts": gguf(entry("a", ARRAY, array(TEXT, 1 << 62))),
     "name": gguf(text(1 << 63), counts=(0, 1)),
