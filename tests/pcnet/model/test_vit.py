@@ -218,7 +218,7 @@ def test_the_description_of_a_model_of_open_clip() -> None:
         ("ViT-B-23", None, "Did you mean ViT-B-32"),
         ("coca_ViT-B-32", None, "text encoder of coca_ViT-B-32"),
         ("ViT-B-32", "hf:x", "--text-encoder needs an image encoder of transformers"),
-        ("hf:/no/such/folder", None, "no model of transformers"),
+        ("hf:/no/such/folder", None, "not a usable model of transformers"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused(name: str, text: str | None, said: str) -> None:
