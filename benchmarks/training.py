@@ -142,7 +142,8 @@ def steps(size: int = 8) -> None:
                 rows.append(torch.cat([pair[number] for pair in pairs], 1))
         index = torch.arange(size)
         logits = tuple(torch.cat(rows) for rows in stages)
-        total = step_losses(paper, Outputs(logits, index, index + size, (160, 160)), batch)["total"]
+        outputs = Outputs(logits, index, size, (160, 160), partner=index + size)
+        total = step_losses(paper, outputs, batch)["total"]
         total.backward()
         return total.detach()
 

@@ -1,8 +1,9 @@
-"""Measures how threads should wait: training and SAM, spinning or sleeping, alone and beside busy processes.
+"""Measures how threads should wait: training and SAM, alone and beside busy processes.
 
 Runs `pcnet train` and `pcnet-prep sam` (ViT-B with random weights, one image) as a user does, with one thread
-and with all, OMP_WAIT_POLICY=ACTIVE or PASSIVE, beside no other process and beside as many endless loops as
-there are cores. Prints the seconds of each command: wall time, and CPU of all its threads. The rules of
+and with all, beside no other process and beside as many endless loops as there are cores. Waiting threads
+`sleep` at once (OMP_WAIT_POLICY=PASSIVE), `spin` (ACTIVE), or do what the programs choose (`ours`: spin
+briefly, then sleep). Prints the seconds of each command: wall time, and CPU of all its threads. The rules of
 `pcnet-prep phrases` use one thread.
 
 .venv/bin/python benchmarks/waiting.py
@@ -29,6 +30,8 @@ from PIL import Image
 from prep.demo import dataset as synthetic
 
 CORES = len(os.sched_getaffinity(0))
+WAITING = {"ours": {}, "sleep": {"OMP_WAIT_POLICY": "PASSIVE"}, "spin": {"OMP_WAIT_POLICY": "ACTIVE"}}
+DECIDED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # unset for the commands, so that they choose
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def run(command: list[str], cwd: Path, **environment: str) -> tuple[float, float
     done = subprocess.run(
         [sys.executable, *program],
         cwd=cwd,
-        env=os.environ | environment,
+        env={name: value for name, value in os.environ.items() if name not in DECIDED} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -95,7 +98,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=["train", "sam"], default=["train", "sam"])
     parser.add_argument("--loads", nargs="+", type=int, default=[0, CORES], help="busy processes beside it")
     given = parser.parse_args()
-    settings = [("1", "PASSIVE"), (str(CORES), "PASSIVE"), (str(CORES), "ACTIVE")]
+    settings = [("1", "ours"), *((str(CORES), waiting) for waiting in WAITING)]
     print(f"{'':8}{'beside':>8}{'threads':>9}{'waiting':>10}{'wall s: min, median, max':>28}{'CPU s':>10}")
     for job in given.jobs:
         with tempfile.TemporaryDirectory() as name:
@@ -108,12 +111,8 @@ def main() -> None:
                     for threads, waiting in settings:
                         target = f"{out[2:]}-{beside}-{threads}-{waiting}-{repeat}"
                         with load(beside):
-                            taken = run(
-                                [*command, out, target],
-                                folder,
-                                OMP_NUM_THREADS=threads,
-                                OMP_WAIT_POLICY=waiting,
-                            )
+                            environment = {"OMP_NUM_THREADS": threads, **WAITING[waiting]}
+                            taken = run([*command, out, target], folder, **environment)
                         times[threads, waiting].append(taken)
                         print(f"# {target}: {taken[0]:.1f} s, {taken[1]:.1f} s of CPU", flush=True)
                 for (threads, waiting), measured in times.items():

@@ -80,7 +80,7 @@ def within(name: str, package: str) -> bool:
 # From the bottom up: a part may import parts of the layers before its own, and itself.
 LAYERS = {
     "prep": [
-        ("errors", "records", "devices", "moved", "display"),
+        ("errors", "records", "allocator", "devices", "moved", "display"),
         ("inputs",),
         ("files", "hints", "images", "pictures", "torchscript", "weights"),
         ("hub",),

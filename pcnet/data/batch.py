@@ -70,14 +70,16 @@ class Outputs:
     """Raw responses of a training step: ``logits[n]`` (B,T,h,w) is image i against text t at stage n.
 
     ``own`` (B,) is the column of each image's own expression, ``partner`` (B,) that of its partner expression
-    and ``opposite`` (B,) that of its own with the directions swapped (``None`` if there is none);
-    ``image_size`` is the (H,W) that maps are upsampled to.
+    and ``opposite`` (B,) that of its own with the directions swapped (``None`` if there is none). The first
+    ``expressions`` columns are the images' own expressions. ``image_size`` is the (H,W) that maps are
+    upsampled to.
     """
 
     logits: tuple[Tensor, ...]
     own: Tensor
-    partner: Tensor | None
+    expressions: int
     image_size: tuple[int, int]
+    partner: Tensor | None = None
     opposite: Tensor | None = None
 
     def maps(self, stage: int) -> Tensor:
@@ -95,12 +97,6 @@ class Outputs:
         if self.opposite is None:
             raise ValueError("These outputs have no expressions with swapped directions.")
         return _columns(self.logits[stage], self.opposite)
-
-    @property
-    def expressions(self) -> int:
-        """The number of the T texts that are the images' own expressions; they come first."""
-        kinds = 1 + (self.partner is not None) + (self.opposite is not None)
-        return self.logits[0].shape[1] // kinds
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:

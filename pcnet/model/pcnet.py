@@ -15,7 +15,7 @@ from pcnet.config import MAX_STAGES, ModelConfig, Recipe
 from pcnet.data.batch import Outputs, upsample
 from pcnet.data.tokenizers import Tokenizer
 from pcnet.model.encoders import build_encoder
-from pcnet.model.stages import STAGES, Inputs, Scope
+from pcnet.model.stages import INDEPENDENT, STAGES, Inputs, Scope
 
 # The children of an encoder that belong to its image encoder; the others belong to its text encoder.
 IMAGE_PARTS = ("visual", "layers", "place", "image")
@@ -42,6 +42,7 @@ class PCNet(nn.Module):
         self.global_lan_project = nn.Linear(self.backbone.text_width, config.hidden)
         self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))
         stage, self._run = STAGES[config.comprehension]
+        self._independent = config.comprehension in INDEPENDENT
         # A released file always has four stages; the unused ones are kept, so that they can be saved again.
         held = MAX_STAGES if config.comprehension == "released" else config.stages
         self.attn_fusion_vl = nn.ModuleList(
@@ -74,13 +75,21 @@ class PCNet(nn.Module):
                 phrases.append(cues)
         logits = self._stages(images, torch.stack(expressions), torch.stack(phrases), self.scope)
         own = torch.arange(len(images), device=images.device) + self.scope.rank * len(images)
-        each = logits[0].shape[1] // len(expressions)
+        others = len(expressions) - 1
+        columns = logits[0].shape[1]
+        # The columns of the images' other texts: one for each text, or one for each text of each image.
+        first = columns - others if self._independent else columns // (1 + others)
+        places = [
+            torch.full_like(own, first + number) if self._independent else own + first * (1 + number)
+            for number in range(others)
+        ]
         return Outputs(
             logits,
             own,
-            own + each if partner_expression_ids is not None else None,
-            size,
-            own + logits[0].shape[1] - each if opposite_expression_ids is not None else None,
+            expressions=first,
+            image_size=size,
+            partner=places[0] if partner_expression_ids is not None else None,
+            opposite=places[-1] if opposite_expression_ids is not None else None,
         )
 
     def responses(self, images: Tensor, expression_ids: Tensor, phrase_ids: Tensor) -> tuple[Tensor, ...]:
@@ -110,7 +119,8 @@ class PCNet(nn.Module):
 
     def grounded(self, visual: Tensor, encoded: Tensor, scope: Scope) -> tuple[Tensor, ...]:
         """(B,C,h,w) images and (R,B,1+P,C) texts, the expression and its phrases -> (B,T,h,w) per stage."""
-        inputs = Inputs(self.logit_scale.exp(), visual, encoded[:, :, 0], encoded[:, :, 1:], scope)
+        cues = encoded[:, :, 1:]
+        inputs = Inputs(self.logit_scale.exp(), visual, encoded[:, :, 0], cues, scope, self._independent)
         return self._run(self.attn_fusion_vl[: self.config.stages], inputs)
 
     def freeze(self, parts: str) -> None:

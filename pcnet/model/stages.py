@@ -3,8 +3,10 @@
 Legend: B images, R texts per image (its own expression, then its partner's and its own with the directions
 swapped, if given), T texts that an image is scored against, P phrases, N = h*w positions, C channels. In
 training every image is scored against the texts of the whole batch, T = R*G with G the images of all
-processes: first every image's own text, then every partner's, and so on. In evaluation an image is scored
-against its own text only, T = 1, so its result does not depend on other images.
+processes: first every image's own text, then every partner's, and so on. Where texts do not read each other
+(single stage, plus), only the own texts of other images are needed: T = G + R - 1, with the image's own
+partner and swapped text last. In evaluation an image is scored against its own text only, T = 1, so its
+result does not depend on other images.
 
 Each ``*_stages`` function returns the raw responses of every stage, (B,T,h,w) each.
 """
@@ -45,6 +47,11 @@ class Scope:
         """(R,B,C) -> (B,T,C): the texts that each image is scored against."""
         return self.spread(self.rows(texts), texts.shape[1])
 
+    def own_tokens(self, texts: Tensor) -> Tensor:
+        """(R,B,C) -> (B,G+R-1,C): the first text of every image, then each image's own other texts."""
+        first = self.tokens(texts[:1])
+        return first if len(texts) == 1 else torch.cat([first, texts[1:].transpose(0, 1)], 1)
+
     def spread(self, rows: Tensor, images: int) -> Tensor:
         """The output of :meth:`rows` -> (B,T,C)."""
         return rows.expand(images, *rows.shape) if self.pairwise else rows.unsqueeze(1)
@@ -52,22 +59,29 @@ class Scope:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of the stages, all projected to C, and ``scale``, the factor of their scores."""
+    """The inputs of the stages, all projected to C, and ``scale``, the factor of their scores.
+
+    ``independent`` is for stages whose texts do not read each other.
+    """
 
     scale: Tensor
     visual: Tensor  # (B,C,h,w)
     text: Tensor  # (R,B,C) whole expressions
     cues: Tensor  # (R,B,P,C) phrases
     scope: Scope
+    independent: bool = False
 
     @property
     def expressions(self) -> Tensor:
         """(B,T,C) unit vectors: the whole expressions that each image is scored against."""
-        return _unit(self.scope.tokens(self.text))
+        return _unit(self._tokens(self.text))
 
     def phrase(self, number: int) -> Tensor:
         """(B,T,C) unit vectors: phrase ``number`` of each of them."""
-        return _unit(self.scope.tokens(self.cues[:, :, number]))
+        return _unit(self._tokens(self.cues[:, :, number]))
+
+    def _tokens(self, texts: Tensor) -> Tensor:
+        return self.scope.own_tokens(texts) if self.independent else self.scope.tokens(texts)
 
     def score(self, places: Tensor, queries: Tensor) -> Tensor:
         """scale * V Q^T of (B,N,C) positions and (B,T,C) queries, as (B,T,h,w) float32.
@@ -247,6 +261,10 @@ STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ..
     "plus": (PlusStage, plus_stages),
     "released": (ReleasedStage, released_stages),
 }
+
+
+# The stages whose texts do not read each other.
+INDEPENDENT = ("none", "student", "plus")
 
 
 class _Attention(nn.Module):

@@ -38,6 +38,7 @@ from pcnet.training.setup import (
     make_optimizer,
     prepare,
 )
+from prep.allocator import keep_freed_memory
 from prep.engine.signals import Stoppable, interrupted, stoppable
 from prep.errors import PrepError
 from prep.files import replacing
@@ -82,6 +83,7 @@ def run_to_end(kind: type[Run], config: TrainConfig, validate: Validate | None) 
     device = ranks.device(config.device)
     # torch's default is the number of cores, or OMP_NUM_THREADS; processes on one machine share the cores.
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // ranks.size))
+    keep_freed_memory(device.type)
     ranks.init(device)
     try:
         return kind(config, ranks, device).to_end(validate)

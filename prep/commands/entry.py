@@ -36,9 +36,7 @@ def print_version(program: str, wanted: bool) -> None:
 def run_program(app: typer.Typer) -> None:
     """Run a program with the command line of this process, and exit with its exit code."""
     debug = "--debug" in sys.argv[1:]
-    # By default, waiting OpenMP threads spin. If another process needs the core, this costs more than ten
-    # times as much as sleeping. torch reads the variable when it is loaded, so it must be set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _set_waiting()
     # No Python process that is started from here, by whatever library, imports from the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     if not debug:  # a library's thread (such as TensorBoard's writer) would print its traceback
@@ -57,6 +55,18 @@ def run_program(app: typer.Typer) -> None:
     if code in (INTERRUPTED, TERMINATED):
         _end_at_once(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _set_waiting() -> None:
+    """Let OpenMP threads that wait for each other try a thousand times, then sleep (docs/training.md).
+
+    By default they try for milliseconds, which takes the core from another process; if they sleep at once,
+    waking them takes longer than a small operation. OpenMP reads the variables when torch is loaded. GNU's
+    library, which torch's packages for Linux contain, knows the number; others sleep at once.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _end_at_once(code: int) -> NoReturn:

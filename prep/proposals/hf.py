@@ -12,6 +12,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from prep.allocator import keep_freed_memory
 from prep.errors import PrepError, reason_of
 from prep.hub import folder_sha256, model_folder
 from prep.masks import rle
@@ -108,6 +109,7 @@ class HfGenerator:
 
         if self._threads:
             torch.set_num_threads(self._threads)
+        keep_freed_memory(self.options.device)
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
         folder = self._folder()

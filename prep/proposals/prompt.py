@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prep.allocator import keep_freed_memory
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.proposals.sam.settings import SamSettings, find_checkpoint
@@ -94,6 +95,7 @@ def open_prompter(
 
         source = model[len("hf:") :]
         encoder = HfPredictor(source, device)
+        keep_freed_memory(encoder.device_type)
         weights = "" if cache is None else HfGenerator(source).weights_sha256
         return PointPrompter(encoder, single, _embeddings(cache, weights, encoder.device_type))
     from prep.proposals.checkpoint import read_weights
@@ -109,6 +111,7 @@ def open_prompter(
         )
     settings = SamSettings(model=found, checkpoint=str(path), device=device)
     predictor = SamPredictor(load_sam(settings))
+    keep_freed_memory(predictor.device_type)
     weights = "" if cache is None else sha256_of(path)
     return PointPrompter(predictor, single, _embeddings(cache, weights, predictor.device_type))
 

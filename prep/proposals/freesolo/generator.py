@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from prep.allocator import keep_freed_memory
 from prep.errors import PrepError
 from prep.files import sha256_of
 from prep.masks import rle
@@ -64,6 +65,7 @@ class FreeSoloGenerator:
 
         if self._threads:
             torch.set_num_threads(self._threads)
+        keep_freed_memory(self.options.device)
         self._network = build(read_weights(path), str(path)).to(self.options.device)
 
     def propose(self, images: list[npt.NDArray[np.uint8]]) -> list[list[Proposal]]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prep.allocator import keep_freed_memory
 from prep.devices import cpu_cores
 from prep.errors import PrepError
 from prep.files import sha256_of
@@ -122,6 +123,7 @@ class PointGridGenerator(ABC, Generic[Settings, Model, Embedded]):
         self._grids = grids(self.options)
         self._cuts = self._thresholds()
         torch.set_num_threads(self._threads)
+        keep_freed_memory(self._device.type)
         self._pool = ThreadPoolExecutor(max(1, min(self._threads, cpu_cores())), thread_name_prefix="resize")
         self._post = Postprocessor(self._threads)
         with torch.inference_mode():

@@ -53,3 +53,44 @@ def test_what_the_encoding_cannot_show_is_shown_as_an_escape(tmp_path: Path) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "caf\\xe9/phrases" in done.stdout
+
+
+LOADS_TORCH = """
+import typer
+from prep.commands.entry import run_program
+
+app = typer.Typer()
+
+@app.command()
+def main() -> None:
+    import torch
+
+run_program(app)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's packages contain GNU's OpenMP on Linux only")
+@pytest.mark.parametrize(
+    ("given", "policy", "spins"),
+    [
+        ({}, "PASSIVE", "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE", "7"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE", "0"),
+    ],
+)
+def test_waiting_threads_spin_briefly_unless_the_environment_says_how(
+    tmp_path: Path, given: dict[str, str], policy: str, spins: str
+) -> None:
+    (tmp_path / "program.py").write_text(LOADS_TORCH)
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")],
+        env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr

@@ -1,0 +1,29 @@
+"""Makes the C library keep freed memory for the next tensor, instead of returning it to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# Parameters of mallopt in glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# By these a user sets them, or replaces the allocator.
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def keep_freed_memory(device: str) -> bool:
+    """Keep what this process frees from now on if it computes on a ``device`` ``cpu``; false where nothing
+    was changed.
+
+    glibc maps every block of more than 32 MiB anew and returns it when it is freed. The system must fill the
+    pages of each new block with zeros: for SAM's image encoder on a CPU, this was a third of its time
+    (docs/scale.md). The peak of the memory is the same, but it stays allocated until the process ends.
+    Nothing is changed if the environment has settings of the allocator, or with another C library.
+    """
+    if device != "cpu" or any(os.environ.get(name) for name in CHOSEN):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc: macOS, musl, Windows
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
