@@ -21,7 +21,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 # CI draws the same cases each time, so that a failure belongs to the change; `make fuzz` draws new ones.
 settings.register_profile("ci", settings.get_profile("untimed"), derandomize=True)
 settings.load_profile("ci" if "CI" in os.environ else "untimed")
-# How threads wait for each other: as in our programs (prep/commands/entry.py); torch reads it when it is loaded.
+# How threads wait, as in our programs (prep/commands/entry.py); OpenMP reads it when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Ray runs its workers at niceness 15: beside other work on the machine an engine would take minutes to start.

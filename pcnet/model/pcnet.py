@@ -15,7 +15,8 @@ from pcnet.config import MAX_STAGES, ModelConfig, Recipe
 from pcnet.data.batch import Outputs, upsample
 from pcnet.data.tokenizers import Tokenizer
 from pcnet.model.encoders import build_encoder
-from pcnet.model.stages import INDEPENDENT, STAGES, Inputs, Scope
+from pcnet.model.inputs import Inputs, Scope
+from pcnet.model.stages import INDEPENDENT, STAGES
 
 # The children of an encoder that belong to its image encoder; the others belong to its text encoder.
 IMAGE_PARTS = ("visual", "layers", "place", "image")

@@ -14,88 +14,20 @@ Each ``*_stages`` function returns the raw responses of every stage, (B,T,h,w) e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
 from pcnet.maps import normalised
+from pcnet.model.inputs import Inputs, unit
 
 FLOOR = 0.05  # gate value at a position where the previous response is 0
 
 
-@dataclass(frozen=True)
-class Scope:
-    """The texts that an image is scored against: the batch's (training) or its own only (evaluation).
-
-    ``gather`` turns (B, ...) of this process into (G, ...) of all, in rank order; with one process it is the
-    identity. ``rank`` is the rank of this process.
-    """
-
-    pairwise: bool
-    gather: Callable[[Tensor], Tensor] = lambda local: local
-    rank: int = 0
-
-    def rows(self, texts: Tensor) -> Tensor:
-        """(R,B,C) -> (T,C) in training, (B,C) in evaluation."""
-        if not self.pairwise:
-            return texts[0]
-        return torch.cat([self.gather(one) for one in texts])
-
-    def tokens(self, texts: Tensor) -> Tensor:
-        """(R,B,C) -> (B,T,C): the texts that each image is scored against."""
-        return self.spread(self.rows(texts), texts.shape[1])
-
-    def own_tokens(self, texts: Tensor) -> Tensor:
-        """(R,B,C) -> (B,G+R-1,C): the first text of every image, then each image's own other texts."""
-        first = self.tokens(texts[:1])
-        return first if len(texts) == 1 else torch.cat([first, texts[1:].transpose(0, 1)], 1)
-
-    def spread(self, rows: Tensor, images: int) -> Tensor:
-        """The output of :meth:`rows` -> (B,T,C)."""
-        return rows.expand(images, *rows.shape) if self.pairwise else rows.unsqueeze(1)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The inputs of the stages, all projected to C, and ``scale``, the factor of their scores.
-
-    ``independent`` is for stages whose texts do not read each other.
-    """
-
-    scale: Tensor
-    visual: Tensor  # (B,C,h,w)
-    text: Tensor  # (R,B,C) whole expressions
-    cues: Tensor  # (R,B,P,C) phrases
-    scope: Scope
-    independent: bool = False
-
-    @property
-    def expressions(self) -> Tensor:
-        """(B,T,C) unit vectors: the whole expressions that each image is scored against."""
-        return _unit(self._tokens(self.text))
-
-    def phrase(self, number: int) -> Tensor:
-        """(B,T,C) unit vectors: phrase ``number`` of each of them."""
-        return _unit(self._tokens(self.cues[:, :, number]))
-
-    def _tokens(self, texts: Tensor) -> Tensor:
-        return self.scope.own_tokens(texts) if self.independent else self.scope.tokens(texts)
-
-    def score(self, places: Tensor, queries: Tensor) -> Tensor:
-        """scale * V Q^T of (B,N,C) positions and (B,T,C) queries, as (B,T,h,w) float32.
-
-        Never in half precision: for scores around 14 its resolution is 1/16, and peaks would tie.
-        """
-        with torch.autocast(places.device.type, enabled=False):
-            scores = self.scale.float() * queries.float() @ places.float().transpose(1, 2)
-        return scores.reshape(*scores.shape[:2], *self.visual.shape[2:])
-
-
 def single_stages(stages: Sequence[nn.Module], inputs: Inputs) -> tuple[Tensor, ...]:
     """No comprehension: a single stage with every position's cosine with the whole expression."""
-    return (inputs.score(_unit(_places(inputs.visual)), inputs.expressions),)
+    return (inputs.score(unit(_places(inputs.visual)), inputs.expressions),)
 
 
 class PaperStage(nn.Module):
@@ -123,11 +55,11 @@ class PaperStage(nn.Module):
 
 def paper_stages(stages: Sequence[PaperStage], inputs: Inputs) -> tuple[Tensor, ...]:
     """The paper: Q_0 is the whole expression, phrase n refines it, V_{n+1} Q_{n+1}^T is the response."""
-    places, query = _unit(_places(inputs.visual)), inputs.expressions
+    places, query = unit(_places(inputs.visual)), inputs.expressions
     responses = []
     for number, stage in enumerate(stages):
         places, query = stage(places, query, inputs.phrase(number))
-        responses.append(inputs.score(_unit(places), _unit(query)))
+        responses.append(inputs.score(unit(places), unit(query)))
     return tuple(responses)
 
 
@@ -148,8 +80,8 @@ class PlusStage(nn.Module):
     def forward(self, places: Tensor, query: Tensor, cue: Tensor) -> Tensor:
         """(B,N,C) positions, (B,T,C) sums of cues and this stage's cue -> (B,T,C) queries of unit length."""
         if not self.gain:
-            return _unit(query)
-        return _unit(query + self.gain * self.cue_from_visual(cue, places))
+            return unit(query)
+        return unit(query + self.gain * self.cue_from_visual(cue, places))
 
 
 def plus_stages(stages: Sequence[PlusStage], inputs: Inputs) -> tuple[Tensor, ...]:
@@ -160,14 +92,14 @@ def plus_stages(stages: Sequence[PlusStage], inputs: Inputs) -> tuple[Tensor, ..
     [0, 1], detached. The product form keeps the peak from moving to the object that a later phrase
     matches best, which in a relation ("the circle left of the blue square") is the anchor and not the target.
     """
-    places, total = _unit(_places(inputs.visual)), inputs.visual.new_zeros(())
+    places, total = unit(_places(inputs.visual)), inputs.visual.new_zeros(())
     responses: list[Tensor] = []
     for number, stage in enumerate(stages):
         cue = inputs.phrase(number)
         total = total + cue
         if number == len(stages) - 1:
             total = total + inputs.expressions
-        response = inputs.score(places, stage(places, _unit(total), cue))
+        response = inputs.score(places, stage(places, unit(total), cue))
         if responses:
             before = normalised(responses[-1].detach())
             response = response + 2 * stage.gate * torch.log(before + FLOOR)
@@ -231,14 +163,14 @@ class ReleasedStage(nn.Module):
         0.1 (the paper has no factor), and the queries attend to the image once more before they are scored.
         """
         scope, images = inputs.scope, len(places)
-        visual, main = _grid(_unit(places), inputs.visual), _unit(main)
+        visual, main = _grid(unit(places), inputs.visual), unit(main)
         context = scope.rows(self.text_from_visual(cue.transpose(0, 1), visual).transpose(0, 1))
         if scope.pairwise:
             context = context.expand(len(context) // len(cue), *context.shape)
         else:
             context = context.unsqueeze(1)
         main = main + self.gain * self.text_from_text(main.unsqueeze(1), context).squeeze(1)
-        tokens = scope.spread(_unit(main), images)
+        tokens = scope.spread(unit(main), images)
         scored = tokens + self.gain * self.text_from_visual(tokens, visual)
         visual = visual + self.gain * self.visual_from_text(visual, tokens)
         return _places(visual), main, scored
@@ -246,11 +178,11 @@ class ReleasedStage(nn.Module):
 
 def released_stages(stages: Sequence[ReleasedStage], inputs: Inputs) -> tuple[Tensor, ...]:
     """The released code: stages 0 to K-2 use one phrase each, the last the whole expression as its cue."""
-    places, main = _unit(_places(inputs.visual)), _unit(inputs.scope.rows(inputs.text))
+    places, main = unit(_places(inputs.visual)), unit(inputs.scope.rows(inputs.text))
     responses = []
     for number, stage in enumerate(stages):
         cue = inputs.text if number == len(stages) - 1 else inputs.cues[:, :, number]
-        places, main, scored = stage(places, main, _unit(cue), inputs)
+        places, main, scored = stage(places, main, unit(cue), inputs)
         responses.append(inputs.score(places, scored))
     return tuple(responses)
 
@@ -296,12 +228,6 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def _normed(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.Conv2d(channels, channels, 1), nn.InstanceNorm2d(channels, affine=True)
-
-
-def _unit(x: Tensor) -> Tensor:
-    x = x.float()
-    length: Tensor = x.norm(dim=-1, keepdim=True)
-    return x / length
 
 
 def _places(grid: Tensor) -> Tensor:

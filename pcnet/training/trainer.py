@@ -1,8 +1,7 @@
 """The training loop: trains a model on a store and images without ground truth, and writes checkpoints.
 
-A run is determined by its settings: the same seed gives the same batches for any number of processes and
-threads. A killed run resumes from its last checkpoint; on the CPU the result is bit-identical to that of an
-uninterrupted run.
+The same settings give the same batches for any number of processes and threads. A killed run resumes from
+its last checkpoint; on the CPU the result is bit-identical to that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pcnet.data.collate import finish, prefetch
 from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
 from pcnet.model.pcnet import PCNet
-from pcnet.model.stages import Scope
+from pcnet.model.inputs import Scope
 from pcnet.training.boards import open_boards
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
@@ -67,7 +66,6 @@ def train(config: TrainConfig, validate: Validate | None = None) -> Trained:
 
     ``validate`` scores the model after every epoch (in process 0); ``best.pt`` is then the checkpoint with
     the best mIoU and ``best_pointm.pt`` that with the best PointM. Without it ``best.pt`` is the last one.
-
     On SIGINT or SIGTERM the current step is finished and a checkpoint is written.
 
     :raises PrepError: for missing data, other settings in ``out``, a loss that is not finite, or a signal

@@ -11,6 +11,7 @@ import torch
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.data.batch import Outputs, upsample
 from pcnet.model.pcnet import PCNet
+from pcnet.model.stages import INDEPENDENT
 from pcnet.recipes import RECIPES, model_config, recipe
 from pcnet.training.calibration import Calibration
 from pcnet.training.objective import step_losses
@@ -55,11 +56,15 @@ def test_training_scores_every_image_against_every_text(
     model, batch = small_model(kind, stages), random_batch()
     outputs = model(batch.images, **batch.texts(partners))
     assert isinstance(outputs, Outputs)
-    assert [tuple(one.shape) for one in outputs.logits] == [(3, 6 if partners else 3, 2, 2)] * stages
+    alone = kind in INDEPENDENT  # other images' partners are not scored
+    texts = (4 if alone else 6) if partners else 3
+    assert [tuple(one.shape) for one in outputs.logits] == [(3, texts, 2, 2)] * stages
+    assert outputs.expressions == 3
     for i in range(3):
         torch.testing.assert_close(outputs.maps(0)[i, 0], outputs.logits[0][i, i])
         if partners:
-            torch.testing.assert_close(outputs.partner_maps(0)[i, 0], outputs.logits[0][i, 3 + i])
+            column = 3 if alone else 3 + i
+            torch.testing.assert_close(outputs.partner_maps(0)[i, 0], outputs.logits[0][i, column])
     if not partners:
         with pytest.raises(ValueError, match="no partner"):
             outputs.partner_maps(0)

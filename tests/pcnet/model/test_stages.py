@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pcnet.model.inputs import Inputs, Scope
 from pcnet.model.stages import (
+    INDEPENDENT,
     STAGES,
-    Inputs,
     PaperStage,
     PlusStage,
     ReleasedStage,
-    Scope,
     paper_stages,
     plus_stages,
     released_stages,
@@ -192,12 +193,27 @@ class Meeting:
         return gathered
 
 
+@pytest.mark.parametrize(("kind", "run"), [("none", single_stages), ("plus", plus_stages)])
+def test_the_other_texts_of_an_image_are_scored_against_it_alone_where_texts_do_not_read_each_other(
+    kind: str, run: Any
+) -> None:
+    images, modules, given = 3, stages(kind), inputs(texts=3)
+    assert kind in INDEPENDENT
+    every, needed = run(modules, given), run(modules, replace(given, independent=True))
+    for whole, part in zip(every, needed, strict=True):
+        own = torch.arange(images)
+        partners, swapped = whole[own, images + own], whole[own, 2 * images + own]
+        wanted = torch.cat([whole[:, :images], partners[:, None], swapped[:, None]], 1)
+        torch.testing.assert_close(part, wanted)
+
+
 @pytest.mark.parametrize("texts", [1, 2])
 @pytest.mark.parametrize(
     ("kind", "run"), [("paper", paper_stages), ("plus", plus_stages), ("released", released_stages)]
 )
 def test_two_processes_see_what_one_does(kind: str, run: Any, texts: int) -> None:
-    modules, given = stages(kind), inputs(images=4, texts=texts)
+    modules = stages(kind)
+    given = replace(inputs(images=4, texts=texts), independent=kind in INDEPENDENT)
     with torch.no_grad():
         whole = run(modules, given)
     meeting, parts = Meeting(), [(), ()]
@@ -205,7 +221,8 @@ def test_two_processes_see_what_one_does(kind: str, run: Any, texts: int) -> Non
     def work(rank: int) -> None:
         mine = slice(2 * rank, 2 * rank + 2)
         scope = Scope(pairwise=True, gather=meeting.gather(rank), rank=rank)
-        local = Inputs(given.scale, given.visual[mine], given.text[:, mine], given.cues[:, mine], scope)
+        parts_of = {"visual": given.visual[mine], "text": given.text[:, mine], "cues": given.cues[:, mine]}
+        local = replace(given, **parts_of, scope=scope)
         with torch.no_grad():
             parts[rank] = run(modules, local)
 
