@@ -25,8 +25,8 @@ from pcnet.config import ClipSizes, ModelConfig
 from pcnet.data.batch import Batch, Outputs
 from pcnet.data.collate import finish
 from pcnet.data.table import SampleTable
-from pcnet.model.pcnet import PCNet
 from pcnet.model.inputs import Inputs, Scope
+from pcnet.model.pcnet import PCNet
 from pcnet.model.stages import paper_stages
 from pcnet.recipes import recipe
 from pcnet.training.objective import step_losses

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from pcnet.config import ModelConfig, Recipe
 from pcnet.model.encoders import ClipEncoder
-from pcnet.model.pcnet import PCNet
 from pcnet.model.inputs import Scope
+from pcnet.model.pcnet import PCNet
 
 STRIDE = 4  # of the decoder's last features
 SUBCELLS = 2  # its head predicts SUBCELLS x SUBCELLS logits per position

@@ -19,9 +19,9 @@ from pcnet.data.collate import encode_texts, pad_phrases
 from pcnet.data.images import Pixels, normalise_pixels
 from pcnet.data.table import SampleTable
 from pcnet.maps import alignment, normalised, on_grid, real
+from pcnet.model.inputs import Scope
 from pcnet.model.pcnet import PCNet
 from pcnet.model.prms import choose, under_maps
-from pcnet.model.inputs import Scope
 
 Floats = NDArray[np.float32]
 CHUNK = 32  # images per pass of the teacher; each is encoded once for all its expressions

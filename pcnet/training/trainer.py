@@ -21,8 +21,8 @@ from pcnet.data.batch import Batch
 from pcnet.data.collate import finish, prefetch
 from pcnet.metrics import Metrics
 from pcnet.model.checkpoint import read_checkpoint, save_checkpoint
-from pcnet.model.pcnet import PCNet
 from pcnet.model.inputs import Scope
+from pcnet.model.pcnet import PCNet
 from pcnet.training.boards import open_boards
 from pcnet.training.distributed import Ranks, share_batch_norm
 from pcnet.training.log import RunLog, write_settings
