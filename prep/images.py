@@ -201,7 +201,7 @@ def _open(file: BinaryIO | io.BytesIO) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:
         file.seek(0)
-        raise UnreadableImage(f"not an image: {_looks_like(file.read())}") from error
+        raise UnreadableImage(_unknown(file.read())) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"more pixels than the limit of {MAX_PIXELS}: a decompression bomb?") from error
     except MemoryError as error:
@@ -258,8 +258,20 @@ def _object(image: Image.Image) -> Mask:
     return inside
 
 
+def _unknown(data: bytes) -> str:
+    """The reason in a row of a file that no decoder takes for one of its own."""
+    # A file of this family begins with the size of its first part, whose kind and brands follow.
+    length = min(int.from_bytes(data[:4], "big"), 512)
+    brands = {data[place : place + 4] for place in range(8, length, 4)} if data[4:8] == b"ftyp" else set()
+    if brands & {b"avif", b"avis"}:  # libavif reads all of its parts before it says what it is
+        return "cannot decode it: an AVIF image that is cut short, damaged or far too large"
+    if brands & {b"heic", b"heix", b"hevc", b"heim", b"heis"}:
+        return "cannot decode it: a HEIC image (convert it to JPEG or PNG)"
+    return f"not an image: {_looks_like(data)}"
+
+
 def _looks_like(data: bytes) -> str:
-    """A guess at what undecodable bytes are, for the reason in a row."""
+    """A guess at what undecodable bytes are."""
     head = data[:512].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "an HTML or XML page"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import struct
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from prep import images
 from prep.errors import PrepError
 from prep.images import UnreadableImage, as_pixels, check_name, decode, read_bytes
+from tests.limits import limited
 
 GRADIENT = np.add.outer(np.arange(6) * 30, np.arange(9) * 10).astype(np.uint8)
 
@@ -84,10 +86,13 @@ def test_orientation_tag_is_not_applied() -> None:
     np.testing.assert_array_equal(decode(plain), decode(turned))
 
 
-def test_first_frame_of_an_animation() -> None:
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF"])
+def test_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode(data), np.full((4, 5, 3), (255, 0, 0), np.uint8))
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert decode(data).shape == (4, 5, 3)
+    lossy = 0 if kind == "GIF" else 3
+    np.testing.assert_allclose(decode(data), np.full((4, 5, 3), (255, 0, 0)), atol=lossy)
 
 
 def test_float_samples_are_refused() -> None:
@@ -98,18 +103,49 @@ def test_float_samples_are_refused() -> None:
 def test_truncated_anywhere_is_an_error() -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    for kind in ("JPEG", "PNG"):
+    for kind in ("JPEG", "PNG", "AVIF"):
         data = encoded(noise, kind)
         for share in (0.02, 0.3, 0.6, 0.9):
-            with pytest.raises(UnreadableImage):
+            with pytest.raises(UnreadableImage, match="cannot decode it" if kind == "AVIF" else None):
                 decode(data[: int(len(data) * share)])
+
+
+# An AVIF's size is in a part of its own ("ispe").
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [
+        (16_384, 16_384, "more pixels than the limit"),
+        (30_000, 30_000, "an AVIF image that is .* far too large"),
+        (2**32 - 1, 2**32 - 1, "an AVIF image that is .* far too large"),
+        (0, 0, "an AVIF image that is .* damaged"),
+    ],
+)
+def test_an_avif_that_says_it_is_huge_has_a_reason_and_takes_no_memory(
+    width: int, height: int, reason: str
+) -> None:
+    data = encoded(Image.new("RGB", (48, 64)), "AVIF")
+    said, large = (b"ispe" + struct.pack(">III", 0, *size) for size in ((48, 64), (width, height)))
+    assert data.count(said) == 1
+    with limited(more=64 << 20), pytest.raises(UnreadableImage, match=reason):
+        decode(data.replace(said, large))
+
+
+def test_an_avif_is_read_whatever_its_name_is(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (48, 64), (200, 30, 90, 0))
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    for name in ("a.jpg", "a.avif"):
+        (tmp_path / name).write_bytes(encoded(picture, "AVIF", exif=orientation))
+        assert images.image_size(tmp_path / name) == (64, 48)  # as stored
+        pixels = decode(read_bytes(tmp_path / name).data)
+        np.testing.assert_allclose(pixels, np.full((64, 48, 3), (200, 30, 90)), atol=3)  # not blended
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tag data larger", "ignore:Corrupt EXIF", "ignore:Image size")
 def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"):
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000", "AVIF"):
         whole = encoded(Image.fromarray(np.dstack([GRADIENT] * 3)), kind)
         for _ in range(60):
             data = bytearray(whole)
@@ -143,6 +179,9 @@ def test_limit_of_pixels_is_read_from_the_header(monkeypatch: pytest.MonkeyPatch
         (b'{"message": "Not Found"}', "JSON"),
         (b"\x00\x01\x02", "3 bytes"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unknown format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\0", "a HEIC image"),  # of a phone
+        (b"\0\0\0\x18ftypmif1\0\0\0\0heicmif1\0\0\0\0", "a HEIC image"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42heic", "28 bytes in an unknown format"),  # behind its brands
     ],
 )
 def test_what_is_not_an_image_says_what_it_looks_like(data: bytes, reason: str) -> None:
