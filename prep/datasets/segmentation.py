@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,10 @@ def _polygons(polygons: list[Any], height: int, width: int) -> rle.Runs:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise BadSegmentation(f"a polygon with a {type(value).__name__} among its numbers")
             if not abs(value) <= MAX_COORDINATE:  # nor is NaN
-                raise BadSegmentation("a polygon with a point far outside the image")
+                nan = isinstance(value, float) and math.isnan(value)
+                raise BadSegmentation(
+                    f"a polygon with {'NaN among its numbers' if nan else 'a point far outside the image'}"
+                )
         points = np.array(polygon, float).reshape(-1, 2)
         length += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
         whole |= bool((points > 1).any() or (points == np.rint(points)).all())
