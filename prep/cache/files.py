@@ -41,15 +41,16 @@ def explained(doing: str, where: str) -> Iterator[None]:
     """
     try:
         yield
-    except pa.ArrowInvalid as error:
-        reason = str(error).split("\n", 1)[0]
-        raise PrepError(
-            f"Cannot {doing} {where}: {reason.rstrip('.')}.",
-            f"Run {repair_command(where)}: it removes the damaged rows and makes them again.",
-        ) from error
     except (OSError, pa.ArrowException) as error:  # Azure's errors are no OSError
         reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-        remedy = remedy_of(error if isinstance(error, OSError) else OSError())
+        system = error if isinstance(error, OSError) else OSError()
+        # Arrow raises OSError for a damaged page too, but without an error number. The errors of an object
+        # store have none either.
+        page = doing == "read" and error is system and not error.errno and "://" not in where
+        if page or isinstance(error, pa.ArrowInvalid):
+            remedy = f"Run {repair_command(where)}: it removes the damaged rows and makes them again."
+        else:
+            remedy = remedy_of(system)
         raise PrepError(f"Cannot {doing} {where}: {reason.rstrip('.')}.", remedy) from error
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,13 +26,14 @@ from prep.cache.keys import fingerprint
 from prep.cache.maintain import lost_with, repair, status
 from prep.cache.row_checks import CHECKS
 from prep.cache.schema import PHRASES, PROPOSALS, SCORES, STAGES
-from prep.cache.shards import ShardMeta, encode, read_shard
+from prep.cache.shards import ShardMeta, encode, read_shard, shard_name
 from prep.cache.state import MANIFEST
 from prep.cache.store import Store, open_store
 from prep.cache.verify import verify
 from prep.engine.local import Engine
 from prep.engine.runner import run_stage
 from prep.errors import PrepError
+from tests.limits import limited_memory
 from tests.prep.toy import ToyStage, expected, item, row
 
 COUNT = 120
@@ -150,6 +154,7 @@ def test_doubled_rows_are_cut_out(store: Store) -> None:
     plant(store, made(7, 8, 200), listed=True)
     (problem,) = verify(store, CHECKS).problems
     assert (problem.kind, problem.rows) == ("doubled", (0, 1))
+    assert problem.detail == f"2 rows are duplicates, the first is {item(7)!r}"
     (report,) = repair(store, CHECKS)
     assert report.lost_rows == 0
     assert verify(store, CHECKS).ok
@@ -261,7 +266,10 @@ def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> 
     else:
         path.with_name("ledger-0000000099.json").write_text("{")
     known = json.loads(path.read_text())["runs"] if harm == "ledger" else []
-    assert kinds(store) == ["manifest"]
+    (problem,) = verify(store, CHECKS).problems
+    if harm == "missing":
+        assert str(problem) == f"manifest: scores/{MANIFEST}: is missing"
+    assert problem.kind == "manifest"
     (report,) = repair(store, CHECKS)
     assert report.rebuilt_manifest
     manifest = store.stage("scores").reader().manifest
@@ -278,7 +286,10 @@ def test_damaged_answers_are_found_and_removed(store: Store) -> None:
     with AnswerCache(store.cache_uri, "answers", fingerprint({"a": 1}), SCORES) as cache:
         cache.put(made(1, 2))
     (path,) = Path(store.cache_uri).rglob("*.parquet")
-    assert verify(store, CHECKS).ok
+    sound = verify(store, CHECKS)
+    assert sound.ok
+    (answers,) = [one for one in sound.stages if one.stage != "scores"]
+    assert (answers.shards, answers.rows, answers.bytes) == (1, 2, path.stat().st_size)
     path.write_bytes(path.read_bytes()[:-1] + b"X")
     stray = path.with_name(".part-1.tmp")
     stray.write_bytes(b"PAR1")
@@ -287,8 +298,8 @@ def test_damaged_answers_are_found_and_removed(store: Store) -> None:
     assert not found.ok
     left, altered = map(str, found.problems)
     assert left == f"stray: {name}/.part-1.tmp: was left by a killed run"
-    assert altered.startswith(f"altered: {name}/{path.name}: SHA-256 is ")
-    assert altered.endswith(", not the one in its name")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert altered == f"altered: {name}/{path.name}: SHA-256 is {digest[:16]}..., not the one in its name"
     (report,) = repair(store, CHECKS)
     assert (report.stage, report.lost_rows) == (name, 0)
     assert report.actions == [f"removed {stray.name}", f"removed {path.name}"]
@@ -363,6 +374,22 @@ def test_a_shard_with_our_metadata_and_other_columns_is_no_shard(
     assert rows(store).equals(expected(COUNT))
 
 
+def test_a_reader_of_a_damaged_page_is_sent_to_the_repair(store: Store) -> None:
+    """Arrow raises the class of error that a disk has, which is not to be looked for in the user's rights."""
+    (path, *_) = shards(store)
+    data, start = path.read_bytes(), pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    compressed = data.index(b"\x28\xb5\x2f\xfd", start)  # zstd's mark
+    path.write_bytes(data[: compressed + 8] + b"\xff" * 24 + data[compressed + 32 :])
+    with pytest.raises(PrepError, match=rf"Cannot read .*/{path.name}: ") as refused:
+        read_shard(store.stage("scores").files, path.name)
+    assert isinstance(refused.value.__cause__, OSError)
+    assert f"`pcnet-prep verify {store.uri} --repair`" in refused.value.remedy
+    path.unlink()
+    with pytest.raises(PrepError, match="No such file") as refused:
+        read_shard(store.stage("scores").files, path.name)
+    assert "--repair" not in refused.value.remedy
+
+
 @pytest.mark.parametrize("lists", [False, True])
 def test_a_small_shard_with_a_great_many_equal_values_is_not_read(tmp_path: Path, lists: bool) -> None:
     """Equal values take no space, in memory they do: half a megabyte took 9 GB to verify."""
@@ -384,6 +411,26 @@ def test_a_small_shard_with_a_great_many_equal_values_is_not_read(tmp_path: Path
     assert (problem.kind, problem.file) == ("altered", shard.name)
     repair(store, CHECKS)
     assert stage.reader().read()["row_id"].to_pylist() == [item(1)]
+
+
+def test_a_page_that_says_it_has_a_great_many_values_is_an_error_and_takes_no_memory(store: Store) -> None:
+    """Arrow reserves 4 GB for 10^9 lengths (arrow#49955), and gives up before it uses them."""
+    buffer, column = io.BytesIO(), pa.field("row_id", pa.string(), nullable=False)
+    keys = pa.table({"row_id": [item(number) for number in range(10)]}, schema=pa.schema([column]))
+    delta = {"row_id": "DELTA_BYTE_ARRAY"}
+    pq.write_table(keys, buffer, use_dictionary=False, column_encoding=delta, compression="none")
+    data = buffer.getvalue()
+    # The header of its numbers: 128 in a block, 4 groups, 10 in all; behind them the place for a longer one.
+    at, longer = data.index(b"\x80\x01\x04\x0a"), b"\x80\x94\xeb\xdc\x03"
+    data = data[: at + 3] + longer + data[at + 3 + len(longer) :]
+    name = shard_name(hashlib.sha256(data).hexdigest())
+    (shards(store)[0].parent / name).write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for more in (64 << 20, 1 << 40):  # the first refuses the reserve, the second does not
+        with limited_memory(more), pytest.raises(PrepError, match=rf"Cannot read .*{name}") as refused:
+            read_shard(store.stage("scores").files, name)
+        assert refused.value.remedy
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
 @pytest.mark.parametrize("harm", ["missing", "altered", "wrong", "lost", "doubled", "extra", "manifest"])
