@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,29 @@ def test_a_lease_names_its_holder_and_is_renewed_until_it_is_released(
     mine.release()
     assert holder(table) is None
     assert not WriterLock(table).is_held()
+
+
+def test_a_renewal_that_fails_is_made_at_the_next_beat(table: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    mine = WriterLock(table)
+    mine.acquire()
+    real, failed = mine.files.write, threading.Event()
+
+    def unreachable(name: str, data: bytes) -> None:
+        monkeypatch.setattr(mine.files, "write", real)
+        failed.set()
+        raise PrepError("The store does not answer.", "Try again.")
+
+    before = (holder(table) or {})["beat"]
+    monkeypatch.setattr(mine.files, "write", unreachable)
+    assert failed.wait(10)
+    for _ in range(1000):
+        sleep(0.01)
+        if (holder(table) or {})["beat"] > before + 1:
+            break
+    else:
+        pytest.fail("The lease is not renewed any more.")
+    mine.release()
 
 
 def test_a_lease_of_this_process_is_refused_at_once(table: Files) -> None:
@@ -262,6 +286,34 @@ def test_of_two_that_take_the_lease_at_once_one_at_most_has_it(
     later.release()
 
 
+def test_the_one_that_does_not_give_way_has_the_lease_once_the_other_has_withdrawn(
+    table: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = WriterLock(table)
+    mine._identity["token"] = "11" * 8
+    monkeypatch.setattr(lease, "RIVAL_SECONDS", 1e6)
+    waits: list[float] = []
+
+    def withdrawn(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            mine.files.delete(theirs)
+
+    real, theirs = mine.files.write, f"lease-{1:010d}-{'ff' * 8}.json"
+
+    def together(name: str, data: bytes) -> None:
+        monkeypatch.setattr(mine.files, "write", real)
+        put(table, 1, "ff" * 8)
+        real(name, data)
+
+    monkeypatch.setattr(mine.files, "write", together)
+    monkeypatch.setattr(lease.time, "sleep", withdrawn)
+    mine.acquire()
+    assert len(waits) == 2
+    mine.check()
+    mine.release()
+
+
 def test_a_claim_of_a_generation_that_was_used_meanwhile_is_withdrawn(
     table: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +340,9 @@ def test_generations_grow_and_old_ones_are_removed(table: Files) -> None:
         mine.acquire()
         (found,) = leases(mine.files)
         assert (found.generation, found.is_held) == (number, True)
-        mine.release()
+        assert mine._lease is not None
+        mine._lease.release()
+        mine.release()  # also of a lease that is released already
         (found,) = leases(mine.files)
         assert (found.generation, found.is_held) == (number, False)
         assert len(mine.files.sizes()) == 1

@@ -24,6 +24,7 @@ BOX = np.zeros((40, 60), dtype=np.uint8)
 BOX[10:20, 30:50] = 1
 COUNTS = coco.encode(np.asfortranarray(BOX))["counts"].decode()
 MASK = {"counts": COUNTS, "area": 200, "bbox": [30.0, 10.0, 20.0, 10.0], "score": 0.5}
+BOX_ONLY = {**MASK, "counts": None, "area": None}  # of a detector without masks
 GOOD: dict[str, dict[str, Any]] = {
     "phrases": {
         "row_id": "0" * 31 + "a", "dataset": "mine", "split_by": "", "split": "train", "image": "a/1.jpg",
@@ -73,6 +74,11 @@ def test_good_rows_have_no_faults() -> None:
     assert faults("phrases", image=None) == []
     assert faults("phrases", phrases=["a"] * 5) == []
     assert faults("phrases", status="error", phrases=[], source=None, error="empty") == []
+    assert faults("concepts", masks=[MASK, MASK, {**MASK, "score": 0.25}]) == []
+    point = {**MASK, "counts": "01", "area": 1}  # an image of one pixel, which is the object
+    for table in ("proposals", "concepts"):
+        grid = {"grid32": grid32(["01"], 1, 1)} if table == "proposals" else {}
+        assert faults(table, height=1, width=1, masks=[point], **grid) == []
 
 
 @pytest.mark.parametrize("image", CLIMBING)
@@ -131,6 +137,8 @@ def test_a_row_id_that_is_not_hex_is_told(table: str, row_id: str) -> None:
         ("proposals", {"height": 39}, "mask 0"),
         ("proposals", {"height": -40, "width": -60}, "masks without the image's size"),
         ("proposals", {"width": 0}, "masks without the image's size"),
+        ("proposals", {"height": None}, "masks without the image's size"),
+        ("proposals", {"width": None}, "masks without the image's size"),
         ("proposals", {"grid32": b""}, "grid32 has 0 bytes for 1 masks"),
         ("proposals", {"masks": []}, "status ok with 0 masks"),
         ("proposals", {**ERROR, "error": None}, "an error row has no reason"),
@@ -138,12 +146,38 @@ def test_a_row_id_that_is_not_hex_is_told(table: str, row_id: str) -> None:
         ("concepts", {"masks": [{**MASK, "bbox": None}]}, "a row has no value in masks.item.bbox"),
         ("concepts", {"masks": [{**MASK, "score": None}, MASK]}, "a row has no value in masks.item.score"),
         ("concepts", {"height": -40}, "masks without the image's size"),
+        ("concepts", {"height": None, "masks": [BOX_ONLY]}, "masks without the image's size"),
+        ("concepts", {"width": None, "masks": [BOX_ONLY]}, "masks without the image's size"),
+        ("concepts", {"masks": [MASK, {**MASK, "score": 0.75}]}, "its masks are not in the order of"),
+        ("concepts", {"masks": [MASK, {**MASK, "score": float("nan")}]}, "mask 1: its box or score"),
+        ("concepts", {"masks": [{**MASK, "bbox": [0.0, 0.0, float("inf"), 1.0]}]}, "mask 0: its box or"),
+        ("concepts", {"phrase": "mug"}, "concept_id is not that of its image and phrase"),
+        ("concepts", {"masks": [{**MASK, "bbox": [0.0] * 3}]}, "mask 0: its box or score"),
+        ("concepts", {"masks": [{**MASK, "area": 201}]}, "mask 0: its area is 200, not 201"),
     ],
 )  # fmt: skip
 def test_a_row_that_disagrees_with_itself_is_told(table: str, change: dict[str, Any], told: str) -> None:
     ((number, reason),) = faults(table, **change)
     assert number == 0
     assert reason.startswith(told)
+    assert not reason.endswith(".")
+
+
+@pytest.mark.parametrize("table", GOOD)
+def test_a_fault_is_told_with_the_number_of_its_row(table: str) -> None:
+    """Also behind the rows that are read at once: 64 with masks."""
+    change: dict[str, Any] = {"scores": [float("nan")]} if table == "scores" else {"status": "done"}
+    rows = [{**GOOD[table], **change} if at in (3, 70) else GOOD[table] for at in range(72)]
+    found = CHECKS[table](pa.Table.from_pylist(rows, schema=STAGES[table][0]))
+    assert [number for number, _ in found] == [3, 70]
+
+
+@pytest.mark.parametrize("column", ["masks", "scores"])
+def test_a_shard_without_a_single_good_row_is_told_row_by_row(column: str) -> None:
+    table = {"masks": "proposals", "scores": "scores"}[column]
+    rows = pa.Table.from_pylist([{**GOOD[table], column: [None]}] * 2, schema=STAGES[table][0])
+    told = f"a row has no value in {column}.item"
+    assert list(CHECKS[table](rows)) == [(0, told), (1, told)]
 
 
 def plant(store: Store, table: str, rows: list[dict[str, Any]]) -> None:

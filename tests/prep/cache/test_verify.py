@@ -79,6 +79,7 @@ def test_a_good_store_has_no_problems(store: Store) -> None:
     report = verify(store, CHECKS)
     assert report.ok
     assert report.problems == []
+    assert report.seconds > 0
     (scores,) = report.stages
     assert (scores.rows, scores.shards) == (COUNT, 12)
     assert scores.compared == [path.name for path in shards(store)]
@@ -167,6 +168,7 @@ def test_wrong_rows_are_cut_out_and_lost(store: Store) -> None:
     plant(store, bad, listed=True)
     (problem,) = verify(store, CHECKS).problems
     assert (problem.kind, problem.rows) == ("wrong", (1,))
+    assert problem.detail == "1 rows: row 1: a score is not a finite number"
     (report,) = repair(store, CHECKS)
     assert report.lost_rows == 1
     assert verify(store, CHECKS).ok
@@ -269,7 +271,7 @@ def test_a_lost_manifest_is_rebuilt_from_the_shards(store: Store, harm: str) -> 
     (problem,) = verify(store, CHECKS).problems
     if harm == "missing":
         assert str(problem) == f"manifest: scores/{MANIFEST}: is missing"
-    assert problem.kind == "manifest"
+    assert (problem.kind, problem.file) == ("manifest", MANIFEST)
     (report,) = repair(store, CHECKS)
     assert report.rebuilt_manifest
     manifest = store.stage("scores").reader().manifest
@@ -366,6 +368,8 @@ def test_a_shard_with_our_metadata_and_other_columns_is_no_shard(
     (problem,) = verify(store, CHECKS).problems
     assert (problem.kind, problem.file) == ("altered" if listed else "extra", path.name)
     assert problem.detail.startswith("does not decode: " if listed else "no manifest lists it")
+    if listed and foreign is FOREIGN["an empty key"]:
+        assert problem.detail == "does not decode: there are rows without row_id"
     if listed and "row_id" not in foreign.column_names:
         with pytest.raises(PrepError, match="--repair"):
             store.stage("scores").reader().keys()

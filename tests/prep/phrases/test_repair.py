@@ -32,6 +32,8 @@ CASES = [
      "the crate | the small crate | the red crate", {"split"}),
     ("girl in a red coat on the left", "the girl | the girl in a red coat on the left",
      "the girl | the girl in a red coat | the girl on the left", {"split"}),
+    ("glass of wine on the left with cheese", "the glass of wine | the glass of wine on the left with cheese",
+     "the glass of wine | the glass of wine on the left | the glass of wine with cheese", {"split"}),
     # Lines about another object.
     ("crate with metal handles", "the crate | the metal handles | the crate with metal handles",
      "the crate | the crate with metal handles", {"other_object_dropped"}),
@@ -59,10 +61,13 @@ CASES = [
     ("monk with a drum sitting", "the monk | with a drum | sitting",
      "the monk | the monk with a drum | the monk sitting",
      {"target_added"}),
+    ("monk on the girl's left", "the monk | on the girl's left", "the monk | the monk on the girl's left",
+     {"target_added"}),
     # Words in another spelling, in full, or of the model's own.
     ("bannana crate right", "the banana crate | the banana crate right",
      "the bannana crate | the bannana crate right",
      {"respelled"}),
+    ("man in bleu vest", "the man | the man in blue vest", "the man | the man in bleu vest", {"respelled"}),
     ("crate very rt", "the crate | the crate very right", "the crate | the crate very rt", {"respelled"}),
     ("man red vest", "the man | the man wearing a red vest", "the man | the man red vest",
      {"other_object_dropped", "target_added"}),
@@ -70,6 +75,17 @@ CASES = [
     ("open crate facing us", "the crate | the crate facing us",
      "the crate | the crate facing us | the open crate",
      {"cue_added"}),
+    # A single letter is not taken for the first of a word.
+    ("monk holding b standing", "the monk | the monk holding ball | the monk standing",
+     "the monk | the monk standing | the monk holding b", {"other_object_dropped", "cue_added"}),
+    # A cue is not new if a line that was dropped had all of its words.
+    ("monk in a robe", "robe | the monk", "the monk | the monk in a robe",
+     {"target_made", "other_object_dropped", "target_added"}),
+    # Chatter within a cue is not a word that is missing.
+    ("that baby with two thanks closest old you",
+     "the baby | the baby with two thanks closest old | old you",
+     "the baby | the baby with two thanks closest old you",
+     {"other_object_dropped", "split", "repeat_dropped", "target_added"}),
     # More lines than five.
     ("tall old monk in a grey robe next to the red door with a drum on the right side",
      "the monk | the tall monk | the old monk | the monk in a grey robe | the monk next to the red door | "
@@ -84,7 +100,8 @@ def test_each_fault_is_mended(text: str, answer: str, expected: str, repairs: se
     found = repair(text, answer.split(" | "))
     assert found.phrases == tuple(expected.split(" | "))
     # Making the target of a line leaves that line, which may then repeat it.
-    assert set(found.repairs) - {"repeat_dropped"} == repairs - {"repeat_dropped"}
+    repeated = {"repeat_dropped"} if "target_made" in repairs else set()
+    assert set(found.repairs) - repeated == repairs - repeated
     assert found.repairs
 
 

@@ -91,6 +91,21 @@ def test_each_check_turns_down_what_it_is_for(raw: str, failed: list[str]) -> No
         assert any(line.startswith(start) for line in told), name
 
 
+def test_eight_relations_are_read_and_nine_are_none() -> None:
+    text = "dog on 1 on 2 on 3 on 4 on 5 on 6 on 7 on 8 on 9"
+    each = [["dog", "on", str(number)] for number in range(1, MAX_RELATIONS + 2)]
+    assert MAX_RELATIONS == 8
+    assert violations(text, {"entity": "dog", "relations": each}) == ("not_triplets",)
+    assert "not_triplets" not in violations(text, {"entity": "dog", "relations": each[:-1]})
+    assert violations(text, {"entity": "dog", "relations": []}) == ("not_triplets",)
+
+
+def test_chatter_need_not_be_in_a_relation() -> None:
+    found: Triplets = {"entity": "dog", "relations": [["dog", "left", ""]]}
+    assert violations("dog left please", found) == ()
+    assert violations("dog left bench", found) == ("uncovered",)
+
+
 def test_the_second_turn_names_the_words() -> None:
     told = second_turn(TEXT, said("small brown dog", ("small brown dog", "behind", "the sofa")))
     assert '- Not in the expression, or not so often: "behind", "sofa".' in told
