@@ -80,8 +80,8 @@ def within(name: str, package: str) -> bool:
 # From the bottom up: a part may import parts of the layers before its own, and itself.
 LAYERS = {
     "prep": [
-        ("errors", "records", "allocator", "devices", "moved", "display"),
-        ("inputs",),
+        ("errors", "records", "devices", "moved", "display"),
+        ("inputs", "allocator"),
         ("files", "hints", "images", "pictures", "torchscript", "weights"),
         ("hub",),
         ("stage",),
