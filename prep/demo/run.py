@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Written first and compared in the next run: a demo resumes only with the same settings.
 MARKER = "demo.json"
-# The student takes half of the steps of the model, so that the demo stays below four minutes (docs/learning.md).
+# The student takes half of the steps, so that the demo stays below four minutes (docs/learning.md).
 STUDENT_SHARE = 2
 
 
