@@ -149,7 +149,7 @@ def test_threads_that_wait(python: Callable[..., str]) -> None:
     smallest = ("--steps", "2", "--repeats", "1", "--jobs", "train", "--loads", "0")
     said = python("benchmarks/waiting.py", *smallest).splitlines()
     rows = [line.split() for line in said if not line.startswith("#")][1:]
-    assert [row[3] for row in rows] == ["PASSIVE", "PASSIVE", "ACTIVE"]
+    assert [row[3] for row in rows] == ["ours", "ours", "sleep", "spin"]
     assert all(float(row[-1]) > 0 for row in rows)
 
 
