@@ -24,7 +24,7 @@ def keep_freed_memory(device: str) -> bool:
     was changed.
 
     glibc maps every block of more than 32 MiB anew and returns it when it is freed. The system must fill the
-    pages of each new block with zeros: for SAM's image encoder on a CPU, this was a third of its time
+    pages of each new block with zeros: for SAM's image encoder on a CPU, this was a fifth of its time
     (docs/scale.md). Memory stays allocated until the process ends, in pieces, so its peak is higher. Nothing
     is changed on a machine (or in a container) with less than :data:`ENOUGH` memory, if the environment has
     settings of the allocator, or with another C library.
