@@ -4,6 +4,7 @@ is the identity.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from typing import Protocol
@@ -82,6 +83,10 @@ class Ranks:
     def init(self, device: torch.device) -> None:
         """Initialise the process group from torchrun's environment; does nothing with one process."""
         if self.size > 1 and not dist.is_initialized():
+            # This module keeps the process group that exists when it is imported, as a default argument, and
+            # the optimiser's first step imports it. Then the group's threads would live until Python ends,
+            # and could abort a finished process.
+            importlib.import_module("torch.distributed.nn.functional")
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def destroy(self) -> None:
