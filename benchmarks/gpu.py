@@ -43,8 +43,8 @@ Result = dict[str, Any]
 class Measure:
     """The settings of one step: its device, and small shapes for a dry run."""
 
-    def __init__(self, dry_run: bool, images: Path | None) -> None:
-        self.dry_run, self.images = dry_run, images
+    def __init__(self, dry_run: bool, images: Path | None, models: Sequence[str]) -> None:
+        self.dry_run, self.images, self.models = dry_run, images, models
         self.device = "cpu" if dry_run else "cuda"
         self.repeats = 1 if dry_run else 5
 
@@ -240,7 +240,7 @@ def _same_counts(found: Any, expected: Any) -> bool:
 def step_sam(measure: Measure) -> Result:
     """``sam`` exact and fast vs. the reference generator, ViT-B then ViT-H, with 64 and 1,024 points."""
     rows = []
-    models = ("tiny",) if measure.dry_run else ("vit_b", "vit_h")
+    models = ("tiny",) if measure.dry_run else measure.models
     ceilings = _ceilings(measure)
     for name in models:
         network = _network(name, measure.device)
@@ -313,8 +313,14 @@ def _ragged(measure: Measure, name: str, network: Any, photo: Any) -> Result:
 
 
 def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, ceilings: Result) -> Result:
-    """A whole image. The encoder and decoder run; smooth logits then replace the random ones."""
+    """Whole images, as many as are encoded at once. The encoder and decoder run; smooth logits then replace
+    the random ones.
+    """
     import proposals
+
+    from prep.proposals.sam.settings import SamSettings
+
+    images = 1 if measure.dry_run else SamSettings().images_per_batch
 
     batch = min(64, side**2)
     settings: Result = {"points_per_side": side, "points_per_batch": batch}
@@ -328,9 +334,8 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
     generators: Result = {}
     reference = copy.copy(network)
     reference._modules = dict(network._modules)
-    contenders["reference"] = proposals.scripted_official(
-        reference, proposals.Script(logits, iou, batch), photo, settings
-    )
+    one_by_one = proposals.scripted_official(reference, proposals.Script(logits, iou, batch), photo, settings)
+    contenders["reference"] = lambda: [one_by_one() for _ in range(images)]
     for fidelity in ("exact", "fast"):
         generator = proposals.ours(
             network, model=probe.options.model, device=measure.device, fidelity=fidelity, **settings
@@ -341,9 +346,11 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
             generator._exact = generator._encode, generator._decode
         generator.recomputed = generator.measured = 0
         generators[fidelity] = generator
-        contenders[fidelity] = lambda g=generator: g.propose([photo])[0]  # type: ignore[misc]
+        contenders[fidelity] = lambda g=generator: g.propose([photo] * images)  # type: ignore[misc]
     found = {key: work() for key, work in contenders.items()}
-    equal, of = proposals.same(found["exact"], found["reference"])
+    equal, of = proposals.same(
+        *([mask for masks in found[key] for mask in masks] for key in ("exact", "reference"))
+    )
     memory = {key: _peak(measure, work) for key, work in contenders.items()}
     repeats = 3 if name == "vit_h" and side == 32 else measure.repeats
     seconds = measure.compare(contenders, repeats, warm=1)
@@ -351,28 +358,32 @@ def _whole(measure: Measure, name: str, network: Any, photo: Any, side: int, cei
         "model": name,
         "what": "whole",
         "size": photo.shape[:2],
+        "images": images,
         "points": side**2,
         "equal": equal,
         "masks": of,
+        "decoder_agrees": generators["exact"]._decode.real.agrees,
         "recomputed": generators["exact"].recomputed,
         "measured": generators["exact"].measured,
         "seconds": seconds,
         "gpu_gib": memory,
         "ratio_exact": seconds["reference"]["median"] / seconds["exact"]["median"],
         "ratio_fast": seconds["reference"]["median"] / seconds["fast"]["median"],
-        "encoder_seconds": _encoders(measure, generators, photo),
+        "encoder_seconds": _encoders(measure, generators, photo, images),
     }
     if name == "vit_h":
-        work = 5.96 + 3.71 * side**2 / 1024  # TFLOP of the encoder and the decoder
+        work = images * (5.96 + 3.71 * side**2 / 1024)  # TFLOP of the encoder and the decoder
         row["share_of_bound"] = {
             "exact": work / seconds["exact"]["median"] / ceilings["fp32_tflops"],
             "fast": work / seconds["fast"]["median"] / ceilings["bf16_tflops"],
         }
     print(
         f"{name} {photo.shape[0]} x {photo.shape[1]}, {side**2} points: {equal} of {of} equal;"
-        f" images/s reference {1 / seconds['reference']['median']:.2f},"
-        f" exact {1 / seconds['exact']['median']:.2f} ({row['ratio_exact']:.1f}x),"
-        f" fast {1 / seconds['fast']['median']:.2f} ({row['ratio_fast']:.1f}x); GiB "
+        f" images/s, {images} at once: reference {images / seconds['reference']['median']:.2f},"
+        f" exact {images / seconds['exact']['median']:.2f} ({row['ratio_exact']:.1f}x),"
+        f" fast {images / seconds['fast']['median']:.2f} ({row['ratio_fast']:.1f}x); seconds of the encoder"
+        f" for an image {row['encoder_seconds']}; shared decoder pass bitwise equal {row['decoder_agrees']};"
+        " GiB "
         + ", ".join(f"{key} {value:.2f}" for key, value in memory.items())
         + f"; fraction of peak FLOP/s {row.get('share_of_bound')}"
     )
@@ -403,17 +414,21 @@ def _peak(measure: Measure, work: Callable[[], Any]) -> float:
     return float(torch.cuda.max_memory_allocated()) / 2**30
 
 
-def _encoders(measure: Measure, generators: Result, photo: Any) -> Result:
-    """Median seconds of each image encoder."""
+def _encoders(measure: Measure, generators: Result, photo: Any, images: int) -> Result:
+    """Median seconds of each image encoder for one of ``images`` encoded at once."""
     import torch
 
+    from prep.proposals.sam.device import reduced_precision
     from prep.proposals.sam.encoder import shrink
 
-    pixels = [shrink(photo, 1024)]
+    pixels = [shrink(photo, 1024)] * images
     out = {}
-    with torch.inference_mode():
-        for name, generator in generators.items():
-            out[name] = measure.seconds(lambda g=generator: g._encode(pixels), 3)["median"]  # type: ignore[misc]
+    for name, generator in generators.items():
+        # The precision is one of the things for which the encoder is compiled anew.
+        precision = reduced_precision(generator._device) if name == "fast" else contextlib.nullcontext()
+        with torch.inference_mode(), precision:
+            seconds = measure.seconds(lambda g=generator: g._encode(pixels), 3)  # type: ignore[misc]
+            out[name] = round(seconds["median"] / images, 4)
     return out
 
 
@@ -583,9 +598,15 @@ def step_vllm(measure: Measure) -> Result:
         print("skipped: vLLM is not installed" if not measure.dry_run else "skipped: needs a GPU")
         return {"skipped": True}
     command = [sys.executable, str(ROOT / "benchmarks" / "phrases.py"), "gpu", "--settings", "default", "fp8"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    print(done.stdout)
-    return {"output": done.stdout}
+    command += ["--rows", "6000", "--rounds", "2"]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout or ():  # printed as it comes: what was measured before a failure counts
+            print(line, end="", flush=True)
+            lines.append(line)
+    if running.returncode:
+        raise SystemExit(f"FAILED: {' '.join(command)} ended with exit code {running.returncode}")
+    return {"output": lines}
 
 
 def step_scores(measure: Measure) -> Result:
@@ -634,7 +655,7 @@ STEPS: dict[str, tuple[Callable[[Measure], Result], int]] = {  # each step with 
 
 def run_step(options: argparse.Namespace) -> None:
     """Run one step in this process and write its JSON."""
-    measure = Measure(options.dry_run, options.images)
+    measure = Measure(options.dry_run, options.images, options.models)
     started = time.perf_counter()
     found = STEPS[options.step][0](measure)
     found["wall_seconds"] = time.perf_counter() - started
@@ -652,6 +673,7 @@ def run_all(options: argparse.Namespace) -> int:
         command = [sys.executable, "-P", __file__, "--step", name, "--out", str(options.out)]
         command += ["--dry-run"] if options.dry_run else []
         command += ["--images", str(options.images)] if options.images else []
+        command += ["--models", *options.models]
         started, limit = time.perf_counter(), STEPS[name][1] * (5 if options.dry_run else 1)
         try:
             code = subprocess.run(command, env=environment, timeout=limit, check=False).returncode
@@ -669,6 +691,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for the JSON files")
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--images", type=Path, help="folder of photos (default: synthetic ones)")
+    parser.add_argument("--models", nargs="+", default=["vit_b", "vit_h"], help="SAM models of the step sam")
     parser.add_argument("--dry-run", action="store_true", help="run on the CPU with small shapes")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -8,14 +8,14 @@ the processor has instructions for it; emulated, they would be slower than float
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
-from segment_anything.modeling.image_encoder import get_rel_pos, window_partition, window_unpartition
+from segment_anything.modeling.image_encoder import get_rel_pos
 from torch.nn import functional as F
 
 from prep.proposals.sam.encoder import prepared
+from prep.proposals.sam.fast_encoder import encode, run_block, with_bfloat16
 from prep.proposals.sam.model import EncoderAttention, EncoderBlock, SamModel
 
 BLOCK = 2**20  # scores at a time, 4 MiB; from 2 to 8 MiB, the time is the same within 10 %
@@ -41,39 +41,16 @@ class CpuEncoder:
     """The model's image encoder, one image at a time; ``low`` for products with weights in bfloat16."""
 
     def __init__(self, model: SamModel, low: bool) -> None:
-        self._model, self._encoder = model, model.image_encoder
-        if low:
-            self._encoder = copy.deepcopy(model.image_encoder).eval()
-            for layer in self._encoder.blocks.modules():
-                if isinstance(layer, torch.nn.Linear):
-                    layer.to(torch.bfloat16)
+        self._model = model
+        self._encoder = with_bfloat16(model.image_encoder) if low else model.image_encoder
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The embedding (1, C, h, w), float32, of each image (3, h, w), uint8."""
-        return [self._encode(prepared(self._model, image)[None]) for image in images]
-
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        encoder = self._encoder
-        x = encoder.patch_embed(pixels)
-        if encoder.pos_embed is not None:
-            x = x + encoder.pos_embed
-        for block in encoder.blocks:
-            x = _block(block, x)
-        out: torch.Tensor = encoder.neck(x.permute(0, 3, 1, 2))
-        return out
+        return [encode(self._encoder, prepared(self._model, image)[None], _block) for image in images]
 
 
 def _block(block: EncoderBlock, x: torch.Tensor) -> torch.Tensor:
-    """One transformer block on (1, H, W, C), float32."""
-    low, size, window = block.mlp.lin1.weight.dtype, x.shape[1:3], block.window_size
-    y = block.norm1(x).to(low)
-    if window > 0:
-        y, padded = window_partition(y, window)
-        y = window_unpartition(_attend(block.attn, y), window, padded, size)
-    else:
-        y = _attend(block.attn, y)
-    x = x + y
-    return x.add_(block.mlp(block.norm2(x).to(low)))
+    return run_block(block, x, _attend)
 
 
 def _attend(layer: EncoderAttention, x: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,7 @@ class SamGenerator(PointGridGenerator[SamSettings, SamModel, torch.Tensor]):
             return CpuEncoder(self._model, low), Decoder(self._model, 4, 1, trust=True, low=low)
         group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
         encoder = (FastEncoder if fast else ExactEncoder)(self._model, options.images_per_batch)
-        return encoder, Decoder(self._model, group, 1 if on_cpu else group, trust=fast)
+        return encoder, Decoder(self._model, group, 1 if on_cpu else group, trust=fast, low=fast)
 
     def _notes(self) -> set[str]:
         return super()._notes() | ({self._used} if self._used else set())

@@ -22,6 +22,7 @@ from prep.proposals.sam.upsample import Geometry, reference, workspace
 log = logging.getLogger(__name__)
 
 CHUNK = 16  # masks per thread task
+COPIED = 256  # masks copied from a GPU at a time
 ROOM = 1 << 14  # expected maximum of run changes per mask; a mask with more is computed again with more space
 
 
@@ -159,7 +160,7 @@ class Postprocessor:
 
         Those to ``recompute`` are computed by the reference's operations.
         """
-        low = [mask.cpu().numpy() for mask in logits]
+        low = _in_memory(logits)
         out: list[rle.Runs] = [np.empty(0, np.int64)] * len(low)
         values = np.full(3, cuts.middle, np.float32)
         edges = settled_edges(values)
@@ -192,6 +193,16 @@ class Postprocessor:
             work(slice(0, count))
         else:
             list(self._pool.map(work, _chunks(count)))
+
+
+def _in_memory(logits: Sequence[torch.Tensor]) -> list[npt.NDArray[np.float32]]:
+    """The logits of each mask in main memory; copied from a GPU in groups, which takes less time than one by
+    one.
+    """
+    if len(logits) == 0 or logits[0].device.type == "cpu":
+        return [mask.numpy() for mask in logits]
+    groups = [logits[start : start + COPIED] for start in range(0, len(logits), COPIED)]
+    return [mask for group in groups for mask in torch.stack(list(group)).cpu().numpy()]
 
 
 def _chunks(count: int) -> Iterator[slice]:

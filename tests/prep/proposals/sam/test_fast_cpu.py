@@ -79,7 +79,9 @@ def test_the_decoder_in_bfloat16_stays_close(ragged: Sam) -> None:
         found = rough(features, rough.prompts(points), -1)
     assert found.logits.dtype == found.iou.dtype == torch.float32
     assert torch.equal(found.index, expected.index)
-    assert 0 < (found.logits - expected.logits).abs().mean() < 0.05 * expected.logits.abs().mean()
+    assert 0 < (found.logits - expected.logits).abs().mean() < 0.02 * expected.logits.abs().mean()
+    # In bfloat16 throughout, 0.01: whole steps of the predicted IoUs, by which masks are ranked.
+    assert 0 < (found.iou - expected.iou).abs().max() < 0.004 * expected.iou.abs().mean()
     assert {weight.dtype for weight in ragged.parameters()} == {torch.float32}
 
 
