@@ -10,7 +10,7 @@ downloaded.
 Wheels that a bare GPU machine needs besides torch, torchvision, triton, numba, pyarrow, transformers and
 scikit-image (sizes of the files): segment-anything 1.0 (36 KB), pycocotools 2.0.11 (0.4 MB),
 open_clip_torch 3.3 (1.5 MB), ftfy 6.3 (45 KB), wcwidth 0.9 (0.8 MB). The step ``vllm`` also needs vLLM and is
-skipped without it.
+skipped without it; set VLLM_USE_FLASHINFER_SAMPLER=0 where vLLM is installed without FlashInfer.
 """
 
 from __future__ import annotations

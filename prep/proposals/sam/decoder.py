@@ -47,8 +47,9 @@ class Decoder:
     ``group`` is the number of points per shared pass and ``masks`` the number of masks per mask-head call;
     both are fixed shapes (padded), so no result depends on the rest of the batch. ``trust`` skips the
     comparison with the reference, for fidelities that do not guarantee its bits; ``low`` also runs the shared
-    pass in bfloat16, on a GPU compiled. What belongs to the few tokens (not to the pixels) stays in float32,
-    with their masks' weights and predicted IoUs: it takes little time, and most of the error comes from it.
+    pass in bfloat16, on a GPU compiled. What belongs to the few tokens, not to the pixels, stays in float32,
+    with the weights of their masks and the predicted IoUs: it takes little time, and in bfloat16 it would add
+    as much error as all the rest.
     """
 
     def __init__(
