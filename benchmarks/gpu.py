@@ -691,7 +691,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for the JSON files")
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--images", type=Path, help="folder of photos (default: synthetic ones)")
-    parser.add_argument("--models", nargs="+", default=["vit_b", "vit_h"], help="SAM models of the step sam")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["vit_b", "vit_h"],
+        choices=("vit_b", "vit_l", "vit_h"),
+        help="SAM models of the step sam",
+    )
     parser.add_argument("--dry-run", action="store_true", help="run on the CPU with small shapes")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

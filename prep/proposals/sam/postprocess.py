@@ -196,9 +196,7 @@ class Postprocessor:
 
 
 def _in_memory(logits: Sequence[torch.Tensor]) -> list[npt.NDArray[np.float32]]:
-    """The logits of each mask in main memory; copied from a GPU in groups, which takes less time than one by
-    one.
-    """
+    """The logits of each mask (L x L) in main memory; from a GPU, :data:`COPIED` masks in one copy."""
     if len(logits) == 0 or logits[0].device.type == "cpu":
         return [mask.numpy() for mask in logits]
     groups = [logits[start : start + COPIED] for start in range(0, len(logits), COPIED)]
