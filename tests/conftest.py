@@ -33,6 +33,7 @@ typer.main.get_command = cache(typer.main.get_command)
 # What starts an engine, a server, a browser or Ray, or builds the wheel: a test that asks for one is slow.
 SLOW_FIXTURES = {"taught", "vllm_server", "ray_here", "cluster", "page", "wheel", "installed"}
 REPOSITORY = Path(__file__).resolve().parents[1]
+PRELOADED = os.environ.get("LD_PRELOAD", "")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,6 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = set(getattr(item, "fixturenames", ())) - set(given.params if given else ())
         if asked & SLOW_FIXTURES:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_call() -> None:
+    """Take back what vLLM preloads for its own processes: the programs of later tests are not to load it."""
+    os.environ["LD_PRELOAD"] = PRELOADED
 
 
 @pytest.fixture(autouse=True)
