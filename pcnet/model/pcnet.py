@@ -16,7 +16,7 @@ from pcnet.data.batch import Outputs, upsample
 from pcnet.data.tokenizers import Tokenizer
 from pcnet.model.encoders import build_encoder
 from pcnet.model.inputs import Inputs, Scope
-from pcnet.model.stages import INDEPENDENT, STAGES
+from pcnet.model.stages import COMPREHENSIONS
 
 # The children of an encoder that belong to its image encoder; the others belong to its text encoder.
 IMAGE_PARTS = ("visual", "layers", "place", "image")
@@ -42,8 +42,7 @@ class PCNet(nn.Module):
         self.c4_vis_project = nn.Conv2d(self.backbone.visual_channels, config.hidden, 1)
         self.global_lan_project = nn.Linear(self.backbone.text_width, config.hidden)
         self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))
-        stage, self._run = STAGES[config.comprehension]
-        self._independent = config.comprehension in INDEPENDENT
+        stage, self._run, self._independent = COMPREHENSIONS[config.comprehension]
         # A released file always has four stages; the unused ones are kept, so that they can be saved again.
         held = MAX_STAGES if config.comprehension == "released" else config.stages
         self.attn_fusion_vl = nn.ModuleList(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -187,16 +188,22 @@ def released_stages(stages: Sequence[ReleasedStage], inputs: Inputs) -> tuple[Te
     return tuple(responses)
 
 
-STAGES: dict[str, tuple[Callable[..., nn.Module], Callable[..., tuple[Tensor, ...]]]] = {
-    **dict.fromkeys(("none", "student"), (lambda *_, **__: nn.Identity(), single_stages)),
-    "paper": (PaperStage, paper_stages),
-    "plus": (PlusStage, plus_stages),
-    "released": (ReleasedStage, released_stages),
+class Comprehension(NamedTuple):
+    """How stages of a ``comprehension`` are made and run, and whether its texts do not read each other."""
+
+    make: Callable[..., nn.Module]
+    run: Callable[..., tuple[Tensor, ...]]
+    independent: bool
+
+
+_SINGLE = Comprehension(lambda *_, **__: nn.Identity(), single_stages, independent=True)
+COMPREHENSIONS = {
+    "none": _SINGLE,
+    "student": _SINGLE,
+    "paper": Comprehension(PaperStage, paper_stages, independent=False),
+    "plus": Comprehension(PlusStage, plus_stages, independent=True),
+    "released": Comprehension(ReleasedStage, released_stages, independent=False),
 }
-
-
-# The stages whose texts do not read each other.
-INDEPENDENT = ("none", "student", "plus")
 
 
 class _Attention(nn.Module):

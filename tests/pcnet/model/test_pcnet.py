@@ -11,7 +11,7 @@ import torch
 from pcnet.config import ClipSizes, ModelConfig
 from pcnet.data.batch import Outputs, upsample
 from pcnet.model.pcnet import PCNet
-from pcnet.model.stages import INDEPENDENT
+from pcnet.model.stages import COMPREHENSIONS
 from pcnet.recipes import RECIPES, model_config, recipe
 from pcnet.training.calibration import Calibration
 from pcnet.training.objective import step_losses
@@ -56,7 +56,7 @@ def test_training_scores_every_image_against_every_text(
     model, batch = small_model(kind, stages), random_batch()
     outputs = model(batch.images, **batch.texts(partners))
     assert isinstance(outputs, Outputs)
-    alone = kind in INDEPENDENT  # other images' partners are not scored
+    alone = COMPREHENSIONS[kind].independent  # other images' partners are not scored
     texts = (4 if alone else 6) if partners else 3
     assert [tuple(one.shape) for one in outputs.logits] == [(3, texts, 2, 2)] * stages
     assert outputs.expressions == 3

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pcnet.model.inputs import Inputs, Scope
 from pcnet.model.stages import (
-    INDEPENDENT,
-    STAGES,
+    COMPREHENSIONS,
     PaperStage,
     PlusStage,
     ReleasedStage,
@@ -33,7 +32,7 @@ def unit(x: Tensor) -> Tensor:
 
 def stages(kind: str, number: int = 3, gain: float = 0.5) -> torch.nn.ModuleList:
     torch.manual_seed(4)
-    make = STAGES[kind][0]
+    make = COMPREHENSIONS[kind].make
     made = torch.nn.ModuleList(make(C, gain, first=k == 0) for k in range(number))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -198,7 +197,7 @@ def test_the_other_texts_of_an_image_are_scored_against_it_alone_where_texts_do_
     kind: str, run: Any
 ) -> None:
     images, modules, given = 3, stages(kind), inputs(texts=3)
-    assert kind in INDEPENDENT
+    assert COMPREHENSIONS[kind].independent
     every, needed = run(modules, given), run(modules, replace(given, independent=True))
     for whole, part in zip(every, needed, strict=True):
         own = torch.arange(images)
@@ -213,7 +212,7 @@ def test_the_other_texts_of_an_image_are_scored_against_it_alone_where_texts_do_
 )
 def test_two_processes_see_what_one_does(kind: str, run: Any, texts: int) -> None:
     modules = stages(kind)
-    given = replace(inputs(images=4, texts=texts), independent=kind in INDEPENDENT)
+    given = replace(inputs(images=4, texts=texts), independent=COMPREHENSIONS[kind].independent)
     with torch.no_grad():
         whole = run(modules, given)
     meeting, parts = Meeting(), [(), ()]
