@@ -57,6 +57,14 @@ def test_the_fast_networks_of_a_cpu_beside_the_exact_ones(python: Callable[..., 
 
 
 @pytest.mark.slow
+def test_the_encoder_of_a_cpu_in_several_ways(python: Callable[..., str]) -> None:
+    said = python("-m", "benchmarks.encoders", "--points", "2", "--repeats", "1", "--ways", "ours")
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["reference", "ours"]
+    assert "embedding differs by 0.0e+00; IoU > 0.99 of 12 of 12 masks" in said
+    assert re.search(r"  ours .* IoU > 0\.99 of (10|11|12) of 12 masks", said)
+
+
+@pytest.mark.slow
 def test_the_orders_of_operations(python: Callable[..., str]) -> None:
     lines = python("benchmarks/orders.py", "--threads", "2", "--masks", "3").splitlines()[1:]
     assert lines

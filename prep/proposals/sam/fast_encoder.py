@@ -64,7 +64,7 @@ def encode(
     block: Callable[[EncoderBlock, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """The embeddings (B, C, h, w) of images (B, 3, S, S), float32, each block run by ``block``."""
-    x = encoder.patch_embed(pixels)
+    x = encoder.patch_embed(pixels).contiguous()  # the convolution leaves the channels apart in memory
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed
     for one in encoder.blocks:

@@ -54,7 +54,8 @@ class SamGenerator(PointGridGenerator[SamSettings, SamModel, torch.Tensor]):
             low = has_bfloat16()
             self._used = used(low)
             log.warning(self._used)
-            return CpuEncoder(self._model, low), Decoder(self._model, 4, 1, trust=True, low=low)
+            decoder = Decoder(self._model, 4, 1, trust=True, low=low)
+            return CpuEncoder(self._model) if low else ExactEncoder(self._model, 1), decoder
         group = min(8, options.points_per_batch) if on_cpu else options.points_per_batch
         encoder = (FastEncoder if fast else ExactEncoder)(self._model, options.images_per_batch)
         return encoder, Decoder(self._model, group, 1 if on_cpu else group, trust=fast, low=fast)

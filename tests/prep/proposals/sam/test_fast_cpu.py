@@ -13,8 +13,9 @@ from segment_anything.modeling import Sam
 
 from prep.proposals.sam import fast_cpu
 from prep.proposals.sam.decoder import Decoder
-from prep.proposals.sam.encoder import ExactEncoder
+from prep.proposals.sam.encoder import ExactEncoder, prepared
 from prep.proposals.sam.fast_cpu import CpuEncoder, has_bfloat16
+from prep.proposals.sam.fast_encoder import encode
 from prep.proposals.sam.fidelity import ExactnessStats, lines
 from prep.proposals.sam.generator import SamGenerator
 from prep.proposals.sam.settings import SamSettings
@@ -31,6 +32,12 @@ def images() -> list[torch.Tensor]:
     return [torch.randint(0, 256, (3, height, 128), dtype=torch.uint8) for height in (40, 90, 128)]
 
 
+def in_float32(model: Sam, images: list[torch.Tensor]) -> torch.Tensor:
+    """What the operations of the fast encoder give with the model's own weights."""
+    pixels = torch.stack([prepared(model, image) for image in images])
+    return encode(model.image_encoder, pixels, fast_cpu._block)
+
+
 # 64 scores: one query at a time; 640: blocks of ten queries, the last one smaller; 2**20: all at once.
 @pytest.mark.parametrize("block", [64, 640, 2**20])
 def test_attention_in_blocks_is_the_model_s(
@@ -39,7 +46,7 @@ def test_attention_in_blocks_is_the_model_s(
     monkeypatch.setattr(fast_cpu, "BLOCK", block)
     with torch.inference_mode():
         exact = torch.cat(ExactEncoder(ragged, 1)(images))
-        same = torch.cat(CpuEncoder(ragged, low=False)(images))
+        same = in_float32(ragged, images)
     torch.testing.assert_close(same, exact, atol=2e-5, rtol=1e-5)
 
 
@@ -50,7 +57,7 @@ def test_without_relative_positions(ragged: Sam, images: list[torch.Tensor]) -> 
             layer.use_rel_pos = False
         with torch.inference_mode():
             exact = ExactEncoder(ragged, 1)(images[:1])[0]
-            same = CpuEncoder(ragged, low=False)(images[:1])[0]
+            same = in_float32(ragged, images[:1])
     finally:
         for layer in layers:
             layer.use_rel_pos = True
@@ -62,7 +69,7 @@ def test_bfloat16_products_stay_close_and_leave_the_model_as_it_was(
 ) -> None:
     with torch.inference_mode():
         exact = torch.cat(ExactEncoder(ragged, 1)(images))
-        rough = torch.cat(CpuEncoder(ragged, low=True)(images))
+        rough = torch.cat(CpuEncoder(ragged)(images))
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.01 * exact.abs().mean()
     assert {weight.dtype for weight in ragged.parameters()} == {torch.float32}
@@ -105,7 +112,8 @@ def test_the_networks_follow_the_processor_and_the_manifest_says_so(
         generator, found = generated(ragged, photo, RAGGED)
     stats = ExactnessStats()
     stats.add(json.loads(json.dumps(generator.pop_stats())))
-    said = "bfloat16 products with weights" if able else "torch reports no instructions for bfloat16"
+    assert isinstance(generator._encode, CpuEncoder if able else ExactEncoder)
+    said = "matrix products in bfloat16" if able else "torch reports no instructions for bfloat16"
     assert any(said in record.getMessage() for record in caplog.records)
     assert any(said in line for line in lines(stats.figures()))
     assert found
