@@ -11,6 +11,7 @@ The contenders take turns in one process whose allocator keeps freed memory, as 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import random
 import sys
@@ -54,10 +55,10 @@ def ours(model: Any) -> Any:
 
 
 def channels_last(encoder: Any) -> Any:
-    """The convolutions with their channels last in memory."""
+    """A copy whose convolutions have their channels last in memory."""
     import torch
 
-    return encoder.to(memory_format=torch.channels_last)
+    return copy.deepcopy(encoder).to(memory_format=torch.channels_last)
 
 
 def compiled(encoder: Any) -> Any:
@@ -110,11 +111,11 @@ def measure(options: argparse.Namespace, photo: Any) -> None:
 
     from prep.proposals.sam.encoder import shrink
 
-    image = shrink(photo, 1024)
+    image, model = shrink(photo, 1024), random_model(options)
     names = list(dict.fromkeys(["reference", *options.ways]))
     encoders, first, found, times = {}, {}, {}, dict[str, list[float]]()
     for name in names:
-        encoders[name] = WAYS[name](random_model(options))
+        encoders[name] = WAYS[name](model)
         start = time.perf_counter()
         found[name] = encoders[name](image)
         first[name], times[name] = time.perf_counter() - start, []
@@ -123,7 +124,6 @@ def measure(options: argparse.Namespace, photo: Any) -> None:
             start = time.perf_counter()
             encoders[name](image)
             times[name].append(time.perf_counter() - start)
-    model = random_model(options)
     expected = found["reference"]
     wanted = masks_of(model, expected, options.points)
     base = median(times["reference"])

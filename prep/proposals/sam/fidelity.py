@@ -9,10 +9,13 @@ from typing import Any, TypedDict
 import numpy as np
 from pycocotools import mask as coco
 
+from prep.errors import PrepError
 from prep.proposals.sam.settings import GridSettings
 from prep.records import Proposal
 
 CLOSE = 0.99  # the IoU above which two masks count as close
+FAR = 0.9  # the IoU below which they are different masks
+FEW = 4  # of fewer masks nothing is concluded
 
 # What :meth:`Differences.summary` returns; a share is None if there were no masks.
 Compared = TypedDict(
@@ -52,7 +55,14 @@ class Differences:
         size: tuple[int, int],
         settings: GridSettings,
     ) -> None:
-        """Count one image of ``size`` (H, W)."""
+        """Count one image of ``size`` (H, W).
+
+        Raises :class:`PrepError` if the fast masks are not those of the image: most of the exact ones are
+        missing or far from all others. Rounding does not do that, but wrong kernels do: bfloat16
+        convolutions and matrix products of CPU libraries have been wrong on single processors
+        (pytorch/pytorch#163347, openvinotoolkit/openvino#38256).
+        """
+        far = 0
         self.images += 1
         self.count_changed += len(exact) != len(other)
         self.masks += len(exact)
@@ -62,11 +72,18 @@ class Differences:
         for proposal in exact:
             pairs = by_point.get(proposal.point, [])
             likeness = _ious(proposal, pairs, size)
+            far += likeness < FAR
             self.identical += any(pair.counts == proposal.counts for pair in pairs)
             if likeness > CLOSE:
                 self.close += 1
             else:
                 self.margins.append(_margin(proposal, settings))
+        if len(exact) >= FEW and 2 * far > len(exact):
+            raise PrepError(
+                f"The masks of --fidelity fast are wrong on this machine: of the {len(exact)} exact masks "
+                f"of an image, {far} are missing or have an IoU below {FAR}.",
+                "Use --fidelity exact.",
+            )
 
     def join(self, counts: Mapping[str, object]) -> None:
         """Add the differences found by another worker, as ``asdict`` returns them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
+from prep.errors import PrepError
 from prep.proposals.sam import fast_cpu
 from prep.proposals.sam.decoder import Decoder
 from prep.proposals.sam.encoder import ExactEncoder, prepared
@@ -120,6 +122,26 @@ def test_the_networks_follow_the_processor_and_the_manifest_says_so(
     seen = stats.differences.summary()
     assert seen["masks"] == len(found)
     assert seen["iou_above_0.99"] >= (0.95 if able else 1.0)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: -100 * x, lambda x: torch.full_like(x, torch.nan)])
+def test_a_processor_whose_bfloat16_is_wrong_ends_the_run(
+    wrong: Callable[[torch.Tensor], torch.Tensor],
+    ragged: Sam,
+    photo: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    product = torch.bmm
+
+    def broken(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        right = product(a, b)
+        return wrong(right) if right.dtype == torch.bfloat16 else right
+
+    monkeypatch.setattr(torch, "bmm", broken)
+    with pytest.raises(PrepError, match=r"fast are wrong on this machine: of the \d+ exact masks") as raised:
+        generated(ragged, photo, RAGGED)
+    assert raised.value.remedy == "Use --fidelity exact."
 
 
 def test_exact_says_nothing_of_fast_networks(ragged: Sam, photo: np.ndarray) -> None:

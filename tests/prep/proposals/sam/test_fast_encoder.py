@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from segment_anything.build_sam import _build_sam
 from segment_anything.modeling import Sam
 from torch._dynamo.utils import counters
 
+from prep.errors import PrepError
 from prep.masks import rle
 from prep.proposals.sam.compiled import Compiled
 from prep.proposals.sam.encoder import ExactEncoder, prepared
@@ -96,6 +98,16 @@ def test_differences_are_counted() -> None:
     assert summary["images_with_another_count"] == 1
     assert seen.margins == pytest.approx([0.005, 0.03])
     assert "25.0% of 4 masks identical, 50.0% with IoU above 0.99" in str(seen)
+
+
+@pytest.mark.parametrize(("count", "far", "is_wrong"), [(4, 2, False), (4, 3, True), (3, 3, False)])
+def test_most_masks_have_to_be_the_exact_ones(count: int, far: int, is_wrong: bool) -> None:
+    square, elsewhere = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    square[5:25, 5:25] = elsewhere[20:40, 20:40] = True
+    exact = [proposal(square, n) for n in range(count)]
+    fast = [proposal(elsewhere if n < far else square, n) for n in range(1, count)]  # the first is missing
+    with pytest.raises(PrepError, match=f"{far} are missing") if is_wrong else nullcontext():
+        Differences().add(exact, fast, (40, 40), SamSettings())
 
 
 def test_no_masks_to_compare() -> None:
