@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.proposals import MALLOC, load_photos, random_model
 
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     import torch
 
 # An image (3, h, w), uint8, becomes its embedding (1, 256, 64, 64), float32.
-Encode = "Callable[[torch.Tensor], torch.Tensor]"
+Encode: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 
-def reference(model: Any, change: Callable[[Any], Any] = lambda encoder: encoder, low: bool = False) -> Any:
+def reference(
+    model: Any, change: Callable[[Any], Any] = lambda encoder: encoder, low: bool = False
+) -> Encode:
     """The reference's encoder, changed; ``low`` under autocast to bfloat16."""
     import torch
 
@@ -46,7 +48,7 @@ def reference(model: Any, change: Callable[[Any], Any] = lambda encoder: encoder
     return encode
 
 
-def ours(model: Any) -> Any:
+def ours(model: Any) -> Encode:
     """The encoder of `--fidelity fast`."""
     from prep.proposals.sam.fast_cpu import CpuEncoder
 
@@ -75,7 +77,7 @@ def int8(encoder: Any) -> Any:
     return torch.ao.quantization.quantize_dynamic(encoder, {torch.nn.Linear}, dtype=torch.qint8)
 
 
-WAYS: dict[str, Callable[[Any], Any]] = {
+WAYS: dict[str, Callable[[Any], Encode]] = {
     "reference": reference,
     "channels_last": lambda model: reference(model, channels_last),
     "compile": lambda model: reference(model, compiled),
@@ -113,7 +115,8 @@ def measure(options: argparse.Namespace, photo: Any) -> None:
 
     image, model = shrink(photo, 1024), random_model(options)
     names = list(dict.fromkeys(["reference", *options.ways]))
-    encoders, first, found, times = {}, {}, {}, dict[str, list[float]]()
+    encoders, found, first = dict[str, Encode](), dict[str, torch.Tensor](), dict[str, float]()
+    times = dict[str, list[float]]()
     for name in names:
         encoders[name] = WAYS[name](model)
         start = time.perf_counter()

@@ -2,8 +2,8 @@
 
 The reference writes the scores of all pairs of tokens to memory. Here, the scores of a block of queries at a
 time stay in the caches. Relative positions, softmax, normalisation and the sum over layers are float32. A
-processor without instructions for bfloat16 would emulate it, which takes longer than float32: it runs the
-reference's encoder, for which blocks alone gain nothing (`python -m benchmarks.encoders`).
+processor without instructions for bfloat16 would emulate it, which takes longer than float32, so it runs the
+reference's encoder instead.
 """
 
 from __future__ import annotations
