@@ -17,11 +17,12 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from benchmarks.proposals import MALLOC, load_photos, random_model
+from benchmarks.proposals import MALLOC, Times, load_photos, race, random_model
 
 if TYPE_CHECKING:
     import torch
@@ -115,32 +116,34 @@ def measure(options: argparse.Namespace, photo: Any) -> None:
 
     image, model = shrink(photo, 1024), random_model(options)
     names = list(dict.fromkeys(["reference", *options.ways]))
-    encoders, found, first = dict[str, Encode](), dict[str, torch.Tensor](), dict[str, float]()
-    times = dict[str, list[float]]()
+    contenders, first = dict[str, Callable[[], torch.Tensor]](), dict[str, float]()
     for name in names:
-        encoders[name] = WAYS[name](model)
+        contenders[name] = partial(WAYS[name](model), image)
         start = time.perf_counter()
-        found[name] = encoders[name](image)
-        first[name], times[name] = time.perf_counter() - start, []
-    for _ in range(options.repeats):
-        for name in random.sample(names, len(names)):
-            start = time.perf_counter()
-            encoders[name](image)
-            times[name].append(time.perf_counter() - start)
+        contenders[name]()
+        first[name] = time.perf_counter() - start
+    times, found = race(contenders, options.repeats, options.device)
     expected = found["reference"]
     wanted = masks_of(model, expected, options.points)
-    base = median(times["reference"])
     print(f"{photo.shape[0]} x {photo.shape[1]}, {options.model}, {torch.get_num_threads()} threads")
     for name in names:
-        span = sorted(times[name])
         shares = ious(masks_of(model, found[name], options.points), wanted)
         error = float((found[name] - expected).norm() / expected.norm())
         print(
-            f"  {name:17} {base / median(span):5.2f}x; seconds min, median, max of {len(span)}: "
-            f"{span[0]:.2f} {median(span):.2f} {span[-1]:.2f}, the first time {first[name]:.2f}; "
-            f"embedding differs by {error:.1e}; IoU > 0.99 of {sum(iou > 0.99 for iou in shares)} of "
-            f"{len(shares)} masks"
+            f"  {name:17} {in_seconds(times, name)}, the first time {first[name]:.2f}; embedding differs by "
+            f"{error:.1e}; IoU > 0.99 of {sum(iou > 0.99 for iou in shares)} of {len(shares)} masks"
         )
+
+
+def in_seconds(times: dict[str, Times], name: str) -> str:
+    """How many times as fast as the reference, and minimum, median and maximum, on both clocks."""
+    told = []
+    for number, clock in enumerate(("wall", "CPU")):
+        span, base = (sorted(run[number] for run in times[one]) for one in (name, "reference"))
+        told.append(
+            f"{clock} {median(base) / median(span):.2f}x, {span[0]:.2f} {median(span):.2f} {span[-1]:.2f} s"
+        )
+    return "; ".join(told)
 
 
 def main() -> None:

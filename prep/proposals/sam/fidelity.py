@@ -54,14 +54,8 @@ class Differences:
         other: Sequence[Proposal],
         size: tuple[int, int],
         settings: GridSettings,
-    ) -> None:
-        """Count one image of ``size`` (H, W).
-
-        Raises :class:`PrepError` if the fast masks are not those of the image: most of the exact ones are
-        missing or far from all others. Rounding does not do that, but wrong kernels do: bfloat16
-        convolutions and matrix products of CPU libraries have been wrong on single processors
-        (pytorch/pytorch#163347, openvinotoolkit/openvino#38256).
-        """
+    ) -> int:
+        """Count one image of ``size`` (H, W); the number of exact masks without a fast one that is near."""
         far = 0
         self.images += 1
         self.count_changed += len(exact) != len(other)
@@ -78,12 +72,7 @@ class Differences:
                 self.close += 1
             else:
                 self.margins.append(_margin(proposal, settings))
-        if len(exact) >= FEW and 2 * far > len(exact):
-            raise PrepError(
-                f"The masks of --fidelity fast are wrong on this machine: of the {len(exact)} exact masks "
-                f"of an image, {far} are missing or have an IoU below {FAR}.",
-                "Use --fidelity exact.",
-            )
+        return far
 
     def join(self, counts: Mapping[str, object]) -> None:
         """Add the differences found by another worker, as ``asdict`` returns them."""
@@ -105,6 +94,21 @@ class Differences:
 
     def __str__(self) -> str:
         return _in_words(self.summary())
+
+
+def refuse_wrong_masks(masks: int, far: int) -> None:
+    """Raise :class:`PrepError` if ``far`` of an image's exact ``masks`` are most of them.
+
+    Rounding does not make a mask another one, but wrong kernels do: bfloat16 convolutions and matrix products
+    of CPU libraries have been wrong on single processors (pytorch/pytorch#163347,
+    openvinotoolkit/openvino#38256).
+    """
+    if masks >= FEW and 2 * far > masks:
+        raise PrepError(
+            f"The masks of --fidelity fast are wrong on this machine: of the {masks} exact masks of an "
+            f"image, {far} are missing or have an IoU below {FAR}.",
+            "Use --fidelity exact.",
+        )
 
 
 class ExactnessStats:

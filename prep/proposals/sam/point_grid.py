@@ -21,7 +21,7 @@ from prep.files import sha256_of
 from prep.proposals.sam.candidates import MaskData
 from prep.proposals.sam.crops import Crop, Points, crops, cut_off, grids
 from prep.proposals.sam.device import reduced_precision
-from prep.proposals.sam.fidelity import Differences, exactness_stats
+from prep.proposals.sam.fidelity import Differences, exactness_stats, refuse_wrong_masks
 from prep.proposals.sam.nms import suppress
 from prep.proposals.sam.parts import Embedded, Encoder, Model, PointDecoder, Settings
 from prep.proposals.sam.postprocess import Measures, Postprocessor, Thresholds
@@ -171,15 +171,16 @@ class PointGridGenerator(ABC, Generic[Settings, Model, Embedded]):
         return notes - {""}
 
     def _compare(self, image: Image, fast: list[Proposal]) -> None:
-        """Compute an image exactly too, and log how its masks differ."""
+        """Compute an image exactly too, and log how its masks differ; PrepError if most are other masks."""
         quick = self._encode, self._decode
         self._encode, self._decode = self._exact
         try:
             exact = self._masks([image])[0]
         finally:
             self._encode, self._decode = quick
-        self.differences.add(exact, fast, (image.shape[0], image.shape[1]), self.options)
+        far = self.differences.add(exact, fast, (image.shape[0], image.shape[1]), self.options)
         log.warning("fidelity fast: %s", self.differences)
+        refuse_wrong_masks(len(exact), far)
 
     def _masks(self, images: Sequence[Image]) -> list[list[Proposal]]:
         """The masks of each image by the encoder and decoder in use."""
